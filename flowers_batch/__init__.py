@@ -1,0 +1,73 @@
+"""Labels a photo archive of any size.
+
+    import flowers_batch as fb
+
+    fb.encode("photos", "run/codes", fb.EncodeConfig(weights="random:0"))
+    metrics = fb.train("run/codes", "run/model")
+    fb.predict("archive", "run/predictions", "run/model")
+    fb.report("run/predictions")
+    assert fb.verify("run/predictions").is_whole
+
+Everything is imported when it is first used, so that importing the package takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowers_batch.config import (
+        ClusterConfig,
+        EncodeConfig,
+        FlowersError,
+        InputError,
+        PredictConfig,
+        RunError,
+        TrainConfig,
+    )
+    from flowers_batch.report import report
+    from flowers_batch.runs import Summary, encode, predict
+    from flowers_batch.training import train
+    from flowers_batch.verify import Verification, verify
+
+_ROOMS = {
+    "config": (
+        "ClusterConfig",
+        "EncodeConfig",
+        "FlowersError",
+        "InputError",
+        "PredictConfig",
+        "RunError",
+        "TrainConfig",
+    ),
+    "report": ("report",),
+    "runs": ("Summary", "encode", "predict"),
+    "training": ("train",),
+    "verify": ("Verification", "verify"),
+}
+
+__all__ = [
+    "ClusterConfig",
+    "EncodeConfig",
+    "FlowersError",
+    "InputError",
+    "PredictConfig",
+    "RunError",
+    "Summary",
+    "TrainConfig",
+    "Verification",
+    "encode",
+    "predict",
+    "report",
+    "train",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for room, names in _ROOMS.items():
+        if name in names:
+            value = getattr(import_module(f"flowers_batch.{room}"), name)
+            # Rooms and calls share names (`report`, `verify`): the call is what the package offers.
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

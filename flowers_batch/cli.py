@@ -1,0 +1,264 @@
+"""The `flowers-batch` command. Nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from flowers_batch.config import ClusterConfig, EncodeConfig, FlowersError, PredictConfig, TrainConfig
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Labels a photo archive of any size: VGG16 codes, a classifier trained on them, every photo a row.",
+)
+weights_app = typer.Typer(no_args_is_help=True, help="Weights of the network.")
+app.add_typer(weights_app, name="weights")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster; default: RAY_ADDRESS, else a Ray of the run's own.", rich_help_panel="Cluster"),
+]
+Actors = Annotated[int | None, typer.Option(help="Actors; default: one a GPU, or one a node without GPUs.")]
+BatchSize = Annotated[int, typer.Option(help="Photos in one pass through the network.")]
+ShardSize = Annotated[int, typer.Option(help="Photos in one shard: what an actor loses at most when it is killed.")]
+
+
+@app.command(epilog="Example: flowers-batch demo --out demo --offline")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder that the demo writes to.")] = Path("demo"),
+    offline: Annotated[bool, typer.Option(help="Download nothing: draw photos, take random weights.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Label a small photo archive from beginning to end, and show the report."""
+    from flowers_batch.demo import run_demo
+
+    result = run_demo(out, offline=offline)
+    if json_:
+        _print_json(result)
+
+
+@app.command(epilog="Example: flowers-batch encode photos run/codes --weights imagenet")
+def encode(
+    images: Annotated[str, typer.Argument(help="Folder of photos: a path or a URL.")],
+    out: Annotated[str, typer.Argument(help="Folder that gets the codes: a path or a URL.")],
+    weights: Annotated[
+        str, typer.Option(help="`imagenet`, a .npy or .h5 file, or `random:SEED`.")
+    ] = EncodeConfig.weights,
+    network: Annotated[str, typer.Option(help="vgg16 or vgg19.")] = EncodeConfig.network,
+    layer: Annotated[str, typer.Option(help="The layer whose values are the code.")] = EncodeConfig.layer,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = EncodeConfig.precision,
+    store: Annotated[str, typer.Option(help="float16 or float32: the code's type on disk.")] = EncodeConfig.store,
+    batch_size: BatchSize = EncodeConfig.batch_size,
+    shard_size: ShardSize = EncodeConfig.shard_size,
+    actors: Actors = None,
+    address: Address = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn every photo of a folder into a row with its code; run again, it goes on where it stopped."""
+    from flowers_batch.runs import encode as run_encode
+
+    cluster = ClusterConfig(address, actors)
+    config = EncodeConfig(weights, network, layer, precision, store, batch_size, shard_size, cluster)
+    _tell_random(weights)
+    summary = run_encode(images, out, config, progress=True)
+    _print_summary("encoded", out, summary.to_json(), json_)
+
+
+@app.command(epilog="Example: flowers-batch train run/codes run/model --labels folder --head logistic")
+def train(
+    codes: Annotated[str, typer.Argument(help="Codes folder, as `encode` made it.")],
+    model: Annotated[str, typer.Argument(help="Folder that gets the classifier.")],
+    labels: Annotated[
+        str, typer.Option(help="`folder` (a photo's class is its folder's name), or a CSV or Parquet file path,label.")
+    ] = TrainConfig.labels,
+    head: Annotated[str, typer.Option(help="logistic or mlp (256 hidden units).")] = TrainConfig.head,
+    seed: Annotated[int, typer.Option(help="Decides the split and what is drawn at random.")] = TrainConfig.seed,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a classifier on the codes of labelled photos, and say how good it is."""
+    from flowers_batch.training import train as run_train
+
+    metrics = run_train(codes, model, TrainConfig(labels, head, seed))
+    if json_:
+        _print_json(metrics)
+    else:
+        print(training_text(metrics, model))
+
+
+@app.command(epilog="Example: flowers-batch predict archive run/predictions --model run/model --csv labels.csv")
+def predict(
+    source: Annotated[str, typer.Argument(help="Folder of photos, or a codes folder (then no GPU is needed).")],
+    out: Annotated[str, typer.Argument(help="Folder that gets the predictions: a path or a URL.")],
+    model: Annotated[str, typer.Option(help="Model folder, as `train` made it.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Where the model's weights lie, if no longer where it says.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="How many of the likeliest labels are kept.")] = PredictConfig.top_k,
+    csv: Annotated[str | None, typer.Option(help="File that gets the labels for a spreadsheet.")] = None,
+    batch_size: BatchSize = PredictConfig.batch_size,
+    shard_size: ShardSize = PredictConfig.shard_size,
+    actors: Actors = None,
+    address: Address = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Label every photo of a folder; run again, it goes on where it stopped."""
+    from flowers_batch.runs import predict as run_predict
+
+    config = PredictConfig(weights, top_k, batch_size, shard_size, ClusterConfig(address, actors))
+    summary = run_predict(source, out, model, config, csv=csv, progress=True)
+    _print_summary("labelled", out, summary.to_json(), json_)
+
+
+@app.command(epilog="Example: flowers-batch report run/predictions --out report.html")
+def report(
+    folder: Annotated[str, typer.Argument(help="Folder of predictions, of codes, or of a model.")],
+    out: Annotated[str | None, typer.Option(help="The page's file; default: report.html in the folder.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write one HTML page that shows how good the labels are, and what could not be read."""
+    from flowers_batch.report import report as write_report
+
+    page = write_report(folder, out)
+    if json_:
+        _print_json({"report": page})
+    else:
+        print(f"report: {page}")
+
+
+@app.command(epilog="Example: flowers-batch verify run/predictions")
+def verify(
+    folder: Annotated[str, typer.Argument(help="Folder of an encode or predict run.")],
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Prove that a folder is whole: each image one row, every count true. Exits with 1 where it is not."""
+    from flowers_batch.verify import verify as run_verify
+
+    found = run_verify(folder)
+    counts = {"images": found.images, "rows": found.rows, "ok": found.ok, "failed": found.failed}
+    if json_:
+        _print_json(counts | {"whole": found.is_whole, "problems": found.problems})
+    else:
+        print(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+        print("\n".join(found.problems) if found.problems else "whole: each image is one row, and every count is true")
+    raise typer.Exit(0 if found.is_whole else 1)
+
+
+@weights_app.command("fetch", epilog="Example: flowers-batch weights fetch --network vgg16")
+def weights_fetch(
+    network: Annotated[str, typer.Option(help="vgg16 or vgg19.")] = EncodeConfig.network,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Download the ImageNet weights to this machine's cache, unless they are there."""
+    from flowers_batch.config import EncodeConfig as Checked
+    from tensorflow_vgg.download import fetch
+    from tensorflow_vgg.weights import PUBLISHED
+
+    Checked(network=network)
+    path = fetch(PUBLISHED[network])
+    if json_:
+        _print_json({"path": str(path)})
+    else:
+        print(path)
+
+
+def training_text(metrics: dict[str, Any], model: str) -> str:
+    """What a person wants to know of a training."""
+    photos, classes = metrics["photos"], metrics["classes"]
+    lines = [
+        f"trained {metrics['head']} on {photos['train']} photos of {len(classes)} classes: {model}",
+        *(
+            f"  {side}: accuracy {metrics[side]['accuracy']:.1%} "
+            f"(95% interval {metrics[side]['interval95'][0]:.1%} to {metrics[side]['interval95'][1]:.1%}), "
+            f"{photos[side]} photos"
+            for side in ("validation", "test")
+        ),
+        "  confusion of the test photos (rows: true class, columns: predicted)",
+    ]
+    width = max(map(len, classes))
+    for name, row in zip(classes, metrics["test"]["confusion_matrix"], strict=True):
+        lines.append(f"    {name:<{width}} " + " ".join(f"{count:5d}" for count in row))
+    for name, words in (
+        ("without_code", "labelled photos could not be read, and are left out"),
+        ("unknown_paths", "labels are for paths that the codes do not have"),
+    ):
+        if metrics[name]:
+            lines.append(f"  {metrics[name]} {words}")
+    if metrics["weights"].startswith("random:"):
+        lines.append(f"  {RANDOM_NOTE.format(weights=metrics['weights'])}")
+    return "\n".join(lines)
+
+
+RANDOM_NOTE = "The network's weights are {weights}, never trained: these numbers say nothing about what real ones reach."
+
+
+def _tell_random(weights: str) -> None:
+    if weights.startswith("random:"):
+        print(RANDOM_NOTE.format(weights=weights), file=sys.stderr)
+
+
+def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(summary)
+        return
+    print(
+        f"{verb} {summary['images']} images: {summary['ok']} ok, {summary['failed']} failed, "
+        f"{summary['already_done']} done before, {summary['ignored']} other files ignored"
+    )
+    if summary["reasons"]:
+        print("  failed: " + ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items()))
+    if summary["stages"]:
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary["stages"].items())
+        print(f"  {summary['seconds']:.1f} s, {summary['images_per_second']:.1f} images/s once started; seconds: {stages}")
+    print(f"  {out}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command and ends the process with its exit code: 0 done, 1 the run failed, 2 bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(app(arguments, prog_name="flowers-batch", standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        print("Stopped; the same command goes on where this one was.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (FlowersError, OSError) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, FlowersError) else 1)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()

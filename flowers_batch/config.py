@@ -1,0 +1,190 @@
+"""What a run is asked to do, and the fingerprints that tie codes, classifier and predictions together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+CODES_SCHEMA = 1  # raised when the columns of a shard change
+PREPROCESSING = 1  # raised when decode.py gives other pixels for the same photo
+NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoder.NullNetwork
+
+
+class FlowersError(Exception):
+    """What a user can mend: its text is one sentence that says what is wrong with what, and what to do."""
+
+    exit_code = 1
+
+
+class InputError(FlowersError):
+    """The command cannot be done as asked: bad usage or bad input."""
+
+    exit_code = 2
+
+
+class RunError(FlowersError):
+    """The run began and could not be ended whole."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where a run's actors come from.
+
+    Attributes:
+        address: A Ray cluster's address; None takes RAY_ADDRESS, else starts a Ray of the run's own.
+        actors: How many actors; None takes one a GPU, or one a node where there are no GPUs.
+    """
+
+    address: str | None = None
+    actors: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.actors is not None:
+            _at_least_one("--actors", self.actors)
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """How photos become codes.
+
+    Attributes:
+        weights: `imagenet`, a weights file, or `random:SEED`.
+        network: `vgg16` or `vgg19` (`null`, for tests and benchmarks, takes no time and no weights).
+        layer: The layer whose values are the code.
+        precision: `auto` (bfloat16 where the hardware computes in it), `float32` or `bfloat16`.
+        store: The code's type on disk, `float16` or `float32`.
+        batch_size: Photos in one pass through the network.
+        shard_size: Photos in one shard, which is what a killed run loses at most, an actor.
+        cluster: Where the actors come from.
+    """
+
+    weights: str = "imagenet"
+    network: str = "vgg16"
+    layer: str = "relu6"
+    precision: str = "auto"
+    store: str = "float16"
+    batch_size: int = 32
+    shard_size: int = 4096
+    cluster: ClusterConfig = ClusterConfig()
+
+    def __post_init__(self) -> None:
+        _one_of("--network", self.network, ("vgg16", "vgg19", NULL_NETWORK))
+        _one_of("--precision", self.precision, ("auto", "float32", "bfloat16"))
+        _one_of("--store", self.store, ("float16", "float32"))
+        _at_least_one("--batch-size", self.batch_size)
+        _at_least_one("--shard-size", self.shard_size)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a classifier is trained on codes.
+
+    Attributes:
+        labels: `folder` (a photo's class is the name of its folder), or a CSV or Parquet file `path,label`.
+        head: `logistic` (multinomial regression) or `mlp` (256 hidden units).
+        seed: Decides the split and whatever the head draws at random.
+    """
+
+    labels: str = "folder"
+    head: str = "logistic"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("--head", self.head, ("logistic", "mlp"))
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed must lie in 0..{2**32 - 1}. Received: {self.seed}.")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How photos, or codes, get labels.
+
+    Attributes:
+        weights: Where the model's weights lie, if no longer where the model says; None trusts the model.
+        top_k: How many of the likeliest labels are kept for each photo.
+        batch_size: Photos in one pass through the network.
+        shard_size: Photos in one shard (predictions from codes keep the codes' shards).
+        cluster: Where the actors come from.
+    """
+
+    weights: str | None = None
+    top_k: int = 5
+    batch_size: int = 32
+    shard_size: int = 4096
+    cluster: ClusterConfig = ClusterConfig()
+
+    def __post_init__(self) -> None:
+        _at_least_one("--top-k", self.top_k)
+        _at_least_one("--batch-size", self.batch_size)
+        _at_least_one("--shard-size", self.shard_size)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """All that codes depend on, besides the photos; with `head` and `top_k`, all that predictions do.
+
+    Two shards with equal fingerprints may stand side by side; others never may.
+
+    Attributes:
+        network, layer: Names in `tensorflow_vgg.network`.
+        weights: SHA-256 of the used layers' arrays, or a name where there are none.
+        precision: What the network computes in, `float32` or `bfloat16`.
+        store: The code's type on disk.
+        preprocessing, schema: Versions of this package's pixels and columns.
+        head: Identity of the classifier (`heads.Head.identity`); None for codes.
+        top_k: How many labels each prediction keeps; None for codes.
+    """
+
+    network: str
+    layer: str
+    weights: str
+    precision: str
+    store: str
+    preprocessing: int = PREPROCESSING
+    schema: int = CODES_SCHEMA
+    head: str | None = None
+    top_k: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the fields, in hexadecimal: what a shard's footer carries."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def of_codes(self) -> Fingerprint:
+        """The part that the codes depend on."""
+        return replace(self, head=None, top_k=None)
+
+    def differences(self, other: Fingerprint) -> str:
+        """What differs, as words: `precision (float32, not bfloat16)`; empty where nothing does."""
+        mine, theirs = asdict(self), asdict(other)
+        return ", ".join(
+            f"{name} ({_short(mine[name])}, not {_short(theirs[name])})"
+            for name in mine
+            if mine[name] != theirs[name]
+        )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Fingerprint:
+        """Reads what `dataclasses.asdict` gave, and refuses what another version of this package wrote."""
+        if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
+            raise InputError(
+                "The fingerprint is not one of this version of flowers_batch: encode into a new folder."
+            )
+        return cls(**value)
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{option} must be one of {', '.join(allowed)}. Received: {value}.")
+
+
+def _at_least_one(option: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{option} must be 1 or more. Received: {value}.")

@@ -1,0 +1,273 @@
+"""A run's folder: its Parquet columns, writing a shard, its description, and streaming reads."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flowers_batch.config import Fingerprint, InputError
+from flowers_batch.storage import NOT_UTF8, Folder, open_folder
+
+CODES, PREDICTIONS = "codes", "predictions"  # what a folder holds, and the name of the folder in it
+JOB, SUCCESS = "job.json", "_SUCCESS"
+OK, FAILED = "ok", "failed"
+_FOOTER_KEY = b"flowers_batch.shard"
+_LIBRARIES = ("flowers-batch", "ray", "tensorflow", "keras", "numpy", "pyarrow", "pillow", "simplejpeg")
+
+_IMAGE_FIELDS = [
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("folder", pa.string()),
+    pa.field("sha256", pa.binary(32)),
+    pa.field("phash", pa.uint64()),
+    pa.field("bytes", pa.int64()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("reason", pa.string()),
+    pa.field("message", pa.string()),
+]
+IMAGE_COLUMNS = [column.name for column in _IMAGE_FIELDS]
+
+
+def folder_of(path: str) -> str | None:
+    """The name of the folder that an image lies in, its column `folder`; None directly in the root."""
+    return posixpath.basename(posixpath.dirname(path.removeprefix(NOT_UTF8))) or None
+
+
+def codes_schema(width: int, store: str) -> pa.Schema:
+    """The columns of a shard of codes: `code` is fixed_size_list<float16 or float32>[width], null where failed."""
+    item = pa.field("element", {"float16": pa.float16(), "float32": pa.float32()}[store], nullable=False)
+    return pa.schema([*_IMAGE_FIELDS, pa.field("code", pa.list_(item, width))])
+
+
+def predictions_schema() -> pa.Schema:
+    """The columns of a shard of predictions; all but the image's own are null where failed."""
+    return pa.schema(
+        [
+            *_IMAGE_FIELDS,
+            pa.field("prediction", pa.string()),
+            pa.field("probability", pa.float32()),
+            pa.field("top_labels", pa.list_(pa.string())),
+            pa.field("top_probabilities", pa.list_(pa.float32())),
+            pa.field("is_unknown", pa.bool_()),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a shard's file says of itself: it is complete when this is what the manifest expects.
+
+    Attributes:
+        fingerprint: `Fingerprint.digest` of the run that wrote it.
+        shard: Its number.
+        inputs: SHA-256 of the shard's manifest rows.
+        ok, failed: Rows of each status.
+        reasons: How many rows failed for each reason.
+    """
+
+    fingerprint: str
+    shard: int
+    inputs: str
+    ok: int
+    failed: int
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def shard_name(kind: str, shard: int) -> str:
+    """The name of a shard's file in a run's folder."""
+    return f"{kind}/shard-{shard:06d}.parquet"
+
+
+def write_shard(
+    folder: Folder, kind: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], like: Footer
+) -> Footer:
+    """Publishes a shard, whole, as one row group.
+
+    Args:
+        folder: The run's folder.
+        kind: `CODES` or `PREDICTIONS`.
+        schema: The shard's columns.
+        batches: Its rows.
+        like: Fingerprint, number and inputs; the counts are filled in from the rows.
+
+    Returns:
+        The footer as written.
+    """
+    table = pa.Table.from_batches(batches, schema)
+    reasons: dict[str, int] = {}
+    for reason in table["reason"].drop_null().to_pylist():
+        reasons[reason] = reasons.get(reason, 0) + 1
+    failed = sum(reasons.values())
+    footer = Footer(like.fingerprint, like.shard, like.inputs, len(table) - failed, failed, reasons)
+    # A code's bytes are split into planes, which compress far better than the numbers that they belong to.
+    floats = ["code.list.element"] if kind == CODES else []
+    strings = [column.name for column in schema if column.name not in ("code", "sha256", "phash")]
+    with folder.publish(shard_name(kind, like.shard)) as scratch:
+        # Dictionaries and split planes are for different columns; pyarrow wants each named.
+        with pq.ParquetWriter(
+            scratch,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[name for name in strings if name not in ("path", "message")],
+            use_byte_stream_split=floats,
+            write_statistics=["path"],
+        ) as writer:
+            writer.write_table(table, row_group_size=max(len(table), 1))
+            # Last of all: a writer that an error leaves writes a valid file too, but not these keys.
+            writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(asdict(footer)).encode()})
+    return footer
+
+
+def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
+    """Reads what a shard's file says of itself; None where there is no such file, or it is not ours or not whole."""
+    try:
+        with folder.open(shard_name(kind, shard)) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return Footer(**json.loads(metadata[_FOOTER_KEY]))
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run's folder was made by: `job.json`.
+
+    Attributes:
+        kind: `CODES` or `PREDICTIONS`.
+        images: Where the images lie: an absolute path or a URL.
+        fingerprint: What the rows depend on.
+        weights: The weights' name.
+        model: The model folder; None for codes.
+        codes: The codes folder that predictions were made from; None where they were made from images.
+        versions: Versions of Python and of the libraries.
+    """
+
+    kind: str
+    images: str
+    fingerprint: Fingerprint
+    weights: str
+    model: str | None = None
+    codes: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of Python and of what decides on the numbers."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+
+
+def write_job(folder: Folder, job: Job) -> None:
+    """Publishes `job.json`."""
+    folder.write_json(JOB, asdict(job) | {"digest": job.fingerprint.digest})
+
+
+def read_job(folder: Folder) -> Job | None:
+    """Reads `job.json`; None where there is none.
+
+    Raises:
+        InputError: It is not one of this version of flowers_batch.
+    """
+    try:
+        content = folder.read_json(JOB)
+    except FileNotFoundError:
+        return None
+    try:
+        content.pop("digest")
+        content["fingerprint"] = Fingerprint.from_json(content["fingerprint"])
+        return Job(**content)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder.at(JOB)} was not written by this version of flowers_batch: begin in a new folder."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, finished: every image is a row in it.
+
+    Attributes:
+        folder: Where it lies.
+        job: What made it.
+        summary: The content of `_SUCCESS`.
+    """
+
+    folder: Folder
+    job: Job
+    summary: dict[str, Any]
+
+    @property
+    def shards(self) -> int:
+        """How many shards it has."""
+        return self.summary["shards"]
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Streams rows in the manifest's order, a shard in memory at a time."""
+        for number in range(self.shards):
+            yield from read_shard(self.folder, self.job.kind, number, columns)
+
+
+def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str]) -> list[pa.RecordBatch]:
+    """Reads columns of a shard.
+
+    Raises:
+        InputError: The shard's file is missing or is no Parquet file.
+    """
+    name = shard_name(kind, shard)
+    try:
+        with folder.open(name) as file:
+            return pq.read_table(file, columns=list(columns)).to_batches()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{folder.at(name)} cannot be read ({str(error).splitlines()[0]}): run the same command again to make it anew."
+        ) from None
+
+
+_CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
+
+
+def write_csv(run: Run, path: str) -> None:
+    """Writes predictions for a spreadsheet: UTF-8 with a mark that says so, and no cell taken for a formula."""
+    target = Path(path).absolute()
+    with (
+        open_folder(target.parent).publish(target.name) as scratch,
+        open(scratch, "w", encoding="utf-8-sig", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(_CSV_COLUMNS)
+        for batch in run.batches(_CSV_COLUMNS):
+            for row in zip(*(batch[name].to_pylist() for name in _CSV_COLUMNS), strict=True):
+                writer.writerow("'" + cell if str(cell)[:1] in _FORMULA and isinstance(cell, str) else cell for cell in row)
+
+
+_FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of a formula
+
+
+def open_run(where: str, kind: str) -> Run:
+    """Opens a finished run's folder.
+
+    Raises:
+        InputError: There is none, it holds something else, or its run has not ended.
+    """
+    folder = open_folder(where)
+    job = read_job(folder)
+    command = "encode" if kind == CODES else "predict"
+    if job is None or job.kind != kind:
+        raise InputError(f"{folder.url} is not a folder of {kind}: make one with `flowers-batch {command}`.")
+    try:
+        return Run(folder, job, folder.read_json(SUCCESS))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder.url} is not finished: run the same `flowers-batch {command}` again, which goes on where it stopped."
+        ) from None

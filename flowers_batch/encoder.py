@@ -1,0 +1,457 @@
+"""Image bytes in, a table out: a network and, for prediction, a head. Runs without Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from flowers_batch.config import NULL_NETWORK, EncodeConfig, Fingerprint, InputError, RunError
+from flowers_batch.dataset import (
+    CODES,
+    FAILED,
+    IMAGE_COLUMNS,
+    OK,
+    codes_schema,
+    folder_of,
+    predictions_schema,
+    read_shard,
+)
+from flowers_batch.decode import DecodeError, Picture, decode
+from flowers_batch.heads import Head
+from flowers_batch.storage import open_folder
+
+if TYPE_CHECKING:
+    from tensorflow_vgg import weights as vgg
+
+_BATCHES_AHEAD = 3  # decoded or being decoded while the network is busy with one
+NULL_LAYER = "pixels"
+
+Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Count = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """What an encoder reads images from: `sources.FolderSource`, for one."""
+
+    def read(self, path: str) -> bytes:
+        """Reads an image's bytes, or raises an exception that has a `reason`."""
+
+
+class Worker(Protocol):
+    """What an actor runs on a shard: `Encoder` or `CodesLabeller`."""
+
+    schema: pa.Schema
+    fingerprint: Fingerprint
+
+    def batches(self, shard: int, rows: pa.Table, stages: dict[str, float]) -> Iterator[pa.RecordBatch]:
+        """Yields a shard's rows in the manifest's order, and adds seconds to the stages."""
+
+
+class NullNetwork:
+    """Stands in for VGG in tests and benchmarks: a code is 768 of the photo's pixels, and takes no time."""
+
+    width = 768
+
+    def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Codes float32 [N, 768] of pixels float32 [N, 224, 224, 3]: a 16x16 grid of them."""
+        return np.ascontiguousarray(pixels[:, 7::14, 7::14]).reshape(len(pixels), -1)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image after reading and decoding; `picture` or `failure` is set."""
+
+    path: str
+    bytes: int | None
+    sha256: bytes | None
+    picture: Picture | None
+    failure: tuple[str, str] | None
+    seconds_reading: float
+    seconds_decoding: float
+
+
+class Encoder:
+    """Turns shards of images into tables of codes or, with a head, of labels.
+
+    Args:
+        network: Pixels float32 [N, 224, 224, 3] to codes float32 [N, width].
+        width: Numbers in a code.
+        source: Where images are read from.
+        fingerprint: What the rows depend on.
+        batch_size: Images in one pass through the network.
+        threads: Threads that read and decode.
+        labeller: What is put on top of the codes; None stores the codes.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        width: int,
+        source: Source,
+        fingerprint: Fingerprint,
+        batch_size: int,
+        threads: int,
+        labeller: Labeller | None = None,
+    ):
+        self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
+        self.fingerprint = fingerprint
+        self._network, self._width, self._source = network, width, source
+        self._batch_size, self._labeller = batch_size, labeller
+        self._decoding = ThreadPoolExecutor(threads, "decode", lambda: threadpool_limits(1, "blas"))
+        self._computing = ThreadPoolExecutor(1, "network")
+
+    def batches(self, shard: int, rows: pa.Table, stages: dict[str, float]) -> Iterator[pa.RecordBatch]:
+        """Encodes a shard: reading and decoding run ahead, and what is yielded is written while the network works.
+
+        Args:
+            shard: Its number, for messages.
+            rows: Its manifest rows.
+            stages: Gains the seconds spent in `read` and `decode` (over all threads), `wait` (of the network
+                for pixels), and `network`.
+
+        Raises:
+            RunError: A code does not fit into the type that it is stored in.
+        """
+        previous: tuple[list[Loaded], Future[NDArray[np.floating]]] | None = None
+        loaded = self._load_ahead(rows["path"].to_pylist())
+        while True:
+            begun = time.perf_counter()
+            chunk = list(self._fill(loaded))
+            _add(stages, "wait", time.perf_counter() - begun)
+            current = (chunk, self._computing.submit(self._codes, chunk, stages)) if chunk else None
+            if previous:
+                yield self._table(*previous)
+            if not current:
+                return
+            previous = current
+
+    def _load_ahead(self, paths: Iterable[str]) -> Iterator[Loaded]:
+        remaining = iter(paths)
+        futures = deque(
+            self._decoding.submit(self._load, path)
+            for path in islice(remaining, self._batch_size * _BATCHES_AHEAD)
+        )
+        while futures:
+            loaded = futures.popleft().result()
+            futures.extend(self._decoding.submit(self._load, path) for path in islice(remaining, 1))
+            yield loaded
+
+    def _load(self, path: str) -> Loaded:
+        data = picture = failure = None
+        begun = time.perf_counter()
+        read = begun
+        try:
+            data = self._source.read(path)
+            read = time.perf_counter()
+            picture = decode(data)
+        except Exception as error:
+            reason = getattr(error, "reason", None)
+            if reason is None:
+                raise RunError(f"{path} stopped the run by a fault of the program: {error!r}.") from error
+            failure = (reason, str(error))
+        ended = time.perf_counter()
+        if data is None:
+            return Loaded(path, None, None, None, failure, ended - begun, 0.0)
+        digest = hashlib.sha256(data).digest()
+        return Loaded(path, len(data), digest, picture, failure, read - begun, ended - read)
+
+    def _fill(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
+        """The next images, until as many of them as a batch takes have a picture."""
+        pictures = 0
+        for image in loaded:
+            yield image
+            pictures += image.picture is not None
+            if pictures == self._batch_size:
+                return
+
+    def _codes(self, chunk: list[Loaded], stages: dict[str, float]) -> NDArray[np.floating]:
+        for image in chunk:
+            _add(stages, "read", image.seconds_reading)
+            _add(stages, "decode", image.seconds_decoding)
+        pixels = [image.picture.pixels for image in chunk if image.picture]
+        if not pixels:
+            return np.empty((0, self._width), self.fingerprint.store)
+        begun = time.perf_counter()
+        codes = self._network(np.stack(pixels))
+        _add(stages, "network", time.perf_counter() - begun)
+        return _stored(codes, self.fingerprint.store)
+
+    def _table(self, chunk: list[Loaded], codes: Future[NDArray[np.floating]]) -> pa.RecordBatch:
+        columns: dict[str, pa.Array] = _image_columns(chunk)
+        ok = np.array([image.picture is not None for image in chunk])
+        if self._labeller:
+            columns |= self._labeller.columns(codes.result(), ok)
+        else:
+            columns["code"] = _code_column(codes.result(), ok, self.schema.field("code").type)
+        return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+
+
+class Labeller:
+    """A head, and how many labels a prediction keeps."""
+
+    def __init__(self, head: Head, top_k: int):
+        self._head = head
+        self._top_k = min(top_k, len(head.classes))
+
+    def columns(self, codes: NDArray[np.floating], ok: NDArray[np.bool_]) -> dict[str, pa.Array]:
+        """The columns of a prediction.
+
+        Args:
+            codes: [images with ok, width].
+            ok: bool [images]: which rows have a code; the others become nulls.
+        """
+        classes = np.array(self._head.classes, object)
+        probabilities = self._head.probabilities(codes) if len(codes) else np.empty((0, len(classes)), np.float32)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._top_k]
+        best = np.take_along_axis(probabilities, order, axis=1)
+        threshold = self._head.threshold or 0.0
+        schema = predictions_schema()
+        values: dict[str, list[Any]] = {
+            "prediction": classes[order[:, 0]].tolist(),
+            "probability": best[:, 0].tolist(),
+            "top_labels": classes[order].tolist(),
+            "top_probabilities": best.tolist(),
+            "is_unknown": (best[:, 0] < threshold).tolist(),
+        }
+        return {name: _spread(value, ok, schema.field(name).type) for name, value in values.items()}
+
+
+class CodesLabeller:
+    """Turns shards of codes into tables of labels: no network, no photo.
+
+    Args:
+        codes: The codes folder's path or URL.
+        fingerprint: Of the predictions.
+        labeller: The head.
+    """
+
+    def __init__(self, codes: str, fingerprint: Fingerprint, labeller: Labeller):
+        self.schema = predictions_schema()
+        self.fingerprint = fingerprint
+        self._codes, self._labeller = open_folder(codes), labeller
+
+    def batches(self, shard: int, rows: pa.Table, stages: dict[str, float]) -> Iterator[pa.RecordBatch]:
+        """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
+        begun = time.perf_counter()
+        for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
+            _add(stages, "read", time.perf_counter() - begun)
+            begun = time.perf_counter()
+            codes, ok = codes_of(batch)
+            columns = {name: batch[name] for name in IMAGE_COLUMNS} | self._labeller.columns(codes, ok)
+            _add(stages, "network", time.perf_counter() - begun)
+            yield pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+            begun = time.perf_counter()
+
+
+def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """The codes [ok rows, width] of a batch, and which rows are ok: bool [rows]."""
+    column = batch["code"].drop_null()
+    ok = batch["code"].is_valid().to_numpy(zero_copy_only=False)
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size), ok
+
+
+@dataclass(frozen=True)
+class EncoderFactory:
+    """Makes an encoder where it is to run; itself it is small, and travels to the actors.
+
+    Attributes:
+        config: How photos become codes.
+        source: Where they are read from.
+        head: What labels the codes; None stores them.
+        top_k: Labels that a prediction keeps; None for codes.
+    """
+
+    config: EncodeConfig
+    source: Source
+    head: Head | None = None
+    top_k: int | None = None
+
+    def with_precision(self, precision: str) -> EncoderFactory:
+        """The same factory, told what to compute in."""
+        return replace(self, config=replace(self.config, precision=precision))
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether what it makes computes on a GPU where the cluster has one."""
+        return True
+
+    def __call__(self, threads: int, gpu: bool) -> Worker:
+        """Builds the network from its weights, and with it the encoder.
+
+        Args:
+            threads: Threads that read, decode and, on a CPU, compute.
+            gpu: Whether the network must run on a GPU.
+
+        Raises:
+            InputError: TensorFlow sees no GPU although it should.
+            WeightsError: The weights are not to be had, or do not fit.
+        """
+        config = self.config
+        network: Network
+        if config.network == NULL_NETWORK:
+            network, width, precision = NullNetwork(), NullNetwork.width, "float32"
+            weights, _ = weights_identity(config)
+        else:
+            from tensorflow_vgg import weights as vgg
+            from tensorflow_vgg.network import build
+
+            _prepare_device(threads, gpu)
+            precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
+            weights, found = weights_identity(config)
+            model = build(config.network, config.layer, vgg.load(found, config.network, config.layer), precision)
+            network, width = model.predict_on_batch, model.output_shape[-1]
+        fingerprint = codes_fingerprint(config, weights, precision)
+        if self.head is None or self.top_k is None:
+            return Encoder(network, width, self.source, fingerprint, config.batch_size, threads)
+        fingerprint = replace(fingerprint, head=self.head.identity, top_k=self.top_k)
+        labeller = Labeller(self.head, self.top_k)
+        return Encoder(network, width, self.source, fingerprint, config.batch_size, threads, labeller)
+
+
+@dataclass(frozen=True)
+class LabellerFactory:
+    """Makes a `CodesLabeller` where it is to run.
+
+    Attributes:
+        codes: The codes folder.
+        fingerprint: Of those codes.
+        head: What labels them.
+        top_k: Labels that a prediction keeps.
+    """
+
+    codes: str
+    fingerprint: Fingerprint
+    head: Head
+    top_k: int
+
+    def with_precision(self, precision: str) -> LabellerFactory:
+        """The same: no code is computed anew."""
+        return self
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether what it makes computes on a GPU: labelling codes does not."""
+        return False
+
+    def __call__(self, threads: int, gpu: bool) -> Worker:
+        """Makes the labeller; it needs neither threads nor a GPU."""
+        fingerprint = replace(self.fingerprint, head=self.head.identity, top_k=self.top_k)
+        return CodesLabeller(self.codes, fingerprint, Labeller(self.head, self.top_k))
+
+
+def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fingerprint:
+    """The fingerprint of codes made so.
+
+    Args:
+        config: How photos become codes.
+        weights: The identity of the weights.
+        precision: `auto`, resolved.
+    """
+    layer = NULL_LAYER if config.network == NULL_NETWORK else config.layer
+    return Fingerprint(config.network, layer, weights, precision, config.store)
+
+
+def weights_identity(config: EncodeConfig) -> tuple[str, vgg.Weights]:
+    """Finds a network's weights, reads them once, and gives their identity with them.
+
+    Raises:
+        InputError: They are not to be had, or do not fit the network.
+    """
+    from tensorflow_vgg import weights as vgg
+    from tensorflow_vgg.download import DownloadError
+
+    if config.network == NULL_NETWORK:
+        return NULL_NETWORK, vgg.Weights(NULL_NETWORK)
+    try:
+        found = vgg.find(config.weights, config.network)
+        return vgg.identity(vgg.load(found, config.network, config.layer)), found
+    except (vgg.WeightsError, DownloadError) as error:
+        raise InputError(str(error)) from None
+
+
+def hardware_precision(gpu: bool) -> str:
+    """`bfloat16` where the hardware computes in it, `float32` elsewhere."""
+    if gpu:
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        return "bfloat16" if details.get("compute_capability", (0, 0)) >= (8, 0) else "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return "float32"
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+
+
+def _prepare_device(threads: int, gpu: bool) -> None:
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    if gpu and not devices:
+        raise InputError(
+            "Ray gave an actor a GPU that TensorFlow cannot see: install the [gpu] extra "
+            "(pip install 'flowers-batch[gpu]') on the cluster's nodes, or start Ray with --num-gpus=0."
+        )
+    for device in devices:
+        # Else TensorFlow takes the whole GPU's memory at once.
+        tf.config.experimental.set_memory_growth(device, True)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+def _stored(codes: NDArray[np.float32], store: str) -> NDArray[np.floating]:
+    """Codes in the type that they are stored in, so that labels from photos equal labels from a codes folder."""
+    with np.errstate(over="ignore"):
+        stored = codes.astype(store)
+    if not np.isfinite(stored).all():
+        worst = np.abs(codes).max()
+        raise RunError(
+            f"A code holds {worst:g}, which {store} cannot: "
+            + ("encode with --store float32." if np.isfinite(worst) else "check the network's weights.")
+        )
+    return stored
+
+
+def _image_columns(chunk: list[Loaded]) -> dict[str, pa.Array]:
+    pictures = [image.picture for image in chunk]
+    failures = [image.failure or (None, None) for image in chunk]
+    values: dict[str, list[Any]] = {
+        "path": [image.path for image in chunk],
+        "folder": [folder_of(image.path) for image in chunk],
+        "sha256": [image.sha256 for image in chunk],
+        "phash": [picture and picture.phash for picture in pictures],
+        "bytes": [image.bytes for image in chunk],
+        "width": [picture and picture.width for picture in pictures],
+        "height": [picture and picture.height for picture in pictures],
+        "status": [OK if picture else FAILED for picture in pictures],
+        "reason": [reason for reason, _ in failures],
+        "message": [message for _, message in failures],
+    }
+    schema = predictions_schema()
+    return {name: pa.array(value, schema.field(name).type) for name, value in values.items()}
+
+
+def _code_column(codes: NDArray[np.floating], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    spread = np.zeros((len(ok), kind.list_size), codes.dtype)
+    spread[ok] = codes
+    return pa.FixedSizeListArray.from_arrays(pa.array(spread.ravel()), type=kind, mask=pa.array(~ok))
+
+
+def _spread(values: list[Any], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    remaining = iter(values)
+    return pa.array([next(remaining) if present else None for present in ok], kind)
+
+
+def _add(stages: dict[str, float], name: str, seconds: float) -> None:
+    stages[name] = stages.get(name, 0.0) + seconds

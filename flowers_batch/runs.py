@@ -1,0 +1,324 @@
+"""Encode and predict: from images to a folder that is whole, going on where an earlier run stopped."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from flowers_batch.cluster import Factory, Outcome, run_shards
+from flowers_batch.config import (
+    ClusterConfig,
+    EncodeConfig,
+    Fingerprint,
+    InputError,
+    PredictConfig,
+    RunError,
+)
+from flowers_batch.dataset import (
+    CODES,
+    JOB,
+    PREDICTIONS,
+    SUCCESS,
+    Footer,
+    Job,
+    library_versions,
+    open_run,
+    read_job,
+    write_csv,
+    write_job,
+)
+from flowers_batch.encoder import EncoderFactory, LabellerFactory, codes_fingerprint, weights_identity
+from flowers_batch.heads import Model, load_model
+from flowers_batch.progress import watch
+from flowers_batch.shards import (
+    MANIFEST,
+    Manifest,
+    completed,
+    copy_manifest,
+    difference,
+    read_manifest,
+    write_manifest,
+)
+from flowers_batch.sources import FolderSource, open_source
+from flowers_batch.storage import Folder, open_folder
+
+_OLD_SCRATCH_SECONDS = 3600.0  # no writer takes so long over one file
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a run; `_SUCCESS` holds it as JSON.
+
+    Attributes:
+        images: Images in the manifest, each of them a row.
+        ok, failed: Rows of each status.
+        ignored: Files that are no images by their name.
+        already_done: Images that earlier runs had done.
+        seconds: Of this run, start-up included.
+        images_per_second: Of this run, from the first actor that was ready; 0 where nothing was left to do.
+        stages: Seconds by stage, over all actors; `read` and `decode` over all threads.
+        reasons: Failed rows by reason.
+        fingerprint: What the rows depend on, `Fingerprint.digest`.
+        shards: How many files the rows lie in.
+        actors: Where this run's actors ran: host, and GPUs as Ray numbers them.
+        deaths: Actors that died and were replaced.
+    """
+
+    images: int
+    ok: int
+    failed: int
+    ignored: int
+    already_done: int
+    seconds: float
+    images_per_second: float
+    stages: dict[str, float]
+    reasons: dict[str, int]
+    fingerprint: str
+    shards: int
+    actors: list[tuple[str, tuple[str, ...]]]
+    deaths: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as what JSON can hold."""
+        return asdict(self)
+
+
+def encode(images: str, out: str, config: EncodeConfig | None = None, *, progress: bool = False) -> Summary:
+    """Turns each image into a row with its code.
+
+    The same call again does only what is missing; it does nothing where all is done.
+
+    Args:
+        images: A folder's path, or a URL that `pyarrow.fs` opens.
+        out: The run's folder: it gets `codes/`, `manifest/`, `job.json` and `_SUCCESS`.
+        config: How; the defaults are the command's.
+        progress: Whether progress is shown on standard error.
+
+    Raises:
+        InputError: The images, the weights or the folder are not as they must be.
+        RunError: The run could not be ended; the same call goes on where it stopped.
+    """
+    config = config or EncodeConfig()
+    source, folder = open_source(images), open_folder(out)
+    weights, found = weights_identity(config)
+    with folder.locked():
+        job = read_job(folder)
+        if job and job.kind != CODES:
+            raise InputError(f"{folder.url} holds predictions: encode into another folder.")
+        if job and config.precision == "auto":
+            config = replace(config, precision=job.fingerprint.precision)
+        config = replace(config, weights=found.name)
+        run = _Run(folder, Job(CODES, source.url, codes_fingerprint(config, weights, config.precision), found.name))
+        if job and job.fingerprint != run.job.fingerprint:
+            raise InputError(
+                f"{folder.url} holds codes of another kind: "
+                f"{run.job.fingerprint.differences(job.fingerprint)}; encode into another folder, or as before."
+            )
+        manifest = run.plan_images(job, source, config.shard_size)
+        return run.work(manifest, EncoderFactory(config, source), config.cluster, "encode", progress)
+
+
+def predict(
+    source: str,
+    out: str,
+    model: str,
+    config: PredictConfig | None = None,
+    *,
+    csv: str | None = None,
+    progress: bool = False,
+) -> Summary:
+    """Labels each image.
+
+    The same call again does only what is missing. Predictions of another model are replaced, all of them.
+
+    Args:
+        source: Images, as for `encode`, or a codes folder: then nothing is decoded, and no GPU is needed.
+        out: The run's folder: it gets `predictions/`, `manifest/`, `job.json` and `_SUCCESS`.
+        model: The model folder.
+        config: How; the defaults are the command's.
+        csv: A file that gets the predictions for a spreadsheet.
+        progress: Whether progress is shown on standard error.
+
+    Raises:
+        InputError: The images, the model or the folder are not as they must be.
+        RunError: The run could not be ended; the same call goes on where it stopped.
+    """
+    config = config or PredictConfig()
+    trained, folder = load_model(model), open_folder(out)
+    is_codes = read_job(open_folder(source)) is not None
+    work = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
+    with folder.locked():
+        before = read_job(folder)
+        if before and before.kind != PREDICTIONS:
+            raise InputError(f"{folder.url} holds codes: predict into another folder.")
+        run = _Run(folder, replace(work.job, model=open_folder(model).url))
+        manifest = work.plan(run, before)
+        summary = run.work(manifest, work.factory, config.cluster, "predict", progress)
+    if csv:
+        write_csv(open_run(out, PREDICTIONS), csv)
+    return summary
+
+
+@dataclass(frozen=True)
+class _Labelling:
+    """What labelling images and labelling codes differ in."""
+
+    job: Job
+    factory: Factory
+    plan: Callable[[_Run, Job | None], Manifest]
+
+
+def _label_codes(source: str, model: Model, config: PredictConfig) -> _Labelling:
+    codes = open_run(source, CODES)
+    if codes.job.fingerprint != model.fingerprint:
+        raise InputError(
+            f"The model takes codes of another kind than those in {codes.folder.url}: "
+            f"{model.fingerprint.differences(codes.job.fingerprint)}; train a model on these codes."
+        )
+    fingerprint, top_k = _of_predictions(model, config)
+    job = Job(PREDICTIONS, codes.job.images, fingerprint, model.weights, codes=codes.folder.url)
+    factory = LabellerFactory(codes.folder.url, model.fingerprint, model.head, top_k)
+    return _Labelling(job, factory, lambda run, before: run.plan_codes(codes.folder))
+
+
+def _label_images(source: str, model: Model, config: PredictConfig) -> _Labelling:
+    images = open_source(source)
+    encoding = EncodeConfig(
+        weights=config.weights or model.weights,
+        network=model.fingerprint.network,
+        layer=model.fingerprint.layer,
+        precision=model.fingerprint.precision,
+        store=model.fingerprint.store,
+        batch_size=config.batch_size,
+    )
+    weights, found = weights_identity(encoding)
+    if weights != model.fingerprint.weights:
+        raise InputError(
+            f"The weights {found.name} are not those that the model was trained on ({model.weights}): "
+            "name the file that holds those with --weights."
+        )
+    fingerprint, top_k = _of_predictions(model, config)
+    job = Job(PREDICTIONS, images.url, fingerprint, found.name)
+    factory = EncoderFactory(replace(encoding, weights=found.name), images, model.head, top_k)
+    return _Labelling(job, factory, lambda run, before: run.plan_images(before, images, config.shard_size))
+
+
+def _of_predictions(model: Model, config: PredictConfig) -> tuple[Fingerprint, int]:
+    top_k = min(config.top_k, len(model.head.classes))
+    return replace(model.fingerprint, head=model.head.identity, top_k=top_k), top_k
+
+
+class _Run:
+    """A run on a folder that it holds the lock of."""
+
+    def __init__(self, folder: Folder, job: Job):
+        self.folder = folder
+        self.job = job
+        self._began = time.monotonic()
+        self._id = uuid.uuid4().hex
+
+    def plan_images(self, before: Job | None, source: FolderSource, shard_size: int) -> Manifest:
+        """Lists the images and cuts them into shards, unless an earlier run did and was stopped after it."""
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            self._refuse_foreign()
+            return write_manifest(self.folder, source, shard_size, self._id)
+        stopped = before and before.images == source.url and not self.folder.exists(SUCCESS)
+        if not stopped and (changes := difference(self.folder, manifest, source.images())):
+            raise InputError(
+                f"The images in {source.url} are not those that {self.folder.url} was begun with ({changes}): "
+                "choose another folder for them."
+            )
+        return manifest
+
+    def plan_codes(self, codes: Folder) -> Manifest:
+        """Takes over the manifest of a codes folder."""
+        manifest, present = read_manifest(codes), read_manifest(self.folder)
+        if manifest is None:
+            raise InputError(f"The manifest of {codes.url} is not whole: encode it again.")
+        if present is None:
+            self._refuse_foreign()
+            copy_manifest(codes, self.folder, manifest)
+        elif present != manifest:
+            raise InputError(
+                f"{self.folder.url} holds predictions of other images than {codes.url}: choose another folder."
+            )
+        return manifest
+
+    def _refuse_foreign(self) -> None:
+        if self.folder.exists(JOB):
+            raise InputError(
+                f"{self.folder.url} has a {JOB} and no whole {MANIFEST}: restore it, or choose another folder."
+            )
+
+    def work(
+        self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, verb: str, shown: bool
+    ) -> Summary:
+        """Has all shards done that are missing, checks that none is left, and writes `_SUCCESS`."""
+        for name in ("", self.job.kind, MANIFEST):
+            self.folder.sweep(name, _OLD_SCRATCH_SECONDS)
+        # A fingerprint whose precision is still open is that of no shard, so that none is complete.
+        before = completed(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
+        missing = [shard for shard in manifest.shards if shard.number not in before]
+        outcome = Outcome()
+        if missing:
+            self.folder.delete(SUCCESS)
+            already = manifest.images - sum(shard.images for shard in missing)
+            with watch(shown, verb, manifest.images, already) as watcher:
+                outcome = run_shards(
+                    factory, self.folder.url, self.job.kind, missing, cluster, self._agree, watcher
+                )
+        footers = completed(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
+        left = [shard.number for shard in manifest.shards if shard.number not in footers]
+        if left:
+            raise RunError(
+                f"{len(left)} of {len(manifest.shards)} shards of {self.folder.url} are missing, the first is "
+                f"{left[0]}: run the same command again."
+            )
+        for name in ("", self.job.kind, MANIFEST):
+            self.folder.sweep(name)
+        summary = self._summary(manifest, before, footers, outcome)
+        if missing or not self.folder.exists(SUCCESS):
+            self.folder.write_json(SUCCESS, summary.to_json())
+        return summary
+
+    def _agree(self, fingerprint: Fingerprint) -> None:
+        """Takes over what only an actor could tell, the precision, and writes `job.json` before the first shard."""
+        expected = self.job.fingerprint
+        if expected.precision == "auto":
+            expected = replace(expected, precision=fingerprint.precision)
+        if fingerprint != expected:
+            raise InputError(
+                f"The actors would make other rows than this machine expects: {fingerprint.differences(expected)}; "
+                "give all nodes the same files."
+            )
+        self.job = replace(self.job, fingerprint=fingerprint, versions=library_versions())
+        write_job(self.folder, self.job)
+
+    def _summary(
+        self, manifest: Manifest, before: dict[int, Footer], footers: dict[int, Footer], outcome: Outcome
+    ) -> Summary:
+        reasons: Counter[str] = Counter()
+        for footer in footers.values():
+            reasons.update(footer.reasons)
+        already = sum(footer.ok + footer.failed for footer in before.values())
+        rate = (manifest.images - already) / outcome.seconds if outcome.seconds else 0.0
+        return Summary(
+            images=manifest.images,
+            ok=sum(footer.ok for footer in footers.values()),
+            failed=sum(footer.failed for footer in footers.values()),
+            ignored=manifest.ignored,
+            already_done=already,
+            seconds=round(time.monotonic() - self._began, 3),
+            images_per_second=round(rate, 3),
+            stages={stage: round(seconds, 3) for stage, seconds in outcome.stages.items()},
+            reasons=dict(reasons.most_common()),
+            fingerprint=self.job.fingerprint.digest,
+            shards=len(manifest.shards),
+            actors=outcome.actors,
+            deaths=outcome.deaths,
+        )

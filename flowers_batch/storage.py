@@ -1,0 +1,194 @@
+"""Folders on a local disk or behind any URL that `pyarrow.fs` opens; files are published whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from flowers_batch.config import InputError
+
+SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
+LOCK = "_lock"
+NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is no UTF-8; no other path does
+_CREDENTIALS = {"access_key", "secret_key", "session_token", "credential_kind"}
+_UPLOAD_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, and the file system it lies on.
+
+    Attributes:
+        url: How a user would write it: an absolute path, or a URL.
+        filesystem: What reads and writes it.
+        path: Its name on that file system.
+    """
+
+    url: str
+    filesystem: fs.FileSystem = field(compare=False)
+    path: str = field(compare=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine's own file system."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def at(self, name: str) -> str:
+        """The name of a file of this folder on its file system."""
+        return f"{self.path.rstrip('/')}/{name}" if name else self.path
+
+    def exists(self, name: str = "") -> bool:
+        """Whether there is such a file or folder."""
+        return self.filesystem.get_file_info(self.at(name)).type != fs.FileType.NotFound
+
+    def names(self, name: str = "") -> list[str]:
+        """The files directly in a folder, sorted; none where there is no such folder."""
+        selector = fs.FileSelector(self.at(name), allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Opens a file for reading at any place."""
+        return self.filesystem.open_input_file(self.at(name))
+
+    def read_json(self, name: str) -> Any:
+        """Reads a JSON file.
+
+        Raises:
+            FileNotFoundError: There is none.
+            InputError: It is not JSON.
+        """
+        with self.open(name) as file:
+            content = file.read()
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise InputError(f"{self.at(name)} is not a JSON file: restore it, or begin in a new folder.") from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Publishes a JSON file."""
+        with self.publish(name) as scratch:
+            Path(scratch).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def delete(self, name: str) -> None:
+        """Deletes a file, if there is one."""
+        if self.exists(name):
+            self.filesystem.delete_file(self.at(name))
+
+    @contextmanager
+    def publish(self, name: str) -> Iterator[str]:
+        """Gives a scratch file to fill; once it is left without an error, it stands under `name`, whole.
+
+        On a local disk it is renamed into place after an fsync; elsewhere it is uploaded as one object.
+        """
+        parent = os.path.dirname(self.at(name))
+        if self.is_local:
+            os.makedirs(parent, exist_ok=True)
+        scratch_folder = parent if self.is_local else tempfile.gettempdir()
+        scratch = os.path.join(scratch_folder, f"{SCRATCH}{uuid.uuid4().hex}")
+        try:
+            yield scratch
+            _fsync(scratch)
+            if self.is_local:
+                os.replace(scratch, self.at(name))
+                _fsync(parent)
+            else:
+                self._upload(scratch, name)
+        finally:
+            Path(scratch).unlink(missing_ok=True)
+
+    def _upload(self, scratch: str, name: str) -> None:
+        if not self.filesystem.type_name.startswith(("s3", "gcs", "abfs")):
+            self.filesystem.create_dir(os.path.dirname(self.at(name)), recursive=True)
+        try:
+            with open(scratch, "rb") as file, self.filesystem.open_output_stream(self.at(name)) as stream:
+                while block := file.read(_UPLOAD_BYTES):
+                    stream.write(block)
+        except BaseException:
+            # pyarrow's stream creates the object even when it is left by an exception.
+            self.delete(name)
+            raise
+
+    def sweep(self, name: str = "", older_than: float = 0.0) -> None:
+        """Deletes what killed writers left in a folder, if its last change is `older_than` seconds ago."""
+        for found in self.filesystem.get_file_info(fs.FileSelector(self.at(name), allow_not_found=True)):
+            if found.base_name.startswith(SCRATCH) and time.time() - found.mtime.timestamp() >= older_than:
+                self.filesystem.delete_file(found.path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for one driver; the kernel lets go of it when the process ends, however it ends.
+
+        Object stores have no locks: there a second driver is found by its run's id in the manifest.
+
+        Raises:
+            InputError: Another driver holds it.
+        """
+        if not self.is_local:
+            yield
+            return
+        os.makedirs(self.path, exist_ok=True)
+        with open(self.at(LOCK), "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise InputError(
+                    f"{self.url} is being written by another run ({file.read().strip() or 'just started'}): "
+                    "wait until it ends, or choose another folder."
+                ) from None
+            file.truncate(0)
+            since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {since}")
+            file.flush()
+            yield
+
+
+def open_folder(where: str | os.PathLike[str]) -> Folder:
+    """Opens a folder by its path or URL; it need not exist.
+
+    Raises:
+        InputError: The URL holds credentials, or `pyarrow.fs` knows no such file system.
+    """
+    name = os.fspath(where)
+    if "://" not in name:
+        path = os.path.abspath(name)
+        return Folder(path, fs.LocalFileSystem(), path)
+    parts = urlsplit(name)
+    if parts.username or parts.password or _CREDENTIALS & set(parse_qs(parts.query)):
+        raise InputError(
+            f"The URL of {parts.scheme}://{parts.hostname or ''}{parts.path} holds credentials, which would be "
+            "written down with the run: give them by the environment or the machine's role."
+        )
+    try:
+        filesystem, path = fs.FileSystem.from_uri(name)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise InputError(f"{name} cannot be opened: {_first_line(error)}.") from None
+    return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _fsync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
