@@ -48,6 +48,11 @@ def demo(
     result = run_demo(out, offline=offline)
     if json_:
         _print_json(result)
+        return
+    print(_accuracy("test", result["test"]))
+    if result["notes"]:
+        print(*result["notes"], "So this accuracy says nothing about real photos.", sep="\n")
+    print(f"report: {result['report']}")
 
 
 @app.command(epilog="Example: flowers-batch encode photos run/codes --weights imagenet")
@@ -83,7 +88,8 @@ def train(
     codes: Annotated[str, typer.Argument(help="Codes folder, as `encode` made it.")],
     model: Annotated[str, typer.Argument(help="Folder that gets the classifier.")],
     labels: Annotated[
-        str, typer.Option(help="`folder` (a photo's class is its folder's name), or a CSV or Parquet file path,label.")
+        str,
+        typer.Option(help="`folder` (a photo's class is its folder's name), or a CSV or Parquet file path,label."),
     ] = TrainConfig.labels,
     head: Annotated[str, typer.Option(help="logistic or mlp (256 hidden units).")] = TrainConfig.head,
     seed: Annotated[int, typer.Option(help="Decides the split and what is drawn at random.")] = TrainConfig.seed,
@@ -182,15 +188,10 @@ def weights_fetch(
 
 def training_text(metrics: dict[str, Any], model: str) -> str:
     """What a person wants to know of a training."""
-    photos, classes = metrics["photos"], metrics["classes"]
+    classes = metrics["classes"]
     lines = [
-        f"trained {metrics['head']} on {photos['train']} photos of {len(classes)} classes: {model}",
-        *(
-            f"  {side}: accuracy {metrics[side]['accuracy']:.1%} "
-            f"(95% interval {metrics[side]['interval95'][0]:.1%} to {metrics[side]['interval95'][1]:.1%}), "
-            f"{photos[side]} photos"
-            for side in ("validation", "test")
-        ),
+        f"trained {metrics['head']} on {metrics['photos']['train']} photos of {len(classes)} classes: {model}",
+        *(f"  {_accuracy(side, metrics[side])}" for side in ("validation", "test")),
         "  confusion of the test photos (rows: true class, columns: predicted)",
     ]
     width = max(map(len, classes))
@@ -207,7 +208,17 @@ def training_text(metrics: dict[str, Any], model: str) -> str:
     return "\n".join(lines)
 
 
-RANDOM_NOTE = "The network's weights are {weights}, never trained: these numbers say nothing about what real ones reach."
+def _accuracy(side: str, figures: dict[str, Any]) -> str:
+    low, high = figures["interval95"]
+    return (
+        f"{side} accuracy: {figures['accuracy']:.1%} of {figures['photos']} photos "
+        f"(95% interval {low:.1%} to {high:.1%})"
+    )
+
+
+RANDOM_NOTE = (
+    "The network's weights are {weights}, never trained: these numbers say nothing about what real ones reach."
+)
 
 
 def _tell_random(weights: str) -> None:
@@ -227,7 +238,9 @@ def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) 
         print("  failed: " + ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items()))
     if summary["stages"]:
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary["stages"].items())
-        print(f"  {summary['seconds']:.1f} s, {summary['images_per_second']:.1f} images/s once started; seconds: {stages}")
+        print(
+            f"  {summary['seconds']:.1f} s, {summary['images_per_second']:.1f} images/s once started; seconds: {stages}"
+        )
     print(f"  {out}")
 
 

@@ -130,10 +130,10 @@ class ShardActor:
         done = failed = 0
         self._current = (shard, 0, 0)
         for batch in batches:
-            yield batch
             done += len(batch)
             failed += len(batch) - batch["reason"].null_count
             self._current = (shard, done, failed)
+            yield batch
 
     def progress(self) -> tuple[int, int, int] | None:
         """The shard at work, its rows so far, and how many of them failed; called while `run` runs."""
@@ -234,7 +234,8 @@ class _Pool:
         if resources.node:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(resources.node, soft=True)
         # `progress` has a thread of its own: it is answered while a shard is worked on.
-        remote = ray.remote(concurrency_groups={"progress": 1})(_RemoteShardActor).options(**options)
+        wrap: Any = ray.remote(concurrency_groups={"progress": 1})  # type: ignore[call-overload]
+        remote = wrap(_RemoteShardActor).options(**options)
         actor = remote.remote(self._factory, self._url, self._kind, resources.cpus)
         self._actors[actor] = resources
         self._starting[actor.start.remote()] = (actor, resources)
@@ -426,15 +427,19 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
     if not address:
         # A bare `ray.init()` would join whatever cluster runs on this machine.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
     else:
         options["address"] = address
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"The Ray cluster at {address or 'this machine'} cannot be joined ({str(error).splitlines()[0]}): check --address, "
-            "or leave it and RAY_ADDRESS out to run on this machine alone."
+            f"The Ray cluster at {address or 'this machine'} cannot be joined ({str(error).splitlines()[0]}): "
+            "check --address, or leave it and RAY_ADDRESS out to run on this machine alone."
         ) from error
     try:
         yield

@@ -161,18 +161,14 @@ class Fingerprint:
         """What differs, as words: `precision (float32, not bfloat16)`; empty where nothing does."""
         mine, theirs = asdict(self), asdict(other)
         return ", ".join(
-            f"{name} ({_short(mine[name])}, not {_short(theirs[name])})"
-            for name in mine
-            if mine[name] != theirs[name]
+            f"{name} ({_short(mine[name])}, not {_short(theirs[name])})" for name in mine if mine[name] != theirs[name]
         )
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Fingerprint:
         """Reads what `dataclasses.asdict` gave, and refuses what another version of this package wrote."""
         if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
-            raise InputError(
-                "The fingerprint is not one of this version of flowers_batch: encode into a new folder."
-            )
+            raise InputError("The fingerprint is not one of this version of flowers_batch: encode into a new folder.")
         return cls(**value)
 
 

@@ -112,21 +112,22 @@ def write_shard(
     footer = Footer(like.fingerprint, like.shard, like.inputs, len(table) - failed, failed, reasons)
     # A code's bytes are split into planes, which compress far better than the numbers that they belong to.
     floats = ["code.list.element"] if kind == CODES else []
-    strings = [column.name for column in schema if column.name not in ("code", "sha256", "phash")]
-    with folder.publish(shard_name(kind, like.shard)) as scratch:
-        # Dictionaries and split planes are for different columns; pyarrow wants each named.
-        with pq.ParquetWriter(
+    with (
+        folder.publish(shard_name(kind, like.shard)) as scratch,
+        pq.ParquetWriter(
             scratch,
             schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=[name for name in strings if name not in ("path", "message")],
+            # pyarrow wants each column named that has a dictionary, since split ones cannot have one.
+            use_dictionary=["folder", "status", "reason", "prediction"],
             use_byte_stream_split=floats,
             write_statistics=["path"],
-        ) as writer:
-            writer.write_table(table, row_group_size=max(len(table), 1))
-            # Last of all: a writer that an error leaves writes a valid file too, but not these keys.
-            writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(asdict(footer)).encode()})
+        ) as writer,
+    ):
+        writer.write_table(table, row_group_size=max(len(table), 1))
+        # Last of all: a writer that an error leaves writes a valid file too, but not these keys.
+        writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(asdict(footer)).encode()})
     return footer
 
 
@@ -230,15 +231,17 @@ def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str]) ->
             return pq.read_table(file, columns=list(columns)).to_batches()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{folder.at(name)} cannot be read ({str(error).splitlines()[0]}): run the same command again to make it anew."
+            f"{folder.at(name)} cannot be read ({str(error).splitlines()[0]}): "
+            "run the same command again to make it anew."
         ) from None
 
 
 _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
 
 def write_csv(run: Run, path: str) -> None:
-    """Writes predictions for a spreadsheet: UTF-8 with a mark that says so, and no cell taken for a formula."""
+    """Writes predictions for a spreadsheet: UTF-8 with a mark that says so, and no name taken for a formula."""
     target = Path(path).absolute()
     with (
         open_folder(target.parent).publish(target.name) as scratch,
@@ -247,11 +250,14 @@ def write_csv(run: Run, path: str) -> None:
         writer = csv.writer(file)
         writer.writerow(_CSV_COLUMNS)
         for batch in run.batches(_CSV_COLUMNS):
-            for row in zip(*(batch[name].to_pylist() for name in _CSV_COLUMNS), strict=True):
-                writer.writerow("'" + cell if str(cell)[:1] in _FORMULA and isinstance(cell, str) else cell for cell in row)
+            for row in batch.to_pylist():
+                writer.writerow(map(_cell, row.values()))
 
 
-_FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of a formula
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def open_run(where: str, kind: str) -> Run:
@@ -269,5 +275,6 @@ def open_run(where: str, kind: str) -> Run:
         return Run(folder, job, folder.read_json(SUCCESS))
     except FileNotFoundError:
         raise InputError(
-            f"{folder.url} is not finished: run the same `flowers-batch {command}` again, which goes on where it stopped."
+            f"{folder.url} is not finished: run the same `flowers-batch {command}` again, "
+            "which goes on where it stopped."
         ) from None

@@ -202,4 +202,3 @@ _UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     7: lambda photo: photo[::-1, ::-1].transpose(1, 0, 2),
     8: lambda photo: photo[:, ::-1].transpose(1, 0, 2),
 }
-

@@ -28,7 +28,7 @@ from flowers_batch.dataset import (
     predictions_schema,
     read_shard,
 )
-from flowers_batch.decode import DecodeError, Picture, decode
+from flowers_batch.decode import Picture, decode
 from flowers_batch.heads import Head
 from flowers_batch.storage import open_folder
 
@@ -74,7 +74,7 @@ class Loaded:
     """An image after reading and decoding; `picture` or `failure` is set."""
 
     path: str
-    bytes: int | None
+    size: int | None
     sha256: bytes | None
     picture: Picture | None
     failure: tuple[str, str] | None
@@ -140,8 +140,7 @@ class Encoder:
     def _load_ahead(self, paths: Iterable[str]) -> Iterator[Loaded]:
         remaining = iter(paths)
         futures = deque(
-            self._decoding.submit(self._load, path)
-            for path in islice(remaining, self._batch_size * _BATCHES_AHEAD)
+            self._decoding.submit(self._load, path) for path in islice(remaining, self._batch_size * _BATCHES_AHEAD)
         )
         while futures:
             loaded = futures.popleft().result()
@@ -431,7 +430,7 @@ def _image_columns(chunk: list[Loaded]) -> dict[str, pa.Array]:
         "folder": [folder_of(image.path) for image in chunk],
         "sha256": [image.sha256 for image in chunk],
         "phash": [picture and picture.phash for picture in pictures],
-        "bytes": [image.bytes for image in chunk],
+        "bytes": [image.size for image in chunk],
         "width": [picture and picture.width for picture in pictures],
         "height": [picture and picture.height for picture in pictures],
         "status": [OK if picture else FAILED for picture in pictures],

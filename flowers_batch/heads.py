@@ -64,7 +64,7 @@ class Head:
         digest = hashlib.sha256(json.dumps([self.classes, self.temperature, self.threshold]).encode())
         for name, array in sorted(self.arrays.items()):
             digest.update(f"{name}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -141,7 +141,5 @@ def load_model(where: str) -> Model:
     except (KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"The model in {folder.url} cannot be read ({error}): train it anew.") from None
     if head.identity != identity:
-        raise InputError(
-            f"{ARRAYS} in {folder.url} does not belong to the {MODEL} beside it: train the model anew."
-        )
+        raise InputError(f"{ARRAYS} in {folder.url} does not belong to the {MODEL} beside it: train the model anew.")
     return Model(head, fingerprint, **rest)

@@ -255,9 +255,7 @@ class _Run:
                 f"{self.folder.url} has a {JOB} and no whole {MANIFEST}: restore it, or choose another folder."
             )
 
-    def work(
-        self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, verb: str, shown: bool
-    ) -> Summary:
+    def work(self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, verb: str, shown: bool) -> Summary:
         """Has all shards done that are missing, checks that none is left, and writes `_SUCCESS`."""
         for name in ("", self.job.kind, MANIFEST):
             self.folder.sweep(name, _OLD_SCRATCH_SECONDS)
@@ -269,9 +267,7 @@ class _Run:
             self.folder.delete(SUCCESS)
             already = manifest.images - sum(shard.images for shard in missing)
             with watch(shown, verb, manifest.images, already) as watcher:
-                outcome = run_shards(
-                    factory, self.folder.url, self.job.kind, missing, cluster, self._agree, watcher
-                )
+                outcome = run_shards(factory, self.folder.url, self.job.kind, missing, cluster, self._agree, watcher)
         footers = completed(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
         left = [shard.number for shard in manifest.shards if shard.number not in footers]
         if left:

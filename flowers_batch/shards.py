@@ -87,17 +87,19 @@ def write_manifest(folder: Folder, source: FolderSource, shard_size: int, run: s
     chunk = next(chunks, None)
     part = 0
     while chunk is not None:
-        with folder.publish(_part_name(part)) as scratch:
-            with pq.ParquetWriter(scratch, _SCHEMA, compression="zstd") as writer:
-                first = len(shards)
-                while chunk is not None and len(shards) - first < _SHARDS_A_PART:
-                    table = _table(len(shards), chunk)
-                    writer.write_table(table, row_group_size=len(table))
-                    shards.append(Shard(len(shards), len(table), _inputs(table), part, len(shards) - first))
-                    chunk = next(chunks, None)
-                content = {"run": run, "generation": 0, "last": chunk is None, "ignored": source.ignored}
-                content["shards"] = list(map(astuple, shards[first:]))
-                writer.add_key_value_metadata({_PART_KEY: json.dumps(content).encode()})
+        with (
+            folder.publish(_part_name(part)) as scratch,
+            pq.ParquetWriter(scratch, _SCHEMA, compression="zstd") as writer,
+        ):
+            first = len(shards)
+            while chunk is not None and len(shards) - first < _SHARDS_A_PART:
+                table = _table(len(shards), chunk)
+                writer.write_table(table, row_group_size=len(table))
+                shards.append(Shard(len(shards), len(table), _inputs(table), part, len(shards) - first))
+                chunk = next(chunks, None)
+            content = {"run": run, "generation": 0, "last": chunk is None, "ignored": source.ignored}
+            content["shards"] = list(map(astuple, shards[first:]))
+            writer.add_key_value_metadata({_PART_KEY: json.dumps(content).encode()})
         part += 1
     if not shards:
         raise InputError(
@@ -111,13 +113,16 @@ def write_manifest(folder: Folder, source: FolderSource, shard_size: int, run: s
 def read_manifest(folder: Folder) -> Manifest | None:
     """Reads which shards there are; None where there is no manifest, or a killed run left it without its end."""
     shards: list[Shard] = []
-    for part in itertools.count():
-        content = _read_part(folder, part)
-        if content is None:
-            return None
+    first = content = _read_part(folder, 0)
+    part = 0
+    # A part of another run was left by one that was killed while it listed.
+    while first and content and content["run"] == first["run"]:
         shards += [Shard(*values) for values in content["shards"]]
         if content["last"]:
             return Manifest(shards, content["ignored"])
+        part += 1
+        content = _read_part(folder, part)
+    return None
 
 
 def read_rows(folder: Folder, shard: Shard) -> pa.Table:
@@ -129,7 +134,11 @@ def read_rows(folder: Folder, shard: Shard) -> pa.Table:
 def copy_manifest(source: Folder, target: Folder, manifest: Manifest) -> None:
     """Copies a manifest as it is, so that shards keep their numbers and images; its last part is copied last."""
     for part in range(manifest.shards[-1].part + 1):
-        with source.open(_part_name(part)) as file, target.publish(_part_name(part)) as scratch, open(scratch, "wb") as out:
+        with (
+            source.open(_part_name(part)) as file,
+            target.publish(_part_name(part)) as scratch,
+            open(scratch, "wb") as out,
+        ):
             out.write(file.read())
 
 
@@ -187,7 +196,9 @@ def _check_is_ours(folder: Folder, parts: int, run: str) -> None:
     for part in range(parts):
         content = _read_part(folder, part)
         if content is None or content["run"] != run:
-            raise InputError(f"{folder.url} is being written by another run: wait until it ends, or choose another folder.")
+            raise InputError(
+                f"{folder.url} is being written by another run: wait until it ends, or choose another folder."
+            )
 
 
 def _chunks(images: Iterable[Image], size: int) -> Iterator[list[Image]]:

@@ -22,9 +22,8 @@ from flowers_batch.storage import open_folder
 SIDES = ("train", "validation", "test")
 _HELD_OUT = 0.1  # of a class's photos, for validation and again for testing; at least one each
 _LEAST_PHOTOS = 3  # of a class: one for each side
-# Standardised codes have thousands of dimensions: strong L2, which on random-weight codes of flowers was as
-# accurate as any and converges fast.
-_LOGISTIC_C = 1e-3
+# Thousands of standardised dimensions and few photos want a strong L2: benchmarks/heads.py compares strengths.
+_LOGISTIC_C = 1e-2
 _LOGISTIC_ITERATIONS = 500
 # The notebook's head and how it was trained.
 _HIDDEN_UNITS = 256
@@ -236,14 +235,12 @@ def _check_classes(labelled: Labelled, run: Run, config: TrainConfig) -> None:
     rare = [f"{name} ({count})" for name, count in sorted(counts.items()) if count < _LEAST_PHOTOS]
     if rare:
         raise InputError(
-            f"Each class needs at least {_LEAST_PHOTOS} photos, to train, to validate and to test with. Too few are in: "
-            f"{', '.join(rare)}; add photos, or leave these classes out."
+            f"Each class needs at least {_LEAST_PHOTOS} photos, to train, to validate and to test with. "
+            f"Too few are in: {', '.join(rare)}; add photos, or leave these classes out."
         )
 
 
-def _fit(
-    codes: NDArray[np.floating], targets: NDArray[np.int_], classes: tuple[str, ...], config: TrainConfig
-) -> Head:
+def _fit(codes: NDArray[np.floating], targets: NDArray[np.int_], classes: tuple[str, ...], config: TrainConfig) -> Head:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -50,6 +52,22 @@ def cached(file: Published) -> Path | None:
     """Where a file lies in the cache, if it does; it was verified when it was put there."""
     path = cache_folder() / file.name
     return path if path.is_file() and path.stat().st_size == file.bytes else None
+
+
+def is_reachable(file: Published, seconds: float = _TIMEOUT) -> bool:
+    """Whether a file's server answers within so many seconds, looking its name up included."""
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            request = urllib.request.Request(file.url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=seconds) as answer:
+                answers.append(answer.status)
+
+    answers: list[int] = []
+    asking = threading.Thread(target=ask, daemon=True)  # a name server that is silent cannot be hurried
+    asking.start()
+    asking.join(seconds)
+    return bool(answers)
 
 
 def fetch(file: Published) -> Path:

@@ -130,8 +130,8 @@ def identity(parameters: Iterator[Parameters]) -> str:
     digest = hashlib.sha256()
     for name, kernel, bias in parameters:
         digest.update(name.encode() + b"\0")
-        digest.update(kernel)
-        digest.update(bias)
+        digest.update(np.ascontiguousarray(kernel).data)
+        digest.update(np.ascontiguousarray(bias).data)
     return digest.hexdigest()
 
 
@@ -160,7 +160,10 @@ def _read_npy(path: Path, layers: list[str]) -> Iterator[Parameters]:
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
             shape, _, dtype = header[version](file)
             if shape != () or dtype != np.dtype(object):
                 raise ValueError(f"it holds an array of {dtype} with shape {shape}")

@@ -1,0 +1,240 @@
+"""One HTML page that shows how good labels are, where they fail, and what could not be read."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pyarrow.parquet as pq
+import simplejpeg
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from flowers_batch.config import InputError
+from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
+from flowers_batch.decode import DecodeError, decode_photo
+from flowers_batch.heads import METRICS, MODEL, SPLIT, load_model
+from flowers_batch.sources import FolderSource, ReadError, open_source
+from flowers_batch.storage import Folder, open_folder
+
+PAGE = "report.html"
+DRAWN = "DRAWN.txt"  # lies in a folder of photos that the demo drew
+_THUMBNAIL = 160  # pixels of the longer side
+_QUALITY = 80
+_SHOWN = 12  # photos of each kind
+_SHOWN_A_LABEL = 6
+_LABELS = 40  # with photos; the table has all
+_FAILURES = 20
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A photo on the page: `image` is a data URL, or empty where the photo cannot be read now."""
+
+    path: str
+    caption: str
+    image: str
+
+
+@dataclass
+class _Labels:
+    """The labels of an archive: how many photos have each, and a sample of them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[tuple[bytes, str, float]]] = field(default_factory=dict)
+
+
+def report(folder: str, out: str | None = None) -> str:
+    """Writes the page.
+
+    Args:
+        folder: Of predictions, of codes, or of a model.
+        out: The page's file; None writes `report.html` into the folder.
+
+    Returns:
+        Where the page lies.
+
+    Raises:
+        InputError: It is none of these folders, or its run has not ended.
+    """
+    place = open_folder(folder)
+    job = read_job(place)
+    if job is not None:
+        run: Run | None = open_run(folder, job.kind)
+        model = job.model
+    elif place.exists(MODEL):
+        model, run = place.url, None
+    else:
+        raise InputError(f"{place.url} holds neither predictions, nor codes, nor a model: give such a folder.")
+    page = _render(_content(place, run, model))
+    target, name = (open_folder(Path(out).absolute().parent), Path(out).name) if out else (place, PAGE)
+    with target.publish(name) as scratch:
+        Path(scratch).write_text(page, encoding="utf-8")
+    return target.at(name)
+
+
+def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str, Any]:
+    """All that the template shows."""
+    content: dict[str, Any] = {"title": place.url.rstrip("/").rsplit("/", 1)[-1], "folder": place.url}
+    content |= {"run": None, "metrics": None, "labels": None, "warnings": []}
+    sources = []
+    if model_url and open_folder(model_url).exists(MODEL):
+        model = load_model(model_url)
+        metrics = open_folder(model_url).read_json(METRICS)
+        photos = _source(model.images)
+        sources.append(photos)
+        right, wrong = _held_out(open_folder(model_url), photos)
+        content |= {"metrics": metrics, "right": right, "wrong": wrong, "model": model}
+        content["confusion"] = _confusion_chart(metrics["test"]["confusion_matrix"], metrics["classes"])
+        if run is None:
+            run = _run_of(model.codes)
+    elif model_url:
+        content["warnings"].append(f"The model {model_url} is not there any more, so its accuracy is not shown.")
+    if run is not None:
+        photos = _source(run.job.images)
+        sources.append(photos)
+        content |= {"run": run, "failures": list(_failures(run))}
+        if run.job.kind == PREDICTIONS:
+            content["labels"] = _label_rows(run, photos)
+    weights = run.job.weights if run else content["model"].weights
+    if weights.startswith("random:"):
+        content["warnings"].insert(0, f"The network's weights are random ({weights}), never trained on photos.")
+    if any(photos and photos.folder.exists(DRAWN) for photos in sources):
+        content["warnings"].insert(0, "The photos are drawn by a program, not taken by a camera.")
+    if content["warnings"] and content["metrics"]:
+        content["warnings"].append("The accuracy below says nothing about real photos.")
+    return content
+
+
+def _run_of(codes: str) -> Run | None:
+    try:
+        return open_run(codes, CODES)
+    except InputError:
+        return None
+
+
+def _source(url: str) -> FolderSource | None:
+    try:
+        return open_source(url)
+    except InputError:
+        return None
+
+
+def _held_out(model: Folder, photos: FolderSource | None) -> tuple[list[Thumbnail], list[Thumbnail]]:
+    """Test photos that the classifier was surest of, rightly and wrongly."""
+    with model.open(SPLIT) as file:
+        rows = pq.read_table(file, filters=[("side", "=", "test")]).to_pylist()
+    rows.sort(key=lambda row: -row["probability"])
+    right = [row for row in rows if row["label"] == row["prediction"]]
+    wrong = [row for row in rows if row["label"] != row["prediction"]]
+    return (
+        [_thumbnail(photos, row["path"], f"{row['label']}, {row['probability']:.0%} sure") for row in right[:_SHOWN]],
+        [
+            _thumbnail(
+                photos,
+                row["path"],
+                f"{row['label']}, taken for {row['prediction']} ({row['probability']:.0%} sure)",
+            )
+            for row in wrong[:_SHOWN]
+        ],
+    )
+
+
+def _label_rows(run: Run, photos: FolderSource | None) -> list[dict[str, Any]]:
+    """Each label with its share of the archive and a few of its photos, the most frequent first."""
+    labels = _Labels()
+    for batch in run.batches(["path", "sha256", "prediction", "probability"]):
+        columns = [batch[name].to_pylist() for name in ("prediction", "sha256", "path", "probability")]
+        new: dict[str, list[tuple[bytes, str, float]]] = {}
+        for label, digest, path, probability in zip(*columns, strict=True):
+            if label is not None:
+                new.setdefault(label, []).append((digest, path, probability))
+        for label, rows in new.items():
+            labels.counts[label] += len(rows)
+            # The smallest digests are a fair sample, the same each time.
+            labels.samples[label] = heapq.nsmallest(_SHOWN_A_LABEL, [*labels.samples.get(label, []), *rows])
+    total = labels.counts.total()
+    return [
+        {
+            "name": label,
+            "count": count,
+            "share": count / total,
+            "photos": [
+                _thumbnail(photos, path, f"{probability:.0%} sure") for _, path, probability in labels.samples[label]
+            ]
+            if position < _LABELS
+            else [],
+        }
+        for position, (label, count) in enumerate(labels.counts.most_common())
+    ]
+
+
+def _failures(run: Run) -> Iterator[dict[str, str]]:
+    shown = 0
+    for batch in run.batches(["path", "reason", "message"]) if run.summary["failed"] else ():
+        for row in batch.filter(batch["reason"].is_valid()).to_pylist():
+            if shown == _FAILURES:
+                return
+            shown += 1
+            yield row
+
+
+def _thumbnail(photos: FolderSource | None, path: str, caption: str) -> Thumbnail:
+    try:
+        photo = decode_photo(photos.read(path)) if photos else None
+    except (ReadError, DecodeError):
+        photo = None
+    if photo is None:
+        return Thumbnail(path, caption, "")
+    height, width = photo.shape[:2]
+    scale = min(1.0, _THUMBNAIL / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    encoded = base64.b64encode(simplejpeg.encode_jpeg(small, quality=_QUALITY)).decode()
+    return Thumbnail(path, caption, f"data:image/jpeg;base64,{encoded}")
+
+
+def _confusion_chart(matrix: list[list[int]], classes: list[str]) -> Markup:
+    """The confusion matrix as SVG: a row is a true class, and its shades are shares of that class."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    # Names are only text: a dollar sign begins no formula. `none` keeps them as text in the SVG.
+    with mpl.rc_context({"text.parse_math": False, "svg.fonttype": "none", "font.family": "sans-serif"}):
+        side = 2.5 + 0.45 * len(classes)
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.subplots()
+        shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
+        axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
+        names = [name if len(name) <= 20 else f"{name[:19]}…" for name in classes]
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="predicted", ylabel="true class")
+        for row, counts in enumerate(matrix):
+            for column, count in enumerate(counts):
+                colour = "white" if shares[row][column] > 0.6 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    # matplotlib escapes the names itself.
+    return Markup(buffer.getvalue()[buffer.getvalue().index("<svg") :])
+
+
+def _render(content: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("flowers_batch"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{share:.1%}"
+    environment.filters["number"] = lambda count: f"{count:,}"
+    return environment.get_template("report.html").render(**content)
