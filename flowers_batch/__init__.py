@@ -11,7 +11,9 @@
 Everything is imported when it is first used, so that importing the package takes no time.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,7 +69,17 @@ def __getattr__(name: str) -> Any:
     for room, names in _ROOMS.items():
         if name in names:
             value = getattr(import_module(f"flowers_batch.{room}"), name)
-            # Rooms and calls share names (`report`, `verify`): the call is what the package offers.
             globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """Rooms and calls share names (`report`, `verify`): importing a room must not put it in the call's place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in __all__):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -7,9 +7,8 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from flowers_batch.config import ClusterConfig, EncodeConfig, FlowersError, PredictConfig, TrainConfig
@@ -251,20 +250,20 @@ def _print_json(value: Any) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and ends the process with its exit code: 0 done, 1 the run failed, 2 bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
-        sys.exit(app(arguments, prog_name="flowers-batch", standalone_mode=False) or 0)
-    except click.exceptions.Abort:
-        print("Stopped; the same command goes on where this one was.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app(arguments, prog_name="flowers-batch")
     except (FlowersError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, FlowersError) else 1)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    print("Stopped; the same command goes on where this one was.", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def _sentence(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 CODES_SCHEMA = 1  # raised when the columns of a shard change
 PREPROCESSING = 1  # raised when decode.py gives other pixels for the same photo
+CODE_LAYERS = ("fc6", "relu6", "fc7", "relu7", "fc8", "prob")  # layers whose values are one row of numbers
 NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoder.NullNetwork
 
 
@@ -71,6 +72,7 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         _one_of("--network", self.network, ("vgg16", "vgg19", NULL_NETWORK))
+        _one_of("--layer", self.layer, CODE_LAYERS)
         _one_of("--precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("--store", self.store, ("float16", "float32"))
         _at_least_one("--batch-size", self.batch_size)

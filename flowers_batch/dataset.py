@@ -120,7 +120,7 @@ def write_shard(
             compression="zstd",
             compression_level=1,
             # pyarrow wants each column named that has a dictionary, since split ones cannot have one.
-            use_dictionary=["folder", "status", "reason", "prediction"],
+            use_dictionary=["folder", "status", "reason", "prediction", "top_labels.list.element"],
             use_byte_stream_split=floats,
             write_statistics=["path"],
         ) as writer,

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 SIDE = 224
 MAX_PIXELS = 178_000_000  # where Pillow would refuse, about twice the size that it warns of
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
 _BAND = 64  # source rows turned into float32 at a time: keeps memory small, and skips the matrix's zeros
 
 pillow_heif.register_heif_opener()
@@ -86,8 +86,10 @@ def decode_photo(data: bytes) -> NDArray[np.uint8]:
                 raise DecodeError(
                     "too_large", f"It has {image.width} x {image.height} pixels; {MAX_PIXELS} are allowed."
                 )
+            photo = _rgb(image, data)
+            # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            return np.ascontiguousarray(_UPRIGHT.get(orientation, _as_it_is)(_rgb(image, data)))
+            return np.ascontiguousarray(_UPRIGHT.get(orientation, _as_it_is)(photo))
     except DecodeError:
         raise
     except UnidentifiedImageError:

@@ -5,14 +5,22 @@ kind. Inside, points are complex numbers, column + 1j * row, so that to turn and
 outlines are arrays of points; colours are RGB in 0..1; and the canvas is a float32 array [height, width, 3].
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from skimage.draw import disk
 from skimage.filters import gaussian
+
+_Array = NDArray[Any]
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
@@ -40,7 +48,7 @@ _GROUNDS = (  # colours at the top and at the bottom
 )
 
 
-def draw_flower(kind: str, rng: np.random.Generator) -> np.ndarray:
+def draw_flower(kind: str, rng: Generator) -> NDArray[np.uint8]:
     """Draw a picture of one to three flowers: uint8 [height, width, 3], RGB.
 
     The kind is one of CLASSES; anything else raises ValueError. All that varies comes from rng: the sides
@@ -58,7 +66,7 @@ def draw_flower(kind: str, rng: np.random.Generator) -> np.ndarray:
     return _develop(canvas, rng)
 
 
-def draw_photos(folder: str | os.PathLike, count: int, seed: int = 0) -> None:
+def draw_photos(folder: str | os.PathLike[str], count: int, seed: int = 0) -> None:
     """Write count drawings as folder/<class>/<class>-0000.jpg and so on, spread evenly over CLASSES.
 
     A picture depends only on the seed, its class and its number, so a larger count adds pictures and leaves
@@ -83,14 +91,14 @@ class _Pose:
     turn: complex  # its radius in pixels times the direction of its own x axis
     squash: float  # 1: seen face on; smaller: at a slant
 
-    def __call__(self, points):
+    def __call__(self, points: _Array) -> _Array:
         return self.centre + (np.real(points) + 1j * self.squash * np.imag(points)) * self.turn
 
-    def pixels(self, length):
+    def pixels(self, length: float) -> int:
         return max(1, round(abs(self.turn) * length))
 
 
-def _poses(rng, height, width, upright):
+def _poses(rng: Generator, height: int, width: int, upright: bool) -> Iterator[_Pose]:
     """One to three places side by side, the smallest flower (the farthest) first."""
     count = rng.choice((1, 2, 3), p=(0.65, 0.23, 0.12))
     columns = (rng.permutation(count) + rng.uniform(0.4, 0.6, count)) / count * width
@@ -104,7 +112,7 @@ def _poses(rng, height, width, upright):
         yield _Pose(column + 1j * row, turn, squash)
 
 
-def _background(rng, height, width):
+def _background(rng: Generator, height: int, width: int) -> _Array:
     """An unsharp ground, drawn at a quarter of the size and enlarged."""
     small = height // 4, width // 4
     top, bottom = (_vary(rng, colour) for colour in _pick(rng, _GROUNDS))
@@ -121,7 +129,7 @@ def _background(rng, height, width):
     return _enlarge(canvas, height, width)
 
 
-def _stem(canvas, pose, rng, long_leaves):
+def _stem(canvas: _Array, pose: _Pose, rng: Generator, long_leaves: bool) -> None:
     """A stem down to below the lower edge, with a pair of leaves on most."""
     green = _vary(rng, _GREEN) * rng.uniform(0.7, 1.2)
     radius, length = abs(pose.turn), 1.6 * canvas.shape[0]
@@ -133,30 +141,26 @@ def _stem(canvas, pose, rng, long_leaves):
         foot = pose.centre + foot * rng.uniform(0.75, 1.1) * radius * down
         axis = -1j * np.exp(1j * side * lean * rng.uniform(0.6, 1.4)) * size * radius * rng.uniform(0.8, 1.1)
         shade = green * rng.uniform(0.8, 1.1)
-        _fill(
-            canvas,
-            foot + axis * _blade(width, 0.7, 0.9, side * rng.uniform(0, 0.25)),
-            0.7 * shade,
-            1.2 * shade,
-        )
+        leaf = _blade(width, 0.7, 0.9, side * rng.uniform(0, 0.25))
+        _fill(canvas, foot + axis * leaf, 0.7 * shade, 1.2 * shade)
 
 
-def _daisy(canvas, pose, rng, colour):
+def _daisy(canvas: _Array, pose: _Pose, rng: Generator, colour: _Array) -> None:
     for _ in range(rng.integers(1, 3)):
         shape = (rng.uniform(0.07, 0.1), 0.4, 0.25)
-        _whorl(canvas, pose, rng, rng.integers(15, 27), shape, 0.8 * colour, colour)
+        _whorl(canvas, pose, rng, shape, int(rng.integers(15, 27)), 0.8 * colour, colour)
     _seeds(canvas, pose, rng, rng.uniform(0.2, 0.32), _vary(rng, _YELLOW), _vary(rng, _ORANGE))
 
 
-def _sunflower(canvas, pose, rng, colour):
+def _sunflower(canvas: _Array, pose: _Pose, rng: Generator, colour: _Array) -> None:
     base, brown = 0.7 * colour + 0.3 * np.array(_ORANGE), _vary(rng, _BROWN)
     for _ in range(2):
         shape = (rng.uniform(0.1, 0.14), 0.6, 0.8)
-        _whorl(canvas, pose, rng, rng.integers(16, 24), shape, base, colour)
+        _whorl(canvas, pose, rng, shape, int(rng.integers(16, 24)), base, colour)
     _seeds(canvas, pose, rng, rng.uniform(0.34, 0.52), 1.8 * brown, 0.5 * brown)
 
 
-def _dandelion(canvas, pose, rng, colour):
+def _dandelion(canvas: _Array, pose: _Pose, rng: Generator, colour: _Array) -> None:
     """A pompon of florets or, where the colour is grey, a clock of seeds."""
     if colour.min() > 0.6:
         _clock(canvas, pose, rng, colour)
@@ -168,18 +172,18 @@ def _dandelion(canvas, pose, rng, colour):
     _strokes(canvas, pose(0.72 * tips), pose(tips), tones, pose.pixels(0.025))
 
 
-def _clock(canvas, pose, rng, colour):
+def _clock(canvas: _Array, pose: _Pose, rng: Generator, colour: _Array) -> None:
     _glaze(canvas, pose(0.9 * _CIRCLE), colour, 0.2)
     seeds, hairs = 110, 9
     places = 0.86 * _spiral(seeds)[0]
-    _strokes(canvas, np.full(seeds, pose(0)), pose(places), np.tile(0.75 * colour, (seeds, 1)), 1, 0.5)
+    _strokes(canvas, pose(np.zeros(seeds)), pose(places), np.tile(0.75 * colour, (seeds, 1)), 1, 0.5)
     places = np.repeat(places, hairs)
     tips = places + 0.17 * np.exp(2j * np.pi * rng.random(seeds * hairs))
     _strokes(canvas, pose(places), pose(tips), colour * rng.uniform(0.7, 1.12, (seeds * hairs, 1)), 1, 0.6)
     _seeds(canvas, pose, rng, 0.1, 2 * _vary(rng, _BROWN), _vary(rng, _BROWN))
 
 
-def _rose(canvas, pose, rng, colour):
+def _rose(canvas: _Array, pose: _Pose, rng: Generator, colour: _Array) -> None:
     """Broad petals along a spiral, from the outermost to the bud."""
     petals = rng.integers(18, 26)
     angles = rng.uniform(0, 2 * np.pi) + np.arange(petals) * _GOLDEN_ANGLE + rng.normal(0, 0.15, petals)
@@ -190,7 +194,7 @@ def _rose(canvas, pose, rng, colour):
         _fill(canvas, petal, (0.45 + 0.15 * reach) * tone, (0.85 + 0.15 * reach) * tone)
 
 
-def _tulip(canvas, pose, rng, colour):
+def _tulip(canvas: _Array, pose: _Pose, rng: Generator, colour: _Array) -> None:
     """A cup of petals: two behind, the two flanks, the one in front."""
     opening, front = rng.uniform(0.15, 0.7), rng.normal(0, 0.15)
     base = 0.4 * colour + 0.4 * _pick(rng, (colour, _YELLOW, _GREEN))
@@ -202,15 +206,23 @@ def _tulip(canvas, pose, rng, colour):
         _fill(canvas, petal, light * base, light * colour)
 
 
-def _whorl(canvas, pose, rng, count, shape, base, tip):
+def _whorl(
+    canvas: _Array,
+    pose: _Pose,
+    rng: Generator,
+    shape: tuple[float, float, float],
+    count: int,
+    base: _Array,
+    tip: _Array,
+) -> None:
     """A ring of petals around the middle; shape is the first three arguments of _blade."""
     angles = 2 * np.pi * (rng.random() + rng.permutation(count) / count) + rng.normal(0, 0.06, count)
     for angle, light in zip(angles, rng.uniform(0.85, 1.05, count), strict=True):
-        petal = _blade(*shape, rng.normal(0, 0.06)) * rng.uniform(0.85, 1.03) * np.exp(1j * angle)
+        petal = _blade(*shape, bend=rng.normal(0, 0.06)) * rng.uniform(0.85, 1.03) * np.exp(1j * angle)
         _fill(canvas, pose(petal), light * base, light * tip)
 
 
-def _seeds(canvas, pose, rng, radius, rim, middle):
+def _seeds(canvas: _Array, pose: _Pose, rng: Generator, radius: float, rim: _Array, middle: _Array) -> None:
     """A disc of seeds, one colour at its rim and another in the middle."""
     _glaze(canvas, pose(radius * _CIRCLE), 0.7 * rim, 1)
     places, reach = _spiral(160)
@@ -218,13 +230,13 @@ def _seeds(canvas, pose, rng, radius, rim, middle):
     _strokes(canvas, pose(radius * places), pose(radius * places), tones, pose.pixels(0.09 * radius))
 
 
-def _spiral(count):
+def _spiral(count: int) -> tuple[_Array, _Array]:
     """Places evenly over the unit disc, rim first, [count], and their distances from 0, [count, 1]."""
     reach = np.sqrt(np.linspace(1, 1 / count, count))
     return reach * np.exp(1j * _GOLDEN_ANGLE * np.arange(count)), reach[:, None]
 
 
-def _blade(width, swell, taper, bend=0.0):
+def _blade(width: float, swell: float, taper: float, bend: float = 0.0) -> _Array:
     """Outline of a petal or leaf from 0 to 1 and back: small swell and taper make blunt ends."""
     along = (1 - np.cos(np.linspace(0, np.pi, 11))) / 2
     half = along**swell * (1 - along) ** taper
@@ -233,7 +245,7 @@ def _blade(width, swell, taper, bend=0.0):
     return np.concatenate((spine + side, (spine - side)[-2::-1]))
 
 
-def _fill(canvas, outline, base, tip):
+def _fill(canvas: _Array, outline: _Array, base: _Array, tip: _Array) -> None:
     """Paint a blade from its base to its tip, darker towards its sides and with faint veins."""
     rows, columns = _inside(canvas, outline)
     start, axis = outline[0], outline[len(outline) // 2] - outline[0]
@@ -243,17 +255,17 @@ def _fill(canvas, outline, base, tip):
     canvas[rows, columns] = (base + np.clip(place.real, 0, 1)[:, None] * (tip - base)) * light[:, None]
 
 
-def _glaze(canvas, outline, colour, opacity):
+def _glaze(canvas: _Array, outline: _Array, colour: _Array | float, opacity: float) -> None:
     spot = _inside(canvas, outline)
     canvas[spot] += opacity * (colour - canvas[spot])
 
 
-def _shadow(canvas, petal):
+def _shadow(canvas: _Array, petal: _Array) -> None:
     """Darken a narrow rim around a petal that is about to be painted."""
     _glaze(canvas, petal + 0.045 * (petal - petal.mean()), 0, 0.25)
 
 
-def _inside(canvas, outline):
+def _inside(canvas: _Array, outline: _Array) -> tuple[_Array, _Array]:
     """Rows and columns of the pixels inside an outline: an odd number of its edges are to their left.
 
     Several times as fast as skimage.draw.polygon, which tests every pixel against every edge.
@@ -273,7 +285,9 @@ def _inside(canvas, outline):
     return rows + top, columns + left
 
 
-def _strokes(canvas, starts, ends, colours, thickness, opacity=1.0):
+def _strokes(
+    canvas: _Array, starts: _Array, ends: _Array, colours: _Array, thickness: int, opacity: float = 1.0
+) -> None:
     """Paint straight lines, the later over the earlier; starts and ends are [n], colours [n, 3]."""
     steps = np.linspace(0, 1, int(np.abs(ends - starts).max()) + 2)
     brush = np.arange(thickness) - (thickness - 1) / 2
@@ -285,10 +299,10 @@ def _strokes(canvas, starts, ends, colours, thickness, opacity=1.0):
     canvas[spots] += opacity * (colours[np.nonzero(inside)[0]] - canvas[spots])
 
 
-def _enlarge(picture, height, width):
+def _enlarge(picture: _Array, height: int, width: int) -> _Array:
     """Enlarge [rows, columns, channels] smoothly: a pixel is a Gaussian average of the old ones near it."""
 
-    def weights(new, old):
+    def weights(new: int, old: int) -> _Array:
         bells = np.exp(-(((np.arange(new)[:, None] + 0.5) * old / new - np.arange(old) - 0.5) ** 2) / 0.8)
         return (bells / bells.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -296,7 +310,7 @@ def _enlarge(picture, height, width):
     return np.tensordot(weights(height, picture.shape[0]), wide, 1)
 
 
-def _develop(canvas, rng):
+def _develop(canvas: _Array, rng: Generator) -> NDArray[np.uint8]:
     """Blur, which also smooths the edges, then contrast, light, tint and noise; uint8."""
     picture = gaussian(np.clip(canvas, 0, 1), rng.uniform(0.6, 1.2), channel_axis=2, truncate=2.5)
     tint = rng.normal(1, 0.04, 3) * rng.uniform(0.88, 1.2)
@@ -305,11 +319,11 @@ def _develop(canvas, rng):
     return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def _pick(rng, options):
-    return np.array(options[rng.integers(len(options))])
+def _pick(rng: Generator, options: Sequence[ArrayLike]) -> _Array:
+    return np.array(options[int(rng.integers(len(options)))])
 
 
-def _vary(rng, colour):
+def _vary(rng: Generator, colour: ArrayLike) -> _Array:
     return np.clip(np.array(colour) * rng.normal(1, 0.05) + rng.normal(0, 0.03, 3), 0.02, 1)
 
 

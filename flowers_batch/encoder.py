@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from tensorflow_vgg import weights as vgg
 
 _BATCHES_AHEAD = 3  # decoded or being decoded while the network is busy with one
-NULL_LAYER = "pixels"
+# Of ReadError and DecodeError; exceptions that are faults of the program may have a `reason` too (UnicodeError).
+_REASONS = ("missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported")
 
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Count = Callable[[int, int], None]
@@ -157,7 +158,7 @@ class Encoder:
             picture = decode(data)
         except Exception as error:
             reason = getattr(error, "reason", None)
-            if reason is None:
+            if reason not in _REASONS:
                 raise RunError(f"{path} stopped the run by a fault of the program: {error!r}.") from error
             failure = (reason, str(error))
         ended = time.perf_counter()
@@ -358,8 +359,7 @@ def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fin
         weights: The identity of the weights.
         precision: `auto`, resolved.
     """
-    layer = NULL_LAYER if config.network == NULL_NETWORK else config.layer
-    return Fingerprint(config.network, layer, weights, precision, config.store)
+    return Fingerprint(config.network, config.layer, weights, precision, config.store)
 
 
 def weights_identity(config: EncodeConfig) -> tuple[str, vgg.Weights]:

@@ -32,6 +32,8 @@ _SHOWN = 12  # photos of each kind
 _SHOWN_A_LABEL = 6
 _LABELS = 40  # with photos; the table has all
 _FAILURES = 20
+_CHART_CLASSES = 40  # more do not fit into a chart; the commonest mistakes are listed all the same
+_MISTAKES = 10
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str,
         sources.append(photos)
         right, wrong = _held_out(open_folder(model_url), photos)
         content |= {"metrics": metrics, "right": right, "wrong": wrong, "model": model}
-        content["confusion"] = _confusion_chart(metrics["test"]["confusion_matrix"], metrics["classes"])
+        matrix, classes = metrics["test"]["confusion_matrix"], metrics["classes"]
+        content["confusion"] = _confusion_chart(matrix, classes) if len(classes) <= _CHART_CLASSES else None
+        content["mistakes"] = _mistakes(matrix, classes)
         if run is None:
             run = _run_of(model.codes)
     elif model_url:
@@ -199,6 +203,17 @@ def _thumbnail(photos: FolderSource | None, path: str, caption: str) -> Thumbnai
     small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     encoded = base64.b64encode(simplejpeg.encode_jpeg(small, quality=_QUALITY)).decode()
     return Thumbnail(path, caption, f"data:image/jpeg;base64,{encoded}")
+
+
+def _mistakes(matrix: list[list[int]], classes: list[str]) -> list[tuple[str, str, int]]:
+    """The commonest mistakes: true class, predicted class, photos."""
+    counts = [
+        (classes[row], classes[column], count)
+        for row, line in enumerate(matrix)
+        for column, count in enumerate(line)
+        if count and row != column
+    ]
+    return heapq.nlargest(_MISTAKES, counts, key=lambda mistake: mistake[2])
 
 
 def _confusion_chart(matrix: list[list[int]], classes: list[str]) -> Markup:

@@ -88,7 +88,7 @@ class FolderSource:
         for name, entry in sorted(found, key=lambda pair: pair[0]):
             if name.endswith(b"/"):
                 yield from self._walk_disk(root, prefix + name)
-            elif not _is_image(name) or entry.is_dir():
+            elif not _is_image(name) or _leads_to_folder(entry):
                 self.ignored += 1
             else:
                 try:
@@ -160,6 +160,13 @@ def open_source(where: str | os.PathLike[str]) -> FolderSource:
 def _check_size(size: int) -> None:
     if size > MAX_BYTES:
         raise ReadError("too_large", f"The file has {size} bytes; {MAX_BYTES} are allowed.")
+
+
+def _leads_to_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle, or to where nobody may look: reading it will say so
+        return False
 
 
 def _is_image(name: bytes) -> bool:

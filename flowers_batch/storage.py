@@ -25,7 +25,7 @@ from flowers_batch.config import InputError
 SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
 LOCK = "_lock"
 NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is no UTF-8; no other path does
-_CREDENTIALS = {"access_key", "secret_key", "session_token", "credential_kind"}
+_CREDENTIALS = {"access_key", "secret_key", "session_token", "credential_kind", "sig"}  # of S3 and Azure
 _UPLOAD_BYTES = 8 << 20
 
 
@@ -169,8 +169,12 @@ def open_folder(where: str | os.PathLike[str]) -> Folder:
     if "://" not in name:
         path = os.path.abspath(name)
         return Folder(path, fs.LocalFileSystem(), path)
-    parts = urlsplit(name)
-    if parts.username or parts.password or _CREDENTIALS & set(parse_qs(parts.query)):
+    try:
+        parts = urlsplit(name)
+    except ValueError as error:
+        raise InputError(f"The URL cannot be opened: {_first_line(error)}.") from None
+    # A name alone before `@` is no secret: it is Azure's container, or Google's `anonymous`.
+    if parts.password or _CREDENTIALS & set(parse_qs(parts.query)):
         raise InputError(
             f"The URL of {parts.scheme}://{parts.hostname or ''}{parts.path} holds credentials, which would be "
             "written down with the run: give them by the environment or the machine's role."
@@ -178,6 +182,10 @@ def open_folder(where: str | os.PathLike[str]) -> Folder:
     try:
         filesystem, path = fs.FileSystem.from_uri(name)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if "@" in name or parts.query:  # a secret may be in it: one with a slash, or under another name
+            raise InputError(
+                f"The {parts.scheme} URL cannot be opened: check it, and leave credentials out if it has any."
+            ) from None
         raise InputError(f"{name} cannot be opened: {_first_line(error)}.") from None
     return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
 

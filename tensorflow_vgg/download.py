@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import http.client
 import os
 import threading
 import urllib.error
@@ -58,7 +59,7 @@ def is_reachable(file: Published, seconds: float = _TIMEOUT) -> bool:
     """Whether a file's server answers within so many seconds, looking its name up included."""
 
     def ask() -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, http.client.HTTPException):
             request = urllib.request.Request(file.url, method="HEAD")
             with urllib.request.urlopen(request, timeout=seconds) as answer:
                 answers.append(answer.status)
@@ -119,13 +120,16 @@ def _download(file: Published, part: Path) -> None:
                     bar.update(len(block))
             out.flush()
             os.fsync(out.fileno())
+            missing = answer.length  # of what was announced; a connection that is cut ends like a whole one
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to fetch: the checksum decides
             return
         raise DownloadError(f"{file.url} cannot be downloaded: {error}.") from None
-    except OSError as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(getattr(error, "reason", error)).strip()
         raise DownloadError(f"{file.url} cannot be reached: {reason}.") from None
+    if missing:  # what came is kept, and the next download goes on from there
+        raise DownloadError(f"{file.url} broke off {missing} bytes before its end: ask for it again.")
 
 
 def _digest(path: Path, algorithm: str) -> str:

@@ -37,6 +37,7 @@ PUBLISHED = {
     ),
 }
 
+_Shapes = dict[str, tuple[tuple[int, ...], tuple[int]]]
 Parameters = tuple[str, NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -112,12 +113,7 @@ def load(weights: Weights, network: str, layer: str) -> Iterator[Parameters]:
     readers = {".npy": _read_npy, ".h5": _read_h5}
     if path.suffix not in readers:
         raise WeightsError(f"{path} is not a weights file: its name must end in .npy or .h5.")
-    for name, kernel, bias in readers[path.suffix](path, list(shapes)):
-        if (kernel.shape, bias.shape) != shapes[name]:
-            raise WeightsError(
-                f"Layer {name} in {path} should have the shapes {_words(shapes[name])} for {network}. "
-                f"Received: {_words((kernel.shape, bias.shape))}."
-            )
+    for name, kernel, bias in readers[path.suffix](path, shapes):
         kernel, bias = (np.ascontiguousarray(array, np.float32) for array in (kernel, bias))
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
             raise WeightsError(f"Layer {name} in {path} should hold finite numbers only. Received: NaN or infinity.")
@@ -142,6 +138,19 @@ def _existing(name: str, origin: str) -> Path:
     return path
 
 
+def _check(path: Path, name: str, kernel: Any, bias: Any, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Refuses arrays, or HDF5 datasets that are not read yet, that are not what a layer takes."""
+    if (kernel.shape, bias.shape) != shapes:
+        raise WeightsError(
+            f"Layer {name} in {path} should have the shapes {_words(shapes)}. "
+            f"Received: {_words((kernel.shape, bias.shape))}."
+        )
+    if kernel.dtype.kind != "f" or bias.dtype.kind != "f":
+        raise WeightsError(
+            f"Layer {name} in {path} should hold floating-point numbers. Received: {kernel.dtype}, {bias.dtype}."
+        )
+
+
 def _words(shapes: tuple[tuple[int, ...], ...]) -> str:
     return " and ".join("x".join(map(str, shape)) for shape in shapes)
 
@@ -155,7 +164,7 @@ def _draw(seed: int, shapes: dict[str, Any]) -> Iterator[Parameters]:
         yield name, kernel, np.zeros(bias_shape, np.float32)
 
 
-def _read_npy(path: Path, layers: list[str]) -> Iterator[Parameters]:
+def _read_npy(path: Path, layers: _Shapes) -> Iterator[Parameters]:
     """Reads the seed's layout: a pickled dict from a layer's name to its kernel and bias."""
     try:
         with path.open("rb") as file:
@@ -180,7 +189,9 @@ def _read_npy(path: Path, layers: list[str]) -> Iterator[Parameters]:
             raise WeightsError(f"{path} has no layer {name}; it has {', '.join(sorted(table)) or 'none'}.")
         if len(arrays[name]) != 2:
             raise WeightsError(f"Layer {name} in {path} should be a kernel and a bias. Received: {len(arrays[name])}.")
-        yield name, arrays[name][0], arrays[name][1]
+        kernel, bias = arrays[name]
+        _check(path, name, kernel, bias, layers[name])
+        yield name, kernel, bias
 
 
 class _Dtype:
@@ -254,7 +265,7 @@ def _text(value: str | bytes) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def _read_h5(path: Path, layers: list[str]) -> Iterator[Parameters]:
+def _read_h5(path: Path, layers: _Shapes) -> Iterator[Parameters]:
     """Reads Keras' published layout: groups `block1_conv1` ... `fc1`, `predictions`, each naming its arrays."""
     import h5py
 
@@ -268,9 +279,12 @@ def _read_h5(path: Path, layers: list[str]) -> Iterator[Parameters]:
                         f"Layer {keras_name(name)} in {path} should be a kernel and a bias. Received: {len(stored)}."
                     )
                 kernel, bias = (_plain(group, _text(part), path) for part in stored)
+                _check(path, name, kernel, bias, layers[name])
                 yield name, kernel[()], bias[()]
-    except (OSError, RuntimeError, KeyError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0].strip("'\"")
+    except WeightsError:
+        raise
+    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
         raise WeightsError(f"{path} is not a readable file of Keras weights: {reason}.") from None
 
 

@@ -1,0 +1,86 @@
+"""What the tests of single rooms share: small pictures, folders, manifests and heads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+from pyarrow import fs
+
+from flowers_batch.config import Fingerprint
+from flowers_batch.heads import Head
+from flowers_batch.sources import FolderSource, open_source
+from flowers_batch.sources import Image as Listed
+from flowers_batch.storage import Folder
+
+START = datetime(2024, 5, 1, 12, 0, 0, 123456, UTC)
+
+
+def random_pixels(height: int, width: int, seed: int = 0, channels: int = 3) -> NDArray[np.uint8]:
+    """Noise: no picture is harder to resize rightly."""
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encoded(picture: Image.Image | NDArray[np.uint8], kind: str = "PNG", **options: Any) -> bytes:
+    """A picture as a file's bytes."""
+    buffer = io.BytesIO()
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    """Writes files, and the folders that they lie in."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def store(path: Path) -> Folder:
+    """A folder on a file system that is not the machine's own, as object stores are."""
+    path.mkdir(parents=True, exist_ok=True)
+    return Folder("store://bucket/run", fs.SubTreeFileSystem(str(path.parent), fs.LocalFileSystem()), path.name)
+
+
+def source(path: Path) -> FolderSource:
+    """The images in a folder on this machine."""
+    return open_source(str(path))
+
+
+def fingerprint(**changes: Any) -> Fingerprint:
+    """Some codes' fingerprint."""
+    values = {"network": "null", "layer": "pixels", "weights": "null", "precision": "float32", "store": "float16"}
+    return Fingerprint(**(values | changes))
+
+
+def listed(paths: Iterable[str], size: int = 1) -> list[Listed]:
+    """Images as a source lists them, a minute apart."""
+    return [Listed(path, size + number, START + timedelta(minutes=number)) for number, path in enumerate(paths)]
+
+
+def manifest_rows(paths: list[str]) -> pa.Table:
+    """What an encoder needs of a shard's manifest rows."""
+    return pa.table({"path": pa.array(paths, pa.string())})
+
+
+def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int = 0, **options: Any) -> Head:
+    """A classifier of random arrays, with a hidden layer if `hidden` units are asked for."""
+    random = np.random.default_rng(seed)
+    sizes = [width, *([hidden] if hidden else []), len(classes)]
+
+    def draw(*shape: int) -> NDArray[np.float32]:
+        return random.normal(0, shape[0] ** -0.5, shape).astype(np.float32)
+
+    layers = tuple((draw(before, after), draw(after)) for before, after in pairwise(sizes))
+    scale = random.uniform(0.5, 2, width).astype(np.float32)
+    return Head(classes, draw(width), scale, layers, **options)

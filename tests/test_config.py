@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+
+import pytest
+from helpers import fingerprint
+
+from flowers_batch.config import (
+    ClusterConfig,
+    EncodeConfig,
+    Fingerprint,
+    FlowersError,
+    InputError,
+    PredictConfig,
+    RunError,
+    TrainConfig,
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (lambda: EncodeConfig(network="resnet"), "--network"),
+        (lambda: EncodeConfig(precision="float64"), "--precision"),
+        (lambda: EncodeConfig(store="int8"), "--store"),
+        (lambda: EncodeConfig(batch_size=0), "--batch-size"),
+        (lambda: EncodeConfig(shard_size=-1), "--shard-size"),
+        (lambda: TrainConfig(head="forest"), "--head"),
+        (lambda: TrainConfig(seed=-1), "--seed"),
+        (lambda: TrainConfig(seed=2**32), "--seed"),
+        (lambda: PredictConfig(top_k=0), "--top-k"),
+        (lambda: PredictConfig(batch_size=0), "--batch-size"),
+        (lambda: PredictConfig(shard_size=0), "--shard-size"),
+        (lambda: ClusterConfig(actors=0), "--actors"),
+    ],
+)
+def test_wrong_value_is_refused_by_the_name_of_its_option(make, option):
+    with pytest.raises(InputError, match=re.escape(option) + r" must .*Received: \S+\.$"):
+        make()
+
+
+def test_least_allowed_values_are_accepted():
+    EncodeConfig(batch_size=1, shard_size=1, network="null", precision="bfloat16", store="float32")
+    PredictConfig(top_k=1, batch_size=1, shard_size=1)
+    TrainConfig(seed=2**32 - 1, head="mlp")
+    ClusterConfig(actors=1)
+
+
+def test_input_errors_exit_with_2_and_run_errors_with_1():
+    assert (InputError("x").exit_code, RunError("x").exit_code) == (2, 1)
+    assert issubclass(InputError, FlowersError) and issubclass(RunError, FlowersError)
+
+
+def test_digest_changes_with_every_field():
+    base = fingerprint(head="h", top_k=5)
+    changed = [
+        replace(base, **{name: (value + 1 if isinstance(value, int) else f"{value}x")})
+        for name, value in asdict(base).items()
+    ]
+    digests = {base.digest, *(other.digest for other in changed)}
+    assert len(digests) == len(asdict(base)) + 1
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
+
+
+def test_digest_of_equal_fingerprints_is_equal():
+    assert fingerprint().digest == fingerprint().digest
+
+
+def test_part_of_codes_leaves_out_head_and_top_k():
+    assert fingerprint(head="h", top_k=5).of_codes == fingerprint()
+
+
+def test_differences_name_what_differs_and_nothing_else():
+    mine, theirs = (
+        fingerprint(precision="float32", weights="a" * 64),
+        fingerprint(precision="bfloat16", weights="b" * 64),
+    )
+    assert mine.differences(theirs) == "weights (aaaaaaaaaaaa, not bbbbbbbbbbbb), precision (float32, not bfloat16)"
+    assert mine.differences(mine) == ""
+
+
+def test_fingerprint_survives_json():
+    one = fingerprint(head="h", top_k=5)
+    assert Fingerprint.from_json(asdict(one)) == one
+
+
+@pytest.mark.parametrize("value", [None, [], "x", {}, {"network": "vgg16"}, asdict(fingerprint()) | {"extra": 1}])
+def test_fingerprint_of_another_version_is_refused(value):
+    with pytest.raises(InputError, match=r"not one of this version of flowers_batch: encode into a new folder\.$"):
+        Fingerprint.from_json(value)

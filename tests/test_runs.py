@@ -1,0 +1,318 @@
+"""Whole runs through a real Ray, with a network that takes no time; one at the end with VGG16 itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import draw_archive
+from PIL import Image
+
+import flowers_batch as fb
+from flowers_batch.dataset import open_run
+from flowers_batch.encoder import codes_of
+
+NULL = fb.EncodeConfig(network="null", shard_size=8)
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def rows(folder: Path, kind: str, *columns: str) -> list[dict]:
+    """All rows of a finished run."""
+    return [row for batch in open_run(str(folder), kind).batches(columns) for row in batch.to_pylist()]
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Each shard's file by name, with what changes when it is written anew."""
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("shard-*")}
+
+
+@pytest.fixture(scope="module")
+def encoded(archive, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("encoded") / "codes"
+    fb.encode(str(archive), str(folder), NULL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(encoded, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    fb.train(str(encoded), str(folder))
+    return folder
+
+
+def test_every_image_is_one_row_in_the_order_of_its_path(archive, encoded):
+    expected = sorted(str(path.relative_to(archive)) for path in archive.rglob("*.png"))
+    assert [row["path"] for row in rows(encoded, "codes", "path")] == expected
+    assert fb.verify(str(encoded)).is_whole
+
+
+def test_summary_counts_what_was_done(archive, encoded):
+    summary = json.loads((encoded / "_SUCCESS").read_text())
+    assert (summary["images"], summary["ok"], summary["failed"], summary["ignored"]) == (30, 30, 0, 1)
+    assert (summary["already_done"], summary["shards"], summary["reasons"]) == (0, 4, {})
+    assert summary["images_per_second"] > 0
+    assert set(summary["stages"]) == {"read", "decode", "wait", "network", "write"}
+
+
+def test_running_again_does_nothing(archive, encoded):
+    before = files(encoded / "codes")
+    summary = fb.encode(str(archive), str(encoded), NULL)
+    assert (summary.already_done, summary.images, summary.actors) == (30, 30, [])
+    assert files(encoded / "codes") == before
+
+
+def test_a_missing_or_broken_shard_alone_is_made_again(archive, encoded, tmp_path):
+    folder = shutil.copytree(encoded, tmp_path / "codes")
+    shards = folder / "codes"
+    (shards / "shard-000001.parquet").unlink()
+    (shards / "shard-000002.parquet").write_bytes((shards / "shard-000002.parquet").read_bytes()[:-20])
+    before = files(shards)
+    summary = fb.encode(str(archive), str(folder), NULL)
+    assert summary.already_done == 14
+    after = files(shards)
+    assert all((before.get(name) == after[name]) == (name[10:12] in ("00", "03")) for name in after if name[6:])
+    assert fb.verify(str(folder)).is_whole
+
+
+def test_a_bad_image_is_a_failed_row_and_costs_its_neighbours_nothing(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 3)
+    (photos / "red" / "0001.png").write_bytes(b"")
+    (photos / "green" / "0001.png").write_text("a shopping list")
+    (photos / "blue" / "gone.jpg").symlink_to(tmp_path / "nothing")
+    whole = (photos / "blue" / "0001.png").read_bytes()
+    (photos / "blue" / "0001.png").write_bytes(whole[: len(whole) // 2])
+    summary = fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    assert (summary.images, summary.ok, summary.failed) == (10, 6, 4)
+    assert summary.reasons == {"not_an_image": 2, "missing": 1, "truncated": 1}
+    failed = [row for row in rows(tmp_path / "codes", "codes", "path", "status", "reason", "message", "code")]
+    assert all((row["status"] == "ok") == (row["code"] is not None) == (row["reason"] is None) for row in failed)
+    assert all(row["message"] for row in failed if row["reason"])
+
+
+def test_other_codes_are_never_mixed_in(archive, encoded):
+    before = files(encoded / "codes")
+    with pytest.raises(fb.InputError, match=r"store \(float32, not float16\)"):
+        fb.encode(str(archive), str(encoded), fb.EncodeConfig(network="null", store="float32", shard_size=8))
+    assert files(encoded / "codes") == before
+
+
+def test_a_changed_archive_is_never_passed_over_in_silence(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 2)
+    fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    draw_archive(photos, 3)
+    with pytest.raises(fb.InputError, match="3 new, 6 changed"):
+        fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    with pytest.raises(fb.InputError, match="gone"):
+        fb.encode(str(draw_archive(tmp_path / "others", 1)), str(tmp_path / "codes"), NULL)
+
+
+def test_a_run_that_was_stopped_and_then_called_with_another_folder_is_refused(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 2)
+    fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    (tmp_path / "codes" / "_SUCCESS").unlink()
+    with pytest.raises(fb.InputError, match="not those"):
+        fb.encode(str(draw_archive(tmp_path / "others", 1)), str(tmp_path / "codes"), NULL)
+    assert fb.encode(str(photos), str(tmp_path / "codes"), NULL).already_done == 6
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "readme.txt").write_text("none here")
+    with pytest.raises(fb.InputError, match="no images .* 1 files"):
+        fb.encode(str(tmp_path / "photos"), str(tmp_path / "codes"), NULL)
+    assert not (tmp_path / "codes" / "_SUCCESS").exists()
+
+
+def test_labels_from_photos_equal_labels_from_codes(archive, encoded, model, tmp_path):
+    fb.predict(str(archive), str(tmp_path / "photos"), str(model), fb.PredictConfig(shard_size=8, top_k=2))
+    fb.predict(str(encoded), str(tmp_path / "codes"), str(model), fb.PredictConfig(top_k=2))
+    columns = ("path", "status", "prediction", "probability", "top_labels", "top_probabilities", "is_unknown")
+    from_photos = rows(tmp_path / "photos", "predictions", *columns)
+    assert from_photos == rows(tmp_path / "codes", "predictions", *columns)
+    assert len(from_photos) == 30
+    assert all(row["top_labels"][0] == row["prediction"] and len(row["top_labels"]) == 2 for row in from_photos)
+    right = sum(row["path"].startswith(row["prediction"]) for row in from_photos)
+    assert right >= 27
+    assert not (tmp_path / "photos" / "codes").exists()
+    for name in ("photos", "codes"):
+        assert fb.verify(str(tmp_path / name)).is_whole
+
+
+def test_failed_codes_are_failed_predictions_with_their_reasons(model, tmp_path):
+    photos = draw_archive(tmp_path / "photos", 2)
+    (photos / "red" / "0001.png").write_bytes(b"no picture")
+    fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    summary = fb.predict(str(tmp_path / "codes"), str(tmp_path / "labels"), str(model))
+    assert (summary.ok, summary.failed, summary.reasons) == (5, 1, {"not_an_image": 1})
+    failed = [row for row in rows(tmp_path / "labels", "predictions", "path", "prediction", "reason") if row["reason"]]
+    assert failed == [{"path": "red/0001.png", "prediction": None, "reason": "not_an_image"}]
+
+
+def test_a_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
+    fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
+    names = tmp_path / "names.csv"
+    names.write_text(
+        "path,label\n" + "".join(f"{row['path']},new {row['path'][:3]}\n" for row in rows(encoded, "codes", "path"))
+    )
+    fb.train(str(encoded), str(tmp_path / "model"), fb.TrainConfig(labels=str(names)))
+    summary = fb.predict(str(encoded), str(tmp_path / "labels"), str(tmp_path / "model"))
+    assert summary.already_done == 0
+    assert all(row["prediction"].startswith("new ") for row in rows(tmp_path / "labels", "predictions", "prediction"))
+    assert fb.verify(str(tmp_path / "labels")).is_whole
+
+
+def test_a_model_of_other_codes_is_refused(archive, model, tmp_path):
+    fb.encode(str(archive), str(tmp_path / "codes"), fb.EncodeConfig(network="null", store="float32"))
+    with pytest.raises(fb.InputError, match=r"store \(float16, not float32\)"):
+        fb.predict(str(tmp_path / "codes"), str(tmp_path / "labels"), str(model))
+
+
+def test_csv_holds_every_image(encoded, model, tmp_path):
+    fb.predict(str(encoded), str(tmp_path / "labels"), str(model), csv=str(tmp_path / "labels.csv"))
+    lines = (tmp_path / "labels.csv").read_text("utf-8-sig").splitlines()
+    assert lines[0] == "path,prediction,probability,is_unknown,status,reason,message"
+    assert len(lines) == 31
+
+
+def test_folders_of_codes_and_of_predictions_are_kept_apart(archive, encoded, model, tmp_path):
+    fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
+    with pytest.raises(fb.InputError, match="holds predictions"):
+        fb.encode(str(archive), str(tmp_path / "labels"), NULL)
+    with pytest.raises(fb.InputError, match="holds codes"):
+        fb.predict(str(archive), str(encoded), str(model))
+
+
+def test_a_second_driver_is_refused_while_the_first_runs(archive, encoded):
+    from flowers_batch.storage import open_folder
+
+    with open_folder(str(encoded)).locked(), pytest.raises(fb.InputError, match=f"process {os.getpid()}"):
+        fb.encode(str(archive), str(encoded), NULL)
+
+
+DRIVER = """
+import sys
+import flowers_batch as fb
+fb.encode(sys.argv[1], sys.argv[2], fb.EncodeConfig(network="null", shard_size=2, batch_size=2))
+"""
+
+
+def test_a_killed_driver_loses_nothing_and_what_was_done_stays(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 100)
+    codes = tmp_path / "codes" / "codes"
+    command = [sys.executable, "-c", DRIVER, str(photos), str(tmp_path / "codes")]
+    first = subprocess.Popen(command)
+    while len(files(codes)) < 5:
+        assert first.poll() is None, "the driver ended before it could be killed"
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    time.sleep(2)  # its actors end on their own
+    finished = files(codes)
+    assert 5 <= len(finished) < 150
+    assert not (tmp_path / "codes" / "_SUCCESS").exists()
+    assert not fb.verify(str(tmp_path / "codes")).is_whole
+    summary = fb.encode(str(photos), str(tmp_path / "codes"), fb.EncodeConfig(network="null", shard_size=2))
+    assert summary.images == 300
+    assert summary.already_done == 2 * len(finished)
+    assert {name: files(codes)[name] for name in finished} == finished
+    paths = [row["path"] for row in rows(tmp_path / "codes", "codes", "path")]
+    assert len(set(paths)) == len(paths) == 300
+    assert fb.verify(str(tmp_path / "codes")).is_whole
+    assert not [path for path in (tmp_path / "codes").rglob("_tmp-*")]
+
+
+GPUS = """
+import json, sys, ray
+import flowers_batch as fb
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], fb.EncodeConfig(network="null", shard_size=2)).actors))
+"""
+
+
+def test_actors_on_a_cluster_with_gpus_get_one_each(archive, tmp_path):
+    command = [sys.executable, "-c", GPUS, str(archive), str(tmp_path / "codes")]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120).stdout
+    assert sorted(gpus for _, gpus in json.loads(printed)) == [["0"], ["1"]]
+
+
+def test_vgg16_from_photos_to_labels(archive, tmp_path):
+    """The network itself, with random weights: its codes are the reference's, and its labels are the codes'."""
+    config = fb.EncodeConfig(weights="random:0", precision="float32", store="float32", shard_size=16)
+    fb.encode(str(archive), str(tmp_path / "codes"), config)
+    fb.train(str(tmp_path / "codes"), str(tmp_path / "model"))
+    fb.predict(str(archive), str(tmp_path / "labels"), str(tmp_path / "model"))
+    fb.predict(str(tmp_path / "codes"), str(tmp_path / "same"), str(tmp_path / "model"))
+    columns = ("path", "prediction")
+    labels = rows(tmp_path / "labels", "predictions", *columns)
+    assert labels == rows(tmp_path / "same", "predictions", *columns)
+    assert sum(row["path"].startswith(row["prediction"]) for row in labels) >= 27
+
+    from tensorflow_vgg import images, network, weights
+
+    reference = network.build("vgg16", "relu6", weights.load(weights.find("random:0"), "vgg16", "relu6"))
+    batch = next(open_run(str(tmp_path / "codes"), "codes").batches(["path", "code"]))
+    paths = batch["path"].to_pylist()[:2]
+    pixels = np.stack([images.load_image(archive / path) * 255 for path in paths]).astype(np.float32)
+    expected = reference.predict_on_batch(pixels)
+    received = codes_of(batch)[0][:2]
+    assert np.linalg.norm(received - expected, axis=1).max() / np.linalg.norm(expected, axis=1).min() < 1e-4
+
+
+def test_real_photos_are_all_read_and_kept_through_a_kill(real_photos, tmp_path):
+    command = [sys.executable, "-c", DRIVER, str(real_photos), str(tmp_path / "codes")]
+    first = subprocess.Popen(command)
+    while len(files(tmp_path / "codes" / "codes")) < 5:
+        assert first.poll() is None, "the driver ended before it could be killed"
+        time.sleep(0.005)
+    first.kill()
+    first.wait()
+    time.sleep(2)
+    finished = files(tmp_path / "codes" / "codes")
+    summary = fb.encode(str(real_photos), str(tmp_path / "codes"), fb.EncodeConfig(network="null", shard_size=2))
+    assert summary.images == summary.ok == len(list(real_photos.rglob("*.jpg")))
+    assert summary.already_done == 2 * len(finished)
+    assert {name: files(tmp_path / "codes" / "codes")[name] for name in finished} == finished
+    assert fb.verify(str(tmp_path / "codes")).is_whole
+
+
+@pytest.mark.slow
+def test_real_photos_are_labelled_far_better_than_by_chance(real_photos, tmp_path):
+    fb.encode(str(real_photos), str(tmp_path / "codes"), fb.EncodeConfig(weights="random:0", shard_size=64))
+    accuracies = [
+        fb.train(str(tmp_path / "codes"), str(tmp_path / "model"), fb.TrainConfig(seed=seed))["test"]["accuracy"]
+        for seed in range(3)
+    ]
+    classes = len([entry for entry in real_photos.iterdir() if entry.is_dir()])
+    assert np.mean(accuracies) > 1.4 / classes
+    fb.predict(str(tmp_path / "codes"), str(tmp_path / "labels"), str(tmp_path / "model"))
+    assert fb.verify(str(tmp_path / "labels")).is_whole
+
+
+def test_stored_size_is_what_the_format_promises(encoded):
+    metadata = pq.read_metadata(encoded / "codes" / "shard-000000.parquet")
+    assert metadata.num_row_groups == 1
+    column = metadata.row_group(0).column(metadata.num_columns - 1)
+    assert column.path_in_schema == "code.list.element"
+    assert "BYTE_STREAM_SPLIT" in column.encodings
+    assert column.compression == "ZSTD"
+
+
+def test_mixed_formats_and_nested_folders_are_all_encoded(tmp_path):
+    folder = tmp_path / "photos" / "a" / "b" / "c d"
+    folder.mkdir(parents=True)
+    picture = Image.fromarray(np.full((40, 50, 3), 90, np.uint8))
+    names = ["x.jpg", "x.JPEG", "x.png", "x.bmp", "x.gif", "x.webp", "x.tiff", "x.avif"]
+    for name in names:
+        picture.save(folder / name)
+    summary = fb.encode(str(tmp_path / "photos"), str(tmp_path / "codes"), NULL)
+    assert (summary.ok, summary.failed) == (len(names), 0)
+    assert {row["folder"] for row in rows(tmp_path / "codes", "codes", "folder")} == {"c d"}

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+from helpers import store, write
+from pyarrow import fs
+
+from flowers_batch import storage
+from flowers_batch.config import InputError
+from flowers_batch.storage import LOCK, SCRATCH, Folder, open_folder
+
+HOLDER = """
+import sys, time
+from flowers_batch.storage import open_folder
+with open_folder(sys.argv[1]).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(params=["local", "store"])
+def folder(request, tmp_path, monkeypatch) -> Folder:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(storage.tempfile, "tempdir", str(scratch))
+    path = tmp_path / "root" / "run"
+    return open_folder(path) if request.param == "local" else store(path)
+
+
+def left_in(tmp_path: Path) -> set[str]:
+    """All files below, by name."""
+    return {path.name for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def fill(folder: Folder, name: str, content: bytes) -> None:
+    with folder.publish(name) as scratch:
+        Path(scratch).write_bytes(content)
+
+
+def content_of(folder: Folder, name: str) -> bytes:
+    with folder.open(name) as file:
+        return file.read()
+
+
+def test_published_file_stands_whole_under_its_name_and_no_scratch_is_left(folder, tmp_path):
+    content = os.urandom(3 << 20)
+    fill(folder, "codes/one.parquet", content)
+    assert content_of(folder, "codes/one.parquet") == content
+    assert left_in(tmp_path) == {"one.parquet"}
+    assert folder.names("codes") == ["one.parquet"]
+
+
+def test_file_larger_than_an_upload_block_is_published_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_UPLOAD_BYTES", 1000)
+    content, folder = os.urandom(10_001), store(tmp_path / "run")
+    fill(folder, "x", content)
+    assert content_of(folder, "x") == content
+
+
+def test_nothing_stands_under_the_name_until_the_file_is_finished(folder):
+    with folder.publish("codes/one") as scratch:
+        Path(scratch).write_bytes(b"half")
+        assert not folder.exists("codes/one")
+        assert all(name.startswith("_") for name in folder.names("codes"))
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_exception_while_filling_leaves_neither_file_nor_scratch(folder, tmp_path, error):
+    with pytest.raises(error), folder.publish("codes/one") as scratch:
+        Path(scratch).write_bytes(b"half")
+        raise error
+    assert left_in(tmp_path) == set()
+
+
+def test_exception_while_filling_keeps_the_old_content(folder, tmp_path):
+    fill(folder, "one", b"old")
+    with pytest.raises(ValueError), folder.publish("one") as scratch:
+        Path(scratch).write_bytes(b"new")
+        raise ValueError
+    assert content_of(folder, "one") == b"old"
+    assert left_in(tmp_path) == {"one"}
+
+
+def test_publishing_replaces_the_old_content(folder):
+    fill(folder, "one", b"old and longer")
+    fill(folder, "one", b"new")
+    assert content_of(folder, "one") == b"new"
+
+
+def test_scratch_file_lies_beside_its_target_on_a_disk_and_is_passed_over_by_readers(tmp_path):
+    with open_folder(tmp_path / "run").publish("codes/one") as scratch:
+        assert Path(scratch).parent == tmp_path / "run" / "codes"
+        assert Path(scratch).name.startswith("_")
+        Path(scratch).write_bytes(b"x")
+
+
+class CutLine(io.BytesIO):
+    """A file that can be read only up to its 2000th byte."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() >= 2000:
+            raise OSError("line cut")
+        return super().read(size)
+
+
+def test_failed_upload_leaves_no_half_file(tmp_path, monkeypatch):
+    folder = store(tmp_path / "run")
+    monkeypatch.setattr(storage, "_UPLOAD_BYTES", 1000)
+    monkeypatch.setattr(storage, "open", lambda *_: CutLine(bytes(10_000)), raising=False)
+    with pytest.raises(OSError, match="line cut"):
+        fill(folder, "one", b"x")
+    assert left_in(tmp_path) == set()
+
+
+def test_json_is_read_as_it_was_written(folder):
+    value = {"classes": ["Gänseblümchen", "x"], "n": 1, "none": None}
+    folder.write_json("job.json", value)
+    assert folder.read_json("job.json") == value
+    assert "Gänseblümchen".encode() in content_of(folder, "job.json")
+
+
+def test_missing_json_is_told_from_a_broken_one(folder):
+    with pytest.raises(FileNotFoundError):
+        folder.read_json("job.json")
+    for broken in (b"", b"{", b"\xff\xfe", b"{'a': 1}"):
+        fill(folder, "job.json", broken)
+        with pytest.raises(InputError, match=r"job\.json is not a JSON file: restore it, or begin in a new folder\.$"):
+            folder.read_json("job.json")
+
+
+def test_names_are_the_sorted_files_of_one_folder(folder):
+    for name in ("codes/b", "codes/a", "codes/deeper/c", "d"):
+        fill(folder, name, b"")
+    assert folder.names("codes") == ["a", "b"]
+    assert folder.names("nowhere") == []
+
+
+def test_delete_deletes_what_is_there_and_forgives_what_is_not(folder):
+    fill(folder, "one", b"")
+    folder.delete("one")
+    folder.delete("one")
+    assert not folder.exists("one")
+
+
+def test_sweep_deletes_old_scratch_files_and_nothing_else(folder, tmp_path):
+    path = tmp_path / "root" / "run" / "codes"
+    write(path, {f"{SCRATCH}old": b"", f"{SCRATCH}young": b"", "shard": b"", "_other": b"", "deeper/_tmp-x": b""})
+    an_hour_ago = time.time() - 3600
+    for name in (f"{SCRATCH}old", "shard", "_other", "deeper/_tmp-x"):
+        os.utime(path / name, (an_hour_ago, an_hour_ago))
+    folder.sweep("codes", older_than=1800)
+    assert left_in(path) == {f"{SCRATCH}young", "shard", "_other", "_tmp-x"}
+    folder.sweep("codes")
+    assert left_in(path) == {"shard", "_other", "_tmp-x"}
+    folder.sweep("nowhere")
+
+
+def test_second_driver_is_told_who_holds_the_folder(tmp_path):
+    folder = open_folder(tmp_path / "run")
+    told = (
+        rf"^{re.escape(str(tmp_path))}/run is being written by another run \(host {re.escape(socket.gethostname())}, "
+        rf"process {os.getpid()}, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\): wait until it ends"
+    )
+    with folder.locked(), pytest.raises(InputError, match=told), open_folder(tmp_path / "run").locked():
+        pass
+
+
+def test_folder_is_free_after_its_driver_is_done_or_has_failed(tmp_path):
+    folder = open_folder(tmp_path / "run")
+    with pytest.raises(ValueError), folder.locked():
+        raise ValueError
+    with folder.locked():
+        assert f"process {os.getpid()}" in (tmp_path / "run" / LOCK).read_text()
+    with folder.locked():
+        assert (tmp_path / "run" / LOCK).read_text().count("process") == 1
+
+
+def test_folder_is_free_after_its_driver_was_killed(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"process {holder.pid}, "), open_folder(tmp_path).locked():
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with open_folder(tmp_path).locked():
+        pass
+
+
+def test_store_has_no_lock(tmp_path):
+    folder = store(tmp_path / "run")
+    with folder.locked(), folder.locked():
+        assert left_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://KEY:hunter2@bucket/run",
+        "s3://KEY:hun/hunter2@bucket/run",
+        "s3://KEY:hunter2+/=@bucket/run",
+        "s3://bucket/run?secret_key=hunter2",
+        "s3://bucket/run?access_key=KEY&secret_key=hunter2",
+        "s3://bucket/run?session_token=hunter2",
+        "s3://bucket/run?unknown_key=hunter2",
+        "abfs://account.blob.core.windows.net/box/run?sv=1&sig=hunter2",
+        "abfs://:hunter2@account.blob.core.windows.net/box/run",
+        "ftp://me:hunter2@host/run",
+        "https://hunter2@host/run",
+        "file://me:hunter2@host/run",
+    ],
+)
+def test_url_with_credentials_is_refused_and_the_secret_not_repeated(url):
+    with pytest.raises(InputError, match="credentials") as refused:
+        open_folder(url)
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("abfs://box@account.dfs.core.windows.net/run", "box/run"),
+        ("gs://anonymous@bucket/run/", "bucket/run"),
+        ("s3://bucket/a@b/run?region=eu-central-1", "bucket/a@b/run"),
+    ],
+)
+def test_url_without_a_secret_is_opened(url, path):
+    try:
+        folder = open_folder(url)
+    except InputError as error:
+        pytest.skip(f"this pyarrow was built without it: {error}")
+    assert folder.path.rstrip("/") == path
+    assert not folder.is_local
+    assert folder.url == url.rstrip("/")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/run", "nonsense://x", "s3://[bucket/run", "s3://bucket:port/run"])
+def test_url_that_nothing_opens_is_refused_in_a_sentence(url):
+    with pytest.raises(InputError, match=r"cannot be opened: .*[^.]\.$"):
+        open_folder(url)
+
+
+def test_local_folder_is_known_by_its_absolute_path_however_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    urls = {
+        open_folder(where).url for where in ("run", "./run/", Path("run"), tmp_path / "run", f"file://{tmp_path}/run")
+    }
+    assert urls == {str(tmp_path / "run")}
+    assert isinstance(open_folder("run").filesystem, fs.LocalFileSystem)
+    assert not open_folder("run").exists()

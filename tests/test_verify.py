@@ -1,0 +1,104 @@
+"""Every way in which a folder can be less than whole is found and named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import draw_archive
+
+import flowers_batch as fb
+from flowers_batch.dataset import CODES, Footer, read_footer, read_job, write_shard
+from flowers_batch.storage import open_folder
+
+
+@pytest.fixture(scope="module")
+def whole(local_ray, tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("verify")
+    photos = draw_archive(base / "photos", 4)
+    (photos / "red" / "0000.png").write_bytes(b"")
+    fb.encode(str(photos), str(base / "codes"), fb.EncodeConfig(network="null", shard_size=4))
+    return base / "codes"
+
+
+@pytest.fixture
+def folder(whole, tmp_path) -> Path:
+    return shutil.copytree(whole, tmp_path / "codes")
+
+
+def rewrite(folder: Path, shard: int, change, **footer) -> None:
+    """Writes a shard anew, with other rows or another footer, as no run of ours would."""
+    place = open_folder(folder)
+    like = read_footer(place, CODES, shard)
+    table = change(pq.read_table(folder / CODES / f"shard-{shard:06d}.parquet"))
+    write_shard(place, CODES, table.schema, table.to_batches(), replace(like, **footer))
+
+
+def problems(folder: Path) -> str:
+    found = fb.verify(str(folder))
+    assert not found.is_whole
+    return "\n".join(found.problems)
+
+
+def test_a_whole_folder_is_whole(whole):
+    found = fb.verify(str(whole))
+    assert (found.is_whole, found.images, found.rows, found.ok, found.failed) == (True, 12, 12, 11, 1)
+
+
+def test_a_missing_or_cut_shard(folder):
+    (folder / CODES / "shard-000001.parquet").unlink()
+    (folder / CODES / "shard-000002.parquet").write_bytes(b"PAR1")
+    assert "shard-000001.parquet is missing" in problems(folder)
+    assert "shard-000002.parquet is missing, or is no whole shard" in problems(folder)
+
+
+def test_a_row_that_is_missing_double_or_foreign(folder):
+    rewrite(folder, 0, lambda table: table.slice(1))
+    rewrite(folder, 1, lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+    rewrite(folder, 2, lambda table: table.set_column(0, table.schema.field(0), [["x", "y", "z", "w"]]))
+    found = problems(folder)
+    assert "shard-000000.parquet lacks a row of blue/0000.png" in found
+    assert "shard-000001.parquet has unasked a row of green/0000.png" in found
+    assert "shard-000002.parquet lacks 4 rows" in found and "has unasked 4 rows, such as x" in found
+    assert "_SUCCESS says 11 ok" in found or "_SUCCESS says 12 images" not in found
+
+
+def test_a_shard_of_another_fingerprint_or_of_other_images(folder):
+    rewrite(folder, 0, lambda table: table, fingerprint="0" * 64)
+    rewrite(folder, 1, lambda table: table, inputs="0" * 64)
+    assert "shard-000000.parquet has another fingerprint" in problems(folder)
+    assert "shard-000001.parquet was made from other images" in problems(folder)
+
+
+def test_counts_that_are_not_true(folder):
+    summary = json.loads((folder / "_SUCCESS").read_text())
+    (folder / "_SUCCESS").write_text(json.dumps(summary | {"failed": 0}))
+    assert "_SUCCESS says 0 failed, and 1 were found" in problems(folder)
+
+
+def test_a_run_that_has_not_ended_and_a_file_that_belongs_to_none(folder):
+    (folder / "_SUCCESS").unlink()
+    shutil.copy(folder / CODES / "shard-000000.parquet", folder / CODES / "shard-000009.parquet")
+    assert "There is no _SUCCESS" in problems(folder)
+    assert "codes/shard-000009.parquet belongs to no shard" in problems(folder)
+
+
+def test_a_manifest_without_its_end(folder):
+    (folder / "manifest" / "part-000000.parquet").unlink()
+    assert "manifest is not whole" in problems(folder)
+
+
+def test_another_folder_is_refused(tmp_path):
+    with pytest.raises(fb.InputError, match="not the folder of an encode or predict run"):
+        fb.verify(str(tmp_path))
+
+
+def test_job_says_what_made_the_folder_and_holds_no_secret(whole):
+    job = read_job(open_folder(whole))
+    assert job.fingerprint.network == "null" and job.versions["ray"]
+    assert isinstance(read_footer(open_folder(whole), CODES, 0), Footer)

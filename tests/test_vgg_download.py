@@ -1,0 +1,302 @@
+import hashlib
+import http.server
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tensorflow_vgg import download
+from tensorflow_vgg.download import DownloadError, Published
+
+CONTENT = bytes(range(256)) * 1200 + b"end"
+PIECE = 100_000
+
+
+class Publisher(http.server.ThreadingHTTPServer):
+    """Serves one content under any name, and keeps what it was asked for."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.cut = None  # bytes after which an answer breaks off
+        self.resets = False  # whether it then resets the connection instead of closing it
+        self.knows_ranges = True
+        self.delay = 0.0
+        self.ranges = []  # of each GET; None where none was named
+
+    @property
+    def file(self):
+        digest = hashlib.md5(CONTENT).hexdigest()
+        return Published(f"http://127.0.0.1:{self.server_port}/weights.h5", len(CONTENT), f"md5:{digest}")
+
+    def handle_error(self, *_):
+        pass
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        server = self.server
+        asked = self.headers.get("Range")
+        server.ranges.append(asked)
+        time.sleep(server.delay)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.knows_ranges else 0
+        if start >= len(server.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(server.content) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        self.end_headers()
+        self.wfile.write(server.content[start:][: server.cut])
+        if server.cut is not None and server.resets:
+            time.sleep(0.2)  # for the client to have read what was sent
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "flowers_batch"
+
+
+@pytest.fixture
+def publisher():
+    with Publisher() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def silent():
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/weights.h5"
+
+
+@pytest.fixture
+def babbling():
+    """The address of a server that speaks something else than HTTP."""
+
+    def babble():
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"220 mail.example ready\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=babble, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/weights.h5"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def nobody():
+    """An address where no server is."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"http://127.0.0.1:{port}/weights.h5"
+
+
+def assert_is_a_sentence(error, *words):
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    assert all(word in message for word in words)
+
+
+def test_a_file_is_put_into_the_cache_and_asked_for_once(cache, publisher):
+    path = download.fetch(publisher.file)
+    assert path == cache / "weights.h5"
+    assert path.read_bytes() == CONTENT
+    assert download.cached(publisher.file) == path
+    assert download.fetch(publisher.file) == path
+    assert publisher.ranges == [None]
+    assert not (cache / "weights.h5.part").exists()
+
+
+def test_sha256_is_known_too(publisher):
+    file = publisher.file
+    good = Published(file.url, file.bytes, f"sha256:{hashlib.sha256(CONTENT).hexdigest()}")
+    assert download.fetch(good).read_bytes() == CONTENT
+
+
+def test_the_cache_lies_in_the_home_folder_by_default(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert download.cache_folder() == tmp_path / "home" / ".cache" / "flowers_batch"
+
+
+def test_a_file_of_another_size_is_not_taken_for_cached(cache, publisher):
+    cache.mkdir()
+    (cache / "weights.h5").write_bytes(CONTENT[:-1])
+    assert download.cached(publisher.file) is None
+    assert download.fetch(publisher.file).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("wrong", [CONTENT[:-1] + b"!", CONTENT[:-9], CONTENT + b"more"])
+def test_wrong_content_is_refused_and_not_kept(cache, publisher, wrong):
+    publisher.content = wrong
+    with pytest.raises(DownloadError) as error:
+        download.fetch(publisher.file)
+    assert_is_a_sentence(
+        error, publisher.file.url, hashlib.md5(CONTENT).hexdigest(), hashlib.md5(wrong).hexdigest(), "Received"
+    )
+    assert {path.name for path in cache.iterdir()} <= {"weights.h5.lock"}
+    publisher.content = CONTENT
+    assert download.fetch(publisher.file).read_bytes() == CONTENT
+    assert publisher.ranges == [None, None]
+
+
+@pytest.mark.parametrize("resets", [False, True])
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_broken_download_goes_on_where_it_stopped(cache, publisher, resets, knows_ranges):
+    publisher.cut, publisher.resets, publisher.knows_ranges = PIECE, resets, knows_ranges
+    with pytest.raises(DownloadError) as error:
+        download.fetch(publisher.file)
+    assert_is_a_sentence(error, publisher.file.url)
+    assert not (cache / "weights.h5").exists()
+    if resets:  # a block that was not whole when the connection was reset may be lost
+        (cache / "weights.h5.part").write_bytes(CONTENT[:PIECE])
+    assert (cache / "weights.h5.part").read_bytes() == CONTENT[:PIECE]
+    publisher.cut = None
+    assert download.fetch(publisher.file).read_bytes() == CONTENT
+    assert publisher.ranges == [None, f"bytes={PIECE}-"]
+
+
+def test_a_download_that_breaks_again_and_again_arrives_in_pieces(publisher):
+    publisher.cut = PIECE
+    for _ in range(len(CONTENT) // PIECE):
+        with pytest.raises(DownloadError, match="broke off"):
+            download.fetch(publisher.file)
+    assert download.fetch(publisher.file).read_bytes() == CONTENT
+    assert publisher.ranges == [None, *(f"bytes={start}-" for start in range(PIECE, len(CONTENT), PIECE))]
+
+
+def test_a_whole_file_that_was_not_put_into_place_is_not_fetched_anew(cache, publisher):
+    cache.mkdir()
+    (cache / "weights.h5.part").write_bytes(CONTENT)
+    assert download.fetch(publisher.file).read_bytes() == CONTENT
+    assert publisher.ranges == [f"bytes={len(CONTENT)}-"]
+
+
+def test_the_remains_of_another_file_are_found_out_and_thrown_away(cache, publisher):
+    cache.mkdir()
+    (cache / "weights.h5.part").write_bytes(b"x" * PIECE)
+    with pytest.raises(DownloadError, match="not the published file"):
+        download.fetch(publisher.file)
+    assert download.fetch(publisher.file).read_bytes() == CONTENT
+
+
+def test_eight_threads_download_once(publisher):
+    publisher.delay = 0.2
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(download.fetch, [publisher.file] * 8))
+    assert [path.read_bytes() == CONTENT for path in paths] == [True] * 8
+    assert publisher.ranges == [None]
+
+
+def test_eight_processes_download_once(tmp_path, publisher):
+    publisher.delay = 0.5
+    script = (
+        "import sys, time; from pathlib import Path; from tensorflow_vgg.download import Published, fetch\n"
+        "Path(sys.argv[4]).touch()\n"
+        "while not Path(sys.argv[5]).exists(): time.sleep(0.01)\n"
+        "print(fetch(Published(sys.argv[1], int(sys.argv[2]), sys.argv[3])))"
+    )
+    file, go = publisher.file, tmp_path / "go"
+    ready = [tmp_path / f"ready{index}" for index in range(8)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, file.url, str(file.bytes), file.digest, str(path), str(go)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(download.__file__).parents[1])},
+        )
+        for path in ready
+    ]
+    while not all(path.exists() for path in ready) and all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    go.touch()
+    answers = {process.communicate(timeout=30)[0].strip() for process in processes}
+    assert answers == {str(download.cached(file))}
+    assert publisher.ranges == [None]
+
+
+def test_an_unreachable_server_is_told_in_a_sentence(nobody):
+    with pytest.raises(DownloadError) as error:
+        download.fetch(Published(nobody, 5, "md5:0"))
+    assert_is_a_sentence(error, nobody, "refused")
+
+
+def test_a_server_that_speaks_something_else_is_told_in_a_sentence(babbling):
+    with pytest.raises(DownloadError) as error:
+        download.fetch(Published(babbling, 5, "md5:0"))
+    assert_is_a_sentence(error, babbling)
+
+
+def test_a_server_that_stays_silent_is_given_up(silent, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
+    with pytest.raises(DownloadError) as error:
+        download.fetch(Published(silent, 5, "md5:0"))
+    assert_is_a_sentence(error, silent, "timed out")
+
+
+def test_a_file_that_is_not_there_is_told_in_a_sentence(publisher, monkeypatch):
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
+    with pytest.raises(DownloadError) as error:
+        download.fetch(publisher.file)
+    assert_is_a_sentence(error, publisher.file.url, "404")
+
+
+def test_a_server_that_answers_is_reachable(publisher):
+    assert download.is_reachable(publisher.file) is True
+    assert publisher.ranges == []
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_servers_that_do_not_answer_well_are_not_reachable(nobody, babbling):
+    assert download.is_reachable(Published(nobody, 5, "md5:0")) is False
+    assert download.is_reachable(Published(babbling, 5, "md5:0")) is False
+
+
+def test_a_silent_server_is_not_reachable_and_told_so_in_time(silent):
+    began = time.monotonic()
+    assert download.is_reachable(Published(silent, 5, "md5:0"), 0.3) is False
+    assert time.monotonic() - began < 1
+
+
+def test_a_silent_name_server_is_told_in_time(publisher, monkeypatch):
+    asked, over = threading.Event(), threading.Event()
+
+    def look_up(*_, **__):
+        asked.set()
+        over.wait(10)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    began = time.monotonic()
+    assert download.is_reachable(publisher.file, 0.3) is False
+    assert time.monotonic() - began < 1
+    assert asked.is_set()
+    over.set()

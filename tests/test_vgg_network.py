@@ -1,0 +1,207 @@
+import gc
+
+import numpy as np
+import pytest
+
+from tensorflow_vgg import network, weights
+
+MEMORABLE = {"vgg16": 138357544, "vgg19": 143667240}  # parameters in all, as Keras counts them
+
+
+def random_parameters(name, layer, seed=0):
+    """Random kernels as `random:SEED` draws them, with biases that are not zero."""
+    random = np.random.default_rng(99)
+    for layer_name, kernel, bias in weights.load(weights.Weights(f"random:{seed}", seed=seed), name, layer):
+        yield layer_name, kernel, random.normal(0, 0.1, bias.shape).astype(np.float32)
+
+
+def random_photos(count):
+    """Photos whose red, green and blue are told apart at sight: RGB, [0, 255]."""
+    pixels = np.random.default_rng(1).uniform(0, 1, (count, 224, 224, 3))
+    return (pixels * (250, 120, 40) + (0, 60, 10)).astype(np.float32)
+
+
+def relative_error(found, expected):
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def keras_values(application, preprocess, layer, photos, parameters):
+    """What Keras' own VGG gives at a layer for the same photos and parameters, and its layers that have some."""
+    import keras
+
+    for name, kernel, bias in parameters:
+        application.get_layer(weights.keras_name(name)).set_weights([kernel, bias])
+    model = keras.Model(application.input, application.get_layer(layer).output)
+    return np.asarray(model(preprocess(photos.copy()))), [each.name for each in application.layers if each.weights]
+
+
+@pytest.fixture(scope="module")
+def codes():
+    """relu6 by this package, the same of mirrored colours, fc1 by Keras, and the names of Keras' layers."""
+    photos = random_photos(2)
+    model = network.build("vgg16", "relu6", random_parameters("vgg16", "relu6"))
+    ours = np.asarray(model(photos))
+    mirrored = np.asarray(model(photos[..., ::-1]))
+    del model
+    gc.collect()
+    import keras
+
+    application = keras.applications.VGG16(weights=None)
+    parameters = random_parameters("vgg16", "relu6")
+    theirs, names = keras_values(application, keras.applications.vgg16.preprocess_input, "fc1", photos, parameters)
+    del application
+    gc.collect()
+    return ours, mirrored, theirs, names
+
+
+def test_relu6_of_vgg16_equals_fc1_of_keras_vgg16(codes):
+    ours, _, theirs, _ = codes
+    assert ours.shape == theirs.shape == (2, 4096)
+    assert ours.dtype == np.float32
+    assert np.count_nonzero(theirs) > 1000
+    for our, their in zip(ours, theirs, strict=True):
+        assert relative_error(our, their) < 1e-4
+
+
+def test_the_comparison_with_keras_tells_the_order_of_colours_apart(codes):
+    _, mirrored, theirs, _ = codes
+    assert relative_error(mirrored, theirs) > 0.05
+
+
+def test_layers_with_parameters_are_those_of_keras_in_its_order(codes):
+    assert [weights.keras_name(name) for name in network.parameter_shapes("vgg16")] == codes[3]
+
+
+def test_pool5_of_vgg19_equals_block5_pool_of_keras_vgg19():
+    photos = random_photos(1)
+    ours = np.asarray(network.build("vgg19", "pool5", random_parameters("vgg19", "pool5"))(photos))
+    import keras
+
+    application = keras.applications.VGG19(weights=None, include_top=False, input_shape=(224, 224, 3))
+    preprocess = keras.applications.vgg19.preprocess_input
+    theirs, names = keras_values(application, preprocess, "block5_pool", photos, random_parameters("vgg19", "pool5"))
+    assert relative_error(ours, theirs) < 1e-4
+    assert [weights.keras_name(name) for name in network.parameter_shapes("vgg19", "pool5")] == names
+
+
+@pytest.mark.parametrize("name", MEMORABLE)
+def test_parameters_add_up_to_the_known_totals(name):
+    shapes = network.parameter_shapes(name)
+    assert sum(np.prod(kernel) + bias[0] for kernel, bias in shapes.values()) == MEMORABLE[name]
+
+
+@pytest.mark.parametrize(("name", "layers"), [("vgg16", 16), ("vgg19", 19)])
+def test_layers_with_parameters_are_as_many_as_the_network_is_named_for(name, layers):
+    assert len(network.parameter_shapes(name)) == layers
+
+
+def test_layer_names_are_the_caffe_models():
+    blocks = ["conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_2", "pool2"]
+    top = ["pool5", "fc6", "relu6", "fc7", "relu7", "fc8", "prob"]
+    for name, last in (("vgg16", "conv5_3"), ("vgg19", "conv5_4")):
+        names = network.layer_names(name)
+        assert names[:6] == blocks
+        assert names[-8:] == [last, *top]
+        assert [each for each in names if each in network.parameter_shapes(name)] == list(
+            network.parameter_shapes(name)
+        )
+
+
+def test_shapes_stop_at_the_layer_that_is_asked_for():
+    shapes = network.parameter_shapes("vgg16", "relu6")
+    assert list(shapes)[-1] == "fc6"
+    assert shapes["fc6"] == ((7 * 7 * 512, 4096), (4096,))
+    assert network.parameter_shapes("vgg16", "pool1") == {
+        "conv1_1": ((3, 3, 3, 64), (64,)),
+        "conv1_2": ((3, 3, 64, 64), (64,)),
+    }
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: network.layer_names("vgg11"),
+        lambda: network.parameter_shapes("vgg11"),
+        lambda: network.build("vgg11", "pool1", []),
+    ],
+)
+def test_an_unknown_network_is_refused_by_name(ask):
+    with pytest.raises(ValueError, match=r"vgg16, vgg19.*vgg11"):
+        ask()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: network.parameter_shapes("vgg16", "conv3_4"),
+        lambda: network.build("vgg16", "conv3_4", []),
+    ],
+)
+def test_an_unknown_layer_is_refused_by_name(ask):
+    with pytest.raises(ValueError, match=r"vgg16 has no layer conv3_4"):
+        ask()
+    assert "conv3_4" in network.parameter_shapes("vgg19", "conv3_4")
+
+
+def test_only_the_layers_up_to_the_asked_one_are_built():
+    model = network.build("vgg16", "pool1", random_parameters("vgg16", "pool1"))
+    assert model.output_shape == (None, 112, 112, 64)
+    assert model.count_params() == 3 * 3 * 3 * 64 + 64 + 3 * 3 * 64 * 64 + 64
+    assert {layer.name for layer in model.layers if layer.weights} == {"conv1_1", "conv1_2"}
+
+
+def test_relu7_is_fc7_rectified_and_prob_is_the_softmax_of_fc8(monkeypatch):
+    monkeypatch.setattr(network, "FC_WIDTH", 8)  # the true widths take 550 MB a model
+    monkeypatch.setattr(network, "CLASSES", 10)
+    photos = random_photos(1)
+    parameters = [
+        (name, kernel * np.float32(0.02 if name == "fc8" else 1), bias)  # else one class has all the probability
+        for name, kernel, bias in random_parameters("vgg16", "prob")
+    ]
+    model = network.build("vgg16", "prob", parameters)
+    import keras
+
+    outputs = [model.get_layer(name).output for name in ("fc7", "relu7", "fc8", "prob")]
+    fc7, relu7, fc8, prob = (np.asarray(each) for each in keras.Model(model.input, outputs)(photos))
+    assert fc7.min() < 0
+    np.testing.assert_array_equal(relu7, np.maximum(fc7, 0))
+    assert fc8.min() < 0
+    powers = np.exp(fc8 - fc8.max())
+    assert np.sort(powers.ravel())[-2] > 0.01
+    np.testing.assert_allclose(prob, powers / powers.sum(), rtol=1e-4)
+
+
+def test_bfloat16_gives_float32_close_to_float32s():
+    photos = random_photos(1)
+    exact, rough = (
+        np.asarray(network.build("vgg16", "pool2", random_parameters("vgg16", "pool2"), precision)(photos))
+        for precision in ("float32", "bfloat16")
+    )
+    assert exact.dtype == rough.dtype == np.float32
+    assert 1e-5 < relative_error(rough, exact) < 0.02
+
+
+def test_bfloat16_is_what_the_layers_compute_in():
+    model = network.build("vgg16", "pool1", random_parameters("vgg16", "pool1"), "bfloat16")
+    assert model.get_layer("conv1_2").compute_dtype == "bfloat16"
+
+
+def test_missing_parameters_are_refused_by_name():
+    given = [each for each in random_parameters("vgg16", "pool1") if each[0] != "conv1_2"]
+    with pytest.raises(ValueError, match=r"no parameters for conv1_2\."):
+        network.build("vgg16", "pool1", given)
+
+
+@pytest.mark.parametrize("part", ["kernel", "bias"])
+def test_parameters_of_another_shape_are_refused_by_name(part):
+    given = list(random_parameters("vgg16", "pool1"))
+    name, kernel, bias = given[1]
+    given[1] = (name, kernel[..., :5], bias) if part == "kernel" else (name, kernel, bias[:5])
+    with pytest.raises(ValueError, match=r"conv1_2 of vgg16.*\(3, 3, 64, 64\), \(64,\).*Received: .*5"):
+        network.build("vgg16", "pool1", given)
+
+
+def test_parameters_of_a_layer_that_is_not_built_are_refused_by_name():
+    given = list(random_parameters("vgg16", "conv2_1"))
+    with pytest.raises(ValueError, match=r"Layer conv2_1 of vgg16"):
+        network.build("vgg16", "pool1", given)
