@@ -207,13 +207,7 @@ def _tulip(canvas: _Array, pose: _Pose, rng: Generator, colour: _Array) -> None:
 
 
 def _whorl(
-    canvas: _Array,
-    pose: _Pose,
-    rng: Generator,
-    shape: tuple[float, float, float],
-    count: int,
-    base: _Array,
-    tip: _Array,
+    canvas: _Array, pose: _Pose, rng: Generator, shape: tuple[float, ...], count: int, base: _Array, tip: _Array
 ) -> None:
     """A ring of petals around the middle; shape is the first three arguments of _blade."""
     angles = 2 * np.pi * (rng.random() + rng.permutation(count) / count) + rng.normal(0, 0.06, count)

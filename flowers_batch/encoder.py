@@ -7,10 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +32,6 @@ from flowers_batch.dataset import (
 from flowers_batch.decode import Picture, decode
 from flowers_batch.heads import Head
 from flowers_batch.storage import open_folder
-
-if TYPE_CHECKING:
-    from tensorflow_vgg import weights as vgg
 
 _BATCHES_AHEAD = 3  # decoded or being decoded while the network is busy with one
 # Of ReadError and DecodeError; exceptions that are faults of the program may have a `reason` too (UnicodeError).
@@ -302,16 +300,19 @@ class EncoderFactory:
         network: Network
         if config.network == NULL_NETWORK:
             network, width, precision = NullNetwork(), NullNetwork.width, "float32"
-            weights, _ = weights_identity(config)
+            weights = NULL_NETWORK
         else:
             from tensorflow_vgg import weights as vgg
             from tensorflow_vgg.network import build
 
             _prepare_device(threads, gpu)
             precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
-            weights, found = weights_identity(config)
-            model = build(config.network, config.layer, vgg.load(found, config.network, config.layer), precision)
-            network, width = model.predict_on_batch, model.output_shape[-1]
+            identity = vgg.Identity()
+            with _weights_errors():
+                found = vgg.find(config.weights, config.network)
+                parameters = identity.of(vgg.load(found, config.network, config.layer))
+                model = build(config.network, config.layer, parameters, precision)
+            network, width, weights = model.predict_on_batch, model.output_shape[-1], identity.hexdigest
         fingerprint = codes_fingerprint(config, weights, precision)
         if self.head is None or self.top_k is None:
             return Encoder(network, width, self.source, fingerprint, config.batch_size, threads)
@@ -362,21 +363,30 @@ def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fin
     return Fingerprint(config.network, config.layer, weights, precision, config.store)
 
 
-def weights_identity(config: EncodeConfig) -> tuple[str, vgg.Weights]:
-    """Finds a network's weights, reads them once, and gives their identity with them.
+def weights_identity(config: EncodeConfig) -> tuple[str, str]:
+    """The identity of a network's weights, and the name that any machine finds them by.
 
     Raises:
         InputError: They are not to be had, or do not fit the network.
     """
-    from tensorflow_vgg import weights as vgg
-    from tensorflow_vgg.download import DownloadError
-
     if config.network == NULL_NETWORK:
-        return NULL_NETWORK, vgg.Weights(NULL_NETWORK)
-    try:
+        return NULL_NETWORK, NULL_NETWORK
+    from tensorflow_vgg import weights as vgg
+
+    with _weights_errors():
         found = vgg.find(config.weights, config.network)
-        return vgg.identity(vgg.load(found, config.network, config.layer)), found
-    except (vgg.WeightsError, DownloadError) as error:
+        return vgg.identity(vgg.load(found, config.network, config.layer)), found.name
+
+
+@contextmanager
+def _weights_errors() -> Iterator[None]:
+    """Makes what is wrong with weights the user's to mend."""
+    from tensorflow_vgg.download import DownloadError
+    from tensorflow_vgg.weights import WeightsError
+
+    try:
+        yield
+    except (WeightsError, DownloadError) as error:
         raise InputError(str(error)) from None
 
 

@@ -104,15 +104,15 @@ def encode(images: str, out: str, config: EncodeConfig | None = None, *, progres
     """
     config = config or EncodeConfig()
     source, folder = open_source(images), open_folder(out)
-    weights, found = weights_identity(config)
+    weights, name = weights_identity(config)
     with folder.locked():
         job = read_job(folder)
         if job and job.kind != CODES:
             raise InputError(f"{folder.url} holds predictions: encode into another folder.")
         if job and config.precision == "auto":
             config = replace(config, precision=job.fingerprint.precision)
-        config = replace(config, weights=found.name)
-        run = _Run(folder, Job(CODES, source.url, codes_fingerprint(config, weights, config.precision), found.name))
+        config = replace(config, weights=name)
+        run = _Run(folder, Job(CODES, source.url, codes_fingerprint(config, weights, config.precision), name))
         if job and job.fingerprint != run.job.fingerprint:
             raise InputError(
                 f"{folder.url} holds codes of another kind: "
@@ -195,15 +195,15 @@ def _label_images(source: str, model: Model, config: PredictConfig) -> _Labellin
         store=model.fingerprint.store,
         batch_size=config.batch_size,
     )
-    weights, found = weights_identity(encoding)
+    weights, name = weights_identity(encoding)
     if weights != model.fingerprint.weights:
         raise InputError(
-            f"The weights {found.name} are not those that the model was trained on ({model.weights}): "
+            f"The weights {name} are not those that the model was trained on ({model.weights}): "
             "name the file that holds those with --weights."
         )
     fingerprint, top_k = _of_predictions(model, config)
-    job = Job(PREDICTIONS, images.url, fingerprint, found.name)
-    factory = EncoderFactory(replace(encoding, weights=found.name), images, model.head, top_k)
+    job = Job(PREDICTIONS, images.url, fingerprint, name)
+    factory = EncoderFactory(replace(encoding, weights=name), images, model.head, top_k)
     return _Labelling(job, factory, lambda run, before: run.plan_images(before, images, config.shard_size))
 
 

@@ -10,7 +10,7 @@ import codecs
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -120,15 +120,35 @@ def load(weights: Weights, network: str, layer: str) -> Iterator[Parameters]:
         yield name, kernel, bias
 
 
-def identity(parameters: Iterator[Parameters]) -> str:
-    """SHA-256, in hexadecimal, of the layers' names and float32 arrays: equal for equal weights, whatever the
-    file format."""
-    digest = hashlib.sha256()
-    for name, kernel, bias in parameters:
-        digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(kernel).data)
-        digest.update(np.ascontiguousarray(bias).data)
-    return digest.hexdigest()
+class Identity:
+    """SHA-256 of the layers' names and float32 arrays: equal for equal weights, whatever the file format.
+
+    It is taken while the parameters stream to where they are used, so that they are read once.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def of(self, parameters: Iterable[Parameters]) -> Iterator[Parameters]:
+        """Passes parameters on, and takes account of them."""
+        for name, kernel, bias in parameters:
+            self._digest.update(name.encode() + b"\0")
+            self._digest.update(np.ascontiguousarray(kernel).data)
+            self._digest.update(np.ascontiguousarray(bias).data)
+            yield name, kernel, bias
+
+    @property
+    def hexdigest(self) -> str:
+        """The identity of all that has passed, in hexadecimal."""
+        return self._digest.hexdigest()
+
+
+def identity(parameters: Iterable[Parameters]) -> str:
+    """The identity of weights that are not otherwise needed: see `Identity`."""
+    taken = Identity()
+    for _ in taken.of(parameters):
+        pass
+    return taken.hexdigest
 
 
 def _existing(name: str, origin: str) -> Path:

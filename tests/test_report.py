@@ -38,7 +38,7 @@ def base(local_ray, tmp_path_factory) -> Path:
     """Codes, model and predictions of an archive with a hostile class, hostile names and two bad files."""
     base = tmp_path_factory.mktemp("report")
     photos = draw_archive(base / "photos", 10)
-    (photos / "red").rename(photos / EVIL.replace("/", "∕"))
+    (photos / "red").rename(photos / EVIL.replace("/", "_"))
     (photos / "blue" / "bad<b>.jpg").write_text("nothing")
     (photos / "blue" / "empty.jpg").write_bytes(b"")
     fb.encode(str(photos), str(base / "codes"), fb.EncodeConfig(network="null"))

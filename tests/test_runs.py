@@ -127,7 +127,7 @@ def test_a_run_that_was_stopped_and_then_called_with_another_folder_is_refused(t
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "readme.txt").write_text("none here")
-    with pytest.raises(fb.InputError, match="no images .* 1 files"):
+    with pytest.raises(fb.InputError, match=r"no images .* 1 files"):
         fb.encode(str(tmp_path / "photos"), str(tmp_path / "codes"), NULL)
     assert not (tmp_path / "codes" / "_SUCCESS").exists()
 
@@ -227,7 +227,7 @@ def test_a_killed_driver_loses_nothing_and_what_was_done_stays(tmp_path):
     paths = [row["path"] for row in rows(tmp_path / "codes", "codes", "path")]
     assert len(set(paths)) == len(paths) == 300
     assert fb.verify(str(tmp_path / "codes")).is_whole
-    assert not [path for path in (tmp_path / "codes").rglob("_tmp-*")]
+    assert not list((tmp_path / "codes").rglob("_tmp-*"))
 
 
 GPUS = """

@@ -39,15 +39,15 @@ def keras_values(application, preprocess, layer, photos, parameters):
 def codes():
     """relu6 by this package, the same of mirrored colours, fc1 by Keras, and the names of Keras' layers."""
     photos = random_photos(2)
-    model = network.build("vgg16", "relu6", random_parameters("vgg16", "relu6"))
+    parameters = list(random_parameters("vgg16", "relu6"))
+    model = network.build("vgg16", "relu6", parameters)
     ours = np.asarray(model(photos))
-    mirrored = np.asarray(model(photos[..., ::-1]))
+    mirrored = np.asarray(model(photos[:1, ..., ::-1]))
     del model
     gc.collect()
     import keras
 
     application = keras.applications.VGG16(weights=None)
-    parameters = random_parameters("vgg16", "relu6")
     theirs, names = keras_values(application, keras.applications.vgg16.preprocess_input, "fc1", photos, parameters)
     del application
     gc.collect()
@@ -65,7 +65,7 @@ def test_relu6_of_vgg16_equals_fc1_of_keras_vgg16(codes):
 
 def test_the_comparison_with_keras_tells_the_order_of_colours_apart(codes):
     _, mirrored, theirs, _ = codes
-    assert relative_error(mirrored, theirs) > 0.05
+    assert relative_error(mirrored, theirs[:1]) > 0.05
 
 
 def test_layers_with_parameters_are_those_of_keras_in_its_order(codes):
