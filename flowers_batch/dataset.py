@@ -9,14 +9,13 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowers_batch.config import Fingerprint, InputError
-from flowers_batch.storage import NOT_UTF8, Folder, open_folder
+from flowers_batch.storage import NOT_UTF8, Folder, open_folder, split_file
 
 CODES, PREDICTIONS = "codes", "predictions"  # what a folder holds, and the name of the folder in it
 JOB, SUCCESS = "job.json", "_SUCCESS"
@@ -190,7 +189,7 @@ def read_job(folder: Folder) -> Job | None:
         return Job(**content)
     except (KeyError, TypeError, AttributeError):
         raise InputError(
-            f"{folder.at(JOB)} was not written by this version of flowers_batch: begin in a new folder."
+            f"{folder.url_of(JOB)} was not written by this version of flowers_batch: begin in a new folder."
         ) from None
 
 
@@ -231,7 +230,7 @@ def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str]) ->
             return pq.read_table(file, columns=list(columns)).to_batches()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{folder.at(name)} cannot be read ({str(error).splitlines()[0]}): "
+            f"{folder.url_of(name)} cannot be read ({str(error).splitlines()[0]}): "
             "run the same command again to make it anew."
         ) from None
 
@@ -242,9 +241,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the 
 
 def write_csv(run: Run, path: str) -> None:
     """Writes predictions for a spreadsheet: UTF-8 with a mark that says so, and no name taken for a formula."""
-    target = Path(path).absolute()
+    folder, name = split_file(path)
     with (
-        open_folder(target.parent).publish(target.name) as scratch,
+        folder.publish(name) as scratch,
         open(scratch, "w", encoding="utf-8-sig", newline="") as file,
     ):
         writer = csv.writer(file)

@@ -21,6 +21,7 @@ from skimage.draw import disk
 from skimage.filters import gaussian
 
 _Array = NDArray[Any]
+_Shape = tuple[float, float, float]  # of a petal: the first three arguments of _blade
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
@@ -206,13 +207,11 @@ def _tulip(canvas: _Array, pose: _Pose, rng: Generator, colour: _Array) -> None:
         _fill(canvas, petal, light * base, light * colour)
 
 
-def _whorl(
-    canvas: _Array, pose: _Pose, rng: Generator, shape: tuple[float, ...], count: int, base: _Array, tip: _Array
-) -> None:
-    """A ring of petals around the middle; shape is the first three arguments of _blade."""
+def _whorl(canvas: _Array, pose: _Pose, rng: Generator, shape: _Shape, count: int, base: _Array, tip: _Array) -> None:
+    """A ring of petals around the middle."""
     angles = 2 * np.pi * (rng.random() + rng.permutation(count) / count) + rng.normal(0, 0.06, count)
     for angle, light in zip(angles, rng.uniform(0.85, 1.05, count), strict=True):
-        petal = _blade(*shape, bend=rng.normal(0, 0.06)) * rng.uniform(0.85, 1.03) * np.exp(1j * angle)
+        petal = _blade(*shape, rng.normal(0, 0.06)) * rng.uniform(0.85, 1.03) * np.exp(1j * angle)
         _fill(canvas, pose(petal), light * base, light * tip)
 
 

@@ -22,7 +22,7 @@ from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
 from flowers_batch.decode import DecodeError, decode_photo
 from flowers_batch.heads import METRICS, MODEL, SPLIT, load_model
 from flowers_batch.sources import FolderSource, ReadError, open_source
-from flowers_batch.storage import Folder, open_folder
+from flowers_batch.storage import Folder, open_folder, split_file
 
 PAGE = "report.html"
 DRAWN = "DRAWN.txt"  # lies in a folder of photos that the demo drew
@@ -76,10 +76,10 @@ def report(folder: str, out: str | None = None) -> str:
     else:
         raise InputError(f"{place.url} holds neither predictions, nor codes, nor a model: give such a folder.")
     page = _render(_content(place, run, model))
-    target, name = (open_folder(Path(out).absolute().parent), Path(out).name) if out else (place, PAGE)
+    target, name = split_file(out) if out else (place, PAGE)
     with target.publish(name) as scratch:
         Path(scratch).write_text(page, encoding="utf-8")
-    return target.at(name)
+    return target.url_of(name)
 
 
 def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str, Any]:

@@ -52,6 +52,11 @@ class Folder:
         """The name of a file of this folder on its file system."""
         return f"{self.path.rstrip('/')}/{name}" if name else self.path
 
+    def url_of(self, name: str) -> str:
+        """How a user would write the name of a file of this folder."""
+        base, query, options = self.url.partition("?")
+        return f"{base.rstrip('/')}/{name}{query}{options}"
+
     def exists(self, name: str = "") -> bool:
         """Whether there is such a file or folder."""
         return self.filesystem.get_file_info(self.at(name)).type != fs.FileType.NotFound
@@ -78,7 +83,7 @@ class Folder:
         try:
             return json.loads(content)
         except ValueError:
-            raise InputError(f"{self.at(name)} is not a JSON file: restore it, or begin in a new folder.") from None
+            raise InputError(f"{self.url_of(name)} is not a JSON file: restore it, or begin in a new folder.") from None
 
     def write_json(self, name: str, value: Any) -> None:
         """Publishes a JSON file."""
@@ -188,6 +193,13 @@ def open_folder(where: str | os.PathLike[str]) -> Folder:
             ) from None
         raise InputError(f"{name} cannot be opened: {_first_line(error)}.") from None
     return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
+
+
+def split_file(where: str | os.PathLike[str]) -> tuple[Folder, str]:
+    """Opens the folder that a file lies in, by the file's path or URL; gives it and the file's name."""
+    base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
+    parent, slash, name = base.rpartition("/")
+    return open_folder(f"{parent or slash or '.'}{query}{options}"), name
 
 
 def _first_line(error: Exception) -> str:

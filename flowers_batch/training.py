@@ -17,7 +17,7 @@ from flowers_batch.config import InputError, TrainConfig
 from flowers_batch.dataset import CODES, Run, library_versions, open_run
 from flowers_batch.encoder import codes_of
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Head, Model, save_model
-from flowers_batch.storage import open_folder
+from flowers_batch.storage import open_folder, split_file
 
 SIDES = ("train", "validation", "test")
 _HELD_OUT = 0.1  # of a class's photos, for validation and again for testing; at least one each
@@ -156,13 +156,12 @@ def read_labels(file: str) -> dict[str, str]:
     Raises:
         InputError: There is no such file, or it has no such columns.
     """
-    parent, _, name = file.rpartition("/")
-    folder = open_folder(parent or ("/" if file.startswith("/") else "."))
+    folder, name = split_file(file)
     if not folder.exists(name):
         raise InputError(f"There is no labels file {file}: give `folder`, or a CSV or Parquet file with path,label.")
     try:
         with folder.open(name) as stream:
-            if file.lower().endswith(".parquet"):
+            if name.lower().endswith(".parquet"):
                 rows = pq.read_table(stream, columns=["path", "label"]).to_pylist()
             else:
                 rows = list(csv.DictReader(stream.read().decode("utf-8-sig").splitlines(keepends=True)))

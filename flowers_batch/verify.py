@@ -72,7 +72,7 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
         found.problems.append(f"{name} is missing, or is no whole shard.")
         return
     if footer.fingerprint != job.fingerprint.digest:
-        found.problems.append(f"{name} has another fingerprint than {folder.at('job.json')}.")
+        found.problems.append(f"{name} has another fingerprint than {folder.url_of('job.json')}.")
     if (footer.shard, footer.inputs) != (shard.number, shard.inputs):
         found.problems.append(f"{name} was made from other images than the manifest names.")
     try:

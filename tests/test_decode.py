@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import random
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zlib
@@ -220,7 +222,9 @@ def test_first_frame_of_an_animation_counts(kind, options):
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 1000, b"This is no picture, but a letter.\n", b"\xff\xd8", b"%PDF-1.4"])
 def test_what_is_no_image_is_said_to_be_none(data):
-    assert refused(data).reason == "not_an_image"
+    error = refused(data)
+    assert error.reason == "not_an_image"
+    assert (str(error) == "The file is empty.") == (data == b"")
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -302,6 +306,26 @@ def test_perceptual_hash_stays_when_a_picture_is_resized_and_recompressed():
         copy = drawn.resize((drawn.width * 2 // 3, drawn.height * 2 // 3), Image.Resampling.LANCZOS)
         one, other = decode(encoded(drawn)).phash, decode(encoded(copy, "JPEG", quality=40)).phash
         assert distance(one, other) <= 10
+
+
+def test_perceptual_hash_passes_over_fine_noise():
+    drawn = draw_flower("roses", np.random.default_rng(0)).repeat(2, 0).repeat(2, 1)
+    noisy = drawn.astype(int) + np.random.default_rng(1).integers(-90, 91, drawn.shape)
+    assert distance(perceptual_hash(drawn), perceptual_hash(noisy.clip(0, 255).astype(np.uint8))) <= 6
+
+
+def test_perceptual_hash_sets_half_of_its_bits():
+    for seed in range(3):
+        assert perceptual_hash(draw_flower("tulips", np.random.default_rng(seed))).bit_count() == 32
+
+
+def test_heic_and_avif_are_decoded_by_a_process_that_imported_nothing_else(tmp_path):
+    """Other libraries teach Pillow formats, too, when they happen to be imported."""
+    script = "import sys; from flowers_batch.decode import decode; print(decode(open(sys.argv[1], 'rb').read()).width)"
+    for kind in ("HEIF", "AVIF"):
+        (tmp_path / kind).write_bytes(encoded(blocks(), kind))
+        command = [sys.executable, "-c", script, str(tmp_path / kind)]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "72\n"
 
 
 def test_perceptual_hash_differs_between_pictures():

@@ -107,6 +107,8 @@ def test_identity_changes_with_everything_that_a_label_depends_on():
         replace(head, scale=np.nextafter(head.scale, np.float32(9))),
         replace(head, mean=head.scale, scale=head.mean),
     ]
+    kernel, bias = head.layers[0]
+    others.append(replace(head, layers=((kernel.reshape(6, 8), bias), head.layers[1])))
     for layer in range(2):
         for part in range(2):
             layers = [[array.copy() for array in pair] for pair in head.layers]

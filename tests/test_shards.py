@@ -124,20 +124,31 @@ def test_cut_or_foreign_part_is_no_manifest(tmp_path):
     assert read_manifest(folder) is None
 
 
+class Killed(Listing):
+    """A listing that ends after 20 images, as the death of a process ends it."""
+
+    def images(self):
+        yield from self._images[:20]
+        raise KeyboardInterrupt
+
+
 def test_killed_listing_leaves_no_whole_manifest(folder, monkeypatch):
     monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
-
-    class Killed(Listing):
-        def images(self):
-            yield from self._images[:20]
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         write_manifest(folder, Killed(listed(PATHS)), 5, "run")
     assert parts(folder) == ["part-000000.parquet", "part-000001.parquet", "part-000002.parquet"]
     assert read_manifest(folder) is None
     manifest = write_manifest(folder, Listing(listed(PATHS)), 5, "next")
     assert read_manifest(folder) == manifest
+
+
+def test_parts_of_two_runs_are_no_whole_manifest(folder, monkeypatch):
+    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    write_manifest(folder, Listing(listed(PATHS)), 5, "first")
+    with pytest.raises(KeyboardInterrupt):
+        write_manifest(folder, Killed(listed(PATHS, size=9)), 5, "second")
+    assert len(parts(folder)) == 6
+    assert read_manifest(folder) is None
 
 
 def test_listing_of_a_folder_is_written_with_what_it_ignored(tmp_path):
@@ -224,7 +235,8 @@ def test_shard_is_complete_only_when_all_that_its_footer_says_is_expected(folder
     finish(folder, shards[1], fingerprint="other")
     finish(folder, shards[2], inputs=shards[3].inputs)
     finish(folder, shards[3], images=3)
-    finish(folder, shards[5], at=6)
+    finish(folder, shards[4], shard=6, at=4)
+    finish(folder, shards[5])
     assert completed(folder, CODES, manifest, "print").keys() == {0, 5}
     assert completed(folder, CODES, manifest, "other").keys() == {1}
     assert completed(folder, "predictions", manifest, "print") == {}
@@ -257,6 +269,8 @@ def test_difference_is_told_in_words(folder):
     assert difference(folder, manifest, [listed(["a.jpg"])[0], *images]) == "1 new"
     assert difference(folder, manifest, images[1:]) == "1 gone"
     assert difference(folder, manifest, [replace(images[0], bytes=99), *images[1:]]) == "1 changed"
+    later = replace(images[2], mtime=images[2].mtime + timedelta(microseconds=1))
+    assert difference(folder, manifest, [*images[:2], later]) == "1 changed"
     assert difference(folder, manifest, [images[0], listed(["c.jpg"])[0], replace(images[1], bytes=9)]) == (
         "1 new, 1 changed, 1 gone"
     )

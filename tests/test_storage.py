@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from flowers_batch import storage
 from flowers_batch.config import InputError
-from flowers_batch.storage import LOCK, SCRATCH, Folder, open_folder
+from flowers_batch.storage import LOCK, SCRATCH, Folder, open_folder, split_file
 
 HOLDER = """
 import sys, time
@@ -242,6 +242,27 @@ def test_url_without_a_secret_is_opened(url, path):
     assert folder.path.rstrip("/") == path
     assert not folder.is_local
     assert folder.url == url.rstrip("/")
+
+
+def test_file_is_opened_by_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for where, path in (
+        ("labels.csv", tmp_path),
+        ("out/labels.csv", tmp_path / "out"),
+        (f"{tmp_path}/labels.csv", tmp_path),
+        ("/labels.csv", Path("/")),
+        (tmp_path / "a?b" / "labels.csv", tmp_path / "a?b"),
+    ):
+        folder, name = split_file(where)
+        assert (folder.url, name) == (str(path), "labels.csv")
+
+
+def test_file_is_named_as_a_user_would_write_it(tmp_path):
+    store_url = "s3://bucket/run?region=eu-central-1"
+    folder, _ = split_file("s3://bucket/run/x.csv?region=eu-central-1")
+    assert folder.url == store_url
+    assert folder.url_of("job.json") == "s3://bucket/run/job.json?region=eu-central-1"
+    assert open_folder(tmp_path).url_of("codes/x") == f"{tmp_path}/codes/x"
 
 
 @pytest.mark.parametrize("url", ["ftp://host/run", "nonsense://x", "s3://[bucket/run", "s3://bucket:port/run"])

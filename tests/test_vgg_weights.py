@@ -406,7 +406,7 @@ def test_the_attacks_would_work_on_a_plain_unpickler(tmp_path):
 
 def test_a_refused_pickle_tells_what_it_names(tmp_path):
     path = write_npy(tmp_path / "weights.npy", Attack(os.system, "true"))
-    refusal(path, "system")
+    refusal(path, "system, which no array needs")
 
 
 @pytest.mark.parametrize("content", [{"conv1_1": 3}, [1, 2], None, "text"])
