@@ -209,23 +209,20 @@ def test_paths_cannot_be_shifted_from_one_row_to_the_next_unnoticed(tmp_path):
     assert inputs_of(tmp_path, listed(["a", "b,c"])) != inputs_of(tmp_path, listed(["a,b", "c"]))
 
 
-def finish(folder: Folder, shard: room.Shard, **changes) -> None:
-    """Writes a shard of failed rows, as its manifest expects it but for the changes."""
-    changes = dict(changes)
+def finish(
+    folder: Folder, expected: room.Shard, /, images: int | None = None, at: int | None = None, **changes
+) -> None:
+    """Writes a shard of failed rows, as its manifest expects it but for the changes; `at` is its file's number."""
     schema = codes_schema(2, "float16")
-    rows = [
-        dict.fromkeys(schema.names) | {"path": f"{n}", "status": "failed", "reason": "missing"}
-        for n in range(changes.pop("images", shard.images))
-    ]
-    at = changes.pop("at", shard.number)
-    footer = replace(Footer("print", shard.number, shard.inputs, 0, 0), **changes)
+    row = dict.fromkeys(schema.names) | {"path": "x", "status": "failed", "reason": "missing"}
+    rows = [row] * (expected.images if images is None else images)
+    footer = replace(Footer("print", expected.number, expected.inputs, 0, 0), **changes)
     write_shard(folder, CODES, schema, [pa.RecordBatch.from_pylist(rows, schema)], footer)
-    if at != footer.shard:
-        with (
-            folder.open(f"codes/shard-{footer.shard:06d}.parquet") as file,
-            folder.publish(f"codes/shard-{at:06d}.parquet") as scratch,
-        ):
+    if at is not None:
+        written = f"codes/shard-{footer.shard:06d}.parquet"
+        with folder.open(written) as file, folder.publish(f"codes/shard-{at:06d}.parquet") as scratch:
             Path(scratch).write_bytes(file.read())
+        folder.delete(written)
 
 
 def test_shard_is_complete_only_when_all_that_its_footer_says_is_expected(folder):
