@@ -32,7 +32,9 @@ def main() -> None:
     paths = sorted(parser.parse_args().folder.rglob("*.jpg"))
     paths = random.Random(0).sample(paths, min(PHOTOS, len(paths)))
     contents = [path.read_bytes() for path in paths]
-    difference = max(np.abs(decode(data).pixels - load_image(path) * 255).max() for path, data in zip(paths, contents, strict=True))
+    difference = max(
+        np.abs(decode(data).pixels - load_image(path) * 255).max() for path, data in zip(paths, contents, strict=True)
+    )
     ours, reference = [], []
     with threadpool_limits(1):
         for _ in range(ROUNDS):

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from flowers_batch.config import Fingerprint, InputError
 from flowers_batch.storage import NOT_UTF8, Folder, open_folder, split_file
@@ -133,11 +135,14 @@ def write_shard(
 def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
     """Reads what a shard's file says of itself; None where there is no such file, or it is not ours or not whole."""
     try:
-        with folder.open(shard_name(kind, shard)) as file:
-            metadata = pq.read_metadata(file).metadata or {}
-        return Footer(**json.loads(metadata[_FOOTER_KEY]))
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        file = folder.open(shard_name(kind, shard))
+    except FileNotFoundError:
         return None
+    with file:
+        try:
+            return Footer(**json.loads((pq.read_metadata(file).metadata or {})[_FOOTER_KEY]))
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+            return None  # pyarrow tells of broken footers by most of these
 
 
 @dataclass(frozen=True)
@@ -235,8 +240,15 @@ def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str]) ->
         ) from None
 
 
+def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """The codes [ok rows, width] of a batch, and which rows are ok: bool [rows]."""
+    column = batch["code"].drop_null()
+    ok = batch["code"].is_valid().to_numpy(zero_copy_only=False)
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size), ok
+
+
 _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of a formula
 
 
 def write_csv(run: Run, path: str) -> None:

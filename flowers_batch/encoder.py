@@ -24,6 +24,7 @@ from flowers_batch.dataset import (
     FAILED,
     IMAGE_COLUMNS,
     OK,
+    codes_of,
     codes_schema,
     folder_of,
     predictions_schema,
@@ -251,13 +252,6 @@ class CodesLabeller:
             _add(stages, "network", time.perf_counter() - begun)
             yield pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
             begun = time.perf_counter()
-
-
-def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """The codes [ok rows, width] of a batch, and which rows are ok: bool [rows]."""
-    column = batch["code"].drop_null()
-    ok = batch["code"].is_valid().to_numpy(zero_copy_only=False)
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size), ok
 
 
 @dataclass(frozen=True)

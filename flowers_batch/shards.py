@@ -186,10 +186,14 @@ def _part_name(part: int) -> str:
 
 def _read_part(folder: Folder, part: int) -> dict[str, Any] | None:
     try:
-        with folder.open(_part_name(part)) as file:
-            return json.loads((pq.read_metadata(file).metadata or {})[_PART_KEY])
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
+        file = folder.open(_part_name(part))
+    except FileNotFoundError:
         return None
+    with file:
+        try:
+            return json.loads((pq.read_metadata(file).metadata or {})[_PART_KEY])
+        except (OSError, pa.ArrowException, KeyError, ValueError):
+            return None  # pyarrow tells of broken footers by most of these
 
 
 def _check_is_ours(folder: Folder, parts: int, run: str) -> None:

@@ -54,7 +54,7 @@ class Folder:
 
     def url_of(self, name: str) -> str:
         """How a user would write the name of a file of this folder."""
-        base, query, options = self.url.partition("?")
+        base, query, options = self.url.partition("?") if "://" in self.url else (self.url, "", "")
         return f"{base.rstrip('/')}/{name}{query}{options}"
 
     def exists(self, name: str = "") -> bool:
@@ -78,8 +78,11 @@ class Folder:
             FileNotFoundError: There is none.
             InputError: It is not JSON.
         """
-        with self.open(name) as file:
-            content = file.read()
+        try:
+            with self.open(name) as file:
+                content = file.read()
+        except NotADirectoryError as error:  # a file was given for the folder
+            raise FileNotFoundError(*error.args) from None
         try:
             return json.loads(content)
         except ValueError:

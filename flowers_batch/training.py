@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.config import InputError, TrainConfig
-from flowers_batch.dataset import CODES, Run, library_versions, open_run
-from flowers_batch.encoder import codes_of
+from flowers_batch.dataset import CODES, Run, codes_of, library_versions, open_run
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Head, Model, save_model
 from flowers_batch.storage import open_folder, split_file
 

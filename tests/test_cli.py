@@ -87,7 +87,10 @@ def test_debug_shows_the_traceback(capsys, tmp_path):
 def test_help_is_quick_to_import_and_has_examples():
     for command in ("encode", "train", "predict", "report", "verify", "demo"):
         printed = subprocess.run(
-            [sys.executable, "-m", "flowers_batch.cli", command, "--help"], stdout=subprocess.PIPE, text=True, check=True
+            [sys.executable, "-m", "flowers_batch.cli", command, "--help"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         ).stdout
         assert f"Example: flowers-batch {command}" in printed
 

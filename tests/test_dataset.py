@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import fingerprint, store
 
-from flowers_batch import storage
+from flowers_batch import dataset, storage
 from flowers_batch.config import InputError
 from flowers_batch.dataset import (
     CODES,
@@ -353,3 +353,28 @@ def test_csv_quotes_names_with_commas_quotes_and_newlines(tmp_path):
     with open(tmp_path / "out" / "labels.csv", encoding="utf-8-sig", newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == names
     assert b'"a,b.jpg",' in content and b'"a""b.jpg",' in content and b'"a\nb.jpg",' in content
+
+
+def test_a_shard_with_a_flipped_bit_in_its_footer_is_no_whole_shard(tmp_path):
+    """pyarrow tells of such files by many kinds of exception; each means that the shard is made again."""
+    folder = open_folder(tmp_path)
+    schema = pa.schema([pa.field("path", pa.string(), nullable=False), pa.field("reason", pa.string())])
+    table = pa.table({"path": ["a"], "reason": [None]}, schema)
+    dataset.write_shard(folder, dataset.CODES, schema, table.to_batches(), dataset.Footer("f", 0, "i", 0, 0))
+    file = tmp_path / dataset.shard_name(dataset.CODES, 0)
+    whole = file.read_bytes()
+    assert dataset.read_footer(folder, dataset.CODES, 0).ok == 1
+    random = np.random.default_rng(0)
+    unread = 0
+    for place in random.integers(len(whole) - 600, len(whole) - 8, 200):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << int(random.integers(8))
+        file.write_bytes(broken)
+        unread += dataset.read_footer(folder, dataset.CODES, 0) is None
+    assert unread > 20
+
+
+def test_a_file_in_place_of_a_runs_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not a folder of codes"):
+        dataset.open_run(str(tmp_path / "file"), dataset.CODES)

@@ -28,7 +28,7 @@ BELOW = {
     "encoder": {"decode", "heads", "dataset", "storage"} | NETWORK,
     "cluster": {"encoder", "shards", "dataset", "storage"},
     "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"},
-    "training": {"heads", "dataset", "storage", "encoder"},
+    "training": {"heads", "dataset", "storage"},
     "verify": {"encoder", "shards", "dataset", "sources", "heads", "storage"},
     "report": {"dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,

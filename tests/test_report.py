@@ -95,7 +95,9 @@ def test_drawn_photos_and_random_weights_are_told(base, tmp_path):
     from flowers_batch.report import _content
     from flowers_batch.storage import open_folder
 
-    assert not _content(open_folder(base / "labels"), dataset.open_run(str(base / "labels"), "predictions"), None)["warnings"]
+    assert not _content(open_folder(base / "labels"), dataset.open_run(str(base / "labels"), "predictions"), None)[
+        "warnings"
+    ]
     (base / "photos" / DRAWN).write_text("drawn")
     _, page = page_of(base / "labels", tmp_path / "page.html")
     (base / "photos" / DRAWN).unlink()
