@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -59,10 +60,13 @@ def encode(
     images: Annotated[str, typer.Argument(help="Folder of photos: a path or a URL.")],
     out: Annotated[str, typer.Argument(help="Folder that gets the codes: a path or a URL.")],
     weights: Annotated[
-        str, typer.Option(help="`imagenet`, a .npy or .h5 file, or `random:SEED`.")
+        str, typer.Option(help="`imagenet`, a .npy, .h5 or .safetensors file (or its URL), or `random:SEED`.")
     ] = EncodeConfig.weights,
     network: Annotated[str, typer.Option(help="vgg16 or vgg19.")] = EncodeConfig.network,
     layer: Annotated[str, typer.Option(help="The layer whose values are the code.")] = EncodeConfig.layer,
+    pool: Annotated[
+        str | None, typer.Option(help="avg, max or flatten: what makes a row of a layer that is a map.")
+    ] = EncodeConfig.pool,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = EncodeConfig.precision,
     store: Annotated[str, typer.Option(help="float16 or float32: the code's type on disk.")] = EncodeConfig.store,
     batch_size: BatchSize = EncodeConfig.batch_size,
@@ -76,7 +80,7 @@ def encode(
     from flowers_batch.runs import encode as run_encode
 
     cluster = ClusterConfig(address, actors)
-    config = EncodeConfig(weights, network, layer, precision, store, batch_size, shard_size, cluster)
+    config = EncodeConfig(weights, network, layer, pool, precision, store, batch_size, shard_size, cluster)
     _tell_random(weights)
     summary = run_encode(images, out, config, progress=True)
     _print_summary("encoded", out, summary.to_json(), json_)
@@ -109,7 +113,9 @@ def train(
 def predict(
     source: Annotated[str, typer.Argument(help="Folder of photos, or a codes folder (then no GPU is needed).")],
     out: Annotated[str, typer.Argument(help="Folder that gets the predictions: a path or a URL.")],
-    model: Annotated[str, typer.Option(help="Model folder, as `train` made it.")],
+    model: Annotated[
+        str, typer.Option(help="Model folder, as `train` made it, or `imagenet`: VGG16's own classes.")
+    ],
     weights: Annotated[
         str | None, typer.Option(help="Where the model's weights lie, if no longer where it says.")
     ] = None,
@@ -185,6 +191,43 @@ def weights_fetch(
         print(path)
 
 
+@weights_app.command("convert", epilog="Example: flowers-batch weights convert vgg16.npy vgg16.safetensors")
+def weights_convert(
+    source: Annotated[str, typer.Argument(help="Weights file (.npy, .h5 or .safetensors), or random:SEED.")],
+    target: Annotated[Path, typer.Argument(help="File to write, in the format that its name ends in.")],
+    store: Annotated[str, typer.Option(help="float32, or float16 to halve the file.")] = "float32",
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the weights of one file into another format."""
+    from tensorflow_vgg.weights import convert
+
+    convert(source, target, store)
+    if json_:
+        _print_json({"path": str(target)})
+    else:
+        print(target)
+
+
+@weights_app.command("check", epilog="Example: flowers-batch weights check vgg16.npy")
+def weights_check(
+    file: Annotated[str, typer.Argument(help="Weights file: .npy, .h5 or .safetensors.")],
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Read a weights file from beginning to end, and say what it is."""
+    from tensorflow_vgg.weights import check
+
+    found = check(file)
+    if json_:
+        _print_json(asdict(found))
+        return
+    print(f"{found.path}: {found.network}, {found.known or 'not a published file'}")
+    for name, shapes in found.layers.items():
+        print(f"  {name:8} " + ", ".join("x".join(map(str, shape)) for shape in shapes))
+    print(f"  sha256   {found.sha256}\n  identity {found.identity}")
+
+
 def training_text(metrics: dict[str, Any], model: str) -> str:
     """What a person wants to know of a training."""
     classes = metrics["classes"]
@@ -255,10 +298,20 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments, prog_name="flowers-batch")
     except (FlowersError, OSError) as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        print(f"error: {_sentence(error)}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, FlowersError) else 1)
+        _fail(error, error.exit_code if isinstance(error, FlowersError) else 1, "--debug" in arguments)
+    except ValueError as error:
+        from tensorflow_vgg.formats import WeightsError
+
+        if not isinstance(error, WeightsError):
+            raise
+        _fail(error, 2, "--debug" in arguments)
+
+
+def _fail(error: Exception, code: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {_sentence(error)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _stop(number: int, frame: object) -> NoReturn:

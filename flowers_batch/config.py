@@ -9,7 +9,8 @@ from typing import Any
 
 CODES_SCHEMA = 1  # raised when the columns of a shard change
 PREPROCESSING = 1  # raised when decode.py gives other pixels for the same photo
-CODE_LAYERS = ("fc6", "relu6", "fc7", "relu7", "fc8", "prob")  # layers whose values are one row of numbers
+POOLS = ("avg", "max", "flatten")
+IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoder.NullNetwork
 
 
@@ -54,6 +55,7 @@ class EncodeConfig:
         weights: `imagenet`, a weights file, or `random:SEED`.
         network: `vgg16` or `vgg19` (`null`, for tests and benchmarks, takes no time and no weights).
         layer: The layer whose values are the code.
+        pool: What makes a row of a layer that is a map: `avg` or `max` over its places, or `flatten`.
         precision: `auto` (bfloat16 where the hardware computes in it), `float32` or `bfloat16`.
         store: The code's type on disk, `float16` or `float32`.
         batch_size: Photos in one pass through the network.
@@ -61,9 +63,10 @@ class EncodeConfig:
         cluster: Where the actors come from.
     """
 
-    weights: str = "imagenet"
+    weights: str = IMAGENET
     network: str = "vgg16"
     layer: str = "relu6"
+    pool: str | None = None
     precision: str = "auto"
     store: str = "float16"
     batch_size: int = 32
@@ -72,7 +75,8 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         _one_of("--network", self.network, ("vgg16", "vgg19", NULL_NETWORK))
-        _one_of("--layer", self.layer, CODE_LAYERS)
+        if self.pool is not None:
+            _one_of("--pool", self.pool, POOLS)
         _one_of("--precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("--store", self.store, ("float16", "float32"))
         _at_least_one("--batch-size", self.batch_size)
@@ -131,6 +135,7 @@ class Fingerprint:
 
     Attributes:
         network, layer: Names in `tensorflow_vgg.network`.
+        pool: How a layer that is a map became a row; None for one that is a row.
         weights: SHA-256 of the used layers' arrays, or a name where there are none.
         precision: What the network computes in, `float32` or `bfloat16`.
         store: The code's type on disk.
@@ -144,6 +149,7 @@ class Fingerprint:
     weights: str
     precision: str
     store: str
+    pool: str | None = None
     preprocessing: int = PREPROCESSING
     schema: int = CODES_SCHEMA
     head: str | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -32,8 +34,9 @@ from flowers_batch.dataset import (
 )
 from flowers_batch.decode import Picture, decode
 from flowers_batch.heads import Head
-from flowers_batch.storage import open_folder
+from flowers_batch.storage import open_folder, split_file
 
+_COPY_BYTES = 8 << 20
 _BATCHES_AHEAD = 3  # decoded or being decoded while the network is busy with one
 # Of ReadError and DecodeError; exceptions that are faults of the program may have a `reason` too (UnicodeError).
 _REASONS = ("missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported")
@@ -292,8 +295,9 @@ class EncoderFactory:
         """
         config = self.config
         network: Network
+        width = code_width(config)
         if config.network == NULL_NETWORK:
-            network, width, precision = NullNetwork(), NullNetwork.width, "float32"
+            network, precision = NullNetwork(), "float32"
             weights = NULL_NETWORK
         else:
             from tensorflow_vgg import weights as vgg
@@ -303,10 +307,10 @@ class EncoderFactory:
             precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
             identity = vgg.Identity()
             with _weights_errors():
-                found = vgg.find(config.weights, config.network)
+                found = vgg.find(_on_this_machine(config.weights), config.network)
                 parameters = identity.of(vgg.load(found, config.network, config.layer))
-                model = build(config.network, config.layer, parameters, precision)
-            network, width, weights = model.predict_on_batch, model.output_shape[-1], identity.hexdigest
+                model = build(config.network, config.layer, parameters, precision, config.pool)
+            network, weights = model.predict_on_batch, identity.hexdigest
         fingerprint = codes_fingerprint(config, weights, precision)
         if self.head is None or self.top_k is None:
             return Encoder(network, width, self.source, fingerprint, config.batch_size, threads)
@@ -354,7 +358,31 @@ def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fin
         weights: The identity of the weights.
         precision: `auto`, resolved.
     """
-    return Fingerprint(config.network, config.layer, weights, precision, config.store)
+    return Fingerprint(config.network, config.layer, weights, precision, config.store, config.pool)
+
+
+def code_width(config: EncodeConfig) -> int:
+    """How many numbers a code has.
+
+    Raises:
+        InputError: The network has no such layer, or its layer is a map and nothing says how it becomes a row.
+    """
+    if config.network == NULL_NETWORK:
+        return NullNetwork.width
+    from tensorflow_vgg.network import layer_shape
+
+    try:
+        shape = layer_shape(config.network, config.layer)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if len(shape) == 1 and config.pool:
+        raise InputError(f"Layer {config.layer} gives a row of numbers already: leave --pool {config.pool} out.")
+    if len(shape) == 3 and not config.pool:
+        raise InputError(
+            f"Layer {config.layer} gives a map of {shape[0]} x {shape[1]} x {shape[2]} numbers, not a row: say how it "
+            "becomes one with --pool avg, max or flatten, or choose a layer such as relu6."
+        )
+    return shape[-1] if config.pool in ("avg", "max") else math.prod(shape)
 
 
 def weights_identity(config: EncodeConfig) -> tuple[str, str]:
@@ -367,9 +395,32 @@ def weights_identity(config: EncodeConfig) -> tuple[str, str]:
         return NULL_NETWORK, NULL_NETWORK
     from tensorflow_vgg import weights as vgg
 
+    code_width(config)
     with _weights_errors():
-        found = vgg.find(config.weights, config.network)
-        return vgg.identity(vgg.load(found, config.network, config.layer)), found.name
+        found = vgg.find(_on_this_machine(config.weights), config.network)
+        name = config.weights if "://" in config.weights else found.name
+        return vgg.identity(vgg.load(found, config.network, config.layer)), name
+
+
+def _on_this_machine(name: str) -> str:
+    """Weights behind a URL as a file in the cache, copied once a machine; other names as they are."""
+    if "://" not in name:
+        return name
+    from tensorflow_vgg.download import cache_folder
+
+    folder, file = split_file(name)
+    if not folder.exists(file):
+        raise InputError(f"There is no weights file {name}: check its name.")
+    info = folder.filesystem.get_file_info(folder.at(file))
+    key = hashlib.sha256(f"{name} {info.size} {info.mtime}".encode()).hexdigest()[:16]
+    cache = open_folder(cache_folder())
+    local = f"{key}-{file}"
+    if not cache.exists(local):
+        with cache.locked(), folder.open(file) as source:
+            if not cache.exists(local):  # another actor of this machine may have been first
+                with cache.publish(local) as scratch, open(scratch, "wb") as out:
+                    shutil.copyfileobj(source, out, _COPY_BYTES)
+    return cache.at(local)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import simplejpeg
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flowers_batch.config import InputError
+from flowers_batch.config import IMAGENET, InputError
 from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
 from flowers_batch.decode import DecodeError, decode_photo
 from flowers_batch.heads import METRICS, MODEL, SPLIT, load_model
@@ -99,6 +99,10 @@ def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str,
         content["mistakes"] = _mistakes(matrix, classes)
         if run is None:
             run = _run_of(model.codes)
+    elif model_url == IMAGENET:
+        content["warnings"].append(
+            "The labels are ImageNet's 1000 classes, and how often they are right is not known."
+        )
     elif model_url:
         content["warnings"].append(f"The model {model_url} is not there any more, so its accuracy is not shown.")
     if run is not None:

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from flowers_batch.cluster import Factory, Outcome, run_shards
 from flowers_batch.config import (
+    IMAGENET,
     ClusterConfig,
     EncodeConfig,
     Fingerprint,
@@ -32,7 +35,7 @@ from flowers_batch.dataset import (
     write_job,
 )
 from flowers_batch.encoder import EncoderFactory, LabellerFactory, codes_fingerprint, weights_identity
-from flowers_batch.heads import Model, load_model
+from flowers_batch.heads import Head, Model, load_model
 from flowers_batch.progress import watch
 from flowers_batch.shards import (
     MANIFEST,
@@ -138,7 +141,7 @@ def predict(
     Args:
         source: Images, as for `encode`, or a codes folder: then nothing is decoded, and no GPU is needed.
         out: The run's folder: it gets `predictions/`, `manifest/`, `job.json` and `_SUCCESS`.
-        model: The model folder.
+        model: The model folder, or `imagenet`: VGG16's own 1000 classes, for which nothing is trained.
         config: How; the defaults are the command's.
         csv: A file that gets the predictions for a spreadsheet.
         progress: Whether progress is shown on standard error.
@@ -148,19 +151,49 @@ def predict(
         RunError: The run could not be ended; the same call goes on where it stopped.
     """
     config = config or PredictConfig()
-    trained, folder = load_model(model), open_folder(out)
+    folder = open_folder(out)
+    trained = _imagenet_model(config, read_job(folder)) if model == IMAGENET else load_model(model)
     is_codes = read_job(open_folder(source)) is not None
     work = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
     with folder.locked():
         before = read_job(folder)
         if before and before.kind != PREDICTIONS:
             raise InputError(f"{folder.url} holds codes: predict into another folder.")
-        run = _Run(folder, replace(work.job, model=open_folder(model).url))
+        run = _Run(folder, replace(work.job, model=model if model == IMAGENET else open_folder(model).url))
         manifest = work.plan(run, before)
         summary = run.work(manifest, work.factory, config.cluster, "predict", progress)
     if csv:
         write_csv(open_run(out, PREDICTIONS), csv)
     return summary
+
+
+def _imagenet_model(config: PredictConfig, before: Job | None) -> Model:
+    """VGG16's own classifier as a model: its codes are the logits of layer `fc8`, its head is a softmax.
+
+    Classes are numbered where their names cannot be had.
+
+    Args:
+        config: Its weights take the place of the published ones.
+        before: What made the folder that is gone on with, whose precision is kept.
+    """
+    encoding = EncodeConfig(weights=config.weights or IMAGENET, layer="fc8", store="float32")
+    weights, name = weights_identity(encoding)
+    classes = _imagenet_classes()
+    head = Head(classes, np.zeros(len(classes), np.float32), np.ones(len(classes), np.float32), ())
+    precision = before.fingerprint.precision if before else encoding.precision
+    return Model(head, codes_fingerprint(encoding, weights, precision), name, "", "", {}, {})
+
+
+def _imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1000 classes, or their numbers where the names cannot be had."""
+    from tensorflow_vgg.download import DownloadError
+    from tensorflow_vgg.imagenet import class_names
+    from tensorflow_vgg.network import CLASSES
+
+    try:
+        return tuple(class_names())
+    except DownloadError:
+        return tuple(f"class {number}" for number in range(CLASSES))
 
 
 @dataclass(frozen=True)
@@ -191,6 +224,7 @@ def _label_images(source: str, model: Model, config: PredictConfig) -> _Labellin
         weights=config.weights or model.weights,
         network=model.fingerprint.network,
         layer=model.fingerprint.layer,
+        pool=model.fingerprint.pool,
         precision=model.fingerprint.precision,
         store=model.fingerprint.store,
         batch_size=config.batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ CLASS_INDEX = Published(
 def class_names(path: Path | None = None) -> list[str]:
     """The names of the classes, in the order of the layer `prob`.
 
+    Two names stand for two classes each (`crane`, the bird and the machine); to these the WordNet number is added.
+
     Args:
         path: Keras' published class index; None fetches it.
 
@@ -28,7 +31,9 @@ def class_names(path: Path | None = None) -> list[str]:
         DownloadError: It cannot be fetched.
     """
     index = json.loads((path or fetch(CLASS_INDEX)).read_text(encoding="utf-8"))
-    return [index[str(number)][1] for number in range(len(index))]
+    entries = [index[str(number)] for number in range(len(index))]
+    counts = Counter(name for _, name in entries)
+    return [name if counts[name] == 1 else f"{name} ({wordnet})" for wordnet, name in entries]
 
 
 def top(probabilities: NDArray[np.floating], names: Sequence[str], k: int = 5) -> list[tuple[str, float]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ NETWORKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _FILTERS = (64, 128, 256, 512, 512)
 CLASSES = 1000
 FC_WIDTH = 4096
+
+
+Shapes = tuple[tuple[int, ...], tuple[int]]
+Parameters = tuple[str, NDArray[np.float32], NDArray[np.float32]]
 
 
 def layer_names(network: str) -> list[str]:
@@ -36,7 +40,7 @@ def layer_names(network: str) -> list[str]:
     return [*names, "fc6", "relu6", "fc7", "relu7", "fc8", "prob"]
 
 
-def parameter_shapes(network: str, upto: str = "prob") -> dict[str, tuple[tuple[int, ...], tuple[int]]]:
+def parameter_shapes(network: str, upto: str = "prob") -> dict[str, Shapes]:
     """The shapes of kernel and bias of each layer that has them, in the network's order.
 
     Kernels are [3, 3, in, out] for convolutions and [in, out] for fully connected layers; `fc6` takes `pool5`
@@ -49,10 +53,9 @@ def parameter_shapes(network: str, upto: str = "prob") -> dict[str, tuple[tuple[
     Raises:
         ValueError: There is no such network or layer.
     """
+    upto = deepest(network, [upto])
     names = layer_names(network)
-    if upto not in names:
-        raise ValueError(f"{network} has no layer {upto}; it has {', '.join(names)}.")
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int]]] = {}
+    shapes: dict[str, Shapes] = {}
     channels = 3
     for name in names[: names.index(upto) + 1]:
         if name.startswith("conv"):
@@ -68,21 +71,28 @@ def parameter_shapes(network: str, upto: str = "prob") -> dict[str, tuple[tuple[
 
 def build(
     network: str,
-    layer: str,
-    parameters: Iterable[tuple[str, NDArray[np.float32], NDArray[np.float32]]],
+    layer: str | Sequence[str],
+    parameters: Iterable[Parameters],
     precision: str = "float32",
+    pool: str | None = None,
 ) -> keras.Model:
-    """Builds a network up to a layer.
+    """Builds a network up to a layer, or to the deepest of several.
+
+    Each layer's arrays go straight into its variables, one layer after the other: no variable is first filled
+    with something else, and no more than a layer's arrays are held beside the network.
 
     Args:
         network: `vgg16` or `vgg19`.
-        layer: The layer whose values are the model's output; what comes after it is not built.
+        layer: The layer whose values are the model's output, or several; what comes after is not built.
         parameters: Name, kernel and bias of each layer of `parameter_shapes(network, layer)`, in that order,
             as `weights.load` streams them.
         precision: `float32` or `bfloat16`: what the layers compute in. The output is float32 in both.
+        pool: What makes a row of numbers of an output [N, height, width, channels]: `avg` or `max` over height and
+            width, or `flatten`; None leaves it. Outputs that are rows already stay as they are.
 
     Returns:
-        A model from float32 [N, 224, 224, 3], RGB in [0, 255], to float32 [N, ...].
+        A model from float32 [N, 224, 224, 3], RGB in [0, 255], to float32 [N, ...], or for several layers to a
+        dict from each layer's name to that.
 
     Raises:
         ValueError: There is no such network or layer, or parameters are missing or have other shapes.
@@ -90,50 +100,100 @@ def build(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 
-    shapes = parameter_shapes(network, layer)
+    asked = [layer] if isinstance(layer, str) else list(layer)
+    last = deepest(network, asked)
+    shapes = parameter_shapes(network, last)
+    given = iter(parameters)
     photos = keras.Input((SIDE, SIDE, 3), dtype="float32", name="rgb")
     values = keras.ops.flip(photos, axis=-1) - np.asarray(MEAN_BGR, np.float32)
+    outputs = {}
     names = layer_names(network)
-    for name in names[: names.index(layer) + 1]:
-        # Kernels start as zeros: drawing 100 million random numbers to overwrite them takes seconds.
-        common = {"name": name, "dtype": precision}
-        if name.startswith("conv"):
-            filters = shapes[name][1][0]
-            make = keras.layers.Conv2D(
-                filters, 3, padding="same", activation="relu", kernel_initializer="zeros", **common
-            )
-        elif name.startswith("pool"):
-            make = keras.layers.MaxPooling2D(2, **common)
-        elif name.startswith("fc"):
-            if name == "fc6":
-                values = keras.layers.Flatten(name="flatten", dtype=precision)(values)
-            make = keras.layers.Dense(shapes[name][1][0], kernel_initializer="zeros", **common)
-        else:
-            make = keras.layers.Activation("softmax" if name == "prob" else "relu", **common)
-        values = make(values)
-    if precision != "float32":
-        values = keras.layers.Activation("linear", dtype="float32", name="as_float32")(values)
-    model = keras.Model(photos, values, name=network)
+    for name in names[: names.index(last) + 1]:
+        if name == "fc6":
+            values = keras.layers.Flatten(name="flatten", dtype=precision)(values)
+        settings = {"name": name, "dtype": precision}
+        if name in shapes:
+            settings |= _initialisers(network, name, shapes[name], next(given, None))
+        values = _layer(name, shapes, settings)(values)
+        if name in asked:
+            outputs[name] = _as_output(values, name, pool)
+    if (surplus := next(given, None)) is not None:
+        raise ValueError(f"{network} up to {last} has no parameters for a layer {surplus[0]}.")
+    model = keras.Model(photos, outputs[layer] if isinstance(layer, str) else outputs, name=network)
     # XLA is slower than oneDNN's kernels on CPUs, and compiles anew for each batch size.
     model.compile(jit_compile=False)
-    _assign(model, shapes, parameters)
     return model
 
 
-def _assign(
-    model: keras.Model,
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int]]],
-    parameters: Iterable[tuple[str, NDArray[np.float32], NDArray[np.float32]]],
-) -> None:
-    missing = dict(shapes)
-    for name, kernel, bias in parameters:
-        if (kernel.shape, bias.shape) != missing.pop(name, None):
-            raise ValueError(
-                f"Layer {name} of {model.name} takes parameters of shapes {shapes.get(name)}. "
-                f"Received: {kernel.shape}, {bias.shape}."
-            )
-        layer = model.get_layer(name)
-        layer.kernel.assign(kernel)
-        layer.bias.assign(bias)
-    if missing:
-        raise ValueError(f"{model.name} got no parameters for {', '.join(missing)}.")
+def deepest(network: str, layers: Sequence[str]) -> str:
+    """The last of several layers in a network's order.
+
+    Raises:
+        ValueError: There is no such network or layer, or none is named.
+    """
+    names = layer_names(network)
+    for layer in layers:
+        if layer not in names:
+            raise ValueError(f"{network} has no layer {layer}; it has {', '.join(names)}.")
+    return max(layers, key=names.index)
+
+
+def layer_shape(network: str, layer: str) -> tuple[int, ...]:
+    """The shape of a layer's values for one photo: [height, width, channels] or [width].
+
+    Raises:
+        ValueError: There is no such network or layer.
+    """
+    layer = deepest(network, [layer])
+    if layer.startswith(("conv", "pool")):
+        block = int(layer[4])
+        side = SIDE >> (block if layer.startswith("pool") else block - 1)
+        return side, side, _FILTERS[block - 1]
+    return (CLASSES,) if layer in ("fc8", "prob") else (FC_WIDTH,)
+
+
+def _layer(name: str, shapes: dict[str, Shapes], settings: dict[str, Any]) -> keras.Layer:
+    from keras import layers
+
+    if name.startswith("conv"):
+        return layers.Conv2D(shapes[name][1][0], 3, padding="same", activation="relu", **settings)
+    if name.startswith("pool"):
+        return layers.MaxPooling2D(2, **settings)
+    if name.startswith("fc"):
+        return layers.Dense(shapes[name][1][0], **settings)
+    return layers.Activation("softmax" if name == "prob" else "relu", **settings)
+
+
+def _initialisers(network: str, name: str, shapes: Shapes, given: Parameters | None) -> dict[str, Any]:
+    """What fills a layer's variables with given arrays instead of random numbers."""
+    from keras import ops
+
+    if given is None or given[0] != name:
+        raise ValueError(f"{network} takes parameters for {name} next. Received: {given[0] if given else 'no more'}.")
+    _, kernel, bias = given
+    if (kernel.shape, bias.shape) != shapes:
+        raise ValueError(
+            f"Layer {name} of {network} takes parameters of shapes {shapes}. Received: {(kernel.shape, bias.shape)}."
+        )
+    return {
+        "kernel_initializer": lambda shape, dtype=None: ops.convert_to_tensor(kernel, dtype),
+        "bias_initializer": lambda shape, dtype=None: ops.convert_to_tensor(bias, dtype),
+    }
+
+
+def _as_output(values: keras.KerasTensor, name: str, pool: str | None) -> keras.KerasTensor:
+    """A layer's values in float32, pooled if they are a map and that is asked for."""
+    from keras import layers
+
+    if pool is not None and len(values.shape) == 4:
+        pools = {
+            "avg": layers.GlobalAveragePooling2D,
+            "max": layers.GlobalMaxPooling2D,
+            "flatten": layers.Flatten,
+        }
+        if pool not in pools:
+            raise ValueError(f"A map is pooled by one of {', '.join(pools)}. Received: {pool}.")
+        # In float32: an average of 12,544 numbers in bfloat16 would lose most of its digits.
+        values = layers.Activation("linear", dtype="float32", name=f"{name}_float32")(values)
+        return pools[pool](dtype="float32", name=f"{name}_{pool}")(values)
+    return layers.Activation("linear", dtype="float32", name=f"{name}_float32")(values)

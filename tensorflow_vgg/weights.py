@@ -1,25 +1,20 @@
-"""Finds and reads VGG's weights: the original `.npy`, Keras' published `.h5`, or drawn at random.
-
-Nothing in a weights file is ever run: the pickle in a `.npy` goes through an unpickler that knows arrays alone,
-and links in a `.h5` are not followed.
-"""
+"""Finds VGG's weights, reads them layer by layer, and converts them from one format to another."""
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
-import pickle
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tensorflow_vgg.download import Published, cached, fetch
-from tensorflow_vgg.network import parameter_shapes
+from tensorflow_vgg.formats import READERS, WeightsError, network_of, stored_layers, write
+from tensorflow_vgg.network import Parameters, Shapes, parameter_shapes
 
 ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -37,12 +32,16 @@ PUBLISHED = {
     ),
 }
 
-_Shapes = dict[str, tuple[tuple[int, ...], tuple[int]]]
-Parameters = tuple[str, NDArray[np.float32], NDArray[np.float32]]
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be found, or a file that does not hold what the network needs."""
+LICENCE = "CC BY 4.0, Karen Simonyan and Andrew Zisserman"
+# Files that others have published, by checksum: Keras' with and without the fully connected layers, and the
+# original conversion from Caffe.
+KNOWN = {
+    "md5:64373286793e3c8b2b4e3219cbf3544b": "Keras, VGG16",
+    "md5:6d6bbae143d832006294945121d1f1fc": "Keras, VGG16 without fully connected layers",
+    "md5:cbe5617147190e668d6c5d5026f83318": "Keras, VGG19",
+    "md5:253f8cb515780f3b799900260a226db6": "Keras, VGG19 without fully connected layers",
+    "sha1:6206897b35c2bfe5d9d16b83314e44fc3ea83b1c": "vgg16.npy, converted from the Caffe model",
+}
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,9 @@ def load(weights: Weights, network: str, layer: str) -> Iterator[Parameters]:
         return
     path = weights.path
     assert path is not None
-    readers = {".npy": _read_npy, ".h5": _read_h5}
-    if path.suffix not in readers:
-        raise WeightsError(f"{path} is not a weights file: its name must end in .npy or .h5.")
-    for name, kernel, bias in readers[path.suffix](path, shapes):
+    if path.suffix not in READERS:
+        raise WeightsError(f"{path} is not a weights file: its name must end in {', '.join(READERS)}.")
+    for name, kernel, bias in READERS[path.suffix](path, shapes):
         kernel, bias = (np.ascontiguousarray(array, np.float32) for array in (kernel, bias))
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
             raise WeightsError(f"Layer {name} in {path} should hold finite numbers only. Received: NaN or infinity.")
@@ -151,28 +149,84 @@ def identity(parameters: Iterable[Parameters]) -> str:
     return taken.hexdigest
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a weights file is.
+
+    Attributes:
+        path: The file.
+        network: `vgg16` or `vgg19`.
+        layers: The shapes of kernel and bias of each layer that it holds.
+        sha256: Of the file.
+        identity: Of its arrays, the same in every format.
+        known: Whose published file it is; None for any other.
+    """
+
+    path: str
+    network: str
+    layers: dict[str, Shapes]
+    sha256: str
+    identity: str
+    known: str | None
+
+
+def check(path: str | os.PathLike[str]) -> Description:
+    """Reads a weights file from beginning to end.
+
+    Raises:
+        WeightsError: It is none, or is broken.
+    """
+    weights = find(os.fspath(path))
+    assert weights.path is not None
+    layers = stored_layers(weights.path)
+    network = network_of(layers)
+    digests = {f"{name}:{_digest(weights.path, name)}" for name in ("md5", "sha1")}
+    return Description(
+        path=str(weights.path),
+        network=network,
+        layers=parameter_shapes(network, layers[-1]),
+        sha256=_digest(weights.path, "sha256"),
+        identity=identity(load(weights, network, layers[-1])),
+        known=next((KNOWN[digest] for digest in digests if digest in KNOWN), None),
+    )
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], store: str = "float32") -> None:
+    """Writes the weights of one file into another, in the format that its name ends in, whole or not at all.
+
+    Args:
+        source: A weights file, or `random:SEED` (of VGG16).
+        target: The file to write.
+        store: `float32`, or `float16` to halve the file.
+
+    Raises:
+        WeightsError: The source is no weights file, or the target's name ends in no format.
+    """
+    if store not in ("float32", "float16"):
+        raise WeightsError(f"Weights are written as float32 or float16. Received: {store}.")
+    weights, path = find(os.fspath(source)), Path(target).absolute()
+    layers = stored_layers(weights.path) if weights.path else list(parameter_shapes("vgg16"))
+    network = network_of(layers)
+    about = {"network": network, "licence": LICENCE if weights.path else "none: random numbers"}
+    about["source"] = f"sha256:{_digest(weights.path, 'sha256')}" if weights.path else weights.name
+    scratch = path.with_name(f"_tmp-{uuid.uuid4().hex}{path.suffix}")
+    try:
+        write(scratch, load(weights, network, layers[-1]), store, about)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def _existing(name: str, origin: str) -> Path:
     path = Path(name).expanduser().absolute()
     if not path.is_file():
         raise WeightsError(f"There is no weights file {path}{origin}: check its name.")
     return path
-
-
-def _check(path: Path, name: str, kernel: Any, bias: Any, shapes: tuple[tuple[int, ...], ...]) -> None:
-    """Refuses arrays, or HDF5 datasets that are not read yet, that are not what a layer takes."""
-    if (kernel.shape, bias.shape) != shapes:
-        raise WeightsError(
-            f"Layer {name} in {path} should have the shapes {_words(shapes)}. "
-            f"Received: {_words((kernel.shape, bias.shape))}."
-        )
-    if kernel.dtype.kind != "f" or bias.dtype.kind != "f":
-        raise WeightsError(
-            f"Layer {name} in {path} should hold floating-point numbers. Received: {kernel.dtype}, {bias.dtype}."
-        )
-
-
-def _words(shapes: tuple[tuple[int, ...], ...]) -> str:
-    return " and ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def _draw(seed: int, shapes: dict[str, Any]) -> Iterator[Parameters]:
@@ -182,150 +236,3 @@ def _draw(seed: int, shapes: dict[str, Any]) -> Iterator[Parameters]:
         kernel = random.standard_normal(kernel_shape, np.float32)
         kernel *= np.float32(np.sqrt(2 / np.prod(kernel_shape[:-1])))
         yield name, kernel, np.zeros(bias_shape, np.float32)
-
-
-def _read_npy(path: Path, layers: _Shapes) -> Iterator[Parameters]:
-    """Reads the seed's layout: a pickled dict from a layer's name to its kernel and bias."""
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }
-            shape, _, dtype = header[version](file)
-            if shape != () or dtype != np.dtype(object):
-                raise ValueError(f"it holds an array of {dtype} with shape {shape}")
-            content = _ArrayUnpickler(file).load()
-        table = {_text(name): pair for name, pair in content.array.item().items()}
-        arrays = {name: [part.array for part in table[name]] for name in layers if name in table}
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # a broken pickle can raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is not a file of VGG weights: {reason}.") from None
-    for name in layers:
-        if name not in arrays:
-            raise WeightsError(f"{path} has no layer {name}; it has {', '.join(sorted(table)) or 'none'}.")
-        if len(arrays[name]) != 2:
-            raise WeightsError(f"Layer {name} in {path} should be a kernel and a bias. Received: {len(arrays[name])}.")
-        kernel, bias = arrays[name]
-        _check(path, name, kernel, bias, layers[name])
-        yield name, kernel, bias
-
-
-class _Dtype:
-    """Stands in for `numpy.dtype` in a pickle: a name and a byte order."""
-
-    def __init__(self, code: str | bytes, *_: Any):
-        self.code = _text(code)
-        self.order = "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = _text(state[1])
-
-    @property
-    def real(self) -> np.dtype[Any]:
-        """The type that is meant; only plain floating-point numbers are known."""
-        if self.code not in ("f2", "f4", "f8"):
-            raise ValueError(f"it holds numbers of type {self.code}, not floating-point ones")
-        return np.dtype(self.code).newbyteorder("=" if self.order == "|" else self.order)  # type: ignore[arg-type]
-
-
-class _Array:
-    """Stands in for `numpy.ndarray` in a pickle: a shape, a type and plain bytes, or a list of objects."""
-
-    array: NDArray[Any]
-
-    def __init__(self, *_: Any):
-        pass
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, content = state
-        if isinstance(content, list):
-            self.array = np.empty(len(content), object)
-            self.array[:] = content
-        else:
-            data = content if isinstance(content, bytes) else content.encode("latin1")
-            self.array = np.frombuffer(data, dtype.real).reshape(shape, order="F" if fortran else "C")
-
-
-def _from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
-    result = _Array()
-    result.array = np.frombuffer(data, dtype.real).reshape(shape, order="F" if order == "F" else "C")
-    return result
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows what a pickled array names, and gives functions of this module for it; all else is refused.
-
-    `encoding="bytes"` leaves Python 2's strings as they are, so that the arrays in them are not copied.
-    """
-
-    _KNOWN = {  # noqa: RUF012
-        ("multiarray", "_reconstruct"): _Array,
-        ("numeric", "_frombuffer"): _from_buffer,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-        ("_codecs", "encode"): lambda text, encoding: codecs.latin_1_encode(text)[0],
-    }
-
-    def __init__(self, file: IO[bytes]):
-        super().__init__(file, encoding="bytes")
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Looks up one of the few names that a pickled array needs."""
-        short = module.removeprefix("numpy.core.").removeprefix("numpy._core.")
-        if (short, name) not in self._KNOWN:
-            raise pickle.UnpicklingError(f"its pickle names {module}.{name}, which no array needs")
-        return self._KNOWN[short, name]
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
-
-
-def _read_h5(path: Path, layers: _Shapes) -> Iterator[Parameters]:
-    """Reads Keras' published layout: groups `block1_conv1` ... `fc1`, `predictions`, each naming its arrays."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            for name in layers:
-                group = _plain(file, keras_name(name), path)
-                stored = group.attrs.get("weight_names", ())
-                if len(stored) != 2:
-                    raise WeightsError(
-                        f"Layer {keras_name(name)} in {path} should be a kernel and a bias. Received: {len(stored)}."
-                    )
-                kernel, bias = (_plain(group, _text(part), path) for part in stored)
-                _check(path, name, kernel, bias, layers[name])
-                yield name, kernel[()], bias[()]
-    except WeightsError:
-        raise
-    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
-        raise WeightsError(f"{path} is not a readable file of Keras weights: {reason}.") from None
-
-
-def keras_name(layer: str) -> str:
-    """The name of a layer in Keras' files: `conv1_2` is `block1_conv2` there, `fc6` is `fc1`."""
-    if layer.startswith("conv"):
-        return f"block{layer[4]}_conv{layer[6]}"
-    return {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}[layer]
-
-
-def _plain(group: Any, name: str, path: Path) -> Any:
-    """Opens a member of an HDF5 group that lies in the file itself: no link is followed out of it."""
-    import h5py
-
-    for part in name.split("/"):
-        link = group.get(part, getlink=True)
-        if link is None:
-            raise WeightsError(f"{path} has no layer {name}; it has {', '.join(sorted(group)) or 'none'}.")
-        if not isinstance(link, h5py.HardLink):
-            raise WeightsError(f"{name} in {path} is a link to somewhere else, and links are not followed.")
-        group = group[part]
-        if isinstance(group, h5py.Dataset) and (group.external or group.is_virtual):
-            raise WeightsError(f"{name} in {path} keeps its numbers in other files, which are not read.")
-    return group

@@ -22,7 +22,7 @@ from flowers_batch.config import (
     ("make", "option"),
     [
         (lambda: EncodeConfig(network="resnet"), "--network"),
-        (lambda: EncodeConfig(layer="pool5"), "--layer"),
+        (lambda: EncodeConfig(pool="sum"), "--pool"),
         (lambda: EncodeConfig(precision="float64"), "--precision"),
         (lambda: EncodeConfig(store="int8"), "--store"),
         (lambda: EncodeConfig(batch_size=0), "--batch-size"),

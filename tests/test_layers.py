@@ -27,7 +27,7 @@ BELOW = {
     "heads": {"storage"},
     "encoder": {"decode", "heads", "dataset", "storage"} | NETWORK,
     "cluster": {"encoder", "shards", "dataset", "storage"},
-    "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"},
+    "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"} | NETWORK,
     "training": {"heads", "dataset", "storage"},
     "verify": {"encoder", "shards", "dataset", "sources", "heads", "storage"},
     "report": {"dataset", "sources", "decode", "heads", "storage"},

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tensorflow_vgg import weights
+from tensorflow_vgg import formats, weights
 from tensorflow_vgg.download import DownloadError, Published
 from tensorflow_vgg.network import parameter_shapes
 from tensorflow_vgg.weights import Weights, WeightsError
@@ -70,7 +70,7 @@ def write_h5(path, parameters):
     """Writes Keras' published layout."""
     with h5py.File(path, "w") as file:
         for name, kernel, bias in parameters:
-            keras_name = weights.keras_name(name)
+            keras_name = formats.keras_name(name)
             group = file.create_group(keras_name)
             group.attrs["weight_names"] = [f"{keras_name}_{part}_1:0".encode() for part in "Wb"]
             group[f"{keras_name}_W_1:0"] = kernel
@@ -241,7 +241,7 @@ def test_a_missing_file_is_refused_by_its_full_name(tmp_path, monkeypatch):
 def test_a_file_of_another_suffix_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"x")
-    refusal(path, ".npy or .h5")
+    refusal(path, ".npy, .h5, .safetensors")
 
 
 def test_the_published_files_are_kept_on_one_host_each_with_size_and_checksum():
@@ -348,7 +348,7 @@ def test_identity_differs_by_each_number_and_by_the_layers(tiny):
 
 def test_a_file_of_python_2_is_read_as_numpy_reads_it(tiny):
     expected = np.load(PYTHON_2, allow_pickle=True, encoding="latin1").item()
-    found = list(weights._read_npy(PYTHON_2, SHAPES))
+    found = list(formats.read_npy(PYTHON_2, SHAPES))
     assert_equal(found, [(name, *expected[name]) for name in SHAPES])
     assert_equal(load(PYTHON_2), found)
     assert any(kernel.any() for _, kernel, _ in found)
@@ -430,7 +430,7 @@ def test_a_layer_that_is_no_kernel_and_bias_is_refused(tmp_path, tiny):
 
 
 def test_layers_are_named_as_keras_names_them():
-    names = {name: weights.keras_name(name) for name in parameter_shapes("vgg19")}
+    names = {name: formats.keras_name(name) for name in parameter_shapes("vgg19")}
     assert names["conv1_1"] == "block1_conv1"
     assert names["conv5_4"] == "block5_conv4"
     assert [names[name] for name in ("fc6", "fc7", "fc8")] == ["fc1", "fc2", "predictions"]
