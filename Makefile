@@ -1,5 +1,8 @@
 PYTHON ?= python3
+comma := ,
 BIN := .venv/bin
+# On a machine with an NVIDIA GPU, TensorFlow's CUDA libraries come along.
+EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
 .PHONY: demo test test-all lint clean
 
@@ -7,7 +10,7 @@ BIN := .venv/bin
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info < (3, 14), 'Python 3.11 to 3.13 is needed: make PYTHON=python3.12'"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
 demo: .venv/installed

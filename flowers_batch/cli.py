@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flowers_batch.config import ClusterConfig, EncodeConfig, FlowersError, PredictConfig, TrainConfig
+from flowers_batch.config import ClusterConfig, EncodeConfig, FlowersError, InputError, PredictConfig, TrainConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSO
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Address = Annotated[
     str | None,
-    typer.Option(help="Ray cluster; default: RAY_ADDRESS, else a Ray of the run's own.", rich_help_panel="Cluster"),
+    typer.Option(help="Ray cluster; default: RAY_ADDRESS, else a Ray of the run's own."),
 ]
 Actors = Annotated[int | None, typer.Option(help="Actors; default: one a GPU, or one a node without GPUs.")]
 BatchSize = Annotated[int, typer.Option(help="Photos in one pass through the network.")]
@@ -81,7 +81,6 @@ def encode(
 
     cluster = ClusterConfig(address, actors)
     config = EncodeConfig(weights, network, layer, pool, precision, store, batch_size, shard_size, cluster)
-    _tell_random(weights)
     summary = run_encode(images, out, config, progress=True)
     _print_summary("encoded", out, summary.to_json(), json_)
 
@@ -103,6 +102,7 @@ def train(
     from flowers_batch.training import train as run_train
 
     metrics = run_train(codes, model, TrainConfig(labels, head, seed))
+    _tell_random(metrics["weights"])
     if json_:
         _print_json(metrics)
     else:
@@ -113,9 +113,7 @@ def train(
 def predict(
     source: Annotated[str, typer.Argument(help="Folder of photos, or a codes folder (then no GPU is needed).")],
     out: Annotated[str, typer.Argument(help="Folder that gets the predictions: a path or a URL.")],
-    model: Annotated[
-        str, typer.Option(help="Model folder, as `train` made it, or `imagenet`: VGG16's own classes.")
-    ],
+    model: Annotated[str, typer.Option(help="Model folder, as `train` made it, or `imagenet`: VGG16's own classes.")],
     weights: Annotated[
         str | None, typer.Option(help="Where the model's weights lie, if no longer where it says.")
     ] = None,
@@ -179,11 +177,11 @@ def weights_fetch(
     debug: Debug = False,
 ) -> None:
     """Download the ImageNet weights to this machine's cache, unless they are there."""
-    from flowers_batch.config import EncodeConfig as Checked
     from tensorflow_vgg.download import fetch
     from tensorflow_vgg.weights import PUBLISHED
 
-    Checked(network=network)
+    if network not in PUBLISHED:
+        raise InputError(f"--network must be one of {', '.join(PUBLISHED)}. Received: {network}.")
     path = fetch(PUBLISHED[network])
     if json_:
         _print_json({"path": str(path)})
@@ -245,8 +243,6 @@ def training_text(metrics: dict[str, Any], model: str) -> str:
     ):
         if metrics[name]:
             lines.append(f"  {metrics[name]} {words}")
-    if metrics["weights"].startswith("random:"):
-        lines.append(f"  {RANDOM_NOTE.format(weights=metrics['weights'])}")
     return "\n".join(lines)
 
 
@@ -258,17 +254,14 @@ def _accuracy(side: str, figures: dict[str, Any]) -> str:
     )
 
 
-RANDOM_NOTE = (
-    "The network's weights are {weights}, never trained: these numbers say nothing about what real ones reach."
-)
-
-
 def _tell_random(weights: str) -> None:
     if weights.startswith("random:"):
-        print(RANDOM_NOTE.format(weights=weights), file=sys.stderr)
+        note = f"The weights are {weights}, never trained: results say nothing about what real ones give."
+        print(note, file=sys.stderr)
 
 
 def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) -> None:
+    _tell_random(summary["weights"])
     if as_json:
         _print_json(summary)
         return
@@ -315,7 +308,7 @@ def _fail(error: Exception, code: int, debug: bool) -> NoReturn:
 
 
 def _stop(number: int, frame: object) -> NoReturn:
-    print("Stopped; the same command goes on where this one was.", file=sys.stderr)
+    print("Stopped. When they are called again, encode and predict go on where they were.", file=sys.stderr)
     sys.exit(128 + number)
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from flowers_batch.config import ClusterConfig, Fingerprint, FlowersError, InputError, RunError
+from flowers_batch.config import (
+    WEIGHTS_ENVIRONMENT,
+    ClusterConfig,
+    Fingerprint,
+    FlowersError,
+    InputError,
+    RunError,
+    first_line,
+)
 from flowers_batch.dataset import Footer, write_shard
 from flowers_batch.encoder import Worker
 from flowers_batch.shards import Shard, read_rows
@@ -164,9 +174,7 @@ def run_shards(
         FlowersError: As an actor raised it, or a shard outlived its actors too often.
     """
     with _connected(cluster):
-        import ray
-
-        plan = plan_actors([node for node in ray.nodes() if node["Alive"]], cluster.actors, factory.wants_gpu)
+        plan = plan_actors(_wait_for_nodes(watcher), cluster.actors, factory.wants_gpu)
         pool = _Pool(factory, url, kind, shards, agree, watcher)
         try:
             for resources in plan[: len(shards)]:
@@ -176,6 +184,21 @@ def run_shards(
             pool.kill_actors()
 
 
+def _wait_for_nodes(watcher: Watcher) -> list[dict[str, Any]]:
+    """The cluster's living nodes, once one of them has something to run on."""
+    import ray
+
+    told = -_WAIT_SECONDS
+    while True:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if any(node["Resources"].get("CPU", 0) or node["Resources"].get("GPU", 0) for node in nodes):
+            return nodes
+        if time.monotonic() - told > _WAIT_SECONDS:
+            told = time.monotonic()
+            watcher.say("Waiting for the cluster's first node with a GPU or a CPU to run on.")
+        time.sleep(_POLL_SECONDS)
+
+
 def plan_actors(nodes: list[dict[str, Any]], wanted: int | None, gpu: bool) -> list[Resources]:
     """Decides by the cluster's resources what actors ask for.
 
@@ -183,19 +206,15 @@ def plan_actors(nodes: list[dict[str, Any]], wanted: int | None, gpu: bool) -> l
         nodes: The cluster's nodes, as `ray.nodes()` tells them.
         wanted: How many actors; None takes one a GPU, or one a node where there are no GPUs.
         gpu: Whether GPUs are of use.
-
-    Raises:
-        InputError: The cluster has nothing to run an actor on.
     """
     gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes)) if gpu else 0
     if gpus:
         return [Resources(1, 1)] * (wanted or gpus)
     cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
-    if not any(cores.values()):
-        raise InputError("The Ray cluster has neither a GPU nor a CPU to run on: add a node to it.")
     if wanted is None:
         return [Resources(0, count, node) for node, count in cores.items() if count]
-    return [Resources(0, max(1, sum(cores.values()) // wanted))] * wanted
+    share = sum(cores.values()) // wanted
+    return [Resources(0, max(1, min(share, max(cores.values()))))] * wanted  # no actor spans two nodes
 
 
 class _Pool:
@@ -213,12 +232,14 @@ class _Pool:
         self._factory, self._url, self._kind = factory, url, kind
         self._agree, self._watcher = agree, watcher
         self._waiting = deque(shards)
-        self._starting: dict[Any, tuple[Any, Resources]] = {}  # by the object that `start` will give
-        self._working: dict[Any, tuple[Any, Shard]] = {}  # by the object that `run` will give, oldest first
         self._actors: dict[Any, Resources] = {}
-        self._polls: dict[Any, Any] = {}
+        self._placed: dict[Any, Any] = {}  # by actor: an answer that it gives as soon as it has its resources
+        self._starting: dict[Any, Any] = {}  # actors by the object that `start` will give
+        self._in_flight: dict[Any, int] = {}  # shards out with each actor that has started
+        self._working: dict[Any, tuple[Any, Shard]] = {}  # by the object that `run` will give, oldest first
+        self._polls: dict[Any, Any] = {}  # actors by the object that `progress` will give
         self._current: dict[Any, tuple[int, int, int]] = {}
-        self._deaths: dict[int | None, int] = {}  # by shard; None: while starting
+        self._deaths: dict[int | None, int] = {}  # by shard; None: while starting, since the last that did start
         self._fingerprint: Fingerprint | None = None
         self._outcome = Outcome()
 
@@ -238,19 +259,17 @@ class _Pool:
         remote = wrap(_RemoteShardActor).options(**options)
         actor = remote.remote(self._factory, self._url, self._kind, resources.cpus)
         self._actors[actor] = resources
-        self._starting[actor.start.remote()] = (actor, resources)
+        self._placed[actor] = actor.progress.remote()
+        self._starting[actor.start.remote()] = actor
 
     def kill_actors(self) -> None:
-        import ray
-
-        for actor in self._actors:
-            with contextlib.suppress(Exception):
-                ray.kill(actor)
+        for actor in list(self._actors):
+            self._forget(actor)
 
     def run(self) -> Outcome:
         import ray
 
-        asked = time.monotonic()
+        last_work = time.monotonic()
         begun: float | None = None
         while self._waiting or self._working:
             ready, _ = ray.wait([*self._starting, *self._working], num_returns=1, timeout=_POLL_SECONDS)
@@ -259,20 +278,34 @@ class _Pool:
                     self._on_started(reference)
                 elif reference in self._working:
                     self._on_finished(reference)
-            if begun is None and self._fingerprint:
-                begun = time.monotonic()
-            if begun is None and time.monotonic() - asked > _WAIT_SECONDS:
-                asked = time.monotonic()
+            self._hand_out()
+            now = time.monotonic()
+            if self._working:
+                begun, last_work = begun or now, now
+            elif now - last_work > _WAIT_SECONDS:
+                last_work = now
                 self._say_what_is_missing()
             self._poll()
-        self._outcome.seconds = time.monotonic() - (begun or asked)
+        self._outcome.seconds = time.monotonic() - (begun or last_work)
         return self._outcome
 
+    def _hand_out(self) -> None:
+        """Gives waiting shards to the actors that have fewest: all get one before any gets a second."""
+        while self._waiting and self._in_flight:
+            actor = min(self._in_flight, key=lambda actor: self._in_flight[actor])
+            if self._in_flight[actor] == _SHARDS_AN_ACTOR:
+                return
+            shard = self._waiting.popleft()
+            self._in_flight[actor] += 1
+            self._working[actor.run.remote(shard)] = (actor, shard)
+
     def _on_started(self, reference: Any) -> None:
-        actor, resources = self._starting.pop(reference)
-        started = self._get(reference, actor, None)
+        actor = self._starting[reference]
+        started = self._get(reference, actor, "An actor's start")
         if started is None:
             return
+        del self._starting[reference]
+        self._deaths.pop(None, None)
         if self._fingerprint is None:
             self._agree(started.fingerprint)
             self._fingerprint = started.fingerprint
@@ -284,30 +317,23 @@ class _Pool:
                     f"The actor on {started.host} would make other rows than the first: "
                     f"{started.fingerprint.differences(self._fingerprint)}; give all nodes the same files."
                 )
-            self._forget(actor)
-            self.add_actor(resources)
+            self.add_actor(self._forget(actor))
             return
         self._outcome.actors.append((started.host, started.gpus))
-        for _ in range(_SHARDS_AN_ACTOR):
-            self._hand_out(actor)
+        self._in_flight[actor] = 0
 
     def _on_finished(self, reference: Any) -> None:
         actor, shard = self._working[reference]
-        done = self._get(reference, actor, shard)
+        done = self._get(reference, actor, f"Shard {shard.number}")
         if done is None:
             return
         del self._working[reference]
+        self._in_flight[actor] -= 1
         self._outcome.footers[shard.number] = done.footer
         for stage, seconds in done.stages.items():
             self._outcome.stages[stage] = self._outcome.stages.get(stage, 0.0) + seconds
-        self._hand_out(actor)
 
-    def _hand_out(self, actor: Any) -> None:
-        if self._waiting:
-            shard = self._waiting.popleft()
-            self._working[actor.run.remote(shard)] = (actor, shard)
-
-    def _get(self, reference: Any, actor: Any, shard: Shard | None) -> Any:
+    def _get(self, reference: Any, actor: Any, what: str) -> Any:
         """What an actor answered; None when it died, and then its shards wait for another."""
         import ray
 
@@ -317,40 +343,47 @@ class _Pool:
             # The actor lives, and its program failed: the same again would fail again.
             if isinstance(error.cause, FlowersError | OSError):
                 raise error.cause from error
-            where = f"Shard {shard.number}" if shard else "An actor's start"
-            raise RunError(f"{where} failed by a fault of the program: {error.cause!r}.") from error
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            raise RunError(f"{what} failed by a fault of the program: {error.cause!r}.") from error
+        except ray.exceptions.RayError as error:
+            if "creation task" in str(error):  # its node lacks something that the program needs
+                last = str(error).strip().splitlines()[-1]
+                raise RunError(
+                    f"An actor could not be made: {last}; install the same packages on all nodes."
+                ) from error
+            # Besides dead actors: one that used up its node's memory, a node that is gone.
             self._on_death(actor, error)
             return None
 
     def _on_death(self, actor: Any, error: Exception) -> None:
-        lost = {reference: shard for reference, (owner, shard) in self._working.items() if owner == actor}
-        for reference in lost:
-            del self._working[reference]
-        self._waiting.extendleft(reversed(lost.values()))
-        at_work = next(iter(lost.values()), None)  # the others only waited, and did nothing to the actor
-        key = at_work.number if at_work else None
-        self._deaths[key] = self._deaths.get(key, 0) + 1
+        # Only the oldest was worked on; the others waited, and did nothing to the actor.
+        at_work = next((shard.number for owner, shard in self._working.values() if owner == actor), None)
+        self._deaths[at_work] = self._deaths.get(at_work, 0) + 1
         self._outcome.deaths += 1
-        if self._deaths[key] >= _MAX_DEATHS:
-            where = f"on shard {key}" if at_work else "while they started"
+        if self._deaths[at_work] >= _MAX_DEATHS:
+            where = "while they started" if at_work is None else f"on shard {at_work}"
             raise RunError(
-                f"{_MAX_DEATHS} actors died {where}, the last with: {str(error).splitlines()[0]} "
+                f"{_MAX_DEATHS} actors died {where}, the last with: {first_line(error)} "
                 "The same command goes on where it stopped."
             ) from error
-        self._watcher.say("An actor died; its shards go to another.")
-        resources = self._forget(actor)
-        self.add_actor(resources)
+        self._watcher.say(f"An actor died ({first_line(error)}); its shards go to others.")
+        self.add_actor(self._forget(actor))
 
     def _forget(self, actor: Any) -> Resources:
+        """Ends an actor; its shards wait again, in front."""
         import ray
 
-        self._current.pop(actor, None)
+        lost = {reference: shard for reference, (owner, shard) in self._working.items() if owner == actor}
+        self._working = {reference: work for reference, work in self._working.items() if reference not in lost}
+        self._waiting.extendleft(reversed(lost.values()))
+        self._starting = {reference: owner for reference, owner in self._starting.items() if owner != actor}
+        for held in (self._in_flight, self._current, self._placed):
+            held.pop(actor, None)
         with contextlib.suppress(Exception):
             ray.kill(actor)
         return self._actors.pop(actor)
 
     def _poll(self) -> None:
+        """Asks the actors at work how far they are, and tells the watcher what is known."""
         import ray
 
         busy = {actor for actor, _ in self._working.values()}
@@ -373,11 +406,15 @@ class _Pool:
     def _say_what_is_missing(self) -> None:
         import ray
 
+        placed, _ = ray.wait([*self._placed.values()], num_returns=len(self._placed), timeout=0)
+        if placed:
+            self._watcher.say(f"{len(placed)} of {len(self._actors)} actors have their resources and are starting.")
+            return
         wanted = next(iter(self._actors.values()))
         free = ray.available_resources()
         self._watcher.say(
-            f"Still waiting for an actor: each asks for {wanted.gpus} GPUs and {wanted.cpus} CPUs, and the cluster has "
-            f"{free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs free."
+            f"Still waiting for resources: an actor asks for {wanted.gpus} GPUs and {wanted.cpus} CPUs, and the "
+            f"cluster has {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs free."
         )
 
 
@@ -408,6 +445,8 @@ class _RemoteShardActor:
 
 def _actor_environment(resources: Resources) -> dict[str, str]:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    if weights := os.environ.get(WEIGHTS_ENVIRONMENT):
+        environment[WEIGHTS_ENVIRONMENT] = weights
     if not resources.gpus:
         # An actor that asked for no GPU sees every GPU of its node otherwise.
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -434,13 +473,16 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
         }
     else:
         options["address"] = address
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"The Ray cluster at {address or 'this machine'} cannot be joined ({str(error).splitlines()[0]}): "
+            f"The Ray cluster at {address or 'this machine'} cannot be joined ({first_line(error)}): "
             "check --address, or leave it and RAY_ADDRESS out to run on this machine alone."
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)  # Ray puts one in its place that ends without a word
     try:
         yield
     finally:

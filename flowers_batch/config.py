@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 CODES_SCHEMA = 1  # raised when the columns of a shard change
 PREPROCESSING = 1  # raised when decode.py gives other pixels for the same photo
 POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
+WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
 NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoder.NullNetwork
 
 
@@ -35,7 +36,8 @@ class ClusterConfig:
     """Where a run's actors come from.
 
     Attributes:
-        address: A Ray cluster's address; None takes RAY_ADDRESS, else starts a Ray of the run's own.
+        address: A Ray cluster's address; None takes RAY_ADDRESS, else starts a Ray of the run's own. A Ray that
+            the calling program has joined is used in any case.
         actors: How many actors; None takes one a GPU, or one a node where there are no GPUs.
     """
 
@@ -160,11 +162,6 @@ class Fingerprint:
         """SHA-256 of the fields, in hexadecimal: what a shard's footer carries."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
-    @property
-    def of_codes(self) -> Fingerprint:
-        """The part that the codes depend on."""
-        return replace(self, head=None, top_k=None)
-
     def differences(self, other: Fingerprint) -> str:
         """What differs, as words: `precision (float32, not bfloat16)`; empty where nothing does."""
         mine, theirs = asdict(self), asdict(other)
@@ -178,6 +175,11 @@ class Fingerprint:
         if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
             raise InputError("The fingerprint is not one of this version of flowers_batch: encode into a new folder.")
         return cls(**value)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing; ends in a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
 
 
 def _short(value: Any) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flowers_batch.config import Fingerprint, InputError
+from flowers_batch.config import Fingerprint, InputError, first_line
 from flowers_batch.storage import NOT_UTF8, Folder, open_folder, split_file
 
 CODES, PREDICTIONS = "codes", "predictions"  # what a folder holds, and the name of the folder in it
@@ -235,8 +235,7 @@ def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str]) ->
             return pq.read_table(file, columns=list(columns)).to_batches()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{folder.url_of(name)} cannot be read ({str(error).splitlines()[0]}): "
-            "run the same command again to make it anew."
+            f"{folder.url_of(name)} cannot be read ({first_line(error)}): run the same command again to make it anew."
         ) from None
 
 
@@ -283,9 +282,12 @@ def open_run(where: str, kind: str) -> Run:
     if job is None or job.kind != kind:
         raise InputError(f"{folder.url} is not a folder of {kind}: make one with `flowers-batch {command}`.")
     try:
-        return Run(folder, job, folder.read_json(SUCCESS))
+        summary = folder.read_json(SUCCESS)
     except FileNotFoundError:
         raise InputError(
             f"{folder.url} is not finished: run the same `flowers-batch {command}` again, "
             "which goes on where it stopped."
         ) from None
+    if not isinstance(summary, dict) or "shards" not in summary:
+        raise InputError(f"{folder.url_of(SUCCESS)} is not what a run writes: delete it and run the command again.")
+    return Run(folder, job, summary)

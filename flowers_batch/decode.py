@@ -9,6 +9,7 @@ side, made once for each side's length and multiplied from both sides, in float3
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,13 +22,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 SIDE = 224
-MAX_PIXELS = 178_000_000  # where Pillow would refuse, about twice the size that it warns of
+MAX_PIXELS = 178_000_000  # a little below where Pillow refuses
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
 _BAND = 64  # source rows turned into float32 at a time: keeps memory small, and skips the matrix's zeros
 
 pillow_heif.register_heif_opener()
-Image.MAX_IMAGE_PIXELS = None  # the limit is checked below, from the header, before anything is decoded
-cv2.setNumThreads(1)  # the cores are shared out between decoding threads
+# The limit is checked below, from the header, before anything is decoded.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class DecodeError(Exception):
@@ -83,9 +84,7 @@ def decode_photo(data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DecodeError(
-                    "too_large", f"It has {image.width} x {image.height} pixels; {MAX_PIXELS} are allowed."
-                )
+                raise Image.DecompressionBombError
             photo = _rgb(image, data)
             # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -94,6 +93,8 @@ def decode_photo(data: bytes) -> NDArray[np.uint8]:
         raise
     except UnidentifiedImageError:
         raise DecodeError("not_an_image", "No image format is recognised in the file.") from None
+    except Image.DecompressionBombError:
+        raise DecodeError("too_large", f"It has more than the {MAX_PIXELS} pixels that are allowed.") from None
     except MemoryError:
         raise DecodeError("too_large", "It does not fit in memory.") from None
     except Exception as error:  # the libraries tell of broken files by nearly every kind of exception

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -112,14 +113,14 @@ class Encoder:
         self.fingerprint = fingerprint
         self._network, self._width, self._source = network, width, source
         self._batch_size, self._labeller = batch_size, labeller
-        self._decoding = ThreadPoolExecutor(threads, "decode", lambda: threadpool_limits(1, "blas"))
+        self._decoding = ThreadPoolExecutor(threads, "decode", _one_thread_each)
         self._computing = ThreadPoolExecutor(1, "network")
 
     def batches(self, shard: int, rows: pa.Table, stages: dict[str, float]) -> Iterator[pa.RecordBatch]:
-        """Encodes a shard: reading and decoding run ahead, and what is yielded is written while the network works.
+        """Encodes a shard: reading and decoding run ahead, and the network works while what it gave is made a table.
 
         Args:
-            shard: Its number, for messages.
+            shard: Its number.
             rows: Its manifest rows.
             stages: Gains the seconds spent in `read` and `decode` (over all threads), `wait` (of the network
                 for pixels), and `network`.
@@ -449,6 +450,12 @@ def hardware_precision(gpu: bool) -> str:
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
 
 
+def _one_thread_each() -> None:
+    """The cores are shared out between the decoding threads."""
+    threadpool_limits(1, "blas")
+    cv2.setNumThreads(1)
+
+
 def _prepare_device(threads: int, gpu: bool) -> None:
     import tensorflow as tf
 
@@ -456,7 +463,7 @@ def _prepare_device(threads: int, gpu: bool) -> None:
     if gpu and not devices:
         raise InputError(
             "Ray gave an actor a GPU that TensorFlow cannot see: install the [gpu] extra "
-            "(pip install 'flowers-batch[gpu]') on the cluster's nodes, or start Ray with --num-gpus=0."
+            "(pip install 'flowers-batch[gpu]') where the actors run, or hide the GPU by CUDA_VISIBLE_DEVICES= (empty)."
         )
     for device in devices:
         # Else TensorFlow takes the whole GPU's memory at once.

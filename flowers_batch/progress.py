@@ -44,7 +44,7 @@ class Progress:
 
     def _line(self, done: int, failed: int, now: float) -> str:
         line = f"{self._already + done} of {self._total} images, {failed} failed"
-        if self._began is None or done == self._first:
+        if self._began is None or done <= self._first:  # shards of an actor that died count again
             return line
         rate = (done - self._first) / (now - self._began)
         left = (self._total - self._already - done) / rate

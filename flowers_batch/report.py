@@ -20,7 +20,7 @@ from markupsafe import Markup
 from flowers_batch.config import IMAGENET, InputError
 from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
 from flowers_batch.decode import DecodeError, decode_photo
-from flowers_batch.heads import METRICS, MODEL, SPLIT, load_model
+from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, load_model
 from flowers_batch.sources import FolderSource, ReadError, open_source
 from flowers_batch.storage import Folder, open_folder, split_file
 
@@ -85,40 +85,50 @@ def report(folder: str, out: str | None = None) -> str:
 def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str, Any]:
     """All that the template shows."""
     content: dict[str, Any] = {"title": place.url.rstrip("/").rsplit("/", 1)[-1], "folder": place.url}
-    content |= {"run": None, "metrics": None, "labels": None, "warnings": []}
+    content |= {"run": None, "metrics": None, "labels": None}
+    notes: list[str] = []
+    model = _model_of(model_url, run, notes) if model_url else None
     sources = []
-    if model_url and open_folder(model_url).exists(MODEL):
-        model = load_model(model_url)
+    if model and model_url:
         metrics = open_folder(model_url).read_json(METRICS)
         photos = _source(model.images)
         sources.append(photos)
         right, wrong = _held_out(open_folder(model_url), photos)
-        content |= {"metrics": metrics, "right": right, "wrong": wrong, "model": model}
         matrix, classes = metrics["test"]["confusion_matrix"], metrics["classes"]
+        content |= {"metrics": metrics, "right": right, "wrong": wrong, "mistakes": _mistakes(matrix, classes)}
         content["confusion"] = _confusion_chart(matrix, classes) if len(classes) <= _CHART_CLASSES else None
-        content["mistakes"] = _mistakes(matrix, classes)
-        if run is None:
-            run = _run_of(model.codes)
-    elif model_url == IMAGENET:
-        content["warnings"].append(
-            "The labels are ImageNet's 1000 classes, and how often they are right is not known."
-        )
-    elif model_url:
-        content["warnings"].append(f"The model {model_url} is not there any more, so its accuracy is not shown.")
-    if run is not None:
+        run = run or _run_of(model.codes)
+    if run:
         photos = _source(run.job.images)
         sources.append(photos)
         content |= {"run": run, "failures": list(_failures(run))}
         if run.job.kind == PREDICTIONS:
             content["labels"] = _label_rows(run, photos)
-    weights = run.job.weights if run else content["model"].weights
-    if weights.startswith("random:"):
-        content["warnings"].insert(0, f"The network's weights are random ({weights}), never trained on photos.")
+    unreal = []
     if any(photos and photos.folder.exists(DRAWN) for photos in sources):
-        content["warnings"].insert(0, "The photos are drawn by a program, not taken by a camera.")
-    if content["warnings"] and content["metrics"]:
-        content["warnings"].append("The accuracy below says nothing about real photos.")
-    return content
+        unreal.append("The photos are drawn by a program, not taken by a camera.")
+    weights = run.job.weights if run else model.weights if model else ""
+    if weights.startswith("random:"):
+        unreal.append(f"The network's weights are random ({weights}), never trained on photos.")
+    if unreal and content["metrics"]:
+        unreal.append("The accuracy below says nothing about real photos.")
+    return content | {"warnings": unreal + notes}
+
+
+def _model_of(url: str, run: Run | None, notes: list[str]) -> Model | None:
+    """The model whose accuracy is that of a run's labels; where there is none, a note says why."""
+    if url == IMAGENET:
+        notes.append("The labels are ImageNet's 1000 classes, and how often they are right is not known.")
+    elif not open_folder(url).exists(MODEL):
+        notes.append(f"The model {url} is not there any more, so its accuracy is not shown.")
+    else:
+        model = load_model(url)
+        if run is None or run.job.fingerprint.head == model.head.identity:
+            return model
+        notes.append(
+            f"The model {url} was trained anew since these labels were made: predict again to see how good it is."
+        )
+    return None
 
 
 def _run_of(codes: str) -> Run | None:

@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from flowers_batch.dataset import (
     SUCCESS,
     Footer,
     Job,
+    Run,
     library_versions,
     open_run,
     read_job,
@@ -69,6 +71,7 @@ class Summary:
         shards: How many files the rows lie in.
         actors: Where this run's actors ran: host, and GPUs as Ray numbers them.
         deaths: Actors that died and were replaced.
+        weights: The name of the network's weights.
     """
 
     images: int
@@ -84,6 +87,7 @@ class Summary:
     shards: int
     actors: list[tuple[str, tuple[str, ...]]]
     deaths: int
+    weights: str
 
     def to_json(self) -> dict[str, Any]:
         """The summary as what JSON can hold."""
@@ -121,7 +125,7 @@ def encode(images: str, out: str, config: EncodeConfig | None = None, *, progres
                 f"{folder.url} holds codes of another kind: "
                 f"{run.job.fingerprint.differences(job.fingerprint)}; encode into another folder, or as before."
             )
-        manifest = run.plan_images(job, source, config.shard_size)
+        manifest = run.plan_images(source, config.shard_size)
         return run.work(manifest, EncoderFactory(config, source), config.cluster, "encode", progress)
 
 
@@ -152,6 +156,8 @@ def predict(
     """
     config = config or PredictConfig()
     folder = open_folder(out)
+    if csv and Path(csv).is_dir():
+        raise InputError(f"{csv} is a folder: --csv names the file to write.")
     trained = _imagenet_model(config, read_job(folder)) if model == IMAGENET else load_model(model)
     is_codes = read_job(open_folder(source)) is not None
     work = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
@@ -160,7 +166,7 @@ def predict(
         if before and before.kind != PREDICTIONS:
             raise InputError(f"{folder.url} holds codes: predict into another folder.")
         run = _Run(folder, replace(work.job, model=model if model == IMAGENET else open_folder(model).url))
-        manifest = work.plan(run, before)
+        manifest = work.plan(run)
         summary = run.work(manifest, work.factory, config.cluster, "predict", progress)
     if csv:
         write_csv(open_run(out, PREDICTIONS), csv)
@@ -202,11 +208,13 @@ class _Labelling:
 
     job: Job
     factory: Factory
-    plan: Callable[[_Run, Job | None], Manifest]
+    plan: Callable[[_Run], Manifest]
 
 
 def _label_codes(source: str, model: Model, config: PredictConfig) -> _Labelling:
     codes = open_run(source, CODES)
+    if config.weights:
+        raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave --weights out.")
     if codes.job.fingerprint != model.fingerprint:
         raise InputError(
             f"The model takes codes of another kind than those in {codes.folder.url}: "
@@ -215,7 +223,7 @@ def _label_codes(source: str, model: Model, config: PredictConfig) -> _Labelling
     fingerprint, top_k = _of_predictions(model, config)
     job = Job(PREDICTIONS, codes.job.images, fingerprint, model.weights, codes=codes.folder.url)
     factory = LabellerFactory(codes.folder.url, model.fingerprint, model.head, top_k)
-    return _Labelling(job, factory, lambda run, before: run.plan_codes(codes.folder))
+    return _Labelling(job, factory, lambda run: run.plan_codes(codes))
 
 
 def _label_images(source: str, model: Model, config: PredictConfig) -> _Labelling:
@@ -238,7 +246,7 @@ def _label_images(source: str, model: Model, config: PredictConfig) -> _Labellin
     fingerprint, top_k = _of_predictions(model, config)
     job = Job(PREDICTIONS, images.url, fingerprint, name)
     factory = EncoderFactory(replace(encoding, weights=name), images, model.head, top_k)
-    return _Labelling(job, factory, lambda run, before: run.plan_images(before, images, config.shard_size))
+    return _Labelling(job, factory, lambda run: run.plan_images(images, config.shard_size))
 
 
 def _of_predictions(model: Model, config: PredictConfig) -> tuple[Fingerprint, int]:
@@ -254,14 +262,15 @@ class _Run:
         self.job = job
         self._began = time.monotonic()
         self._id = uuid.uuid4().hex
+        self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if it is codes that are
 
-    def plan_images(self, before: Job | None, source: FolderSource, shard_size: int) -> Manifest:
+    def plan_images(self, source: FolderSource, shard_size: int) -> Manifest:
         """Lists the images and cuts them into shards, unless an earlier run did and was stopped after it."""
         manifest = read_manifest(self.folder)
         if manifest is None:
             self._refuse_foreign()
             return write_manifest(self.folder, source, shard_size, self._id)
-        stopped = before and before.images == source.url and not self.folder.exists(SUCCESS)
+        stopped = manifest.source == source.url and not self.folder.exists(SUCCESS)
         if not stopped and (changes := difference(self.folder, manifest, source.images())):
             raise InputError(
                 f"The images in {source.url} are not those that {self.folder.url} was begun with ({changes}): "
@@ -269,17 +278,19 @@ class _Run:
             )
         return manifest
 
-    def plan_codes(self, codes: Folder) -> Manifest:
-        """Takes over the manifest of a codes folder."""
-        manifest, present = read_manifest(codes), read_manifest(self.folder)
-        if manifest is None:
-            raise InputError(f"The manifest of {codes.url} is not whole: encode it again.")
+    def plan_codes(self, codes: Run) -> Manifest:
+        """Takes over the manifest of a codes folder, once all its shards are what that manifest says."""
+        manifest, present = read_manifest(codes.folder), read_manifest(self.folder)
+        if manifest:
+            self._codes = completed(codes.folder, CODES, manifest, codes.job.fingerprint.digest)
+        if manifest is None or len(self._codes) < len(manifest.shards):
+            raise InputError(f"{codes.folder.url} is not whole any more: run the same `flowers-batch encode` again.")
         if present is None:
             self._refuse_foreign()
-            copy_manifest(codes, self.folder, manifest)
-        elif present != manifest:
+            copy_manifest(codes.folder, self.folder, manifest)
+        elif present.shards != manifest.shards:
             raise InputError(
-                f"{self.folder.url} holds predictions of other images than {codes.url}: choose another folder."
+                f"{self.folder.url} holds predictions of other images than {codes.folder.url}: choose another folder."
             )
         return manifest
 
@@ -294,7 +305,7 @@ class _Run:
         for name in ("", self.job.kind, MANIFEST):
             self.folder.sweep(name, _OLD_SCRATCH_SECONDS)
         # A fingerprint whose precision is still open is that of no shard, so that none is complete.
-        before = completed(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
+        before = self._complete(manifest)
         missing = [shard for shard in manifest.shards if shard.number not in before]
         outcome = Outcome()
         if missing:
@@ -302,7 +313,7 @@ class _Run:
             already = manifest.images - sum(shard.images for shard in missing)
             with watch(shown, verb, manifest.images, already) as watcher:
                 outcome = run_shards(factory, self.folder.url, self.job.kind, missing, cluster, self._agree, watcher)
-        footers = completed(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
+        footers = self._complete(manifest)
         left = [shard.number for shard in manifest.shards if shard.number not in footers]
         if left:
             raise RunError(
@@ -311,6 +322,7 @@ class _Run:
             )
         for name in ("", self.job.kind, MANIFEST):
             self.folder.sweep(name)
+        self._write_job()
         summary = self._summary(manifest, before, footers, outcome)
         if missing or not self.folder.exists(SUCCESS):
             self.folder.write_json(SUCCESS, summary.to_json())
@@ -326,8 +338,23 @@ class _Run:
                 f"The actors would make other rows than this machine expects: {fingerprint.differences(expected)}; "
                 "give all nodes the same files."
             )
-        self.job = replace(self.job, fingerprint=fingerprint, versions=library_versions())
-        write_job(self.folder, self.job)
+        self.job = replace(self.job, fingerprint=fingerprint)
+        self._write_job()
+
+    def _write_job(self) -> None:
+        """Brings `job.json` up to date, if anything but the versions of libraries differs."""
+        before = read_job(self.folder)
+        if before is None or replace(before, versions={}) != self.job:
+            write_job(self.folder, replace(self.job, versions=library_versions()))
+
+    def _complete(self, manifest: Manifest) -> dict[int, Footer]:
+        """The shards that are complete; labels of codes that were made anew since are not."""
+        found = completed(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
+        return {
+            number: footer
+            for number, footer in found.items()
+            if number not in self._codes or footer.reasons == self._codes[number].reasons
+        }
 
     def _summary(
         self, manifest: Manifest, before: dict[int, Footer], footers: dict[int, Footer], outcome: Outcome
@@ -351,4 +378,5 @@ class _Run:
             shards=len(manifest.shards),
             actors=outcome.actors,
             deaths=outcome.deaths,
+            weights=self.job.weights,
         )

@@ -62,10 +62,12 @@ class Manifest:
     Attributes:
         shards: In the order of their numbers.
         ignored: Files that were no images when they were listed.
+        source: Where the images were listed.
     """
 
     shards: list[Shard]
     ignored: int
+    source: str
 
     @property
     def images(self) -> int:
@@ -97,8 +99,8 @@ def write_manifest(folder: Folder, source: FolderSource, shard_size: int, run: s
                 writer.write_table(table, row_group_size=len(table))
                 shards.append(Shard(len(shards), len(table), _inputs(table), part, len(shards) - first))
                 chunk = next(chunks, None)
-            content = {"run": run, "generation": 0, "last": chunk is None, "ignored": source.ignored}
-            content["shards"] = list(map(astuple, shards[first:]))
+            content = {"run": run, "generation": 0, "last": chunk is None}
+            content |= {"source": source.url, "ignored": source.ignored, "shards": list(map(astuple, shards[first:]))}
             writer.add_key_value_metadata({_PART_KEY: json.dumps(content).encode()})
         part += 1
     if not shards:
@@ -107,7 +109,7 @@ def write_manifest(folder: Folder, source: FolderSource, shard_size: int, run: s
             f"{', '.join(SUFFIXES)}."
         )
     _check_is_ours(folder, part, run)
-    return Manifest(shards, source.ignored)
+    return Manifest(shards, source.ignored, source.url)
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
@@ -119,7 +121,7 @@ def read_manifest(folder: Folder) -> Manifest | None:
     while first and content and content["run"] == first["run"]:
         shards += [Shard(*values) for values in content["shards"]]
         if content["last"]:
-            return Manifest(shards, content["ignored"])
+            return Manifest(shards, content["ignored"], content["source"])
         part += 1
         content = _read_part(folder, part)
     return None

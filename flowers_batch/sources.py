@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pyarrow import fs
 
-from flowers_batch.config import InputError
+from flowers_batch.config import InputError, first_line
 from flowers_batch.storage import NOT_UTF8, Folder, open_folder
 
 SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
+_EPOCH = datetime.fromtimestamp(0, UTC)
 MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
 
 
@@ -91,11 +93,12 @@ class FolderSource:
             elif not _is_image(name) or _leads_to_folder(entry):
                 self.ignored += 1
             else:
-                try:
-                    size, seconds = entry.stat().st_size, entry.stat().st_mtime
-                except OSError:  # gone since, or a link to nothing: a row all the same, which will say so
-                    size, seconds = 0, 0.0
-                yield Image(_as_text(prefix + name), size, datetime.fromtimestamp(seconds, UTC))
+                size, changed = 0, _EPOCH
+                # Gone since, a link to nothing, or dated beyond the year 9999: a row all the same.
+                with contextlib.suppress(OSError, OverflowError, ValueError):
+                    size = entry.stat().st_size
+                    changed = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+                yield Image(_as_text(prefix + name), size, changed)
 
     def _walk_store(self, prefix: str) -> Iterator[Image]:
         try:
@@ -107,7 +110,7 @@ class FolderSource:
             if name.endswith("/"):
                 yield from self._walk_store(prefix + name)
             elif _is_image(name.encode()):
-                yield Image(prefix + name, info.size, info.mtime or datetime.fromtimestamp(0, UTC))
+                yield Image(prefix + name, info.size, info.mtime or _EPOCH)
             else:
                 self.ignored += 1
 
@@ -122,8 +125,8 @@ class FolderSource:
         except FileNotFoundError:
             raise ReadError("missing", "The file is not there any more.") from None
         except OSError as error:
-            message = error.strerror or str(error).splitlines()[0]
-            raise ReadError("unreadable", f"The file cannot be read: {message}.") from None
+            message = f"{error.strerror}." if error.strerror else first_line(error)
+            raise ReadError("unreadable", f"The file cannot be read: {message}") from None
 
     def _read_disk(self, path: str) -> bytes:
         full = os.path.join(os.fsencode(self.folder.path), path_bytes(path))

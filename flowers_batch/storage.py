@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from flowers_batch.config import InputError
+from flowers_batch.config import InputError, first_line
 
 SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
 LOCK = "_lock"
@@ -180,7 +180,7 @@ def open_folder(where: str | os.PathLike[str]) -> Folder:
     try:
         parts = urlsplit(name)
     except ValueError as error:
-        raise InputError(f"The URL cannot be opened: {_first_line(error)}.") from None
+        raise InputError(f"The URL cannot be opened: {first_line(error)}") from None
     # A name alone before `@` is no secret: it is Azure's container, or Google's `anonymous`.
     if parts.password or _CREDENTIALS & set(parse_qs(parts.query)):
         raise InputError(
@@ -194,7 +194,7 @@ def open_folder(where: str | os.PathLike[str]) -> Folder:
             raise InputError(
                 f"The {parts.scheme} URL cannot be opened: check it, and leave credentials out if it has any."
             ) from None
-        raise InputError(f"{name} cannot be opened: {_first_line(error)}.") from None
+        raise InputError(f"{name} cannot be opened: {first_line(error)}") from None
     return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
 
 
@@ -203,10 +203,6 @@ def split_file(where: str | os.PathLike[str]) -> tuple[Folder, str]:
     base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
     parent, slash, name = base.rpartition("/")
     return open_folder(f"{parent or slash or '.'}{query}{options}"), name
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _fsync(path: str) -> None:

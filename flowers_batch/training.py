@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow import fs
 
 from flowers_batch.config import InputError, TrainConfig
 from flowers_batch.dataset import CODES, Run, codes_of, library_versions, open_run
@@ -126,7 +128,7 @@ def read_labelled(run: Run, labels: str) -> Labelled:
     for batch in run.batches(["path", "folder", "status", "code"]):
         values, ok = codes_of(batch)
         batch_paths = batch["path"].to_pylist()
-        batch_labels = [given.get(path) for path in batch_paths] if given else batch["folder"].to_pylist()
+        batch_labels = [given.get(path) for path in batch_paths] if given is not None else batch["folder"].to_pylist()
         has_label = np.array([label is not None for label in batch_labels], bool)
         found += int(has_label.sum())
         without_code += int((has_label & ~ok).sum())
@@ -145,7 +147,7 @@ def read_labelled(run: Run, labels: str) -> Labelled:
                 f"{next(iter(batch_paths), 'roses/1.jpg')}."
             )
         )
-    unknown = len(given) - found if given else 0
+    unknown = len(given) - found if given is not None else 0
     return Labelled(paths, np.array(names), np.concatenate(codes), without_code, unknown, unlabelled)
 
 
@@ -156,19 +158,24 @@ def read_labels(file: str) -> dict[str, str]:
         InputError: There is no such file, or it has no such columns.
     """
     folder, name = split_file(file)
-    if not folder.exists(name):
+    if folder.filesystem.get_file_info(folder.at(name)).type != fs.FileType.File:
         raise InputError(f"There is no labels file {file}: give `folder`, or a CSV or Parquet file with path,label.")
     try:
         with folder.open(name) as stream:
             if name.lower().endswith(".parquet"):
                 rows = pq.read_table(stream, columns=["path", "label"]).to_pylist()
             else:
-                rows = list(csv.DictReader(stream.read().decode("utf-8-sig").splitlines(keepends=True)))
-        return {str(row["path"]): str(row["label"]).strip() for row in rows if str(row["label"] or "").strip()}
+                rows = list(csv.DictReader(io.StringIO(stream.read().decode("utf-8-sig"), newline="")))
+        return {str(row["path"]): label for row in rows if (label := _label(row["label"]))}
     except (pa.ArrowInvalid, KeyError, csv.Error, UnicodeDecodeError):
         raise InputError(
             f"{file} is not a labels file: it must be CSV (UTF-8) or Parquet with the columns path and label."
         ) from None
+
+
+def _label(value: Any) -> str:
+    """A label as text; empty where there is none. Numbers are labels too, 0 among them."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def split(targets: NDArray[np.int_], seed: int) -> NDArray[np.int_]:

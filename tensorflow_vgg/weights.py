@@ -58,11 +58,6 @@ class Weights:
     path: Path | None = None
     seed: int | None = None
 
-    @property
-    def is_random(self) -> bool:
-        """Whether they were never trained, so that what is made with them says nothing about photos."""
-        return self.seed is not None
-
 
 def find(name: str, network: str = "vgg16", *, download: bool = True) -> Weights:
     """Finds weights by their name.
@@ -177,7 +172,8 @@ def check(path: str | os.PathLike[str]) -> Description:
         WeightsError: It is none, or is broken.
     """
     weights = find(os.fspath(path))
-    assert weights.path is not None
+    if weights.path is None:
+        raise WeightsError(f"{weights.name} is drawn when it is needed: there is no file to check.")
     layers = stored_layers(weights.path)
     network = network_of(layers)
     digests = {f"{name}:{_digest(weights.path, name)}" for name in ("md5", "sha1")}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,15 +52,18 @@ def test_the_whole_job_from_the_command_line(capsys, archive, tmp_path, local_ra
         (("encode", "{tmp}/none", "{tmp}/out"), "There is no folder"),
         (("encode", "{archive}/notes.txt", "{tmp}/out"), "is not a folder"),
         (("encode", "{archive}", "{tmp}/out", "--weights", "{tmp}/none.npy"), "no weights file"),
-        (("encode", "{archive}", "{tmp}/out", "--weights", "{archive}/notes.txt"), "must end in .npy, .h5, .safetensors"),
+        (("encode", "{archive}", "{tmp}/out", "--weights", "{archive}/notes.txt"), "must end in .npy, .h5"),
         (("encode", "{archive}", "{tmp}/out", "--weights", "random:x"), "random:SEED"),
         (("encode", "{archive}", "{tmp}/out", "--precision", "float8"), "--precision must be one of"),
         (("encode", "{archive}", "{tmp}/out", "--network", "resnet"), "--network must be one of"),
         (("encode", "{archive}", "{tmp}/out", "--layer", "fc99", "--weights", "random:0"), "has no layer fc99"),
-        (("encode", "{archive}", "{tmp}/out", "--layer", "pool5", "--weights", "random:0"), "--pool avg, max or flatten"),
+        (("encode", "{archive}", "{tmp}/out", "--layer", "pool5", "--weights", "random:0"), "--pool avg, max"),
         (("encode", "{archive}", "{tmp}/out", "--shard-size", "0"), "--shard-size must be 1 or more"),
         (("encode", "s3://key:secret@bucket/x", "{tmp}/out"), "holds credentials"),
         (("train", "{tmp}", "{tmp}/model"), "not a folder of codes"),
+        (("weights", "fetch", "--network", "null"), "--network must be one of"),
+        (("weights", "check", "{archive}/notes.txt"), "must end in .npy, .h5"),
+        (("weights", "convert", "random:0", "{tmp}/weights.pth"), "must end in .npy, .h5"),
         (("predict", "{archive}", "{tmp}/out", "--model", "{tmp}"), "not a model folder"),
         (("report", "{tmp}"), "neither predictions, nor codes, nor a model"),
         (("verify", "{tmp}"), "not the folder of an encode or predict run"),
@@ -80,6 +85,22 @@ def test_a_disk_that_fails_is_exit_code_1(capsys, archive, tmp_path, local_ray):
     assert code == 1 and "Traceback" not in err and "Not a directory" in err
 
 
+def test_a_terminated_run_says_so_and_can_be_gone_on_with(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 100)
+    command = [sys.executable, "-m", "flowers_batch.cli", "encode", str(photos), str(tmp_path / "codes")]
+    command += ["--network", "null", "--shard-size", "2"]
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        done = len(list(tmp_path.glob("codes/codes/shard-*")))
+        while len(list(tmp_path.glob("codes/codes/shard-*"))) < done + 3:
+            assert running.poll() is None, "the run ended before it could be stopped"
+            time.sleep(0.005)
+        running.send_signal(number)
+        _, err = running.communicate(timeout=20)
+        assert (running.returncode, "go on where they were" in err) == (code, True)
+        assert not (tmp_path / "codes" / "_SUCCESS").exists()
+
+
 def test_debug_shows_the_traceback(capsys, tmp_path):
     assert "Traceback" in run(capsys, "verify", str(tmp_path), "--debug")[2]
 
@@ -95,10 +116,15 @@ def test_help_is_quick_to_import_and_has_examples():
         assert f"Example: flowers-batch {command}" in printed
 
 
-def test_random_weights_are_announced(capsys, tmp_path):
-    (tmp_path / "photos").mkdir()
-    _, _, err = run(capsys, "encode", str(tmp_path / "photos"), str(tmp_path / "out"), "--weights", "random:0")
-    assert "never trained" in err
+def test_random_weights_are_announced_wherever_results_are(capsys, archive, tmp_path, local_ray):
+    codes, model, labels = (str(tmp_path / name) for name in ("codes", "model", "labels"))
+    run(capsys, "encode", str(archive), codes, "--network", "null")
+    job = tmp_path / "codes" / "job.json"
+    job.write_text(job.read_text().replace('"weights": "null",\n  "model"', '"weights": "random:5",\n  "model"'))
+    for arguments in (("train", codes, model, "--json"), ("predict", codes, labels, "--model", model, "--json")):
+        code, out, err = run(capsys, *arguments)
+        assert code == 0 and json.loads(out)["weights"] == "random:5"
+        assert "random:5, never trained" in err
 
 
 def test_demo_labels_real_photos_from_the_folder_that_is_named(capsys, tmp_path, monkeypatch, local_ray):

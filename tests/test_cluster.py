@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,12 @@ import pytest
 from conftest import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.cluster import Resources, plan_actors, run_shards
+from flowers_batch.cluster import Resources, _Pool, plan_actors, run_shards
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset import CODES
 from flowers_batch.encoder import EncoderFactory
 from flowers_batch.progress import Silence
-from flowers_batch.shards import write_manifest
+from flowers_batch.shards import Shard, write_manifest
 from flowers_batch.sources import open_source
 from flowers_batch.storage import open_folder
 
@@ -42,9 +43,86 @@ def test_labelling_codes_asks_for_no_gpu():
     assert plan_actors([node("a", CPU=4, GPU=1)], None, gpu=False) == [Resources(0, 4, "a")]
 
 
-def test_a_cluster_with_nothing_to_run_on_is_refused():
-    with pytest.raises(fb.InputError, match="neither a GPU nor a CPU"):
-        plan_actors([node("head")], None, gpu=True)
+def test_no_actor_asks_for_more_cores_than_a_node_has():
+    nodes = [node(name, CPU=4) for name in "abc"]
+    assert plan_actors(nodes, 2, gpu=True) == [Resources(0, 4)] * 2
+    assert plan_actors(nodes, 24, gpu=True) == [Resources(0, 1)] * 24
+
+
+class FakePool(_Pool):
+    """A pool whose actors are names and whose shards only go out."""
+
+    def __init__(self, actors: int, shards: int):
+        super().__init__(None, "", "", [Shard(number, 1, "", 0, 0) for number in range(shards)], None, Silence())
+        self._in_flight = {Actor(str(number)): 0 for number in range(actors)}
+
+
+class Actor:
+    def __init__(self, name: str):
+        self.run = self
+        self.name = name
+
+    def remote(self, shard):
+        return self.name, shard.number
+
+
+def test_every_actor_gets_a_shard_before_any_gets_a_second():
+    pool = FakePool(actors=3, shards=4)
+    pool._hand_out()
+    assert sorted(pool._in_flight.values()) == [1, 1, 2]
+    pool = FakePool(actors=2, shards=9)
+    pool._hand_out()
+    assert list(pool._in_flight.values()) == [2, 2] and len(pool._waiting) == 5
+
+
+NODES = """
+import sys, threading, time
+import ray
+from ray.cluster_utils import Cluster
+import flowers_batch as fb
+from flowers_batch.dataset import shard_name
+from pathlib import Path
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+def lose_a_node():
+    while not list((Path(sys.argv[2]) / "codes").glob("shard-*")):
+        time.sleep(0.01)
+    cluster.remove_node(nodes[1])
+
+threading.Thread(target=lose_a_node, daemon=True).start()
+summary = fb.encode(sys.argv[1], sys.argv[2], fb.EncodeConfig(network="null", shard_size=1, batch_size=1))
+print(summary.ok, summary.shards)
+"""
+
+
+def test_shards_of_a_node_that_is_lost_go_to_the_actors_that_are_left(archive, tmp_path):
+    """The lost node's actor can never be replaced: nothing has its resources."""
+    command = [sys.executable, "-c", NODES, str(archive), str(tmp_path / "codes")]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=180, check=True)
+    assert ended.stdout.split()[-2:] == ["30", "30"]
+    assert fb.verify(str(tmp_path / "codes")).is_whole
+
+
+MEMORY = """
+import sys
+import ray
+import flowers_batch as fb
+ray.init(address="local", num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+try:
+    fb.encode(sys.argv[1], sys.argv[2], fb.EncodeConfig(network="null"))
+except fb.RunError as error:
+    print("RunError:", error)
+"""
+
+
+def test_actors_that_use_up_their_nodes_memory_end_the_run_in_a_sentence(archive, tmp_path):
+    command = [sys.executable, "-c", MEMORY, str(archive), str(tmp_path / "codes")]
+    limits = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=180, env=os.environ | limits)
+    assert ended.returncode == 0 and "RunError: 5 actors died" in ended.stdout
 
 
 @dataclass(frozen=True)
@@ -147,8 +225,6 @@ def test_an_address_where_no_cluster_is_is_refused_in_one_sentence(archive, tmp_
         "try: fb.encode(sys.argv[1], sys.argv[2], config)\n"
         "except fb.InputError as error: print(error)\n"
     )
-    import subprocess
-
     command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes")]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120).stdout
     assert "The Ray cluster at nonsense://x cannot be joined" in printed

@@ -68,10 +68,6 @@ def test_digest_of_equal_fingerprints_is_equal():
     assert fingerprint().digest == fingerprint().digest
 
 
-def test_part_of_codes_leaves_out_head_and_top_k():
-    assert fingerprint(head="h", top_k=5).of_codes == fingerprint()
-
-
 def test_differences_name_what_differs_and_nothing_else():
     mine, theirs = (
         fingerprint(precision="float32", weights="a" * 64),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,18 +91,28 @@ def test_codes_have_a_page_too_and_other_folders_have_none(base, tmp_path):
         fb.report(str(tmp_path))
 
 
-def test_drawn_photos_and_random_weights_are_told(base, tmp_path):
-    from flowers_batch import dataset
-    from flowers_batch.report import _content
-    from flowers_batch.storage import open_folder
+def test_the_accuracy_of_a_model_that_was_trained_anew_is_not_shown(base, tmp_path):
+    model, labels = str(tmp_path / "model"), str(tmp_path / "labels")
+    fb.train(str(base / "codes"), model)
+    fb.predict(str(base / "codes"), labels, model)
+    fb.train(str(base / "codes"), model, fb.TrainConfig(seed=7))
+    _, page = page_of(Path(labels))
+    assert "trained anew" in page.text and "accuracy on held-out photos" not in page.text
 
-    assert not _content(open_folder(base / "labels"), dataset.open_run(str(base / "labels"), "predictions"), None)[
-        "warnings"
-    ]
+
+def test_drawn_photos_and_random_weights_are_told(base, tmp_path):
+    _, page = page_of(base / "labels", tmp_path / "page.html")
+    assert "drawn by" not in page.text and "random" not in page.text and "real photos" not in page.text
     (base / "photos" / DRAWN).write_text("drawn")
     _, page = page_of(base / "labels", tmp_path / "page.html")
     (base / "photos" / DRAWN).unlink()
     assert "drawn by a program" in page.text and "says nothing about real photos" in page.text
+    job = base / "labels" / "job.json"
+    before = job.read_text()
+    job.write_text(before.replace('"weights": "null",\n  "model"', '"weights": "random:3",\n  "model"'))
+    _, page = page_of(base / "labels", tmp_path / "page.html")
+    job.write_text(before)
+    assert "random (random:3)" in page.text and "says nothing about real photos" in page.text
 
 
 def test_photos_that_are_gone_leave_their_names(base, tmp_path):
@@ -113,9 +124,16 @@ def test_photos_that_are_gone_leave_their_names(base, tmp_path):
     assert "not readable now" in page.text and "img" not in page.tags
 
 
-def test_a_page_of_many_labels_stays_light(base, tmp_path):
-    text, _ = page_of(base / "labels", tmp_path / "page.html")
-    assert len(text) < 1_000_000
+def test_a_page_of_many_labels_stays_light(base, tmp_path, monkeypatch):
+    """Only some labels have photos, and only some photos are shown of each; the table has all labels."""
+    report = sys.modules["flowers_batch.report"]  # the name itself is the call
+    monkeypatch.setattr(report, "_LABELS", 1)
+    monkeypatch.setattr(report, "_SHOWN_A_LABEL", 2)
+    monkeypatch.setattr(report, "_SHOWN", 0)
+    monkeypatch.setattr(report, "_CHART_CLASSES", 2)
+    _, page = page_of(base / "labels", tmp_path / "page.html")
+    assert page.tags.count("img") == 2 and "svg" not in page.tags
+    assert all(name in page.text for name in ("green", "blue", "alert(1)"))
 
 
 def test_many_classes_are_listed_instead_of_drawn():

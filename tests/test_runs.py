@@ -168,6 +168,58 @@ def test_a_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
     assert fb.verify(str(tmp_path / "labels")).is_whole
 
 
+def test_a_run_that_was_replaced_only_in_name_is_put_right(encoded, model, tmp_path):
+    """Model A's labels are whole; model B's run is killed before its first shard; A again must be A altogether."""
+    fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
+    fb.train(str(encoded), str(tmp_path / "other"), fb.TrainConfig(seed=1, head="mlp"))
+    fb.predict(str(encoded), str(tmp_path / "others"), str(tmp_path / "other"))
+    shutil.copy(tmp_path / "others" / "job.json", tmp_path / "labels" / "job.json")
+    (tmp_path / "labels" / "_SUCCESS").unlink()
+    summary = fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
+    assert summary.already_done == 30
+    assert fb.verify(str(tmp_path / "labels")).is_whole
+
+
+def test_an_archive_that_moved_keeps_its_codes_and_is_found_where_it_is(archive, tmp_path):
+    photos = shutil.copytree(archive, tmp_path / "before")
+    fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    photos.rename(tmp_path / "after")
+    assert fb.encode(str(tmp_path / "after"), str(tmp_path / "codes"), NULL).already_done == 30
+    assert json.loads((tmp_path / "codes" / "job.json").read_text())["images"] == str(tmp_path / "after")
+
+
+def test_labels_of_codes_that_were_made_anew_are_made_anew(model, tmp_path):
+    photos = draw_archive(tmp_path / "photos", 4)
+    whole = (photos / "red" / "0000.png").read_bytes()
+    times = os.stat(photos / "red" / "0000.png")
+    (photos / "red" / "0000.png").write_bytes(bytes(len(whole)))
+    os.utime(photos / "red" / "0000.png", ns=(times.st_atime_ns, times.st_mtime_ns))
+    fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    assert fb.predict(str(tmp_path / "codes"), str(tmp_path / "labels"), str(model)).failed == 1
+    (photos / "red" / "0000.png").write_bytes(whole)
+    os.utime(photos / "red" / "0000.png", ns=(times.st_atime_ns, times.st_mtime_ns))
+    shutil.rmtree(tmp_path / "codes")
+    fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    assert fb.predict(str(tmp_path / "codes"), str(tmp_path / "labels"), str(model)).failed == 0
+
+
+def test_codes_of_a_foreign_shard_are_never_labelled(encoded, model, tmp_path):
+    codes = shutil.copytree(encoded, tmp_path / "codes")
+    shutil.copy(codes / "codes" / "shard-000000.parquet", codes / "codes" / "shard-000001.parquet")
+    with pytest.raises(fb.InputError, match="not whole any more"):
+        fb.predict(str(codes), str(tmp_path / "labels"), str(model))
+
+
+def test_a_run_that_was_killed_before_its_first_shard_goes_on_without_listing_anew(archive, tmp_path):
+    photos = shutil.copytree(archive, tmp_path / "photos")
+    fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    for name in ("job.json", "_SUCCESS"):
+        (tmp_path / "codes" / name).unlink()
+    shutil.rmtree(tmp_path / "codes" / "codes")
+    shutil.copy(photos / "red" / "0000.png", photos / "red" / "new.png")
+    assert fb.encode(str(photos), str(tmp_path / "codes"), NULL).images == 30
+
+
 def test_a_model_of_other_codes_is_refused(archive, model, tmp_path):
     fb.encode(str(archive), str(tmp_path / "codes"), fb.EncodeConfig(network="null", store="float32"))
     with pytest.raises(fb.InputError, match=r"store \(float16, not float32\)"):

@@ -146,6 +146,20 @@ def test_labels_from_a_file_override_folders(tmp_path):
         assert (len(given.paths), given.unknown_paths, given.unlabelled) == (20, 1, 0)
 
 
+def test_labels_are_never_taken_from_folders_unless_asked(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(daisy=10, rose=10))
+    (tmp_path / "empty.csv").write_text("path,label\ndaisy/000.jpg,\n")
+    assert "None of the photos" in refused(codes, fb.TrainConfig(labels=str(tmp_path / "empty.csv")))
+
+
+def test_zero_is_a_label_and_strange_line_ends_are_names(tmp_path):
+    pq.write_table(pa.table({"path": ["a", "b", "c"], "label": [0.0, 1.0, float("nan")]}), tmp_path / "numbers.parquet")
+    assert training.read_labels(str(tmp_path / "numbers.parquet")) == {"a": "0.0", "b": "1.0"}
+    with (tmp_path / "names.csv").open("w", newline="") as file:
+        file.write('path,label\r\nrose\u2028x.jpg,rose\r\n"two\nlines.jpg",tulip\r\n')
+    assert training.read_labels(str(tmp_path / "names.csv")) == {"rose\u2028x.jpg": "rose", "two\nlines.jpg": "tulip"}
+
+
 def refused(codes: Path, config: fb.TrainConfig | None = None) -> str:
     with pytest.raises(fb.InputError) as error:
         fb.train(str(codes), str(codes / uuid.uuid4().hex), config)
@@ -160,6 +174,7 @@ def test_what_cannot_be_trained_on_is_told_in_a_sentence(tmp_path):
     assert "no labels file" in refused(codes, fb.TrainConfig(labels=str(tmp_path / "none.csv")))
     (tmp_path / "bad.csv").write_text("file;class\n1;2\n")
     assert "columns path and label" in refused(codes, fb.TrainConfig(labels=str(tmp_path / "bad.csv")))
+    assert "no labels file" in refused(codes, fb.TrainConfig(labels=str(tmp_path)))
     (tmp_path / "foreign.csv").write_text("path,label\nother/1.jpg,rose\n")
     assert "such as rose/000.jpg" in refused(codes, fb.TrainConfig(labels=str(tmp_path / "foreign.csv")))
     (codes / SUCCESS).unlink()
