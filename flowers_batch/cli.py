@@ -262,6 +262,8 @@ def _tell_random(weights: str) -> None:
 
 def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) -> None:
     _tell_random(summary["weights"])
+    for note in summary["notes"]:
+        print(note, file=sys.stderr)
     if as_json:
         _print_json(summary)
         return

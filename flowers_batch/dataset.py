@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.config import Fingerprint, InputError, first_line
-from flowers_batch.storage import NOT_UTF8, Folder, open_folder, split_file
+from flowers_batch.storage import NOT_UTF8, Folder, Where, open_folder, split_file
 
 CODES, PREDICTIONS = "codes", "predictions"  # what a folder holds, and the name of the folder in it
 JOB, SUCCESS = "job.json", "_SUCCESS"
@@ -250,7 +250,7 @@ _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "re
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of a formula
 
 
-def write_csv(run: Run, path: str) -> None:
+def write_csv(run: Run, path: Where) -> None:
     """Writes predictions for a spreadsheet: UTF-8 with a mark that says so, and no name taken for a formula."""
     folder, name = split_file(path)
     with (
@@ -270,7 +270,7 @@ def _cell(value: Any) -> Any:
     return f"{value:.4f}" if isinstance(value, float) else value
 
 
-def open_run(where: str, kind: str) -> Run:
+def open_run(where: Where, kind: str) -> Run:
     """Opens a finished run's folder.
 
     Raises:

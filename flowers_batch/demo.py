@@ -30,7 +30,7 @@ FLOWER_PHOTOS = Published(
 )
 RANDOM_WEIGHTS = "random:0"
 _PHOTOS_WITHOUT_GPU = 600
-_DRAWN_PHOTOS = 250  # what two cores encode in two minutes
+_DRAWN_PHOTOS = 200  # what two slow cores encode in two minutes
 _LABELLED = 0.8  # of the photos; the others are the archive that is to be labelled
 _SHARD_SIZE = 64
 _MARK = "flowers_batch_demo.txt"  # what this folder is: only such a one is overwritten

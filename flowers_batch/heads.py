@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from flowers_batch.config import Fingerprint, InputError
-from flowers_batch.storage import Folder, open_folder
+from flowers_batch.storage import Folder, Where, open_folder
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
 
@@ -111,7 +111,7 @@ def save_model(folder: Folder, model: Model) -> None:
     folder.write_json(MODEL, description)
 
 
-def load_model(where: str) -> Model:
+def load_model(where: Where) -> Model:
     """Loads a model folder.
 
     Raises:

@@ -22,7 +22,7 @@ from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
 from flowers_batch.decode import DecodeError, decode_photo
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, load_model
 from flowers_batch.sources import FolderSource, ReadError, open_source
-from flowers_batch.storage import Folder, open_folder, split_file
+from flowers_batch.storage import Folder, Where, open_folder, split_file
 
 PAGE = "report.html"
 DRAWN = "DRAWN.txt"  # lies in a folder of photos that the demo drew
@@ -53,7 +53,7 @@ class _Labels:
     samples: dict[str, list[tuple[bytes, str, float]]] = field(default_factory=dict)
 
 
-def report(folder: str, out: str | None = None) -> str:
+def report(folder: Where, out: Where | None = None) -> str:
     """Writes the page.
 
     Args:
@@ -112,7 +112,7 @@ def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str,
         unreal.append(f"The network's weights are random ({weights}), never trained on photos.")
     if unreal and content["metrics"]:
         unreal.append("The accuracy below says nothing about real photos.")
-    return content | {"warnings": unreal + notes}
+    return content | {"warnings": unreal + notes + (run.summary["notes"] if run else [])}
 
 
 def _model_of(url: str, run: Run | None, notes: list[str]) -> Model | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from flowers_batch.shards import (
     write_manifest,
 )
 from flowers_batch.sources import FolderSource, open_source
-from flowers_batch.storage import Folder, open_folder
+from flowers_batch.storage import Folder, Where, open_folder
 
 _OLD_SCRATCH_SECONDS = 3600.0  # no writer takes so long over one file
 
@@ -72,6 +72,7 @@ class Summary:
         actors: Where this run's actors ran: host, and GPUs as Ray numbers them.
         deaths: Actors that died and were replaced.
         weights: The name of the network's weights.
+        notes: What a person should know about the rows.
     """
 
     images: int
@@ -88,13 +89,14 @@ class Summary:
     actors: list[tuple[str, tuple[str, ...]]]
     deaths: int
     weights: str
+    notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """The summary as what JSON can hold."""
         return asdict(self)
 
 
-def encode(images: str, out: str, config: EncodeConfig | None = None, *, progress: bool = False) -> Summary:
+def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, progress: bool = False) -> Summary:
     """Turns each image into a row with its code.
 
     The same call again does only what is missing; it does nothing where all is done.
@@ -130,12 +132,12 @@ def encode(images: str, out: str, config: EncodeConfig | None = None, *, progres
 
 
 def predict(
-    source: str,
-    out: str,
-    model: str,
+    source: Where,
+    out: Where,
+    model: Where,
     config: PredictConfig | None = None,
     *,
-    csv: str | None = None,
+    csv: Where | None = None,
     progress: bool = False,
 ) -> Summary:
     """Labels each image.
@@ -158,14 +160,15 @@ def predict(
     folder = open_folder(out)
     if csv and Path(csv).is_dir():
         raise InputError(f"{csv} is a folder: --csv names the file to write.")
-    trained = _imagenet_model(config, read_job(folder)) if model == IMAGENET else load_model(model)
+    notes: list[str] = []
+    trained = _imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
     is_codes = read_job(open_folder(source)) is not None
     work = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
     with folder.locked():
         before = read_job(folder)
         if before and before.kind != PREDICTIONS:
             raise InputError(f"{folder.url} holds codes: predict into another folder.")
-        run = _Run(folder, replace(work.job, model=model if model == IMAGENET else open_folder(model).url))
+        run = _Run(folder, replace(work.job, model=IMAGENET if model == IMAGENET else open_folder(model).url), notes)
         manifest = work.plan(run)
         summary = run.work(manifest, work.factory, config.cluster, "predict", progress)
     if csv:
@@ -173,32 +176,31 @@ def predict(
     return summary
 
 
-def _imagenet_model(config: PredictConfig, before: Job | None) -> Model:
+def _imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) -> Model:
     """VGG16's own classifier as a model: its codes are the logits of layer `fc8`, its head is a softmax.
-
-    Classes are numbered where their names cannot be had.
 
     Args:
         config: Its weights take the place of the published ones.
         before: What made the folder that is gone on with, whose precision is kept.
+        notes: Is told if classes are numbered, since their names cannot be had.
     """
     encoding = EncodeConfig(weights=config.weights or IMAGENET, layer="fc8", store="float32")
     weights, name = weights_identity(encoding)
-    classes = _imagenet_classes()
+    classes = _imagenet_classes(notes)
     head = Head(classes, np.zeros(len(classes), np.float32), np.ones(len(classes), np.float32), ())
     precision = before.fingerprint.precision if before else encoding.precision
     return Model(head, codes_fingerprint(encoding, weights, precision), name, "", "", {}, {})
 
 
-def _imagenet_classes() -> tuple[str, ...]:
-    """The names of ImageNet's 1000 classes, or their numbers where the names cannot be had."""
+def _imagenet_classes(notes: list[str]) -> tuple[str, ...]:
     from tensorflow_vgg.download import DownloadError
     from tensorflow_vgg.imagenet import class_names
     from tensorflow_vgg.network import CLASSES
 
     try:
         return tuple(class_names())
-    except DownloadError:
+    except DownloadError as error:
+        notes.append(f"Classes are numbered, since ImageNet's names for them cannot be had: {error}")
         return tuple(f"class {number}" for number in range(CLASSES))
 
 
@@ -211,7 +213,7 @@ class _Labelling:
     plan: Callable[[_Run], Manifest]
 
 
-def _label_codes(source: str, model: Model, config: PredictConfig) -> _Labelling:
+def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelling:
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave --weights out.")
@@ -226,7 +228,7 @@ def _label_codes(source: str, model: Model, config: PredictConfig) -> _Labelling
     return _Labelling(job, factory, lambda run: run.plan_codes(codes))
 
 
-def _label_images(source: str, model: Model, config: PredictConfig) -> _Labelling:
+def _label_images(source: Where, model: Model, config: PredictConfig) -> _Labelling:
     images = open_source(source)
     encoding = EncodeConfig(
         weights=config.weights or model.weights,
@@ -257,9 +259,10 @@ def _of_predictions(model: Model, config: PredictConfig) -> tuple[Fingerprint, i
 class _Run:
     """A run on a folder that it holds the lock of."""
 
-    def __init__(self, folder: Folder, job: Job):
+    def __init__(self, folder: Folder, job: Job, notes: Sequence[str] = ()):
         self.folder = folder
         self.job = job
+        self.notes = list(notes)
         self._began = time.monotonic()
         self._id = uuid.uuid4().hex
         self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if it is codes that are
@@ -379,4 +382,5 @@ class _Run:
             actors=outcome.actors,
             deaths=outcome.deaths,
             weights=self.job.weights,
+            notes=self.notes,
         )

@@ -13,7 +13,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from pyarrow import fs
 
 from flowers_batch.config import InputError, first_line
-from flowers_batch.storage import NOT_UTF8, Folder, open_folder
+from flowers_batch.storage import NOT_UTF8, Folder, Where, open_folder
 
 SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -145,7 +145,7 @@ class FolderSource:
             return file.read()
 
 
-def open_source(where: str | os.PathLike[str]) -> FolderSource:
+def open_source(where: Where) -> FolderSource:
     """Opens a source of images.
 
     Raises:

@@ -29,6 +29,9 @@ _CREDENTIALS = {"access_key", "secret_key", "session_token", "credential_kind", 
 _UPLOAD_BYTES = 8 << 20
 
 
+Where = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder, and the file system it lies on.
@@ -167,7 +170,7 @@ class Folder:
             yield
 
 
-def open_folder(where: str | os.PathLike[str]) -> Folder:
+def open_folder(where: Where) -> Folder:
     """Opens a folder by its path or URL; it need not exist.
 
     Raises:
@@ -198,7 +201,7 @@ def open_folder(where: str | os.PathLike[str]) -> Folder:
     return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
 
 
-def split_file(where: str | os.PathLike[str]) -> tuple[Folder, str]:
+def split_file(where: Where) -> tuple[Folder, str]:
     """Opens the folder that a file lies in, by the file's path or URL; gives it and the file's name."""
     base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
     parent, slash, name = base.rpartition("/")

@@ -18,7 +18,7 @@ from pyarrow import fs
 from flowers_batch.config import InputError, TrainConfig
 from flowers_batch.dataset import CODES, Run, codes_of, library_versions, open_run
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Head, Model, save_model
-from flowers_batch.storage import open_folder, split_file
+from flowers_batch.storage import Where, open_folder, split_file
 
 SIDES = ("train", "validation", "test")
 _HELD_OUT = 0.1  # of a class's photos, for validation and again for testing; at least one each
@@ -53,7 +53,7 @@ class Labelled:
     unlabelled: int
 
 
-def train(codes: str, model: str, config: TrainConfig | None = None) -> dict[str, Any]:
+def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict[str, Any]:
     """Trains a classifier on the labelled photos of a codes folder, and says how good it is.
 
     Args:

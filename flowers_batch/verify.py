@@ -10,7 +10,7 @@ from typing import Any
 from flowers_batch.config import InputError
 from flowers_batch.dataset import FAILED, OK, SUCCESS, Job, read_footer, read_job, read_shard, shard_name
 from flowers_batch.shards import Shard, read_manifest, read_rows
-from flowers_batch.storage import Folder, open_folder
+from flowers_batch.storage import Folder, Where, open_folder
 
 _NAMED = 5  # paths told of each problem in a shard
 
@@ -38,7 +38,7 @@ class Verification:
         return not self.problems
 
 
-def verify(where: str) -> Verification:
+def verify(where: Where) -> Verification:
     """Checks a run's folder, a shard in memory at a time.
 
     Raises:

@@ -357,3 +357,29 @@ def test_mixed_formats_and_nested_folders_are_all_encoded(tmp_path):
     summary = fb.encode(str(tmp_path / "photos"), str(tmp_path / "codes"), NULL)
     assert (summary.ok, summary.failed) == (len(names), 0)
     assert {row["folder"] for row in rows(tmp_path / "codes", "codes", "folder")} == {"c d"}
+
+
+def test_imagenets_own_classes_need_no_training(archive, tmp_path, monkeypatch):
+    """With random weights, which say nothing; the names come from the published index, else they are numbers."""
+    from tensorflow_vgg import download, imagenet
+
+    def unreachable(file):
+        raise download.DownloadError("offline")
+
+    few = tmp_path / "photos"
+    few.mkdir()
+    for path in sorted((archive / "red").iterdir())[:3]:
+        shutil.copy(path, few)
+    monkeypatch.setattr(imagenet, "fetch", unreachable)
+    summary = fb.predict(few, tmp_path / "labels", "imagenet", fb.PredictConfig(weights="random:0"))
+    assert "numbered" in summary.notes[0]
+    labels = rows(tmp_path / "labels", "predictions", "prediction", "top_labels", "top_probabilities")
+    assert len(labels) == 3
+    for row in labels:
+        assert row["prediction"].startswith("class ") and len(set(row["top_labels"])) == 5
+        assert row["top_probabilities"] == sorted(row["top_probabilities"], reverse=True)
+    assert fb.verify(tmp_path / "labels").is_whole
+    page = Path(fb.report(tmp_path / "labels")).read_text()
+    assert "ImageNet&#39;s 1000 classes" in page and "numbered" in page
+    again = fb.predict(few, tmp_path / "labels", "imagenet", fb.PredictConfig(weights="random:0"))
+    assert again.already_done == 3

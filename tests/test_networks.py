@@ -1,0 +1,69 @@
+"""What `encoder.EncoderFactory` makes of networks, layers and weights; shallow ones, in this process."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import flowers_batch as fb
+from flowers_batch.dataset import codes_of
+from flowers_batch.decode import decode
+from flowers_batch.encoder import EncoderFactory, code_width, weights_identity
+from flowers_batch.sources import open_source
+from tensorflow_vgg import network, weights
+
+
+def encode_one(archive, config: fb.EncodeConfig) -> tuple[fb.EncodeConfig, np.ndarray, np.ndarray]:
+    """The worker's fingerprint, the code of one photo, and its pixels."""
+    path = "red/0000.png"
+    worker = EncoderFactory(config, open_source(archive))(1, False)
+    (batch,) = worker.batches(0, pa.table({"path": [path]}), {})
+    return worker.fingerprint, codes_of(batch)[0][0], decode((archive / path).read_bytes()).pixels
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "flatten"])
+def test_a_map_becomes_a_row_as_asked(archive, pool):
+    config = fb.EncodeConfig(weights="random:0", network="vgg19", layer="pool2", pool=pool, precision="float32")
+    fingerprint, code, pixels = encode_one(archive, config)
+    maps = network.build("vgg19", "pool2", weights.load(weights.find("random:0"), "vgg19", "pool2"))
+    map_ = maps.predict_on_batch(pixels[None])[0]
+    expected = {"avg": map_.mean((0, 1)), "max": map_.max((0, 1)), "flatten": map_.ravel()}[pool]
+    assert len(code) == code_width(config) == len(expected)
+    assert np.linalg.norm(code - expected) / np.linalg.norm(expected) < 1e-3  # float16 on disk
+    assert (fingerprint.network, fingerprint.layer, fingerprint.pool) == ("vgg19", "pool2", pool)
+
+
+@pytest.mark.parametrize(("layer", "width"), [("fc6", 4096), ("relu7", 4096), ("fc8", 1000), ("prob", 1000)])
+def test_rows_have_the_width_of_their_layer_and_are_not_pooled(layer, width):
+    assert code_width(fb.EncodeConfig(layer=layer)) == width
+    with pytest.raises(fb.InputError, match="leave --pool avg out"):
+        code_width(fb.EncodeConfig(layer=layer, pool="avg"))
+
+
+def test_a_map_that_nothing_makes_a_row_of_is_refused():
+    with pytest.raises(fb.InputError, match=r"7 x 7 x 512 numbers, not a row: .* --pool avg, max or flatten"):
+        code_width(fb.EncodeConfig(layer="pool5"))
+
+
+def test_weights_behind_a_url_are_copied_once_and_keep_their_url(archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    parameters = weights.load(weights.find("random:0"), "vgg16", "conv1_2")
+    weights.write(tmp_path / "vgg.safetensors", parameters, "float32", {})
+    url = f"file://{tmp_path}/vgg.safetensors"
+    config = fb.EncodeConfig(weights=url, layer="conv1_2", pool="max")
+    drawn = fb.EncodeConfig(weights="random:0", layer="conv1_2", pool="max")
+    assert weights_identity(config) == (weights_identity(drawn)[0], url)
+    assert np.array_equal(encode_one(archive, config)[1], encode_one(archive, drawn)[1])
+    assert len(list((tmp_path / "cache" / "flowers_batch").glob("*-vgg.safetensors"))) == 1
+    with pytest.raises(fb.InputError, match="There is no weights file"):
+        weights_identity(fb.EncodeConfig(weights=f"file://{tmp_path}/none.h5", layer="conv1_2", pool="max"))
+
+
+def test_a_gpu_that_tensorflow_cannot_see_is_refused_with_what_to_do(archive):
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(fb.InputError, match=r"\[gpu\] extra"):
+        EncoderFactory(fb.EncodeConfig(weights="random:0"), open_source(archive))(1, True)
