@@ -28,4 +28,4 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo .hypothesis .pytest_cache .ruff_cache .mypy_cache

@@ -127,6 +127,7 @@ def resize(square: NDArray[np.uint8]) -> NDArray[np.float32]:
         stop = min(start + _BAND, side)
         first, last = np.searchsorted(reach[1], start, "right"), np.searchsorted(reach[0], stop)
         result[first:last] += matrix[first:last, start:stop] @ columns[start:stop]
+    np.minimum(result, 255, out=result)  # sums of rounded weights may exceed 1 in their last digit
     return np.ascontiguousarray(result.reshape(SIDE, SIDE, 3).transpose(1, 0, 2))
 
 

@@ -178,8 +178,12 @@ def read_h5(path: Path, layers: dict[str, Shapes]) -> Iterator[Parameters]:
 
 def _mapped(dataset: Any, path: Path) -> NDArray[Any]:
     """An HDF5 dataset as a view of the file where its numbers lie there as they are, else as a copy."""
+    import h5py
+
     offset = dataset.id.get_offset()
-    if offset is None or dataset.chunks is not None:
+    # numpy has no name for some of HDF5's number types (bfloat16): the library turns them into others as it reads.
+    is_numpys = dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype)
+    if offset is None or dataset.chunks is not None or not is_numpys:
         return dataset[()]
     return np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
 
@@ -222,19 +226,23 @@ def read_safetensors(path: Path, layers: dict[str, Shapes]) -> Iterator[Paramete
             if not set(keys) <= set(header):
                 held = sorted({key.rpartition(".")[0] for key in header} - {""})
                 raise WeightsError(f"{path} has no layer {name}; it has {', '.join(held) or 'none'}.")
+            entries = [header[key] for key in keys]
+            _check_shapes(path, name, tuple(tuple(entry["shape"]) for entry in entries), shapes)
+            if not {entry["dtype"] for entry in entries} <= set(_DTYPES):
+                raise WeightsError(
+                    f"Layer {name} in {path} should hold numbers of type {', '.join(_DTYPES)}. "
+                    f"Received: {', '.join(entry['dtype'] for entry in entries)}."
+                )
             kernel, bias = (
                 # A view of the file, where the library would make a copy.
                 np.memmap(
                     path, _DTYPES[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"])
                 )
-                for entry in (header[key] for key in keys)
+                for entry in entries
             )
-            _check(path, name, kernel, bias, shapes)
             yield name, kernel, bias
     except WeightsError:
         raise
-    except KeyError as error:
-        raise WeightsError(f"{path} holds numbers of type {error}: only {', '.join(_DTYPES)} are known.") from None
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is not a readable file of weights: {reason}.") from None
@@ -283,8 +291,8 @@ def stored_layers(path: Path) -> list[str]:
 
 
 def network_of(layers: Iterable[str]) -> str:
-    """Which network layers belong to: only VGG19 has a fourth convolution in its third block."""
-    return "vgg19" if "conv3_4" in set(layers) else "vgg16"
+    """Which network layers belong to: only VGG19 has blocks of four convolutions."""
+    return "vgg19" if set(layers) & {"conv3_4", "conv4_4", "conv5_4"} else "vgg16"
 
 
 def write(path: Path, parameters: Iterable[Parameters], store: str, about: dict[str, str]) -> None:

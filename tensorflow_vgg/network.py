@@ -19,7 +19,7 @@ NETWORKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _FILTERS = (64, 128, 256, 512, 512)
 CLASSES = 1000
 FC_WIDTH = 4096
-
+_POOLS = {"avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D", "flatten": "Flatten"}  # Keras' layers
 
 Shapes = tuple[tuple[int, ...], tuple[int]]
 Parameters = tuple[str, NDArray[np.float32], NDArray[np.float32]]
@@ -95,11 +95,13 @@ def build(
         dict from each layer's name to that.
 
     Raises:
-        ValueError: There is no such network or layer, or parameters are missing or have other shapes.
+        ValueError: There is no such network, layer or way to pool, or parameters are missing or have other shapes.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 
+    if pool is not None and pool not in _POOLS:
+        raise ValueError(f"A map is pooled by one of {', '.join(_POOLS)}. Received: {pool}.")
     asked = [layer] if isinstance(layer, str) else list(layer)
     last = deepest(network, asked)
     shapes = parameter_shapes(network, last)
@@ -120,9 +122,16 @@ def build(
     if (surplus := next(given, None)) is not None:
         raise ValueError(f"{network} up to {last} has no parameters for a layer {surplus[0]}.")
     model = keras.Model(photos, outputs[layer] if isinstance(layer, str) else outputs, name=network)
-    # XLA is slower than oneDNN's kernels on CPUs, and compiles anew for each batch size.
-    model.compile(jit_compile=False)
+    compile_for_prediction(model)
     return model
+
+
+def compile_for_prediction(model: keras.Model) -> None:
+    """Sets how a model is compiled: in TensorFlow without XLA, which on CPUs is slower than oneDNN's kernels and
+    compiles anew for each batch size."""
+    import keras
+
+    model.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
 
 
 def deepest(network: str, layers: Sequence[str]) -> str:
@@ -186,14 +195,7 @@ def _as_output(values: keras.KerasTensor, name: str, pool: str | None) -> keras.
     from keras import layers
 
     if pool is not None and len(values.shape) == 4:
-        pools = {
-            "avg": layers.GlobalAveragePooling2D,
-            "max": layers.GlobalMaxPooling2D,
-            "flatten": layers.Flatten,
-        }
-        if pool not in pools:
-            raise ValueError(f"A map is pooled by one of {', '.join(pools)}. Received: {pool}.")
         # In float32: an average of 12,544 numbers in bfloat16 would lose most of its digits.
         values = layers.Activation("linear", dtype="float32", name=f"{name}_float32")(values)
-        return pools[pool](dtype="float32", name=f"{name}_{pool}")(values)
+        return getattr(layers, _POOLS[pool])(dtype="float32", name=f"{name}_{pool}")(values)
     return layers.Activation("linear", dtype="float32", name=f"{name}_float32")(values)

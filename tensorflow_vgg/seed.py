@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tensorflow_vgg import weights
 from tensorflow_vgg.images import SIDE
-from tensorflow_vgg.network import build, deepest, layer_names
+from tensorflow_vgg.network import build, compile_for_prediction, deepest, layer_names
 
 
 class Vgg:
@@ -65,9 +65,9 @@ class Vgg:
         import keras
 
         if not self._depth or deepest(self.network, [name, self._depth]) != self._depth:
-            self._model = None  # two networks need not be in memory
+            self._model, self._depth = None, ""  # two networks need not be in memory
             self._model = build(self.network, name, weights.load(self._weights, self.network, name))
             self._depth = name
         model = keras.Model(self._model.input, self._model.get_layer(name).output)
-        model.compile(jit_compile=False)
+        compile_for_prediction(model)
         return model

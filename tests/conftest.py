@@ -57,3 +57,13 @@ def local_ray():
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VGG16 and VGG19 with all their layers, each of another width, and none of them wide: quick to make and to run."""
+    from tensorflow_vgg import network
+
+    monkeypatch.setattr(network, "_FILTERS", (2, 3, 4, 5, 6))
+    monkeypatch.setattr(network, "FC_WIDTH", 8)
+    monkeypatch.setattr(network, "CLASSES", 10)

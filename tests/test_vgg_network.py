@@ -1,9 +1,7 @@
-import gc
-
 import numpy as np
 import pytest
 
-from tensorflow_vgg import formats, network, weights
+from tensorflow_vgg import network, weights
 
 MEMORABLE = {"vgg16": 138357544, "vgg19": 143667240}  # parameters in all, as Keras counts them
 
@@ -23,65 +21,6 @@ def random_photos(count):
 
 def relative_error(found, expected):
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-
-
-def keras_values(application, preprocess, layer, photos, parameters):
-    """What Keras' own VGG gives at a layer for the same photos and parameters, and its layers that have some."""
-    import keras
-
-    for name, kernel, bias in parameters:
-        application.get_layer(formats.keras_name(name)).set_weights([kernel, bias])
-    model = keras.Model(application.input, application.get_layer(layer).output)
-    return np.asarray(model(preprocess(photos.copy()))), [each.name for each in application.layers if each.weights]
-
-
-@pytest.fixture(scope="module")
-def codes():
-    """relu6 by this package, the same of mirrored colours, fc1 by Keras, and the names of Keras' layers."""
-    photos = random_photos(2)
-    parameters = list(random_parameters("vgg16", "relu6"))
-    model = network.build("vgg16", "relu6", parameters)
-    ours = np.asarray(model(photos))
-    mirrored = np.asarray(model(photos[:1, ..., ::-1]))
-    del model
-    gc.collect()
-    import keras
-
-    application = keras.applications.VGG16(weights=None)
-    theirs, names = keras_values(application, keras.applications.vgg16.preprocess_input, "fc1", photos, parameters)
-    del application
-    gc.collect()
-    return ours, mirrored, theirs, names
-
-
-def test_relu6_of_vgg16_equals_fc1_of_keras_vgg16(codes):
-    ours, _, theirs, _ = codes
-    assert ours.shape == theirs.shape == (2, 4096)
-    assert ours.dtype == np.float32
-    assert np.count_nonzero(theirs) > 1000
-    for our, their in zip(ours, theirs, strict=True):
-        assert relative_error(our, their) < 1e-4
-
-
-def test_the_comparison_with_keras_tells_the_order_of_colours_apart(codes):
-    _, mirrored, theirs, _ = codes
-    assert relative_error(mirrored, theirs[:1]) > 0.05
-
-
-def test_layers_with_parameters_are_those_of_keras_in_its_order(codes):
-    assert [formats.keras_name(name) for name in network.parameter_shapes("vgg16")] == codes[3]
-
-
-def test_pool5_of_vgg19_equals_block5_pool_of_keras_vgg19():
-    photos = random_photos(1)
-    ours = np.asarray(network.build("vgg19", "pool5", random_parameters("vgg19", "pool5"))(photos))
-    import keras
-
-    application = keras.applications.VGG19(weights=None, include_top=False, input_shape=(224, 224, 3))
-    preprocess = keras.applications.vgg19.preprocess_input
-    theirs, names = keras_values(application, preprocess, "block5_pool", photos, random_parameters("vgg19", "pool5"))
-    assert relative_error(ours, theirs) < 1e-4
-    assert [formats.keras_name(name) for name in network.parameter_shapes("vgg19", "pool5")] == names
 
 
 @pytest.mark.parametrize("name", MEMORABLE)
@@ -148,27 +87,6 @@ def test_only_the_layers_up_to_the_asked_one_are_built():
     assert model.output_shape == (None, 112, 112, 64)
     assert model.count_params() == 3 * 3 * 3 * 64 + 64 + 3 * 3 * 64 * 64 + 64
     assert {layer.name for layer in model.layers if layer.weights} == {"conv1_1", "conv1_2"}
-
-
-def test_relu7_is_fc7_rectified_and_prob_is_the_softmax_of_fc8(monkeypatch):
-    monkeypatch.setattr(network, "FC_WIDTH", 8)  # the true widths take 550 MB a model
-    monkeypatch.setattr(network, "CLASSES", 10)
-    photos = random_photos(1)
-    parameters = [
-        (name, kernel * np.float32(0.02 if name == "fc8" else 1), bias)  # else one class has all the probability
-        for name, kernel, bias in random_parameters("vgg16", "prob")
-    ]
-    model = network.build("vgg16", "prob", parameters)
-    import keras
-
-    outputs = [model.get_layer(name).output for name in ("fc7", "relu7", "fc8", "prob")]
-    fc7, relu7, fc8, prob = (np.asarray(each) for each in keras.Model(model.input, outputs)(photos))
-    assert fc7.min() < 0
-    np.testing.assert_array_equal(relu7, np.maximum(fc7, 0))
-    assert fc8.min() < 0
-    powers = np.exp(fc8 - fc8.max())
-    assert np.sort(powers.ravel())[-2] > 0.01
-    np.testing.assert_allclose(prob, powers / powers.sum(), rtol=1e-4)
 
 
 def test_bfloat16_gives_float32_close_to_float32s():
