@@ -191,32 +191,33 @@ def weights_fetch(
 
 @weights_app.command("convert", epilog="Example: flowers-batch weights convert vgg16.npy vgg16.safetensors")
 def weights_convert(
-    source: Annotated[str, typer.Argument(help="Weights file (.npy, .h5 or .safetensors), or random:SEED.")],
-    target: Annotated[Path, typer.Argument(help="File to write, in the format that its name ends in.")],
+    source: Annotated[str, typer.Argument(help="Weights (.npy, .h5, .safetensors; a path or URL), or random:SEED.")],
+    target: Annotated[str, typer.Argument(help="File to write, in the format that its name ends in: a path or URL.")],
     store: Annotated[str, typer.Option(help="float32, or float16 to halve the file.")] = "float32",
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write the weights of one file into another format."""
-    from tensorflow_vgg.weights import convert
+    from flowers_batch.encoder import convert_weights
 
-    convert(source, target, store)
+    convert_weights(source, target, store)
     if json_:
-        _print_json({"path": str(target)})
+        _print_json({"path": target})
     else:
         print(target)
 
 
 @weights_app.command("check", epilog="Example: flowers-batch weights check vgg16.npy")
 def weights_check(
-    file: Annotated[str, typer.Argument(help="Weights file: .npy, .h5 or .safetensors.")],
+    file: Annotated[str, typer.Argument(help="Weights file (.npy, .h5 or .safetensors): a path or URL.")],
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Read a weights file from beginning to end, and say what it is."""
+    from flowers_batch.encoder import weights_on_this_machine
     from tensorflow_vgg.weights import check
 
-    found = check(file)
+    found = check(weights_on_this_machine(file))
     if json_:
         _print_json(asdict(found))
         return

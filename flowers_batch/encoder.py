@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -308,7 +309,7 @@ class EncoderFactory:
             precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
             identity = vgg.Identity()
             with _weights_errors():
-                found = vgg.find(_on_this_machine(config.weights), config.network)
+                found = vgg.find(weights_on_this_machine(config.weights), config.network)
                 parameters = identity.of(vgg.load(found, config.network, config.layer))
                 model = build(config.network, config.layer, parameters, precision, config.pool)
             network, weights = model.predict_on_batch, identity.hexdigest
@@ -398,13 +399,17 @@ def weights_identity(config: EncodeConfig) -> tuple[str, str]:
 
     code_width(config)
     with _weights_errors():
-        found = vgg.find(_on_this_machine(config.weights), config.network)
+        found = vgg.find(weights_on_this_machine(config.weights), config.network)
         name = config.weights if "://" in config.weights else found.name
         return vgg.identity(vgg.load(found, config.network, config.layer)), name
 
 
-def _on_this_machine(name: str) -> str:
-    """Weights behind a URL as a file in the cache, copied once a machine; other names as they are."""
+def weights_on_this_machine(name: str) -> str:
+    """Weights behind a URL as a file in the cache, copied once a machine; other names as they are.
+
+    Raises:
+        InputError: There is no such file.
+    """
     if "://" not in name:
         return name
     from tensorflow_vgg.download import cache_folder
@@ -422,6 +427,25 @@ def _on_this_machine(name: str) -> str:
                 with cache.publish(local) as scratch, open(scratch, "wb") as out:
                     shutil.copyfileobj(source, out, _COPY_BYTES)
     return cache.at(local)
+
+
+def convert_weights(source: str, target: str, store: str) -> None:
+    """`tensorflow_vgg.weights.convert`, with either file behind a URL if need be.
+
+    Raises:
+        InputError, WeightsError: The source is no weights file, or the target cannot be written so.
+    """
+    from tensorflow_vgg.weights import convert
+
+    folder, name = split_file(target)
+    local = weights_on_this_machine(source)
+    if folder.is_local:
+        convert(local, folder.at(name), store)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        convert(local, Path(scratch, name), store)
+        with folder.publish(name) as published:
+            shutil.copyfile(Path(scratch, name), published)
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load, save
 
 from flowers_batch.config import Fingerprint, InputError
 from flowers_batch.storage import Folder, Where, open_folder
@@ -95,7 +96,7 @@ def save_model(folder: Folder, model: Model) -> None:
     """Publishes `head.safetensors`, then `model.json`, which tells the head's identity."""
     head = model.head
     with folder.publish(ARRAYS) as scratch:
-        save_file({name: np.ascontiguousarray(array) for name, array in head.arrays.items()}, scratch)
+        Path(scratch).write_bytes(save({name: np.ascontiguousarray(array) for name, array in head.arrays.items()}))
     description = {
         "classes": head.classes,
         "temperature": head.temperature,

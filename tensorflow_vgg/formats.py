@@ -351,4 +351,7 @@ def _write_safetensors(path: Path, parameters: Iterable[Parameters], about: dict
     arrays: dict[str, NDArray[np.floating]] = {}
     for name, kernel, bias in parameters:
         arrays |= {f"{name}.{_KERNEL}": kernel, f"{name}.{_BIAS}": bias}
+    path.touch()
+    mode = path.stat().st_mode
     save_file(arrays, path, about)
+    path.chmod(mode)  # the library lets only the owner read it

@@ -32,7 +32,7 @@ BELOW = {
     "verify": {"encoder", "shards", "dataset", "sources", "heads", "storage"},
     "report": {"dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,
-    "cli": {"demo", "verify", "report", "training", "runs"} | NETWORK,
+    "cli": {"demo", "verify", "report", "training", "runs", "encoder"} | NETWORK,
     "__init__": {"runs", "training", "report", "verify"},
 }
 # The rooms that alone import a library, and whether they may do so before it is needed.

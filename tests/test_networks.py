@@ -67,3 +67,19 @@ def test_a_gpu_that_tensorflow_cannot_see_is_refused_with_what_to_do(archive):
         pytest.skip("this machine has a GPU")
     with pytest.raises(fb.InputError, match=r"\[gpu\] extra"):
         EncoderFactory(fb.EncodeConfig(weights="random:0"), open_source(archive))(1, True)
+
+
+def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
+    from helpers import store
+
+    from flowers_batch import encoder
+
+    parameters = weights.load(weights.find("random:0"), "vgg16", "conv1_2")
+    weights.write(tmp_path / "vgg.h5", parameters, "float32", {})
+    bucket = store(tmp_path / "bucket")
+    monkeypatch.setattr(encoder, "split_file", lambda name: (bucket, name.rsplit("/", 1)[1]))
+    encoder.convert_weights(str(tmp_path / "vgg.h5"), "store://bucket/vgg.safetensors", "float32")
+    assert (
+        weights.check(tmp_path / "bucket" / "vgg.safetensors").identity == weights.check(tmp_path / "vgg.h5").identity
+    )
+    assert [path.name for path in (tmp_path / "bucket").iterdir()] == ["vgg.safetensors"]

@@ -635,3 +635,11 @@ def test_a_file_under_the_name_of_another_format_is_refused(tmp_path, narrow, su
         wrong = Path(path.rename(tmp_path / f"weights{other}"))
         refusal(lambda wrong=wrong: load(wrong), wrong)
         path = wrong
+
+
+def test_files_can_be_read_by_whoever_may_read_new_files(tmp_path, narrow):
+    (tmp_path / "new").touch()
+    for suffix in SUFFIXES:
+        path = tmp_path / f"weights{suffix}"
+        weights.convert("random:0", path)
+        assert path.stat().st_mode == (tmp_path / "new").stat().st_mode
