@@ -123,8 +123,8 @@ class Encoder:
         Args:
             shard: Its number.
             rows: Its manifest rows.
-            stages: Gains the seconds spent in `read` and `decode` (over all threads), `wait` (of the network
-                for pixels), and `network`.
+            stages: Gains the seconds spent in `read` and `decode` (over all threads), `wait` (for the next batch's
+                pixels), and `network`.
 
         Raises:
             RunError: A code does not fit into the type that it is stored in.
