@@ -85,20 +85,21 @@ def test_a_disk_that_fails_is_exit_code_1(capsys, archive, tmp_path, local_ray):
     assert code == 1 and "Traceback" not in err and "Not a directory" in err
 
 
-def test_a_terminated_run_says_so_and_can_be_gone_on_with(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
+def test_a_stopped_run_says_so_and_is_not_whole(tmp_path, number, code):
     photos = draw_archive(tmp_path / "photos", 100)
     command = [sys.executable, "-m", "flowers_batch.cli", "encode", str(photos), str(tmp_path / "codes")]
-    command += ["--network", "null", "--shard-size", "2"]
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        done = len(list(tmp_path.glob("codes/codes/shard-*")))
-        while len(list(tmp_path.glob("codes/codes/shard-*"))) < done + 3:
-            assert running.poll() is None, "the run ended before it could be stopped"
-            time.sleep(0.005)
-        running.send_signal(number)
-        _, err = running.communicate(timeout=20)
-        assert (running.returncode, "go on where they were" in err) == (code, True)
-        assert not (tmp_path / "codes" / "_SUCCESS").exists()
+    running = subprocess.Popen([*command, "--network", "null", "--shard-size", "2"], stderr=subprocess.PIPE, text=True)
+    while len(list(tmp_path.glob("codes/codes/shard-*"))) < 3:
+        assert running.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.005)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=30)
+    assert (running.returncode, "go on where they were" in err) == (code, True)
+    assert not (tmp_path / "codes" / "_SUCCESS").exists()
 
 
 def test_debug_shows_the_traceback(capsys, tmp_path):

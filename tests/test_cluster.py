@@ -118,6 +118,7 @@ except fb.RunError as error:
 """
 
 
+@pytest.mark.slow
 def test_actors_that_use_up_their_nodes_memory_end_the_run_in_a_sentence(archive, tmp_path):
     command = [sys.executable, "-c", MEMORY, str(archive), str(tmp_path / "codes")]
     limits = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}

@@ -284,15 +284,36 @@ def test_a_killed_driver_loses_nothing_and_what_was_done_stays(tmp_path):
 
 
 GPUS = """
-import json, sys, ray
+import json, sys, time
+from pathlib import Path
+import ray
 import flowers_batch as fb
+from flowers_batch import runs
+from flowers_batch.encoder import EncoderFactory
+
+class Patient(EncoderFactory):
+    '''Its workers wait for each other before the first shard, and take a while over each.'''
+
+    def __call__(self, threads, gpu):
+        worker = super().__call__(threads, gpu)
+        meeting = Path(MEETING)
+        (meeting / ray.get_runtime_context().get_actor_id()).touch()
+        while len(list(meeting.iterdir())) < 2:
+            time.sleep(0.05)
+        batches = worker.batches
+        worker.batches = lambda *arguments: (time.sleep(0.3), batches(*arguments))[1]
+        return worker
+
+runs.EncoderFactory = Patient
 ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
-print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], fb.EncodeConfig(network="null", shard_size=2)).actors))
+print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], fb.EncodeConfig(network="null", shard_size=4)).actors))
 """
 
 
 def test_actors_on_a_cluster_with_gpus_get_one_each(archive, tmp_path):
-    command = [sys.executable, "-c", GPUS, str(archive), str(tmp_path / "codes")]
+    (tmp_path / "meeting").mkdir()
+    script = GPUS.replace("MEETING", repr(str(tmp_path / "meeting")))
+    command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes")]
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120).stdout
     assert sorted(gpus for _, gpus in json.loads(printed)) == [["0"], ["1"]]
 
