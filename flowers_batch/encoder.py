@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -292,8 +292,7 @@ class EncoderFactory:
             gpu: Whether the network must run on a GPU.
 
         Raises:
-            InputError: TensorFlow sees no GPU although it should.
-            WeightsError: The weights are not to be had, or do not fit.
+            InputError: TensorFlow sees no GPU although it should; the weights are not to be had, or do not fit.
         """
         config = self.config
         network: Network
@@ -492,7 +491,8 @@ def _prepare_device(threads: int, gpu: bool) -> None:
     for device in devices:
         # Else TensorFlow takes the whole GPU's memory at once.
         tf.config.experimental.set_memory_growth(device, True)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    with suppress(RuntimeError):  # a process that has used TensorFlow before, as no actor has, keeps its threads
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
 def _stored(codes: NDArray[np.float32], store: str) -> NDArray[np.floating]:
