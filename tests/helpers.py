@@ -84,3 +84,12 @@ def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int =
     layers = tuple((draw(before, after), draw(after)) for before, after in pairwise(sizes))
     scale = random.uniform(0.5, 2, width).astype(np.float32)
     return Head(classes, draw(width), scale, layers, **options)
+
+
+def assert_parameters_equal(found: Any, expected: Any) -> None:
+    """Networks' parameters, each a name, a kernel and a bias, are the same numbers in float32, in the same order."""
+    assert [name for name, *_ in found] == [name for name, *_ in expected]
+    for (name, *ours), (_, *theirs) in zip(found, expected, strict=True):
+        for our, their in zip(ours, theirs, strict=True):
+            assert our.dtype == np.float32, name
+            np.testing.assert_array_equal(our, their, err_msg=name)

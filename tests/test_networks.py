@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 import flowers_batch as fb
+from flowers_batch import config
 from flowers_batch.dataset import codes_of
 from flowers_batch.decode import decode
 from flowers_batch.encoder import EncoderFactory, code_width, weights_identity
@@ -83,3 +84,7 @@ def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
         weights.check(tmp_path / "bucket" / "vgg.safetensors").identity == weights.check(tmp_path / "vgg.h5").identity
     )
     assert [path.name for path in (tmp_path / "bucket").iterdir()] == ["vgg.safetensors"]
+
+
+def test_both_packages_mean_the_same_variable_by_the_weights_of_a_machine():
+    assert config.WEIGHTS_ENVIRONMENT == weights.ENVIRONMENT

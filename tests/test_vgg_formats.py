@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers import assert_parameters_equal
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -40,14 +41,6 @@ def load(path, layer="prob", name="vgg16"):
     return list(weights.load(weights.find(str(path)), name, layer))
 
 
-def assert_equal(found, expected):
-    assert [name for name, *_ in found] == [name for name, *_ in expected]
-    for (name, *ours), (_, *theirs) in zip(found, expected, strict=True):
-        for our, their in zip(ours, theirs, strict=True):
-            assert our.dtype == np.float32, name
-            np.testing.assert_array_equal(our, their, err_msg=name)
-
-
 def refusal(action, *words):
     """The one sentence that refuses what an action asks; it has all the words."""
     with pytest.raises(WeightsError) as error:
@@ -76,7 +69,7 @@ def test_each_format_becomes_each_other_with_every_number_and_the_identity(tmp_p
     first = written(tmp_path / f"first{source}", parameters)
     before = first.read_bytes()
     weights.convert(first, tmp_path / f"second{target}")
-    assert_equal(load(tmp_path / f"second{target}", name=name), parameters)
+    assert_parameters_equal(load(tmp_path / f"second{target}", name=name), parameters)
     assert weights.check(tmp_path / f"second{target}").identity == weights.identity(iter(parameters))
     assert first.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {first.name, f"second{target}"}
@@ -87,13 +80,15 @@ def test_a_file_may_become_itself(tmp_path, narrow, suffix):
     path = written(tmp_path / f"weights{suffix}", some_parameters())
     weights.convert(str(path), str(path), "float16")
     halves = [(name, *(each.astype("f2").astype("f4") for each in arrays)) for name, *arrays in some_parameters()]
-    assert_equal(load(path), halves)
+    assert_parameters_equal(load(path), halves)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_random_weights_can_be_written(tmp_path, narrow, suffix):
     weights.convert("random:5", tmp_path / f"weights{suffix}")
-    assert_equal(load(tmp_path / f"weights{suffix}"), list(weights.load(weights.find("random:5"), "vgg16", "prob")))
+    assert_parameters_equal(
+        load(tmp_path / f"weights{suffix}"), list(weights.load(weights.find("random:5"), "vgg16", "prob"))
+    )
 
 
 def test_the_libraries_of_the_formats_read_what_is_written(tmp_path, narrow):
@@ -143,7 +138,7 @@ def test_float16_halves_a_file_and_is_read_as_float32(tmp_path, suffix):
     weights.convert(whole, tmp_path / f"half{suffix}", "float16")
     assert (tmp_path / f"half{suffix}").stat().st_size == pytest.approx(whole.stat().st_size / 2, rel=0.02)
     expected = [(name, *(each.astype("f2").astype("f4") for each in arrays)) for name, *arrays in parameters]
-    assert_equal(load(tmp_path / f"half{suffix}", "pool2"), expected)
+    assert_parameters_equal(load(tmp_path / f"half{suffix}", "pool2"), expected)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -202,13 +197,13 @@ def test_random_numbers_are_under_no_licence(tmp_path, narrow, suffix):
 def test_a_file_without_fully_connected_layers_serves_up_to_pool5(tmp_path, narrow, suffix, name):
     parameters = some_parameters(name, "pool5")
     path = written(tmp_path / f"notop{suffix}", parameters)
-    assert_equal(load(path, "pool5", name), parameters)
+    assert_parameters_equal(load(path, "pool5", name), parameters)
     assert formats.stored_layers(path) == list(network.parameter_shapes(name, "pool5"))
     missing = "fc1" if suffix == ".h5" else "fc6"
     for layer in ("fc6", "relu6", "prob"):
         refusal(lambda layer=layer: load(path, layer, name), path, f"no layer {missing}")
     weights.convert(path, tmp_path / "again.safetensors")
-    assert_equal(load(tmp_path / "again.safetensors", "pool5", name), parameters)
+    assert_parameters_equal(load(tmp_path / "again.safetensors", "pool5", name), parameters)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -363,7 +358,7 @@ def test_numbers_behind_the_asked_layer_are_not_looked_at(tmp_path, narrow, suff
         for array in arrays:
             array[...] = np.nan
     path = written_anyway(tmp_path / f"weights{suffix}", parameters)
-    assert_equal(load(path, "pool5"), parameters[:-3])
+    assert_parameters_equal(load(path, "pool5"), parameters[:-3])
     refusal(lambda: load(path, "fc6"), path, "fc6", "finite")
 
 
@@ -397,7 +392,7 @@ def test_a_layer_is_read_when_it_is_its_turn(tmp_path, narrow, suffix):
     parameters = some_parameters()
     parameters[1][1][...] = np.nan
     stream = weights.load(weights.find(str(written_anyway(tmp_path / f"weights{suffix}", parameters))), "vgg16", "prob")
-    assert_equal([next(stream)], parameters[:1])
+    assert_parameters_equal([next(stream)], parameters[:1])
     refusal(lambda: next(stream), "conv1_2")
 
 
@@ -416,7 +411,7 @@ def test_numbers_that_lie_otherwise_in_an_h5_file_are_read(tmp_path, narrow, lay
             group.attrs["weight_names"] = ["kernel", "bias"]
             for part, array in zip(["kernel", "bias"], arrays, strict=True):
                 group.create_dataset(part, data=array.astype(dtype), **options)
-    assert_equal(load(path), parameters)
+    assert_parameters_equal(load(path), parameters)
 
 
 def test_numbers_of_a_type_that_numpy_does_not_know_are_read_as_hdf5_reads_them(tmp_path, narrow):
@@ -434,7 +429,7 @@ def test_numbers_of_a_type_that_numpy_does_not_know_are_read_as_hdf5_reads_them(
         stored = h5py.Dataset(h5py.h5d.create(group.id, b"block1_conv1_W_1:0", bfloat16, space))
         stored.write_direct(kernel)
         assert stored.id.get_storage_size() == kernel.size * 2
-    assert_equal(load(path, "conv1_1"), [(name, kernel, bias)])
+    assert_parameters_equal(load(path, "conv1_1"), [(name, kernel, bias)])
 
 
 # The .safetensors file: what others may have written into it
@@ -470,7 +465,7 @@ def header_and_body(parameters, **kinds):
 def test_numbers_may_lie_anywhere_in_a_file(tmp_path, narrow, pad):
     parameters = some_parameters()
     path = tensors(tmp_path / "weights.safetensors", *header_and_body(parameters), pad)
-    assert_equal(load(path), parameters)
+    assert_parameters_equal(load(path), parameters)
     model = network.build("vgg16", "pool1", weights.load(weights.find(str(path)), "vgg16", "pool1"))
     np.testing.assert_array_equal(np.asarray(model.get_layer("conv1_2").get_weights()[0]), parameters[1][1])
 
@@ -479,14 +474,16 @@ def test_layers_may_lie_in_any_order_and_others_between_them(tmp_path, narrow):
     parameters = some_parameters()
     extra = ("a", np.ones((3, 5), np.int32), np.ones(5, np.float32))
     path = tensors(tmp_path / "weights.safetensors", *header_and_body([*parameters[::-1], extra]))
-    assert_equal(load(path), parameters)
+    assert_parameters_equal(load(path), parameters)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_other_floating_point_types_become_float32(tmp_path, narrow, dtype):
     parameters = [(name, *(each.astype(dtype) for each in arrays)) for name, *arrays in some_parameters()]
     path = tensors(tmp_path / "weights.safetensors", *header_and_body(parameters))
-    assert_equal(load(path), [(name, *(each.astype("f4") for each in arrays)) for name, *arrays in parameters])
+    assert_parameters_equal(
+        load(path), [(name, *(each.astype("f4") for each in arrays)) for name, *arrays in parameters]
+    )
 
 
 @pytest.mark.parametrize("array", ["fc8_kernel", "fc8_bias"])
@@ -497,7 +494,7 @@ def test_another_type_of_numbers_is_refused(tmp_path, narrow, kind, array):
     path = tensors(tmp_path / "weights.safetensors", *header_and_body(some_parameters(), **{array: kind}))
     refusal(lambda: load(path), path, "Layer fc8", "F32", kind[0])
     refusal(lambda: weights.check(path), path, "Layer fc8", kind[0])
-    assert_equal(load(path, "relu7"), some_parameters(layer="relu7"))
+    assert_parameters_equal(load(path, "relu7"), some_parameters(layer="relu7"))
 
 
 @pytest.mark.parametrize("part", [1, 2])
@@ -542,7 +539,7 @@ def test_another_shape_is_refused_with_both_shapes(tmp_path, narrow, part, shape
     parameters[2][part] = np.ones(shape, np.float32)
     path = tensors(tmp_path / "weights.safetensors", *header_and_body(parameters))
     refusal(lambda: load(path), path, "Layer conv2_1", "3x3x2x3 and 3", "x".join(map(str, shape)))
-    assert_equal(load(path, "pool1"), some_parameters(layer="pool1"))
+    assert_parameters_equal(load(path, "pool1"), some_parameters(layer="pool1"))
 
 
 def lies():
@@ -605,7 +602,7 @@ def test_an_array_that_is_named_twice_is_read_as_the_library_reads_it(tmp_path, 
         found = load(path)
     except WeightsError:
         return
-    assert_equal(found, some_parameters())
+    assert_parameters_equal(found, some_parameters())
 
 
 def test_a_file_that_is_cut_short_is_refused_wherever_it_ends(tmp_path, narrow):

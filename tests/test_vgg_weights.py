@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers import assert_parameters_equal
 
 from tensorflow_vgg import formats, weights
 from tensorflow_vgg.download import DownloadError, Published
@@ -85,14 +86,6 @@ def written(tmp_path, suffix, parameters, name="weights"):
     return WRITERS[suffix](tmp_path / f"{name}.{suffix}", parameters)
 
 
-def assert_equal(found, expected):
-    assert [name for name, *_ in found] == [name for name, *_ in expected]
-    for (name, *ours), (_, *theirs) in zip(found, expected, strict=True):
-        for our, their in zip(ours, theirs, strict=True):
-            assert our.dtype == np.float32, name
-            np.testing.assert_array_equal(our, their, err_msg=name)
-
-
 def refusal(path, *words, layer="prob"):
     """The one sentence that refuses a file; it names the file and the words."""
     with pytest.raises(WeightsError) as error:
@@ -110,7 +103,7 @@ def refusal(path, *words, layer="prob"):
 
 def test_random_weights_are_equal_on_each_call_and_differ_by_seed():
     first, again, other = (list(weights.load(weights.find(f"random:{n}"), "vgg16", "pool2")) for n in (5, 5, 6))
-    assert_equal(first, again)
+    assert_parameters_equal(first, again)
     assert not np.array_equal(first[0][1], other[0][1])
 
 
@@ -126,7 +119,7 @@ def test_random_weights_are_he_normal():
 def test_random_parameters_of_a_shallow_layer_begin_those_of_a_deep_one():
     shallow, deep = (list(weights.load(weights.find("random:1"), "vgg16", layer)) for layer in ("pool1", "pool3"))
     assert len(shallow) < len(deep)
-    assert_equal(shallow, deep[: len(shallow)])
+    assert_parameters_equal(shallow, deep[: len(shallow)])
 
 
 def test_random_weights_have_the_shapes_of_the_network():
@@ -180,7 +173,7 @@ def published(tmp_path, monkeypatch):
 def test_imagenet_is_downloaded_where_nothing_else_is_there_and_then_cached(tmp_path, published, tiny):
     found = weights.find("imagenet")
     assert found == Weights("imagenet", tmp_path / "cache" / "flowers_batch" / "weights.h5")
-    assert_equal(list(weights.load(found, "vgg16", "prob")), tiny_parameters())
+    assert_parameters_equal(list(weights.load(found, "vgg16", "prob")), tiny_parameters())
     assert weights.find("imagenet", download=False) == found
     assert weights.find("imagenet") == found
     assert len(published) == 1
@@ -257,14 +250,14 @@ def test_the_published_files_are_kept_on_one_host_each_with_size_and_checksum():
 def test_a_file_is_read_in_the_order_of_the_network_up_to_the_layer(tmp_path, tiny, suffix):
     parameters = tiny_parameters()
     path = written(tmp_path, suffix, parameters[::-1])
-    assert_equal(load(path), parameters)
-    assert_equal(load(path, "conv1_2"), parameters[:2])
+    assert_parameters_equal(load(path), parameters)
+    assert_parameters_equal(load(path, "conv1_2"), parameters[:2])
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_layers_behind_the_asked_one_may_be_missing(tmp_path, tiny, suffix):
     path = written(tmp_path, suffix, tiny_parameters()[:1])
-    assert_equal(load(path, "conv1_1"), tiny_parameters()[:1])
+    assert_parameters_equal(load(path, "conv1_1"), tiny_parameters()[:1])
     absent = {"npy": "conv1_2", "h5": "block1_conv2"}[suffix]
     refusal(path, f"no layer {absent}", {"npy": "it has conv1_1", "h5": "it has block1_conv1"}[suffix])
 
@@ -315,7 +308,7 @@ def test_other_floating_point_types_become_float32(tmp_path, tiny, suffix):
     parameters = tiny_parameters()
     for dtype in ("f8", ">f4", ">f8"):
         path = written(tmp_path, suffix, [(name, k.astype(dtype), b.astype(dtype)) for name, k, b in parameters])
-        assert_equal(load(path), parameters)
+        assert_parameters_equal(load(path), parameters)
 
 
 # Identity
@@ -347,8 +340,8 @@ def test_identity_differs_by_each_number_and_by_the_layers(tiny):
 def test_a_file_of_python_2_is_read_as_numpy_reads_it(tiny):
     expected = np.load(PYTHON_2, allow_pickle=True, encoding="latin1").item()
     found = list(formats.read_npy(PYTHON_2, SHAPES))
-    assert_equal(found, [(name, *expected[name]) for name in SHAPES])
-    assert_equal(load(PYTHON_2), found)
+    assert_parameters_equal(found, [(name, *expected[name]) for name in SHAPES])
+    assert_parameters_equal(load(PYTHON_2), found)
     assert any(kernel.any() for _, kernel, _ in found)
 
 
@@ -357,13 +350,13 @@ def test_a_file_of_python_2_is_read_as_numpy_reads_it(tiny):
 def test_each_protocol_of_python_3_is_read(tmp_path, tiny, protocol, order):
     parameters = [(name, np.asarray(k, order=order), b) for name, k, b in tiny_parameters()]
     path = write_table(tmp_path / "weights.npy", parameters, protocol)
-    assert_equal(load(path), tiny_parameters())
+    assert_parameters_equal(load(path), tiny_parameters())
 
 
 def test_what_numpy_saves_is_read(tmp_path, tiny):
     path = tmp_path / "weights.npy"
     np.save(path, {name: [kernel, bias] for name, kernel, bias in tiny_parameters()}, allow_pickle=True)
-    assert_equal(load(path), tiny_parameters())
+    assert_parameters_equal(load(path), tiny_parameters())
 
 
 class Attack:
@@ -442,7 +435,7 @@ def test_arrays_are_found_by_weight_names_alone(tmp_path, tiny):
         group.move("block1_conv1_b_1:0", "inner/z")
         group.attrs["weight_names"] = ["inner/a", "inner/z"]  # text, as newer versions write it
         group["extra"] = np.ones(3)
-    assert_equal(load(path), tiny_parameters())
+    assert_parameters_equal(load(path), tiny_parameters())
 
 
 def replaced(path, member, replace):
@@ -532,5 +525,5 @@ def test_a_file_is_read_though_nobody_may_write_it(tmp_path, tiny):
     copy = shutil.copy(path, tmp_path / "copy.h5")
     Path(copy).chmod(0o444)
     before = Path(copy).read_bytes()
-    assert_equal(load(copy), tiny_parameters())
+    assert_parameters_equal(load(copy), tiny_parameters())
     assert Path(copy).read_bytes() == before
