@@ -80,7 +80,17 @@ def encode(
     from flowers_batch.runs import encode as run_encode
 
     cluster = ClusterConfig(address, actors)
-    config = EncodeConfig(weights, network, layer, pool, precision, store, batch_size, shard_size, cluster)
+    config = EncodeConfig(
+        weights=weights,
+        network=network,
+        layer=layer,
+        pool=pool,
+        precision=precision,
+        store=store,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        cluster=cluster,
+    )
     summary = run_encode(images, out, config, progress=True)
     _print_summary("encoded", out, summary.to_json(), json_)
 
@@ -129,7 +139,13 @@ def predict(
     """Label every photo of a folder; run again, it goes on where it stopped."""
     from flowers_batch.runs import predict as run_predict
 
-    config = PredictConfig(weights, top_k, batch_size, shard_size, ClusterConfig(address, actors))
+    config = PredictConfig(
+        weights=weights,
+        top_k=top_k,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        cluster=ClusterConfig(address, actors),
+    )
     summary = run_predict(source, out, model, config, csv=csv, progress=True)
     _print_summary("labelled", out, summary.to_json(), json_)
 

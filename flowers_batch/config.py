@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 CODES_SCHEMA = 1  # raised when the columns of a shard change
@@ -39,19 +39,50 @@ class ClusterConfig:
         address: A Ray cluster's address; None takes RAY_ADDRESS, else starts a Ray of the run's own. A Ray that
             the calling program has joined is used in any case.
         actors: How many actors; None takes one a GPU, or one a node where there are no GPUs.
+        stall_timeout: Seconds after which an actor that makes no progress is killed, and its shard retried.
     """
 
     address: str | None = None
     actors: int | None = None
+    stall_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         if self.actors is not None:
             _at_least_one("--actors", self.actors)
+        _at_least_one("--stall-timeout", self.stall_timeout)
 
 
-@dataclass(frozen=True)
-class EncodeConfig:
-    """How photos become codes.
+@dataclass(frozen=True, kw_only=True)
+class ArchiveConfig:
+    """What encoding and labelling an archive have in common.
+
+    Attributes:
+        root: What the paths of a list are relative to; None: the folder that the list lies in.
+        batch_size: Photos in one pass through the network.
+        shard_size: Photos in one shard, which is what a killed run loses at most, an actor.
+        max_pixels: Photos with more pixels become rows that failed as `too_large`.
+        prune: Whether photos that vanished lose their rows, instead of being marked.
+        retry_failed: Whether rows that failed for a reason that may have passed are tried again.
+        cluster: Where the actors come from.
+    """
+
+    root: str | None = None
+    batch_size: int = 32
+    shard_size: int = 4096
+    max_pixels: int = 178_000_000  # a little below where Pillow refuses
+    prune: bool = False
+    retry_failed: bool = False
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        _at_least_one("--batch-size", self.batch_size)
+        _at_least_one("--shard-size", self.shard_size)
+        _at_least_one("--max-pixels", self.max_pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(ArchiveConfig):
+    """How photos become codes; besides these, see `ArchiveConfig`.
 
     Attributes:
         weights: `imagenet`, a weights file, or `random:SEED`.
@@ -60,9 +91,6 @@ class EncodeConfig:
         pool: What makes a row of a layer that is a map: `avg` or `max` over its places, or `flatten`.
         precision: `auto` (bfloat16 where the hardware computes in it), `float32` or `bfloat16`.
         store: The code's type on disk, `float16` or `float32`.
-        batch_size: Photos in one pass through the network.
-        shard_size: Photos in one shard, which is what a killed run loses at most, an actor.
-        cluster: Where the actors come from.
     """
 
     weights: str = IMAGENET
@@ -71,18 +99,14 @@ class EncodeConfig:
     pool: str | None = None
     precision: str = "auto"
     store: str = "float16"
-    batch_size: int = 32
-    shard_size: int = 4096
-    cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("--network", self.network, ("vgg16", "vgg19", NULL_NETWORK))
         if self.pool is not None:
             _one_of("--pool", self.pool, POOLS)
         _one_of("--precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("--store", self.store, ("float16", "float32"))
-        _at_least_one("--batch-size", self.batch_size)
-        _at_least_one("--shard-size", self.shard_size)
 
 
 @dataclass(frozen=True)
@@ -105,28 +129,21 @@ class TrainConfig:
             raise InputError(f"--seed must lie in 0..{2**32 - 1}. Received: {self.seed}.")
 
 
-@dataclass(frozen=True)
-class PredictConfig:
-    """How photos, or codes, get labels.
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(ArchiveConfig):
+    """How photos, or codes, get labels; besides these, see `ArchiveConfig` (predictions from codes keep their shards).
 
     Attributes:
         weights: Where the model's weights lie, if no longer where the model says; None trusts the model.
         top_k: How many of the likeliest labels are kept for each photo.
-        batch_size: Photos in one pass through the network.
-        shard_size: Photos in one shard (predictions from codes keep the codes' shards).
-        cluster: Where the actors come from.
     """
 
     weights: str | None = None
     top_k: int = 5
-    batch_size: int = 32
-    shard_size: int = 4096
-    cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _at_least_one("--top-k", self.top_k)
-        _at_least_one("--batch-size", self.batch_size)
-        _at_least_one("--shard-size", self.shard_size)
 
 
 @dataclass(frozen=True)
@@ -191,6 +208,6 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{option} must be one of {', '.join(allowed)}. Received: {value}.")
 
 
-def _at_least_one(option: str, value: int) -> None:
-    if value < 1:
+def _at_least_one(option: str, value: float) -> None:
+    if not value >= 1:
         raise InputError(f"{option} must be 1 or more. Received: {value}.")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -40,9 +41,17 @@ _IMAGE_FIELDS = [
 IMAGE_COLUMNS = [column.name for column in _IMAGE_FIELDS]
 
 
-def folder_of(path: str) -> str | None:
-    """The name of the folder that an image lies in, its column `folder`; None directly in the root."""
-    return posixpath.basename(posixpath.dirname(path.removeprefix(NOT_UTF8))) or None
+def folder_of(path: str, source: str | None = None) -> str | None:
+    """The name of the folder that an image lies in, its column `folder`; None directly in the root.
+
+    Args:
+        path: The image's key.
+        source: The file that holds the image, if that is a tar: its own folder is none of the image's.
+    """
+    inner = path.removeprefix(NOT_UTF8)
+    for tar in (f"{source}!", quote(f"{source}!")):
+        inner = inner.removeprefix(tar)
+    return posixpath.basename(posixpath.dirname(inner)) or None
 
 
 def codes_schema(width: int, store: str) -> pa.Schema:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -36,6 +36,7 @@ from flowers_batch.dataset import (
 )
 from flowers_batch.decode import Picture, decode
 from flowers_batch.heads import Head
+from flowers_batch.sources import Image, images_of
 from flowers_batch.storage import open_folder, split_file
 
 _COPY_BYTES = 8 << 20
@@ -47,10 +48,14 @@ Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Count = Callable[[int, int], None]
 
 
+Condemned = Mapping[str, tuple[str, str]]  # reason and message, by path, of images that are not to be touched
+_NONE: Condemned = {}
+
+
 class Source(Protocol):
     """What an encoder reads images from: `sources.FolderSource`, for one."""
 
-    def read(self, path: str) -> bytes:
+    def read(self, image: Image) -> bytes:
         """Reads an image's bytes, or raises an exception that has a `reason`."""
 
 
@@ -60,7 +65,9 @@ class Worker(Protocol):
     schema: pa.Schema
     fingerprint: Fingerprint
 
-    def batches(self, shard: int, rows: pa.Table, stages: dict[str, float]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
+    ) -> Iterator[pa.RecordBatch]:
         """Yields a shard's rows in the manifest's order, and adds seconds to the stages."""
 
 
@@ -78,7 +85,7 @@ class NullNetwork:
 class Loaded:
     """An image after reading and decoding; `picture` or `failure` is set."""
 
-    path: str
+    image: Image
     size: int | None
     sha256: bytes | None
     picture: Picture | None
@@ -117,12 +124,15 @@ class Encoder:
         self._decoding = ThreadPoolExecutor(threads, "decode", _one_thread_each)
         self._computing = ThreadPoolExecutor(1, "network")
 
-    def batches(self, shard: int, rows: pa.Table, stages: dict[str, float]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
+    ) -> Iterator[pa.RecordBatch]:
         """Encodes a shard: reading and decoding run ahead, and the network works while what it gave is made a table.
 
         Args:
             shard: Its number.
             rows: Its manifest rows.
+            condemned: Images that fail without being touched, since they would end or stall the process.
             stages: Gains the seconds spent in `read` and `decode` (over all threads), `wait` (for the next batch's
                 pixels), and `network`.
 
@@ -130,7 +140,7 @@ class Encoder:
             RunError: A code does not fit into the type that it is stored in.
         """
         previous: tuple[list[Loaded], Future[NDArray[np.floating]]] | None = None
-        loaded = self._load_ahead(rows["path"].to_pylist())
+        loaded = self._load_ahead(images_of(rows), condemned)
         while True:
             begun = time.perf_counter()
             chunk = list(self._fill(loaded))
@@ -142,34 +152,34 @@ class Encoder:
                 return
             previous = current
 
-    def _load_ahead(self, paths: Iterable[str]) -> Iterator[Loaded]:
-        remaining = iter(paths)
-        futures = deque(
-            self._decoding.submit(self._load, path) for path in islice(remaining, self._batch_size * _BATCHES_AHEAD)
-        )
+    def _load_ahead(self, images: Iterable[Image], condemned: Condemned) -> Iterator[Loaded]:
+        submitted = (self._decoding.submit(self._load, image, condemned.get(image.path)) for image in images)
+        futures = deque(islice(submitted, self._batch_size * _BATCHES_AHEAD))
         while futures:
             loaded = futures.popleft().result()
-            futures.extend(self._decoding.submit(self._load, path) for path in islice(remaining, 1))
+            futures.extend(islice(submitted, 1))
             yield loaded
 
-    def _load(self, path: str) -> Loaded:
-        data = picture = failure = None
+    def _load(self, image: Image, failure: tuple[str, str] | None) -> Loaded:
+        if failure:
+            return Loaded(image, None, None, None, failure, 0.0, 0.0)
+        data = picture = None
         begun = time.perf_counter()
         read = begun
         try:
-            data = self._source.read(path)
+            data = self._source.read(image)
             read = time.perf_counter()
             picture = decode(data)
         except Exception as error:
             reason = getattr(error, "reason", None)
             if reason not in _REASONS:
-                raise RunError(f"{path} stopped the run by a fault of the program: {error!r}.") from error
+                raise RunError(f"{image.path} stopped the run by a fault of the program: {error!r}.") from error
             failure = (reason, str(error))
         ended = time.perf_counter()
         if data is None:
-            return Loaded(path, None, None, None, failure, ended - begun, 0.0)
+            return Loaded(image, None, None, None, failure, ended - begun, 0.0)
         digest = hashlib.sha256(data).digest()
-        return Loaded(path, len(data), digest, picture, failure, read - begun, ended - read)
+        return Loaded(image, len(data), digest, picture, failure, read - begun, ended - read)
 
     def _fill(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
         """The next images, until as many of them as a batch takes have a picture."""
@@ -246,7 +256,9 @@ class CodesLabeller:
         self.fingerprint = fingerprint
         self._codes, self._labeller = open_folder(codes), labeller
 
-    def batches(self, shard: int, rows: pa.Table, stages: dict[str, float]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
+    ) -> Iterator[pa.RecordBatch]:
         """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
         begun = time.perf_counter()
         for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
@@ -512,8 +524,8 @@ def _image_columns(chunk: list[Loaded]) -> dict[str, pa.Array]:
     pictures = [image.picture for image in chunk]
     failures = [image.failure or (None, None) for image in chunk]
     values: dict[str, list[Any]] = {
-        "path": [image.path for image in chunk],
-        "folder": [folder_of(image.path) for image in chunk],
+        "path": [loaded.image.path for loaded in chunk],
+        "folder": [folder_of(loaded.image.path, loaded.image.source) for loaded in chunk],
         "sha256": [image.sha256 for image in chunk],
         "phash": [picture and picture.phash for picture in pictures],
         "bytes": [image.size for image in chunk],

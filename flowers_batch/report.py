@@ -21,7 +21,7 @@ from flowers_batch.config import IMAGENET, InputError
 from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
 from flowers_batch.decode import DecodeError, decode_photo
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, load_model
-from flowers_batch.sources import FolderSource, ReadError, open_source
+from flowers_batch.sources import FolderSource, Image, ReadError, open_source
 from flowers_batch.storage import Folder, Where, open_folder, split_file
 
 PAGE = "report.html"
@@ -206,7 +206,7 @@ def _failures(run: Run) -> Iterator[dict[str, str]]:
 
 def _thumbnail(photos: FolderSource | None, path: str, caption: str) -> Thumbnail:
     try:
-        photo = decode_photo(photos.read(path)) if photos else None
+        photo = decode_photo(photos.read(Image(path))) if photos else None
     except (ReadError, DecodeError):
         photo = None
     if photo is None:

@@ -6,10 +6,11 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+import pyarrow as pa
 from pyarrow import fs
 
 from flowers_batch.config import InputError, first_line
@@ -40,11 +41,15 @@ class Image:
         path: Its key: relative to the folder, with `/`; `//bytes/` and percent-encoding if it is no UTF-8.
         bytes: Its size.
         mtime: When it last changed, UTC.
+        source: The file that holds it, if that holds others too; then `path` alone does not find it.
+        offset: Where in that file it is.
     """
 
     path: str
-    bytes: int
-    mtime: datetime
+    bytes: int = 0
+    mtime: datetime = _EPOCH
+    source: str | None = None
+    offset: int | None = None
 
 
 @dataclass
@@ -114,14 +119,14 @@ class FolderSource:
             else:
                 self.ignored += 1
 
-    def read(self, path: str) -> bytes:
+    def read(self, image: Image) -> bytes:
         """Reads an image's bytes.
 
         Raises:
             ReadError: It is not there, is no regular file, is too large, or the disk fails.
         """
         try:
-            return self._read_disk(path) if self.folder.is_local else self._read_store(path)
+            return self._read_disk(image.path) if self.folder.is_local else self._read_store(image.path)
         except FileNotFoundError:
             raise ReadError("missing", "The file is not there any more.") from None
         except OSError as error:
@@ -158,6 +163,12 @@ def open_source(where: Where) -> FolderSource:
     if info.type != fs.FileType.Directory:
         raise InputError(f"{folder.url} is not a folder: give the folder that the photos lie in.")
     return FolderSource(folder)
+
+
+def images_of(rows: pa.Table) -> list[Image]:
+    """The images that manifest rows tell of."""
+    columns = [rows[field.name].to_pylist() for field in fields(Image)]
+    return [Image(*values) for values in zip(*columns, strict=True)]
 
 
 def _check_size(size: int) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import fs
 
+from flowers_batch import shards
 from flowers_batch.config import Fingerprint
 from flowers_batch.heads import Head
 from flowers_batch.sources import FolderSource, open_source
@@ -70,7 +71,7 @@ def listed(paths: Iterable[str], size: int = 1) -> list[Listed]:
 
 def manifest_rows(paths: list[str]) -> pa.Table:
     """What an encoder needs of a shard's manifest rows."""
-    return pa.table({"path": pa.array(paths, pa.string())})
+    return shards._table(0, listed(paths))
 
 
 def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int = 0, **options: Any) -> Head:

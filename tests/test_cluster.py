@@ -19,7 +19,7 @@ from flowers_batch.dataset import CODES
 from flowers_batch.encoder import EncoderFactory
 from flowers_batch.progress import Silence
 from flowers_batch.shards import Shard, write_manifest
-from flowers_batch.sources import open_source
+from flowers_batch.sources import Image, open_source
 from flowers_batch.storage import open_folder
 
 
@@ -144,11 +144,11 @@ class Deadly:
         image, lives = self.image, Path(self.lives)
 
         class Source:
-            def read(self, path: str) -> bytes:
-                if path == image and (left := sorted(lives.iterdir())):
+            def read(self, listed: Image) -> bytes:
+                if listed.path == image and (left := sorted(lives.iterdir())):
                     left[0].unlink()
                     os.kill(os.getpid(), signal.SIGKILL)
-                return read(path)
+                return read(listed)
 
         worker._source = Source()
         return worker
@@ -213,7 +213,7 @@ def replace_read(source):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
     class Broken:
-        def read(self, path: str) -> bytes:
+        def read(self, image: Image) -> bytes:
             return bytes(1 // 0)
 
     return Broken()

@@ -26,7 +26,7 @@ from flowers_batch.encoder import (
     hardware_precision,
     weights_identity,
 )
-from flowers_batch.sources import ReadError
+from flowers_batch.sources import Image, ReadError
 from flowers_batch.storage import open_folder
 
 CLASSES = ("daisy", "dandelion", "roses", "tulips")
@@ -38,10 +38,10 @@ class Photos:
     def __init__(self, photos: dict[str, bytes | Exception]):
         self.photos, self.reads, self._lock = photos, 0, threading.Lock()
 
-    def read(self, path: str) -> bytes:
+    def read(self, image: Image) -> bytes:
         with self._lock:
             self.reads += 1
-        content = self.photos.get(path)
+        content = self.photos.get(image.path)
         if content is None:
             raise ReadError("missing", "The file is not there any more.")
         if isinstance(content, Exception):

@@ -25,7 +25,7 @@ BELOW = {
     "shards": {"sources", "dataset", "storage"},
     "decode": set(),
     "heads": {"storage"},
-    "encoder": {"decode", "heads", "dataset", "storage"} | NETWORK,
+    "encoder": {"decode", "heads", "dataset", "sources", "storage"} | NETWORK,
     "cluster": {"encoder", "shards", "dataset", "storage"},
     "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"} | NETWORK,
     "training": {"heads", "dataset", "storage"},

@@ -12,7 +12,7 @@ from helpers import source, store, write
 
 from flowers_batch import sources
 from flowers_batch.config import InputError
-from flowers_batch.sources import SUFFIXES, FolderSource, ReadError, open_source, path_bytes
+from flowers_batch.sources import SUFFIXES, FolderSource, Image, ReadError, open_source, path_bytes
 
 NAMES = [
     "a.jpg",
@@ -51,7 +51,7 @@ def paths(photos: FolderSource) -> list[str]:
 
 def reason_of(photos: FolderSource, path: str) -> str:
     with pytest.raises(ReadError) as refused:
-        photos.read(path)
+        photos.read(Image(path))
     assert str(refused.value).endswith(".")
     return refused.value.reason
 
@@ -81,7 +81,7 @@ def test_size_and_time_of_each_image_are_told(opened, tmp_path):
 def test_bytes_are_read_as_they_lie_there(opened, tmp_path):
     contents = {name: os.urandom(100) for name in NAMES}
     write(tmp_path / "photos", contents)
-    assert {path: opened.read(path) for path in paths(opened)} == contents
+    assert {path: opened.read(Image(path)) for path in paths(opened)} == contents
 
 
 def test_suffix_decides_in_any_case_and_other_files_are_counted_as_ignored(opened, tmp_path):
@@ -110,7 +110,7 @@ def test_store_lists_and_reads_as_the_disk_does(tmp_path):
     there = [(image.path, image.bytes) for image in remote.images()]
     assert there == [(image.path, image.bytes) for image in local.images()]
     assert remote.ignored == local.ignored == 1
-    assert [remote.read(path) for path, _ in there] == [local.read(path) for path, _ in there]
+    assert [remote.read(Image(path)) for path, _ in there] == [local.read(Image(path)) for path, _ in there]
 
 
 def test_symlinked_file_is_followed(tmp_path):
@@ -118,7 +118,7 @@ def test_symlinked_file_is_followed(tmp_path):
     (tmp_path / "photos" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "photo")
     (image,) = source(tmp_path / "photos").images()
     assert (image.path, image.bytes) == ("link.jpg", 5)
-    assert source(tmp_path / "photos").read("link.jpg") == b"12345"
+    assert source(tmp_path / "photos").read(Image("link.jpg")) == b"12345"
 
 
 def test_symlinked_folder_is_not_followed(tmp_path):
@@ -162,7 +162,7 @@ def test_name_that_is_no_utf8_round_trips(tmp_path):
     photos = source(tmp_path)
     found = paths(photos)
     assert [path_bytes(path) for path in found] == sorted(names)
-    assert [photos.read(path) for path in found] == sorted(names)
+    assert [photos.read(Image(path)) for path in found] == sorted(names)
     assert [path for path in found if path.startswith("//bytes/")] == [
         "//bytes/b%2520%FF/x.jpg",
         "//bytes/b%2520%FF/%C3%A9.jpg",
@@ -244,7 +244,7 @@ def test_too_large_file_is_refused_without_reading_it(opened, tmp_path):
 def test_largest_allowed_file_is_read(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MAX_BYTES", 10)
     write(tmp_path / "photos", {"a.jpg": bytes(10), "b.jpg": bytes(11)})
-    assert opened.read("a.jpg") == bytes(10)
+    assert opened.read(Image("a.jpg")) == bytes(10)
     assert reason_of(opened, "b.jpg") == "too_large"
 
 
