@@ -33,6 +33,13 @@ Address = Annotated[
 Actors = Annotated[int | None, typer.Option(help="Actors; default: one a GPU, or one a node without GPUs.")]
 BatchSize = Annotated[int, typer.Option(help="Photos in one pass through the network.")]
 ShardSize = Annotated[int, typer.Option(help="Photos in one shard: what an actor loses at most when it is killed.")]
+MaxPixels = Annotated[int, typer.Option(help="Photos with more pixels are not decoded: they fail as too_large.")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Remove the rows of photos that vanished, instead of marking them.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try photos again that were missing, unreadable or took too long.")
+]
 
 
 @app.command(epilog="Example: flowers-batch demo --out demo --offline")
@@ -71,6 +78,9 @@ def encode(
     store: Annotated[str, typer.Option(help="float16 or float32: the code's type on disk.")] = EncodeConfig.store,
     batch_size: BatchSize = EncodeConfig.batch_size,
     shard_size: ShardSize = EncodeConfig.shard_size,
+    max_pixels: MaxPixels = EncodeConfig.max_pixels,
+    prune: Prune = False,
+    retry_failed: RetryFailed = False,
     actors: Actors = None,
     address: Address = None,
     json_: Json = False,
@@ -89,6 +99,9 @@ def encode(
         store=store,
         batch_size=batch_size,
         shard_size=shard_size,
+        max_pixels=max_pixels,
+        prune=prune,
+        retry_failed=retry_failed,
         cluster=cluster,
     )
     summary = run_encode(images, out, config, progress=True)
@@ -131,6 +144,9 @@ def predict(
     csv: Annotated[str | None, typer.Option(help="File that gets the labels for a spreadsheet.")] = None,
     batch_size: BatchSize = PredictConfig.batch_size,
     shard_size: ShardSize = PredictConfig.shard_size,
+    max_pixels: MaxPixels = PredictConfig.max_pixels,
+    prune: Prune = False,
+    retry_failed: RetryFailed = False,
     actors: Actors = None,
     address: Address = None,
     json_: Json = False,
@@ -144,6 +160,9 @@ def predict(
         top_k=top_k,
         batch_size=batch_size,
         shard_size=shard_size,
+        max_pixels=max_pixels,
+        prune=prune,
+        retry_failed=retry_failed,
         cluster=ClusterConfig(address, actors),
     )
     summary = run_predict(source, out, model, config, csv=csv, progress=True)
@@ -277,6 +296,13 @@ def _tell_random(weights: str) -> None:
         print(note, file=sys.stderr)
 
 
+_ASIDE = {
+    "vanished": "vanished but kept (--prune removes them)",
+    "duplicates": "with the bytes of another",
+    "repeated": "named more than once",
+}
+
+
 def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) -> None:
     _tell_random(summary["weights"])
     for note in summary["notes"]:
@@ -288,6 +314,12 @@ def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) 
         f"{verb} {summary['images']} images: {summary['ok']} ok, {summary['failed']} failed, "
         f"{summary['already_done']} done before, {summary['ignored']} other files ignored"
     )
+    changes = ", ".join(f"{count} {name}" for name, count in summary["changes"].items() if count)
+    if changes and summary["already_done"]:
+        print(f"  since the last listing: {changes}")
+    others = [f"{summary[name]} {words}" for name, words in _ASIDE.items() if summary[name]]
+    if others:
+        print(f"  {', '.join(others)}")
     if summary["reasons"]:
         print("  failed: " + ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items()))
     if summary["stages"]:

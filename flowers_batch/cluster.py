@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flowers_batch.config import (
     WEIGHTS_ENVIRONMENT,
     ClusterConfig,
@@ -24,7 +27,7 @@ from flowers_batch.config import (
 )
 from flowers_batch.dataset import Footer, write_shard
 from flowers_batch.encoder import Worker
-from flowers_batch.shards import Shard, read_rows
+from flowers_batch.shards import Shard, carried_over, read_rows
 from flowers_batch.storage import open_folder
 
 _SHARDS_AN_ACTOR = 2  # one at work and one waiting, so that an actor never waits for the driver
@@ -74,10 +77,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished shard: its footer as written, and the seconds that each stage took."""
+    """A finished shard: its footer as written, the seconds that each stage took, and how many rows were kept."""
 
     footer: Footer
     stages: dict[str, float]
+    carried: int
 
 
 @dataclass
@@ -90,6 +94,7 @@ class Outcome:
         seconds: From the first actor that was ready to the last shard.
         actors: Where they ran: host, and GPUs as Ray numbers them.
         deaths: Actors that died.
+        carried: Rows of shards that had changed which still held.
     """
 
     footers: dict[int, Footer] = field(default_factory=dict)
@@ -97,6 +102,7 @@ class Outcome:
     seconds: float = 0.0
     actors: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     deaths: int = 0
+    carried: int = 0
 
 
 class Watcher(Protocol):
@@ -125,16 +131,20 @@ class ShardActor:
     def run(self, shard: Shard) -> Done:
         """Works on a shard and publishes it."""
         stages: dict[str, float] = {}
-        rows = read_rows(self._folder, shard)
         expected = Footer(self._worker.fingerprint.digest, shard.number, shard.inputs, 0, 0)
-        batches = self._counted(shard.number, self._worker.batches(shard.number, rows, stages))
-        table = list(batches)
-        if sum(map(len, table)) != shard.images:
-            raise RunError(f"Shard {shard.number} has {shard.images} images, and {sum(map(len, table))} rows came out.")
+        kept = carried_over(self._folder, self._kind, shard, self._worker.schema, expected.fingerprint)
+        rows = read_rows(self._folder, shard)
+        left = rows.filter(pc.invert(pc.is_in(rows["path"], kept["path"])))
+        batches = self._counted(shard.number, self._worker.batches(shard.number, left, stages))
+        table = pa.concat_tables([kept, pa.Table.from_batches(batches, self._worker.schema)])
+        if len(table) != shard.images:
+            raise RunError(f"Shard {shard.number} has {shard.images} images, and {len(table)} rows came out.")
+        if len(kept):
+            table = table.take(pc.index_in(rows["path"], table["path"]))
         begun = time.perf_counter()
-        footer = write_shard(self._folder, self._kind, self._worker.schema, table, expected)
+        footer = write_shard(self._folder, self._kind, self._worker.schema, table.to_batches(), expected)
         stages["write"] = time.perf_counter() - begun
-        return Done(footer, stages)
+        return Done(footer, stages, len(kept))
 
     def _counted(self, shard: int, batches: Iterator[Any]) -> Iterator[Any]:
         done = failed = 0
@@ -330,6 +340,7 @@ class _Pool:
         del self._working[reference]
         self._in_flight[actor] -= 1
         self._outcome.footers[shard.number] = done.footer
+        self._outcome.carried += done.carried
         for stage, seconds in done.stages.items():
             self._outcome.stages[stage] = self._outcome.stages.get(stage, 0.0) + seconds
 

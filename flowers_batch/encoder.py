@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -261,7 +262,8 @@ class CodesLabeller:
     ) -> Iterator[pa.RecordBatch]:
         """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
         begun = time.perf_counter()
-        for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
+        for whole in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
+            batch = whole.filter(pc.is_in(whole["path"], rows["path"]))
             _add(stages, "read", time.perf_counter() - begun)
             begun = time.perf_counter()
             codes, ok = codes_of(batch)

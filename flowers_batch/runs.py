@@ -15,6 +15,7 @@ import numpy as np
 from flowers_batch.cluster import Factory, Outcome, run_shards
 from flowers_batch.config import (
     IMAGENET,
+    ArchiveConfig,
     ClusterConfig,
     EncodeConfig,
     Fingerprint,
@@ -30,6 +31,8 @@ from flowers_batch.dataset import (
     Footer,
     Job,
     Run,
+    count_duplicates,
+    failed_paths,
     library_versions,
     open_run,
     read_job,
@@ -42,9 +45,10 @@ from flowers_batch.progress import watch
 from flowers_batch.shards import (
     MANIFEST,
     Manifest,
+    Shard,
     completed,
     copy_manifest,
-    difference,
+    grow_manifest,
     read_manifest,
     write_manifest,
 )
@@ -52,6 +56,7 @@ from flowers_batch.sources import FolderSource, open_source
 from flowers_batch.storage import Folder, Where, open_folder
 
 _OLD_SCRATCH_SECONDS = 3600.0  # no writer takes so long over one file
+_PASSING = ("missing", "unreadable", "timeout")  # reasons of rows that may succeed when they are tried again
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ class Summary:
         images: Images in the manifest, each of them a row.
         ok, failed: Rows of each status.
         ignored: Files that are no images by their name.
+        repeated: Images that a list names again, and that are rows once.
+        duplicates: Images with the same bytes as another, the first of each kind aside.
+        vanished: Images that the last listing did not find; their rows are kept.
+        changes: What this run's listing changed: images that were `new`, `changed`, `vanished`, `pruned` and
+            `retried`; empty where nothing was listed.
         already_done: Images that earlier runs had done.
         seconds: Of this run, start-up included.
         images_per_second: Of this run, from the first actor that was ready; 0 where nothing was left to do.
@@ -79,6 +89,10 @@ class Summary:
     ok: int
     failed: int
     ignored: int
+    repeated: int
+    duplicates: int
+    vanished: int
+    changes: dict[str, int]
     already_done: int
     seconds: float
     images_per_second: float
@@ -127,7 +141,7 @@ def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, pro
                 f"{folder.url} holds codes of another kind: "
                 f"{run.job.fingerprint.differences(job.fingerprint)}; encode into another folder, or as before."
             )
-        manifest = run.plan_images(source, config.shard_size)
+        manifest = run.plan_images(source, config)
         return run.work(manifest, EncoderFactory(config, source), config.cluster, "encode", progress)
 
 
@@ -248,7 +262,7 @@ def _label_images(source: Where, model: Model, config: PredictConfig) -> _Labell
     fingerprint, top_k = _of_predictions(model, config)
     job = Job(PREDICTIONS, images.url, fingerprint, name)
     factory = EncoderFactory(replace(encoding, weights=name), images, model.head, top_k)
-    return _Labelling(job, factory, lambda run: run.plan_images(images, config.shard_size))
+    return _Labelling(job, factory, lambda run: run.plan_images(images, config))
 
 
 def _of_predictions(model: Model, config: PredictConfig) -> tuple[Fingerprint, int]:
@@ -265,21 +279,37 @@ class _Run:
         self.notes = list(notes)
         self._began = time.monotonic()
         self._id = uuid.uuid4().hex
+        self._changes: dict[str, int] = {}
         self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if it is codes that are
 
-    def plan_images(self, source: FolderSource, shard_size: int) -> Manifest:
-        """Lists the images and cuts them into shards, unless an earlier run did and was stopped after it."""
+    def plan_images(self, source: FolderSource, config: ArchiveConfig) -> Manifest:
+        """Lists the images, and cuts those that are new into shards; goes on with an earlier run that was stopped."""
         manifest = read_manifest(self.folder)
         if manifest is None:
             self._refuse_foreign()
-            return write_manifest(self.folder, source, shard_size, self._id)
-        stopped = manifest.source == source.url and not self.folder.exists(SUCCESS)
-        if not stopped and (changes := difference(self.folder, manifest, source.images())):
-            raise InputError(
-                f"The images in {source.url} are not those that {self.folder.url} was begun with ({changes}): "
-                "choose another folder for them."
-            )
+            manifest = write_manifest(self.folder, source, config.shard_size, self._id)
+            self._changes["new"] = manifest.images
+            return manifest
+        stopped = manifest.is_whole and manifest.source == source.url and not self.folder.exists(SUCCESS)
+        if stopped and not (config.prune or config.retry_failed):
+            return manifest
+        retried: Callable[[Shard], set[str]] = self._retried(manifest) if config.retry_failed else lambda shard: set()
+        manifest, self._changes = grow_manifest(
+            self.folder, manifest, source, config.shard_size, self._id, prune=config.prune, retried=retried
+        )
         return manifest
+
+    def _retried(self, manifest: Manifest) -> Callable[[Shard], set[str]]:
+        """Tells the images of a shard that failed for a reason that may have passed."""
+        footers = self._complete(manifest)
+
+        def retried(shard: Shard) -> set[str]:
+            footer = footers.get(shard.number)
+            if footer is None or not footer.reasons.keys() & set(_PASSING):
+                return set()
+            return failed_paths(self.folder, self.job.kind, shard.number, _PASSING)
+
+        return retried
 
     def plan_codes(self, codes: Run) -> Manifest:
         """Takes over the manifest of a codes folder, once all its shards are what that manifest says."""
@@ -290,11 +320,13 @@ class _Run:
             raise InputError(f"{codes.folder.url} is not whole any more: run the same `flowers-batch encode` again.")
         if present is None:
             self._refuse_foreign()
-            copy_manifest(codes.folder, self.folder, manifest)
-        elif present.shards != manifest.shards:
+        elif present.run != manifest.run and present.shards != manifest.shards:
             raise InputError(
                 f"{self.folder.url} holds predictions of other images than {codes.folder.url}: choose another folder."
             )
+        if present is None or present.shards != manifest.shards:
+            self.folder.delete(SUCCESS)
+            copy_manifest(codes.folder, self.folder, manifest)
         return manifest
 
     def _refuse_foreign(self) -> None:
@@ -326,9 +358,12 @@ class _Run:
         for name in ("", self.job.kind, MANIFEST):
             self.folder.sweep(name)
         self._write_job()
-        summary = self._summary(manifest, before, footers, outcome)
-        if missing or not self.folder.exists(SUCCESS):
-            self.folder.write_json(SUCCESS, summary.to_json())
+        if self.folder.exists(SUCCESS):  # nothing was missing, and nothing changed
+            duplicates = self.folder.read_json(SUCCESS)["duplicates"]
+            return self._summary(manifest, before, footers, outcome, duplicates)
+        duplicates = count_duplicates(self.folder, self.job.kind, len(manifest.shards), manifest.images)
+        summary = self._summary(manifest, before, footers, outcome, duplicates)
+        self.folder.write_json(SUCCESS, summary.to_json())
         return summary
 
     def _agree(self, fingerprint: Fingerprint) -> None:
@@ -360,18 +395,27 @@ class _Run:
         }
 
     def _summary(
-        self, manifest: Manifest, before: dict[int, Footer], footers: dict[int, Footer], outcome: Outcome
+        self,
+        manifest: Manifest,
+        before: dict[int, Footer],
+        footers: dict[int, Footer],
+        outcome: Outcome,
+        duplicates: int,
     ) -> Summary:
         reasons: Counter[str] = Counter()
         for footer in footers.values():
             reasons.update(footer.reasons)
-        already = sum(footer.ok + footer.failed for footer in before.values())
+        already = outcome.carried + sum(footer.ok + footer.failed for footer in before.values())
         rate = (manifest.images - already) / outcome.seconds if outcome.seconds else 0.0
         return Summary(
             images=manifest.images,
             ok=sum(footer.ok for footer in footers.values()),
             failed=sum(footer.failed for footer in footers.values()),
             ignored=manifest.ignored,
+            repeated=manifest.repeated,
+            duplicates=duplicates,
+            vanished=manifest.gone,
+            changes=self._changes,
             already_done=already,
             seconds=round(time.monotonic() - self._began, 3),
             images_per_second=round(rate, 3),

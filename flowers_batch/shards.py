@@ -1,28 +1,39 @@
-"""The manifest: which image stands in which shard, and which shards are complete."""
+"""The manifest: which image stands in which shard, what a grown archive adds, and which shards are complete.
+
+The manifest grows by generations, each of one or more parts: the first lists all images, each later one what was
+added, changed, marked as gone or removed. A row group holds rows of one shard, so a shard's rows as they are now are
+those of a few row groups, applied one after the other.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flowers_batch.config import InputError
-from flowers_batch.dataset import Footer, read_footer
-from flowers_batch.sources import SUFFIXES, FolderSource, Image, path_bytes
+from flowers_batch.dataset import SUCCESS, Footer, read_footer, read_shard
+from flowers_batch.sources import SUFFIXES, Image, images_of, path_bytes
 from flowers_batch.storage import Folder
 
 MANIFEST = "manifest"
+NEW = 2**31 - 1  # stands for the shard of an image that has none yet, and sorts behind all others
+ADD, CHANGE, GONE, REMOVE, RETRY = "add", "change", "gone", "remove", "retry"
 _PART_KEY = b"flowers_batch.manifest"
 _SHARDS_A_PART = 256
 _FOOTERS_AT_ONCE = 32  # reading a footer is waiting, mostly
 
+_IMAGE_COLUMNS = [field.name for field in fields(Image)]
 _SCHEMA = pa.schema(
     [
         pa.field("shard", pa.int32(), nullable=False),
@@ -32,6 +43,7 @@ _SCHEMA = pa.schema(
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("mtime", pa.timestamp("us", "UTC"), nullable=False),
         pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("action", pa.string(), nullable=False),
     ]
 )
 
@@ -44,15 +56,15 @@ class Shard:
         number: From 0, and the shard's for life.
         images: How many images it holds.
         inputs: SHA-256 of its manifest rows.
-        part: The manifest part that holds its rows.
-        row_group: Which of the part's row groups.
+        gone: How many of its images the last listing did not find.
+        places: Part and row group of its rows, in the order of their generations.
     """
 
     number: int
     images: int
     inputs: str
-    part: int
-    row_group: int
+    gone: int = 0
+    places: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,20 +74,62 @@ class Manifest:
     Attributes:
         shards: In the order of their numbers.
         ignored: Files that were no images when they were listed.
+        repeated: Images that their source named again, and that are rows once.
         source: Where the images were listed.
+        run: The id of the run that began it.
+        first_shards: The first new shard of each generation.
+        parts: How many parts it has.
+        in_path_order: Whether each generation's new images are in the order of their paths' bytes.
+        is_whole: Whether no killed run left a generation without its end.
     """
 
     shards: list[Shard]
     ignored: int
+    repeated: int
     source: str
+    run: str
+    first_shards: tuple[int, ...]
+    parts: int
+    in_path_order: bool
+    is_whole: bool = True
 
     @property
     def images(self) -> int:
         """How many images there are in all."""
         return sum(shard.images for shard in self.shards)
 
+    @property
+    def gone(self) -> int:
+        """How many of them the last listing did not find."""
+        return sum(shard.gone for shard in self.shards)
 
-def write_manifest(folder: Folder, source: FolderSource, shard_size: int, run: str) -> Manifest:
+
+@dataclass(frozen=True)
+class Row:
+    """An image in the manifest.
+
+    Attributes:
+        image: As it was listed.
+        shard: Its shard; `NEW` if it has none yet.
+        attempt: How often it was asked for again after it had failed.
+        action: What its last generation did: `add`, `change`, `gone` or `remove`; `retry` where that is now wanted.
+    """
+
+    image: Image
+    shard: int = NEW
+    attempt: int = 0
+    action: str = ADD
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of one shard in a generation, and what the shard becomes by them."""
+
+    shard: Shard
+    rows: pa.Table
+
+
+def write_manifest(folder: Folder, source: Any, shard_size: int, run: str) -> Manifest:
     """Cuts images into shards and publishes the manifest, part by part; memory grows with shards, not images.
 
     Args:
@@ -83,88 +137,148 @@ def write_manifest(folder: Folder, source: FolderSource, shard_size: int, run: s
         source: Lists the images.
         shard_size: Images in a shard.
         run: The run's id, which each part carries.
+
+    Raises:
+        InputError: There are no images, or another run writes to the folder.
     """
-    shards: list[Shard] = []
-    chunks = _chunks(source.images(), shard_size)
-    chunk = next(chunks, None)
-    part = 0
-    while chunk is not None:
-        with (
-            folder.publish(_part_name(part)) as scratch,
-            pq.ParquetWriter(scratch, _SCHEMA, compression="zstd") as writer,
-        ):
-            first = len(shards)
-            while chunk is not None and len(shards) - first < _SHARDS_A_PART:
-                table = _table(len(shards), chunk)
-                writer.write_table(table, row_group_size=len(table))
-                shards.append(Shard(len(shards), len(table), _inputs(table), part, len(shards) - first))
-                chunk = next(chunks, None)
-            content = {"run": run, "generation": 0, "last": chunk is None}
-            content |= {"source": source.url, "ignored": source.ignored, "shards": list(map(astuple, shards[first:]))}
-            writer.add_key_value_metadata({_PART_KEY: json.dumps(content).encode()})
-        part += 1
-    if not shards:
-        raise InputError(
-            f"There are no images in {source.url}: {source.ignored} files are there, and none has a name that ends in "
-            f"{', '.join(SUFFIXES)}."
-        )
-    _check_is_ours(folder, part, run)
-    return Manifest(shards, source.ignored, source.url)
+    nothing = Manifest([], 0, 0, source.url, run, (), 0, source.in_path_order)
+    manifest = _publish(folder, nothing, _cut(map(Row, source.images()), shard_size, 0), source, run)
+    if manifest is None:
+        raise _no_images(source)
+    return manifest
+
+
+def grow_manifest(
+    folder: Folder,
+    manifest: Manifest,
+    source: Any,
+    shard_size: int,
+    run: str,
+    *,
+    prune: bool = False,
+    retried: Callable[[Shard], Set[str]] = lambda shard: frozenset(),
+) -> tuple[Manifest, dict[str, int]]:
+    """Merges a new listing with the manifest; where they differ, `_SUCCESS` goes and a new generation is published.
+
+    New images are cut into new shards; all others keep theirs. Memory grows with shards, not images.
+
+    Args:
+        folder: The run's folder.
+        manifest: As it is.
+        source: Lists the images.
+        shard_size: Images in a new shard.
+        run: The run's id, which each part carries.
+        prune: Whether images that are gone are removed, instead of being marked.
+        retried: Tells which paths of a shard are to be asked for again.
+
+    Returns:
+        The manifest, and how many images are `new`, `changed`, `vanished`, `pruned` or `retried`.
+
+    Raises:
+        InputError: There are no images any more, it is another archive than the one that the manifest names, or
+            another run writes to the folder.
+    """
+    counts: Counter[str] = Counter()
+    after: Iterator[Row] = map(Row, source.images())
+    if not source.in_path_order:
+        after = _sorted(after, _path_key)
+    before = rows_in_path_order(folder, manifest, retried)
+    differences = _sorted(_differences(before, after, prune, counts, manifest, source), _place_key)
+    pieces = itertools.chain.from_iterable(
+        _cut(rows, shard_size, len(manifest.shards))
+        if number == NEW
+        else [_changed(folder, manifest.shards[number], list(rows))]
+        for number, rows in itertools.groupby(differences, lambda row: row.shard)
+    )
+    grown = _publish(folder, manifest, pieces, source, run)
+    return grown or manifest, {name: counts[name] for name in ("new", "changed", "vanished", "pruned", "retried")}
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
-    """Reads which shards there are; None where there is no manifest, or a killed run left it without its end."""
+    """Reads which shards there are; None where there is no manifest, or a killed run left it without its end.
+
+    Parts behind the last whole generation were left by a run that was killed while it listed.
+    """
+    manifest = None
     shards: list[Shard] = []
-    first = content = _read_part(folder, 0)
-    part = 0
-    # A part of another run was left by one that was killed while it listed.
-    while first and content and content["run"] == first["run"]:
-        shards += [Shard(*values) for values in content["shards"]]
-        if content["last"]:
-            return Manifest(shards, content["ignored"], content["source"])
-        part += 1
+    first_shards: list[int] = []
+    in_path_order = True
+    begun: tuple[str, int] | None = None  # run and first shard of the generation that is being read
+    for part in itertools.count():
         content = _read_part(folder, part)
-    return None
+        if content is None or content["generation"] != len(first_shards):
+            break
+        begun = begun or (content["run"], len(shards))
+        if content["run"] != begun[0]:
+            break
+        for row_group, values in enumerate(content["shards"]):
+            _put(shards, Shard(*values), (part, row_group))
+        in_path_order &= content["in_path_order"]
+        if content["last"]:
+            first_shards.append(begun[1])
+            manifest = Manifest(
+                shards=list(shards),
+                ignored=content["ignored"],
+                repeated=content["repeated"],
+                source=content["source"],
+                run=manifest.run if manifest else content["run"],
+                first_shards=tuple(first_shards),
+                parts=part + 1,
+                in_path_order=in_path_order,
+            )
+            begun = None
+    return manifest and replace(manifest, is_whole=not _parts_behind(folder, manifest.parts))
 
 
 def read_rows(folder: Folder, shard: Shard) -> pa.Table:
-    """Reads a shard's manifest rows."""
-    with folder.open(_part_name(shard.part)) as file:
-        return pq.ParquetFile(file).read_row_group(shard.row_group)
+    """Reads a shard's manifest rows as they are now."""
+    *_, rows = _states(folder, shard)
+    return rows
+
+
+def rows_in_path_order(
+    folder: Folder, manifest: Manifest, retried: Callable[[Shard], Set[str]] = lambda shard: frozenset()
+) -> Iterator[Row]:
+    """Streams all rows in the order of their paths' bytes; those that are to be asked for again say `retry`."""
+
+    def rows(shard: Shard) -> Iterator[Row]:
+        table, again = read_rows(folder, shard), retried(shard)
+        columns = [table[name].to_pylist() for name in ("attempt", "action")]
+        for image, attempt, action in zip(images_of(table), *columns, strict=True):
+            yield Row(image, shard.number, attempt, RETRY if image.path in again and action != GONE else action)
+
+    generations = [
+        itertools.chain.from_iterable(map(rows, manifest.shards[first:stop]))
+        for first, stop in itertools.pairwise((*manifest.first_shards, len(manifest.shards)))
+    ]
+    if manifest.in_path_order:
+        return heapq.merge(*generations, key=_path_key)
+    return _sorted(itertools.chain.from_iterable(generations), _path_key)
+
+
+def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:
+    """Where a few images lie, by their paths; those that the manifest does not name are left out."""
+    found: dict[str, Image] = {}
+    wanted = pa.array(paths, pa.string())
+    manifest = read_manifest(folder)
+    for shard in manifest.shards if manifest else ():
+        if len(found) == len(paths):
+            break
+        rows = read_rows(folder, shard)
+        found |= {image.path: image for image in images_of(rows.filter(pc.is_in(rows["path"], wanted)))}
+    return found
 
 
 def copy_manifest(source: Folder, target: Folder, manifest: Manifest) -> None:
     """Copies a manifest as it is, so that shards keep their numbers and images; its last part is copied last."""
-    for part in range(manifest.shards[-1].part + 1):
+    for part in range(manifest.parts):
         with (
             source.open(_part_name(part)) as file,
             target.publish(_part_name(part)) as scratch,
             open(scratch, "wb") as out,
         ):
             out.write(file.read())
-
-
-def difference(folder: Folder, manifest: Manifest, images: Iterable[Image]) -> str:
-    """Says how a new listing differs from the manifest, as words; empty where it does not.
-
-    Both are in the same order, so they are compared as they stream.
-    """
-    added = changed = gone = 0
-    old = (row for shard in manifest.shards for row in read_rows(folder, shard).to_pylist())
-    new = iter(images)
-    left, right = next(old, None), next(new, None)
-    while left or right:
-        before = path_bytes(left["path"]) if left else None
-        after = path_bytes(right.path) if right else None
-        if left and right and before == after:
-            changed += (left["bytes"], left["mtime"]) != (right.bytes, right.mtime)
-            left, right = next(old, None), next(new, None)
-        elif after is None or (before is not None and before < after):
-            gone, left = gone + 1, next(old, None)
-        else:
-            added, right = added + 1, next(new, None)
-    counts = {"new": added, "changed": changed, "gone": gone}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    _delete_parts_behind(target, manifest.parts)
 
 
 def completed(folder: Folder, kind: str, manifest: Manifest, fingerprint: str) -> dict[int, Footer]:
@@ -182,8 +296,177 @@ def completed(folder: Folder, kind: str, manifest: Manifest, fingerprint: str) -
         return {shard.number: footer for shard, footer in zip(manifest.shards, found, strict=True) if footer}
 
 
+def carried_over(folder: Folder, kind: str, shard: Shard, schema: pa.Schema, fingerprint: str) -> pa.Table:
+    """The rows of a shard's file that still hold although the shard has changed; none where it has no such file.
+
+    A row holds if the manifest says of its image what it said when the file was written: the file's footer tells
+    by its `inputs` which of the shard's former states that was.
+    """
+    none = schema.empty_table()
+    footer = read_footer(folder, kind, shard.number)
+    if footer is None or (footer.fingerprint, footer.shard) != (fingerprint, shard.number):
+        return none
+    if footer.inputs == shard.inputs:  # asked for anew although nothing changed
+        return none
+    *former, now = _states(folder, shard)
+    then = next((state for state in reversed(former) if _inputs(state) == footer.inputs), None)
+    if then is None:
+        return none
+    same = set(zip(*_input_columns(then), strict=True)) & set(zip(*_input_columns(now), strict=True))
+    paths = pa.array([row[0] for row in same], pa.string())
+    try:
+        table = pa.Table.from_batches(read_shard(folder, kind, shard.number, schema.names), schema)
+    except InputError:
+        return none
+    kept = table.filter(pc.is_in(table["path"], paths))
+    return kept if len(kept) == len(paths) else none
+
+
+def _differences(
+    before: Iterator[Row],
+    after: Iterator[Row],
+    prune: bool,
+    counts: Counter[str],
+    manifest: Manifest,
+    source: Any,
+) -> Iterator[Row]:
+    """What makes the manifest's rows those of a new listing, if both are in the order of paths' bytes."""
+    listed = common = 0
+    for _, rows in itertools.groupby(heapq.merge(before, after, key=_path_key), _path_key):
+        old, *others = rows
+        if old.shard == NEW:
+            listed += 1
+            counts["new"] += 1
+            yield old
+        elif others:
+            listed, common = listed + 1, common + 1
+            if others[0].image != old.image:
+                counts["changed"] += 1
+                yield Row(others[0].image, old.shard, 0, CHANGE)
+            elif old.action in (GONE, RETRY):  # what had failed while it was gone may be there again
+                counts["retried"] += 1
+                yield Row(old.image, old.shard, old.attempt + 1, CHANGE)
+        elif prune:
+            counts["pruned"] += 1
+            yield replace(old, action=REMOVE)
+        elif old.action != GONE:
+            counts["vanished"] += 1
+            yield replace(old, action=GONE)
+    if not listed:
+        raise _no_images(source)
+    if not common and source.url != manifest.source:
+        raise InputError(
+            f"None of the images in {source.url} is one of those in {manifest.source}, which the folder was begun "
+            "with: choose another folder for them."
+        )
+
+
+def _cut(rows: Iterable[Row], size: int, first: int) -> Iterator[_Piece]:
+    """Cuts rows into new shards, the first of which has the number `first`."""
+    rows = iter(rows)
+    for number in itertools.count(first):
+        chunk = list(itertools.islice(rows, size))
+        if not chunk:
+            return
+        table = _table(number, chunk)
+        yield _Piece(_shard(number, table), table)
+
+
+def _changed(folder: Folder, shard: Shard, rows: list[Row]) -> _Piece:
+    """What rows of a new generation make of a shard."""
+    table = _table(shard.number, rows)
+    return _Piece(_shard(shard.number, _applied(read_rows(folder, shard), table)), table)
+
+
+def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Any, run: str) -> Manifest | None:
+    """Publishes a generation, part by part, and gives the manifest with it; None if it has nothing in it."""
+    shards = list(manifest.shards)
+    part = manifest.parts
+    piece = next(pieces, None)
+    if piece is None:
+        return None
+    folder.delete(SUCCESS)
+    while piece is not None:
+        with (
+            folder.publish(_part_name(part)) as scratch,
+            pq.ParquetWriter(scratch, _SCHEMA, compression="zstd") as writer,
+        ):
+            written: list[Shard] = []
+            while piece is not None and len(written) < _SHARDS_A_PART:
+                writer.write_table(piece.rows, row_group_size=len(piece.rows))
+                _put(shards, piece.shard, (part, len(written)))
+                written.append(piece.shard)
+                piece = next(pieces, None)
+            content: dict[str, Any] = {"run": run, "generation": len(manifest.first_shards), "last": piece is None}
+            content |= {"source": source.url, "ignored": source.ignored, "repeated": source.repeated}
+            content |= {"in_path_order": source.in_path_order, "shards": [_facts(shard) for shard in written]}
+            writer.add_key_value_metadata({_PART_KEY: json.dumps(content).encode()})
+        part += 1
+    _delete_parts_behind(folder, part)
+    for number in range(manifest.parts, part):
+        found = _read_part(folder, number)
+        if found is None or found["run"] != run:
+            raise InputError(
+                f"{folder.url} is being written by another run: wait until it ends, or choose another folder."
+            )
+    return replace(
+        manifest,
+        shards=shards,
+        ignored=source.ignored,
+        repeated=source.repeated,
+        source=source.url,
+        first_shards=(*manifest.first_shards, len(manifest.shards)),
+        parts=part,
+        in_path_order=manifest.in_path_order and source.in_path_order,
+        is_whole=True,
+    )
+
+
+def _shard(number: int, rows: pa.Table) -> Shard:
+    """A shard of these rows, wherever they lie."""
+    return Shard(number, len(rows), _inputs(rows), pc.sum(pc.equal(rows["action"], GONE)).as_py() or 0)
+
+
+def _facts(shard: Shard) -> tuple[int, int, str, int]:
+    """What a part's footer tells of a shard, besides its place."""
+    return shard.number, shard.images, shard.inputs, shard.gone
+
+
+def _put(shards: list[Shard], shard: Shard, place: tuple[int, int]) -> None:
+    """Puts a shard at its number, with one place more than it had there."""
+    number = shard.number
+    before = shards[number].places if number < len(shards) else ()
+    shards[number : number + 1] = [replace(shard, places=(*before, place))]
+
+
+def _states(folder: Folder, shard: Shard) -> Iterator[pa.Table]:
+    """A shard's manifest rows after each generation that touched it."""
+    rows = None
+    for part, row_group in shard.places:
+        with folder.open(_part_name(part)) as file:
+            delta = pq.ParquetFile(file).read_row_group(row_group)
+        rows = delta if rows is None else _applied(rows, delta)
+        yield rows
+
+
+def _applied(rows: pa.Table, delta: pa.Table) -> pa.Table:
+    """Rows of a shard after a later generation: changed in place, or removed."""
+    by_path = {row["path"]: row for table in (rows, delta) for row in table.to_pylist()}
+    return pa.Table.from_pylist([row for row in by_path.values() if row["action"] != REMOVE], _SCHEMA)
+
+
 def _part_name(part: int) -> str:
     return f"{MANIFEST}/part-{part:06d}.parquet"
+
+
+def _parts_behind(folder: Folder, part: int) -> list[str]:
+    names = (f"{MANIFEST}/{name}" for name in folder.names(MANIFEST) if name.startswith("part-"))
+    return [name for name in names if name >= _part_name(part)]
+
+
+def _delete_parts_behind(folder: Folder, part: int) -> None:
+    for name in _parts_behind(folder, part):
+        folder.delete(name)
 
 
 def _read_part(folder: Folder, part: int) -> dict[str, Any] | None:
@@ -198,31 +481,39 @@ def _read_part(folder: Folder, part: int) -> dict[str, Any] | None:
             return None  # pyarrow tells of broken footers by most of these
 
 
-def _check_is_ours(folder: Folder, parts: int, run: str) -> None:
-    for part in range(parts):
-        content = _read_part(folder, part)
-        if content is None or content["run"] != run:
-            raise InputError(
-                f"{folder.url} is being written by another run: wait until it ends, or choose another folder."
-            )
+def _no_images(source: Any) -> InputError:
+    return InputError(
+        f"There are no images in {source.url}: {source.ignored} files are there, and none has a name that ends in "
+        f"{', '.join(SUFFIXES)}."
+    )
 
 
-def _chunks(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
-    iterator = iter(images)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
+def _table(shard: int, rows: list[Row]) -> pa.Table:
+    columns = {name: [getattr(row.image, name) for row in rows] for name in _IMAGE_COLUMNS}
+    columns |= {"shard": [shard] * len(rows), "attempt": [row.attempt for row in rows]}
+    columns |= {"action": [row.action for row in rows]}
+    return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], _SCHEMA)
 
 
-def _table(shard: int, images: list[Image]) -> pa.Table:
-    rows = [
-        {"shard": shard, "path": image.path, "source": None, "offset": None}
-        | {"bytes": image.bytes, "mtime": image.mtime, "attempt": 0}
-        for image in images
-    ]
-    return pa.Table.from_pylist(rows, _SCHEMA)
+def _input_columns(rows: pa.Table) -> list[list[str | None]]:
+    """What a shard's file is made from, as columns of words: manifest rows less shard and action; paths come first."""
+    return [rows[name].cast(pa.string()).to_pylist() for name in (*_IMAGE_COLUMNS, "attempt")]
 
 
 def _inputs(rows: pa.Table) -> str:
-    """SHA-256 of manifest rows, less the shard's number, which its file's name says."""
-    columns = [rows[name].cast(pa.string()).to_pylist() for name in _SCHEMA.names if name != "shard"]
-    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+    """SHA-256 of what a shard's file is made from."""
+    return hashlib.sha256(json.dumps(_input_columns(rows)).encode()).hexdigest()
+
+
+def _path_key(row: Row) -> bytes:
+    return path_bytes(row.image.path)
+
+
+def _place_key(row: Row) -> tuple[int, str, int, bytes]:
+    """Where an image lies: its shard, and within that the order in which a file that holds several is read best."""
+    return row.shard, row.image.source or "", row.image.offset or 0, _path_key(row)
+
+
+def _sorted(rows: Iterable[Row], key: Callable[[Row], Any]) -> Iterator[Row]:
+    """Sorts rows outside memory."""
+    return iter(sorted(rows, key=key))

@@ -65,6 +65,8 @@ class FolderSource:
 
     folder: Folder
     ignored: int = field(default=0, init=False)
+    repeated: int = field(default=0, init=False)
+    in_path_order: bool = field(default=True, init=False)
 
     @property
     def url(self) -> str:

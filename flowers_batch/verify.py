@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 from flowers_batch.config import InputError
 from flowers_batch.dataset import FAILED, OK, SUCCESS, Job, read_footer, read_job, read_shard, shard_name
-from flowers_batch.shards import Shard, read_manifest, read_rows
+from flowers_batch.shards import Manifest, Shard, read_manifest, read_rows, rows_in_path_order
 from flowers_batch.storage import Folder, Where, open_folder
 
 _NAMED = 5  # paths told of each problem in a shard
@@ -56,7 +57,9 @@ def verify(where: Where) -> Verification:
     for shard in manifest.shards:
         found.images += shard.images
         _check_shard(folder, job, shard, found)
-    found.problems += [f"{path} stands in the manifest more than once." for path in _twice(folder, manifest.shards)]
+    if not manifest.is_whole:
+        found.problems.append("The manifest's last generation is not whole: run the same command again.")
+    found.problems += [f"{path} stands in the manifest more than once." for path in _twice(folder, manifest)]
     expected = {shard_name(job.kind, shard.number) for shard in manifest.shards}
     for name in folder.names(job.kind):
         if not name.startswith("_") and f"{job.kind}/{name}" not in expected:
@@ -102,14 +105,10 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
     found.failed += statuses[FAILED]
 
 
-def _twice(folder: Folder, shards: list[Shard]) -> Iterator[str]:
-    """Paths that stand in the manifest more than once: it is in order, so they are neighbours."""
-    before: str | None = None
-    for shard in shards:
-        for path in read_rows(folder, shard)["path"].to_pylist():
-            if path == before:
-                yield path
-            before = path
+def _twice(folder: Folder, manifest: Manifest) -> Iterator[str]:
+    """Paths that stand in the manifest more than once: in order, they are neighbours."""
+    paths = (row.image.path for row in rows_in_path_order(folder, manifest))
+    return (path for path, again in itertools.pairwise(paths) if path == again)
 
 
 def _check_summary(folder: Folder, found: Verification) -> None:

@@ -71,7 +71,7 @@ def listed(paths: Iterable[str], size: int = 1) -> list[Listed]:
 
 def manifest_rows(paths: list[str]) -> pa.Table:
     """What an encoder needs of a shard's manifest rows."""
-    return shards._table(0, listed(paths))
+    return shards._table(0, [shards.Row(image) for image in listed(paths)])
 
 
 def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int = 0, **options: Any) -> Head:

@@ -265,7 +265,7 @@ def labels(head, photos, tmp_path: Path, top_k: int, store: str) -> tuple[pa.Tab
     codes, folder = encoder(photos, store=store), open_folder(tmp_path)
     batches = codes.batches(0, manifest_rows(list(photos.photos)), {})
     write_shard(folder, CODES, codes.schema, batches, Footer("print", 0, "inputs", 0, 0))
-    return from_images, table(CodesLabeller(str(tmp_path), fingerprint(), Labeller(head, top_k)), [])
+    return from_images, table(CodesLabeller(str(tmp_path), fingerprint(), Labeller(head, top_k)), photos.photos)
 
 
 @pytest.mark.parametrize("store", ["float16", "float32"])

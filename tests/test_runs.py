@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,23 +104,17 @@ def test_other_codes_are_never_mixed_in(archive, encoded):
     assert files(encoded / "codes") == before
 
 
-def test_a_changed_archive_is_never_passed_over_in_silence(tmp_path):
+def test_another_archive_is_never_mixed_in(tmp_path):
     photos = draw_archive(tmp_path / "photos", 2)
     fb.encode(str(photos), str(tmp_path / "codes"), NULL)
-    draw_archive(photos, 3)
-    with pytest.raises(fb.InputError, match="3 new, 6 changed"):
-        fb.encode(str(photos), str(tmp_path / "codes"), NULL)
-    with pytest.raises(fb.InputError, match="gone"):
-        fb.encode(str(draw_archive(tmp_path / "others", 1)), str(tmp_path / "codes"), NULL)
-
-
-def test_a_run_that_was_stopped_and_then_called_with_another_folder_is_refused(tmp_path):
-    photos = draw_archive(tmp_path / "photos", 2)
-    fb.encode(str(photos), str(tmp_path / "codes"), NULL)
+    (tmp_path / "others").mkdir()
+    shutil.copy(photos / "red" / "0000.png", tmp_path / "others" / "x.png")
+    with pytest.raises(fb.InputError, match="None of the images in"):
+        fb.encode(tmp_path / "others", tmp_path / "codes", NULL)
     (tmp_path / "codes" / "_SUCCESS").unlink()
-    with pytest.raises(fb.InputError, match="not those"):
-        fb.encode(str(draw_archive(tmp_path / "others", 1)), str(tmp_path / "codes"), NULL)
-    assert fb.encode(str(photos), str(tmp_path / "codes"), NULL).already_done == 6
+    with pytest.raises(fb.InputError, match="None of the images in"):
+        fb.encode(tmp_path / "others", tmp_path / "codes", NULL)
+    assert fb.encode(photos, tmp_path / "codes", NULL).already_done == 6
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -410,3 +405,99 @@ def test_imagenets_own_classes_need_no_training(archive, tmp_path, monkeypatch):
     assert "ImageNet&#39;s 1000 classes" in page and "numbered" in page
     again = fb.predict(few, tmp_path / "labels", "imagenet", fb.PredictConfig(weights="random:0"))
     assert again.already_done == 3
+
+
+def codes_by_path(folder: Path) -> dict[str, list[float] | None]:
+    return {row["path"]: row["code"] for row in rows(folder, "codes", "path", "code")}
+
+
+def grown(photos: Path) -> None:
+    """Changes a photo, takes one away, and adds two."""
+    (photos / "blue" / "0003.png").unlink()
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(photos / "green" / "0001.png")
+    for name in ("aaa.png", "red/new.png"):
+        shutil.copy(photos / "red" / "0000.png", photos / name)
+
+
+def test_a_grown_archive_costs_only_what_changed(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 8)
+    fb.encode(photos, tmp_path / "codes", NULL)
+    before, written = codes_by_path(tmp_path / "codes"), files(tmp_path / "codes" / "codes")
+    grown(photos)
+    summary = fb.encode(photos, tmp_path / "codes", NULL)
+    assert (summary.images, summary.vanished, summary.already_done, summary.duplicates) == (26, 1, 23, 2)
+    assert summary.changes == {"new": 2, "changed": 1, "vanished": 1, "pruned": 0, "retried": 0}
+    after, rewritten = codes_by_path(tmp_path / "codes"), files(tmp_path / "codes" / "codes")
+    assert after.keys() == before.keys() | {"aaa.png", "red/new.png"}
+    assert {path for path in before if before[path] != after[path]} == {"green/0001.png"}
+    same = sorted(name for name in written if rewritten[name] == written[name])
+    assert same == ["shard-000000.parquet", "shard-000002.parquet"] and len(rewritten) == 4
+    assert fb.verify(tmp_path / "codes").is_whole
+    shutil.rmtree(tmp_path / "codes")
+    fb.encode(photos, tmp_path / "codes", NULL)
+    anew = codes_by_path(tmp_path / "codes")
+    assert anew == {path: code for path, code in after.items() if path != "blue/0003.png"}
+
+
+def test_pruned_photos_lose_their_rows(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 4)
+    fb.encode(photos, tmp_path / "codes", NULL)
+    (photos / "blue" / "0003.png").unlink()
+    shutil.rmtree(photos / "red")
+    assert fb.encode(photos, tmp_path / "codes", NULL).vanished == 5
+    summary = fb.encode(photos, tmp_path / "codes", replace(NULL, prune=True))
+    assert (summary.images, summary.vanished, summary.changes["pruned"]) == (7, 0, 5)
+    assert not [path for path in codes_by_path(tmp_path / "codes") if "red" in path]
+    assert fb.verify(tmp_path / "codes").is_whole
+
+
+def test_what_failed_for_a_reason_that_may_pass_is_tried_again_and_nothing_else(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 4)
+    (photos / "red" / "0000.png").write_bytes(b"never a picture")
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    shutil.copy(photos / "red" / "0001.png", target / "x.png")
+    (photos / "red" / "link.png").symlink_to(target / "x.png")
+    target.rename(tmp_path / "unplugged")
+    times = (photos / "red" / "link.png").lstat()
+    assert fb.encode(photos, tmp_path / "codes", NULL).reasons == {"missing": 1, "not_an_image": 1}
+    before = files(tmp_path / "codes" / "codes")
+    again = fb.encode(photos, tmp_path / "codes", replace(NULL, retry_failed=True))
+    assert (again.changes["retried"], again.already_done, again.failed) == (1, 12, 2)
+    after = files(tmp_path / "codes" / "codes")
+    assert [name for name in before if before[name] != after[name]] == ["shard-000001.parquet"]
+    (tmp_path / "unplugged").rename(target)
+    assert (photos / "red" / "link.png").lstat() == times
+    summary = fb.encode(photos, tmp_path / "codes", replace(NULL, retry_failed=True))
+    assert summary.reasons == {"not_an_image": 1}
+    assert fb.verify(tmp_path / "codes").is_whole
+
+
+def test_labels_follow_codes_that_grew(model, tmp_path):
+    photos = draw_archive(tmp_path / "photos", 8)
+    fb.encode(photos, tmp_path / "codes", NULL)
+    fb.predict(tmp_path / "codes", tmp_path / "labels", model)
+    fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8))
+    grown(photos)
+    fb.encode(photos, tmp_path / "codes", NULL)
+    assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).already_done == 23
+    assert fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8)).already_done == 23
+    columns = ("path", "prediction", "probability", "sha256")
+    assert rows(tmp_path / "labels", "predictions", *columns) == rows(tmp_path / "direct", "predictions", *columns)
+    for name in ("labels", "direct"):
+        assert fb.verify(tmp_path / name).is_whole
+
+
+def test_a_driver_that_is_killed_while_shards_are_rewritten_loses_nothing(tmp_path):
+    """Shards that were not made anew yet carry their rows over from the state that their file has."""
+    photos = draw_archive(tmp_path / "photos", 8)
+    fb.encode(photos, tmp_path / "codes", NULL)
+    old = {path.name: path.read_bytes() for path in (tmp_path / "codes" / "codes").iterdir()}
+    grown(photos)
+    fb.encode(photos, tmp_path / "codes", NULL)
+    expected = codes_by_path(tmp_path / "codes")
+    (tmp_path / "codes" / "codes" / "shard-000001.parquet").write_bytes(old["shard-000001.parquet"])
+    (tmp_path / "codes" / "_SUCCESS").unlink()
+    summary = fb.encode(photos, tmp_path / "codes", NULL)
+    assert (summary.already_done, summary.changes) == (25, {})
+    assert codes_by_path(tmp_path / "codes") == expected

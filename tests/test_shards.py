@@ -15,9 +15,11 @@ from flowers_batch import shards as room
 from flowers_batch.config import InputError
 from flowers_batch.dataset import CODES, Footer, codes_schema, write_shard
 from flowers_batch.shards import (
+    carried_over,
     completed,
     copy_manifest,
-    difference,
+    find_images,
+    grow_manifest,
     read_manifest,
     read_rows,
     write_manifest,
@@ -32,6 +34,8 @@ class Listing:
     """A source that lists what it is told."""
 
     url = "/photos"
+    repeated = 0
+    in_path_order = True
 
     def __init__(self, images: list[Image], ignored: int = 0):
         self._images, self.ignored = images, ignored
@@ -78,6 +82,7 @@ def test_rows_tell_all_that_was_listed(folder):
                 pa.field("bytes", pa.int64(), False),
                 pa.field("mtime", pa.timestamp("us", "UTC"), False),
                 pa.field("attempt", pa.int32(), False),
+                pa.field("action", pa.string(), False),
             ]
         )
     )
@@ -255,48 +260,6 @@ def test_copied_manifest_is_the_same(tmp_path, monkeypatch):
     assert paths_of(there, manifest) == paths_of(here, manifest)
 
 
-def test_equal_listing_does_not_differ(folder):
-    manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
-    assert difference(folder, manifest, listed(PATHS)) == ""
-
-
-def test_difference_is_told_in_words(folder):
-    images = listed(["b.jpg", "d.jpg", "e.jpg"])
-    manifest = write_manifest(folder, Listing(images), 2, "run")
-    assert difference(folder, manifest, [listed(["a.jpg"])[0], *images]) == "1 new"
-    assert difference(folder, manifest, images[1:]) == "1 gone"
-    assert difference(folder, manifest, [replace(images[0], bytes=99), *images[1:]]) == "1 changed"
-    later = replace(images[2], mtime=images[2].mtime + timedelta(microseconds=1))
-    assert difference(folder, manifest, [*images[:2], later]) == "1 changed"
-    assert difference(folder, manifest, [images[0], listed(["c.jpg"])[0], replace(images[1], bytes=9)]) == (
-        "1 new, 1 changed, 1 gone"
-    )
-    assert difference(folder, manifest, []) == "3 gone"
-
-
-def test_difference_counts_rightly_for_random_listings(tmp_path):
-    draw = random.Random(4)
-    names = [f"{draw.choice(['a', 'a-b', 'a.b', 'B', 'é', '😀'])}/{number}.jpg" for number in range(40)]
-    names += [f"//bytes/{folder}/%FF{number}.jpg" for folder in ("a", "a-b", "%E9", "zz") for number in range(5)]
-    names = sorted(set(names), key=path_bytes)
-    for trial in range(30):
-        before = {name: draw.randint(1, 2) for name in names if draw.random() < 0.6} or {names[0]: 1}
-        after = {name: draw.randint(1, 2) for name in names if draw.random() < 0.6}
-
-        def as_listed(sizes: dict[str, int]) -> list[Image]:
-            return [replace(listed([name])[0], bytes=size) for name, size in sizes.items()]
-
-        folder = open_folder(tmp_path / str(trial))
-        manifest = write_manifest(folder, Listing(as_listed(before)), draw.randint(1, 20), "run")
-        counts = {
-            "new": len(after.keys() - before.keys()),
-            "changed": sum(before[name] != after[name] for name in before.keys() & after.keys()),
-            "gone": len(before.keys() - after.keys()),
-        }
-        expected = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-        assert difference(folder, manifest, as_listed(after)) == expected
-
-
 def test_manifest_carries_the_runs_id_in_each_part(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
     folder = open_folder(tmp_path)
@@ -305,3 +268,225 @@ def test_manifest_carries_the_runs_id_in_each_part(tmp_path, monkeypatch):
         content = pq.read_metadata(tmp_path / "manifest" / name).metadata[b"flowers_batch.manifest"]
         assert b'"run": "this run"' in content
         assert (b'"last": true' in content) == (number == 2)
+
+
+def grown(folder: Folder, images: list[Image], size: int = 4, run: str = "next", **options):
+    return grow_manifest(folder, read_manifest(folder), Listing(images), size, run, **options)
+
+
+def test_an_equal_listing_changes_nothing_and_success_stays(folder):
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
+    folder.write_json("_SUCCESS", {})
+    assert grown(folder, listed(PATHS)) == (manifest, dict.fromkeys(COUNTS, 0))
+    assert read_manifest(folder) == manifest and folder.exists("_SUCCESS")
+
+
+def test_new_images_go_into_new_shards_and_success_goes(folder):
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images[1::2]), 4, "run")  # 13 images, 4 shards
+    folder.write_json("_SUCCESS", {})
+    manifest, counts = grown(folder, images, size=10)
+    assert manifest == read_manifest(folder) and not folder.exists("_SUCCESS")
+    assert manifest.shards[:4] == before.shards and counts["new"] == 14
+    assert paths_of(folder, manifest)[4:] == [PATHS[::2][:10], PATHS[::2][10:]]
+
+
+def test_a_changed_image_changes_its_shard_alone_and_keeps_its_place(folder):
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images), 4, "run")
+    images[5] = replace(images[5], bytes=999)
+    manifest, counts = grown(folder, images)
+    assert counts == dict.fromkeys(COUNTS, 0) | {"changed": 1}
+    same = [one.inputs == other.inputs for one, other in zip(before.shards, manifest.shards, strict=True)]
+    assert same == [True, False, True, True, True, True, True]
+    assert paths_of(folder, manifest) == paths_of(folder, before)
+    assert read_rows(folder, manifest.shards[1])["bytes"].to_pylist()[1] == 999
+
+
+def test_vanished_images_stay_marked_until_they_are_pruned(folder):
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images), 4, "run")
+    manifest, counts = grown(folder, images[3:])
+    assert (manifest.gone, manifest.images, counts["vanished"]) == (3, 27, 3)
+    assert [shard.inputs for shard in manifest.shards] == [shard.inputs for shard in before.shards]
+    assert grown(folder, images[3:])[1] == dict.fromkeys(COUNTS, 0)
+    manifest, counts = grown(folder, images[3:], prune=True)
+    assert (manifest.gone, manifest.images, counts["pruned"]) == (0, 24, 3)
+    assert paths_of(folder, manifest)[0] == PATHS[3:4]
+
+
+def test_a_vanished_image_that_is_back_is_asked_for_again(folder):
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images), 4, "run")
+    grown(folder, images[1:])
+    manifest, counts = grown(folder, images)
+    assert (manifest.gone, counts["retried"]) == (0, 1)
+    assert manifest.shards[0].inputs != before.shards[0].inputs
+
+
+def test_a_shard_may_lose_all_its_images(folder):
+    images = listed(PATHS)
+    write_manifest(folder, Listing(images), 4, "run")
+    manifest, _ = grown(folder, images[4:], prune=True)
+    assert manifest.shards[0].images == 0 and paths_of(folder, manifest)[0] == []
+    assert read_manifest(folder) == manifest
+
+
+def test_an_archive_that_is_empty_now_is_refused_and_nothing_changes(folder):
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
+    folder.write_json("_SUCCESS", {})
+    with pytest.raises(InputError, match="There are no images in /photos"):
+        grown(folder, [], prune=True)
+    assert read_manifest(folder) == manifest and folder.exists("_SUCCESS")
+
+
+def test_another_archive_is_refused_and_one_that_moved_is_not(folder):
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
+    other = Listing(listed(["x.jpg", "y.jpg"]))
+    other.url = "/others"
+    with pytest.raises(InputError, match="None of the images in /others is one of those in /photos"):
+        grow_manifest(folder, manifest, other, 4, "next")
+    moved = Listing(listed([*PATHS, "ü/x.jpg"]))
+    moved.url = "/moved"
+    assert grow_manifest(folder, manifest, moved, 4, "next")[1]["new"] == 1
+
+
+def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
+    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images[:9]), 5, "run")
+    publish, published = room.Folder.publish, []
+
+    def killed(self, name):
+        if len(published) == 2:
+            raise KeyboardInterrupt
+        published.append(name)
+        return publish(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.Folder, "publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            grown(folder, images, size=3)
+    assert read_manifest(folder) == replace(before, is_whole=False)
+    manifest, counts = grown(folder, images, size=18, run="third")
+    assert read_manifest(folder) == manifest and manifest.is_whole
+    assert counts["new"] == 18 and len(parts(folder)) == 3
+    assert sorted(itertools.chain(*paths_of(folder, manifest))) == sorted(PATHS)
+
+
+def test_a_part_that_is_lost_in_the_middle_is_noticed(folder, monkeypatch):
+    images = listed(PATHS)
+    write_manifest(folder, Listing(images[:9]), 5, "run")
+    grown(folder, images[:18])
+    grown(folder, images)
+    folder.delete("manifest/part-000001.parquet")
+    assert not read_manifest(folder).is_whole
+
+
+COUNTS = ("new", "changed", "vanished", "pruned", "retried")
+
+
+@pytest.mark.parametrize("in_path_order", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, monkeypatch, seed, in_path_order):
+    """Against a model of the promise: a path keeps its shard while it is in the manifest, and nothing is lost."""
+    monkeypatch.setattr(room, "_SHARDS_A_PART", 3)
+    draw = random.Random(seed)
+    names = [f"{draw.choice(['a', 'a-b', 'a.b', 'B', 'é', '😀'])}/{number}.jpg" for number in range(60)]
+    names += [f"//bytes/{folder}/%FF{number}.jpg" for folder in ("a", "a-b", "%E9", "zz") for number in range(5)]
+    names = sorted(set(names), key=path_bytes)
+    folder = open_folder(tmp_path)
+    model: dict[str, tuple[int, int, bool]] = {}  # size, shard, gone
+    for generation in range(12):
+        sizes = {name: draw.randint(1, 2) if draw.random() < 0.3 else 1 for name in names if draw.random() < 0.6}
+        images = [replace(listed([name])[0], bytes=size) for name, size in sizes.items()]
+        if not in_path_order:
+            images = [replace(image, source="t.tar", offset=draw.randrange(1000)) for image in images]
+            draw.shuffle(images)
+        listing, size, prune = Listing(images), draw.randint(1, 20), draw.random() < 0.3
+        listing.in_path_order = in_path_order
+        expected = dict.fromkeys(COUNTS, 0)
+        if generation:
+            manifest, counts = grow_manifest(folder, read_manifest(folder), listing, size, "run", prune=prune)
+        else:
+            manifest, counts = write_manifest(folder, listing, size, "run"), expected | {"new": len(images)}
+        assert read_manifest(folder) == manifest
+        tables = [read_rows(folder, shard) for shard in manifest.shards]
+        found = {
+            row["path"]: (row["bytes"], shard.number, row["action"] == "gone")
+            for shard, table in zip(manifest.shards, tables, strict=True)
+            for row in table.to_pylist()
+        }
+        assert len(found) == sum(map(len, tables)) == manifest.images
+        for path, (old, _, gone) in model.items():
+            if path not in sizes:
+                expected["pruned"] += prune
+                expected["vanished"] += not prune and not gone
+            elif in_path_order:
+                expected["changed"] += old != sizes[path]
+                expected["retried"] += old == sizes[path] and gone
+        expected["new"] = len(sizes.keys() - model.keys())
+        if in_path_order:
+            assert counts == expected
+        kept = model.keys() if not prune else model.keys() & sizes.keys()
+        assert found.keys() == sizes.keys() | kept
+        for path, (size, shard, gone) in found.items():
+            assert gone == (path not in sizes)
+            assert size == sizes.get(path, size)
+            assert shard == (model[path][1] if path in model else shard)
+        in_order = [row.image.path for row in room.rows_in_path_order(folder, manifest)]
+        assert in_order == sorted(found, key=path_bytes)
+        model = found
+
+
+def encoded_shard(folder: Folder, shard: room.Shard, mark: float, inputs: str | None = None) -> None:
+    """A shard's file as an encoder writes it, whose codes tell when it was written."""
+    schema = codes_schema(2, "float16")
+    paths = read_rows(folder, shard)["path"].to_pylist()
+    row = dict.fromkeys(schema.names) | {"status": "ok", "code": [mark, 0]}
+    rows = [row | {"path": path} for path in paths]
+    rows[0] |= {"status": "failed", "reason": "missing", "code": None}
+    footer = Footer("print", shard.number, inputs or shard.inputs, 0, 0)
+    write_shard(folder, CODES, schema, [pa.RecordBatch.from_pylist(rows, schema)], footer)
+
+
+def kept(folder: Folder, shard: room.Shard, fingerprint: str = "print") -> dict[str, object]:
+    rows = carried_over(folder, CODES, shard, codes_schema(2, "float16"), fingerprint)
+    return dict(zip(rows["path"].to_pylist(), rows["code"].to_pylist(), strict=True))
+
+
+def test_rows_that_did_not_change_are_carried_over_from_whichever_state_the_file_has(folder):
+    images = listed(PATHS[:5])
+    first = write_manifest(folder, Listing(images), 10, "run").shards[0]
+    encoded_shard(folder, first, 1)
+    assert kept(folder, first) == {}  # nothing changed: whoever asks wants it anew
+    images[1] = replace(images[1], bytes=99)
+    second = grown(folder, images)[0].shards[0]
+    assert kept(folder, second).keys() == {PATHS[0], *PATHS[2:5]}
+    assert kept(folder, second)[PATHS[0]] is None and kept(folder, second)[PATHS[2]] == [1, 0]
+    assert kept(folder, second, "other") == {}
+    images[2] = replace(images[2], bytes=99)  # and again, before the shard was made anew
+    third = grown(folder, images[:4], prune=True)[0].shards[0]
+    assert kept(folder, third).keys() == {PATHS[0], PATHS[3]}
+    encoded_shard(folder, third, 3)
+    images[3] = replace(images[3], bytes=99)
+    fourth = grown(folder, images[:4])[0].shards[0]
+    assert kept(folder, fourth).keys() == set(PATHS[:3])
+    encoded_shard(folder, fourth, 4, inputs="0" * 64)
+    assert kept(folder, fourth) == {}  # a file of no state that the manifest knows
+
+
+def test_images_to_be_tried_again_change_their_shards_and_no_others(folder):
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images), 9, "run")
+    again = {1: {PATHS[10], PATHS[12], "elsewhere"}}
+    manifest, counts = grown(folder, images, retried=lambda shard: again.get(shard.number, set()))
+    assert counts["retried"] == 2
+    assert [s.inputs == t.inputs for s, t in zip(before.shards, manifest.shards, strict=True)] == [True, False, True]
+    assert read_rows(folder, manifest.shards[1])["attempt"].to_pylist() == [0, 1, 0, 1, 0, 0, 0, 0, 0]
+
+
+def test_images_are_found_by_their_paths(folder):
+    images = listed(PATHS)
+    write_manifest(folder, Listing(images), 4, "run")
+    assert find_images(folder, {PATHS[0], PATHS[20], "nowhere"}) == {PATHS[0]: images[0], PATHS[20]: images[20]}
