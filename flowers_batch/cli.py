@@ -186,17 +186,21 @@ def report(
         print(f"report: {page}")
 
 
-@app.command(epilog="Example: flowers-batch verify run/predictions")
+@app.command(epilog="Example: flowers-batch verify run/predictions --deep")
 def verify(
     folder: Annotated[str, typer.Argument(help="Folder of an encode or predict run.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Read and encode a sample of the images again, too.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides on the sample.")] = 0,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Prove that a folder is whole: each image one row, every count true. Exits with 1 where it is not."""
     from flowers_batch.verify import verify as run_verify
 
-    found = run_verify(folder)
+    found = run_verify(folder, deep=deep, seed=seed)
     counts = {"images": found.images, "rows": found.rows, "ok": found.ok, "failed": found.failed}
+    if deep:
+        counts["sampled"] = found.sampled
     if json_:
         _print_json(counts | {"whole": found.is_whole, "problems": found.problems})
     else:

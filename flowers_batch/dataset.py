@@ -167,6 +167,7 @@ class Job:
         images: Where the images lie: an absolute path or a URL.
         fingerprint: What the rows depend on.
         weights: The weights' name.
+        root: What the paths of a list are relative to; None: the folder that the list lies in.
         model: The model folder; None for codes.
         codes: The codes folder that predictions were made from; None where they were made from images.
         versions: Versions of Python and of the libraries.
@@ -176,6 +177,7 @@ class Job:
     images: str
     fingerprint: Fingerprint
     weights: str
+    root: str | None = None
     model: str | None = None
     codes: str | None = None
     versions: dict[str, str] = field(default_factory=dict)

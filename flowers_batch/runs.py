@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections import Counter
@@ -190,6 +191,37 @@ def predict(
     return summary
 
 
+def factory_of(job: Job) -> EncoderFactory:
+    """What makes a run's rows anew from its images, however many pixels those have.
+
+    Raises:
+        InputError: The images or the model are not to be had.
+    """
+    config = ArchiveConfig(root=job.root, max_pixels=sys.maxsize)
+    factory = EncoderFactory(_encoding(job.fingerprint, job.weights, config), open_source(job.images))
+    if job.model is None:
+        return factory
+    if job.model == IMAGENET:
+        head = _imagenet_model(PredictConfig(weights=job.weights), job, []).head
+    else:
+        head = load_model(job.model).head
+    return replace(factory, head=head, top_k=job.fingerprint.top_k)
+
+
+def _encoding(made: Fingerprint, weights: str, config: ArchiveConfig) -> EncodeConfig:
+    """How codes of this kind are made."""
+    return EncodeConfig(
+        weights=weights,
+        network=made.network,
+        layer=made.layer,
+        pool=made.pool,
+        precision=made.precision,
+        store=made.store,
+        batch_size=config.batch_size,
+        max_pixels=config.max_pixels,
+    )
+
+
 def _imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) -> Model:
     """VGG16's own classifier as a model: its codes are the logits of layer `fc8`, its head is a softmax.
 
@@ -244,15 +276,7 @@ def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelli
 
 def _label_images(source: Where, model: Model, config: PredictConfig) -> _Labelling:
     images = open_source(source)
-    encoding = EncodeConfig(
-        weights=config.weights or model.weights,
-        network=model.fingerprint.network,
-        layer=model.fingerprint.layer,
-        pool=model.fingerprint.pool,
-        precision=model.fingerprint.precision,
-        store=model.fingerprint.store,
-        batch_size=config.batch_size,
-    )
+    encoding = _encoding(model.fingerprint, config.weights or model.weights, config)
     weights, name = weights_identity(encoding)
     if weights != model.fingerprint.weights:
         raise InputError(

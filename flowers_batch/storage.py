@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from flowers_batch.config import InputError, first_line
+from flowers_batch.config import InputError, RunError, first_line
 
 SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
 LOCK = "_lock"
@@ -106,13 +106,16 @@ class Folder:
         """Gives a scratch file to fill; once it is left without an error, it stands under `name`, whole.
 
         On a local disk it is renamed into place after an fsync; elsewhere it is uploaded as one object.
+
+        Raises:
+            RunError: It cannot be written: the disk is full, the folder is read-only, the store fails.
         """
         parent = os.path.dirname(self.at(name))
-        if self.is_local:
-            os.makedirs(parent, exist_ok=True)
         scratch_folder = parent if self.is_local else tempfile.gettempdir()
         scratch = os.path.join(scratch_folder, f"{SCRATCH}{uuid.uuid4().hex}")
         try:
+            if self.is_local:
+                os.makedirs(parent, exist_ok=True)
             yield scratch
             _fsync(scratch)
             if self.is_local:
@@ -120,8 +123,13 @@ class Folder:
                 _fsync(parent)
             else:
                 self._upload(scratch, name)
+        except OSError as error:
+            raise RunError(
+                f"{self.url_of(name)} cannot be written ({_why(error)}): see to it, and run the same command again."
+            ) from error
         finally:
-            Path(scratch).unlink(missing_ok=True)
+            with suppress(OSError):  # such as a parent that is none
+                os.unlink(scratch)
 
     def _upload(self, scratch: str, name: str) -> None:
         if not self.filesystem.type_name.startswith(("s3", "gcs", "abfs")):
@@ -153,8 +161,12 @@ class Folder:
         if not self.is_local:
             yield
             return
-        os.makedirs(self.path, exist_ok=True)
-        with open(self.at(LOCK), "a+", encoding="utf-8") as file:
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            handle = os.open(self.at(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise InputError(f"{self.url} cannot be written to ({_why(error)}): choose another folder.") from None
+        with open(handle, "r+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -206,6 +218,10 @@ def split_file(where: Where) -> tuple[Folder, str]:
     base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
     parent, slash, name = base.rpartition("/")
     return open_folder(f"{parent or slash or '.'}{query}{options}"), name
+
+
+def _why(error: OSError) -> str:
+    return (os.strerror(error.errno) if error.errno else first_line(error)).rstrip(".")
 
 
 def _fsync(path: str) -> None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flowers_batch.config import InputError
 from flowers_batch.dataset import FAILED, OK, SUCCESS, Job, read_footer, read_job, read_shard, shard_name
-from flowers_batch.shards import Manifest, Shard, read_manifest, read_rows, rows_in_path_order
+from flowers_batch.runs import factory_of
+from flowers_batch.shards import GONE, Manifest, Shard, read_manifest, read_rows, rows_in_path_order
 from flowers_batch.storage import Folder, Where, open_folder
 
 _NAMED = 5  # paths told of each problem in a shard
+_SAMPLE = 100  # images that are encoded again
+_UNTOUCHED = ("too_large", "crashed_decoder", "timeout")  # it would be dangerous, or need the run's own limits
+# Relative L2 of a code and difference of a probability that other hardware may cause: bfloat16 errs by 0.008.
+_CODE_TOLERANCE, _LABEL_TOLERANCE = 0.02, 0.02
 
 
 @dataclass
@@ -24,6 +34,7 @@ class Verification:
         images: Images in the manifest.
         rows: Rows in the shards.
         ok, failed: Rows of each status.
+        sampled: Images that were read and encoded again.
         problems: A sentence each; none where the folder is whole.
     """
 
@@ -31,6 +42,7 @@ class Verification:
     rows: int = 0
     ok: int = 0
     failed: int = 0
+    sampled: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -39,11 +51,16 @@ class Verification:
         return not self.problems
 
 
-def verify(where: Where) -> Verification:
+def verify(where: Where, *, deep: bool = False, seed: int = 0) -> Verification:
     """Checks a run's folder, a shard in memory at a time.
 
+    Args:
+        where: The folder.
+        deep: Whether a sample of the images is read and encoded again, and compared with its rows.
+        seed: Decides on the sample.
+
     Raises:
-        InputError: It is no run's folder.
+        InputError: It is no run's folder, or the images, the weights or the model are not to be had for `deep`.
     """
     folder = open_folder(where)
     job = read_job(folder)
@@ -65,6 +82,8 @@ def verify(where: Where) -> Verification:
         if not name.startswith("_") and f"{job.kind}/{name}" not in expected:
             found.problems.append(f"{job.kind}/{name} belongs to no shard of the manifest.")
     _check_summary(folder, found)
+    if deep:
+        _check_sample(folder, job, manifest, seed, found)
     return found
 
 
@@ -103,6 +122,54 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
     found.rows += rows.total()
     found.ok += statuses[OK]
     found.failed += statuses[FAILED]
+
+
+def _check_sample(folder: Folder, job: Job, manifest: Manifest, seed: int, found: Verification) -> None:
+    """Makes a sample of the rows again from their images; those that vanished are passed over."""
+    starts = np.cumsum([0, *(shard.images for shard in manifest.shards)])
+    size = min(_SAMPLE, manifest.images)
+    sample = np.sort(np.random.default_rng(seed).choice(manifest.images, size, replace=False))
+    worker = factory_of(job)(os.cpu_count() or 1, False)
+    if worker.fingerprint != job.fingerprint:
+        raise InputError(
+            f"The rows cannot be made again, since what made them has changed: "
+            f"{worker.fingerprint.differences(job.fingerprint)}."
+        )
+    for shard, start, stop in zip(manifest.shards, starts[:-1], starts[1:], strict=True):
+        chosen = sample[(sample >= start) & (sample < stop)] - start
+        if not len(chosen) or read_footer(folder, job.kind, shard.number) is None:
+            continue
+        rows = read_rows(folder, shard).take(chosen)
+        rows = rows.filter(pc.not_equal(rows["action"], GONE))
+        stored = pa.Table.from_batches(read_shard(folder, job.kind, shard.number, worker.schema.names), worker.schema)
+        stored = stored.filter(pc.is_in(stored["path"], rows["path"]))
+        stored = stored.filter(pc.invert(pc.is_in(stored["reason"], pa.array(_UNTOUCHED))))
+        before = {row["path"]: row for row in stored.to_pylist()}
+        rows = rows.filter(pc.is_in(rows["path"], stored["path"]))
+        for batch in worker.batches(shard.number, rows, {}):
+            found.sampled += len(batch)
+            for row in batch.to_pylist():
+                if difference := _difference(before[row["path"]], row):
+                    found.problems.append(f"{row['path']} {difference}.")
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What makes a row another than the one that its image gives now, as words; empty where nothing does."""
+    if before["sha256"] != now["sha256"]:
+        return "has other bytes now than when its row was made: run the same command again"
+    if before["reason"] != now["reason"]:
+        return f"fails with {now['reason']} now, and with {before['reason']} in its row"
+    if now["status"] == FAILED:
+        return ""
+    if "code" in now:
+        old, new = (np.array(row["code"], np.float32) for row in (before, now))
+        error = np.linalg.norm(old - new) / (np.linalg.norm(new) or 1.0)
+        return f"has another code in its row than now (relative L2 {error:.2g})" if error > _CODE_TOLERANCE else ""
+    was, is_now = (dict(zip(row["top_labels"], row["top_probabilities"], strict=True)) for row in (before, now))
+    moved = max((abs(was[label] - is_now[label]) for label in was.keys() & is_now.keys()), default=1.0)
+    if moved <= _LABEL_TOLERANCE:
+        return ""
+    return f"is {now['prediction']} ({now['probability']:.0%} sure) now, and {before['prediction']} in its row"
 
 
 def _twice(folder: Folder, manifest: Manifest) -> Iterator[str]:

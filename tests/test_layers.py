@@ -29,7 +29,7 @@ BELOW = {
     "cluster": {"encoder", "shards", "dataset", "storage"},
     "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"} | NETWORK,
     "training": {"heads", "dataset", "storage"},
-    "verify": {"encoder", "shards", "dataset", "sources", "heads", "storage"},
+    "verify": {"runs", "shards", "dataset", "storage"},
     "report": {"dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,
     "cli": {"demo", "verify", "report", "training", "runs", "encoder"} | NETWORK,

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -501,3 +502,48 @@ def test_a_driver_that_is_killed_while_shards_are_rewritten_loses_nothing(tmp_pa
     summary = fb.encode(photos, tmp_path / "codes", NULL)
     assert (summary.already_done, summary.changes) == (25, {})
     assert codes_by_path(tmp_path / "codes") == expected
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 400 kB, and a way to make it larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(disk), "-o"]
+    if os.getuid() or subprocess.run([*mount, "size=400k"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("only root may mount a small disk to fill")
+    yield disk, lambda: subprocess.run([*mount, "remount,size=100m"], check=True)
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(tmp_path, small_disk):
+    disk, enlarge = small_disk
+    photos = draw_archive(tmp_path / "photos", 100)  # 1.5 kB a code
+    with pytest.raises(fb.RunError, match=r"shard-\d+\.parquet cannot be written \(No space left on device\)"):
+        fb.encode(photos, disk / "codes", NULL)
+    assert not list(disk.rglob("_tmp-*")) and not (disk / "codes" / "_SUCCESS").exists()
+    done = files(disk / "codes" / "codes")
+    enlarge()
+    assert fb.encode(photos, disk / "codes", NULL).already_done == 8 * len(done) > 0
+    assert {name: files(disk / "codes" / "codes")[name] for name in done} == done
+    assert fb.verify(disk / "codes").is_whole
+
+
+def test_an_output_folder_that_vanishes_ends_the_run_in_a_sentence(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 40)
+    codes = tmp_path / "codes" / "codes"
+
+    def take_away():
+        while not files(codes):
+            time.sleep(0.005)
+        (tmp_path / "codes").rename(tmp_path / "unplugged")
+
+    thief = threading.Thread(target=take_away)
+    thief.start()
+    with pytest.raises((fb.RunError, OSError)):
+        fb.encode(photos, tmp_path / "codes", replace(NULL, shard_size=1))
+    thief.join()
+    shutil.rmtree(tmp_path / "codes", ignore_errors=True)
+    (tmp_path / "unplugged").rename(tmp_path / "codes")
+    assert fb.encode(photos, tmp_path / "codes", replace(NULL, shard_size=1)).images == 120
+    assert fb.verify(tmp_path / "codes").is_whole

@@ -16,7 +16,7 @@ from helpers import store, write
 from pyarrow import fs
 
 from flowers_batch import storage
-from flowers_batch.config import InputError
+from flowers_batch.config import InputError, RunError
 from flowers_batch.storage import LOCK, SCRATCH, Folder, open_folder, split_file
 
 HOLDER = """
@@ -117,7 +117,7 @@ def test_failed_upload_leaves_no_half_file(tmp_path, monkeypatch):
     folder = store(tmp_path / "run")
     monkeypatch.setattr(storage, "_UPLOAD_BYTES", 1000)
     monkeypatch.setattr(storage, "open", lambda *_: CutLine(bytes(10_000)), raising=False)
-    with pytest.raises(OSError, match="line cut"):
+    with pytest.raises(RunError, match="line cut"):
         fill(folder, "one", b"x")
     assert left_in(tmp_path) == set()
 
@@ -279,3 +279,45 @@ def test_local_folder_is_known_by_its_absolute_path_however_it_is_written(tmp_pa
     assert urls == {str(tmp_path / "run")}
     assert isinstance(open_folder("run").filesystem, fs.LocalFileSystem)
     assert not open_folder("run").exists()
+
+
+FULL = """
+import resource, signal, sys
+from flowers_batch.config import RunError
+from flowers_batch.storage import open_folder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+import pyarrow as pa, pyarrow.parquet as pq
+table = pa.table({"x": list(range(100_000))})
+try:
+    with open_folder(sys.argv[1]).publish("codes/x") as scratch, pq.ParquetWriter(scratch, table.schema) as writer:
+        writer.write_table(table)
+except RunError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_the_disk_has_no_room_for_leaves_nothing_and_says_so(tmp_path):
+    printed = subprocess.run([sys.executable, "-c", FULL, tmp_path], stdout=subprocess.PIPE, text=True).stdout
+    assert (
+        printed
+        == f"{tmp_path}/codes/x cannot be written (File too large): see to it, and run the same command again.\n"
+    )
+    assert left_in(tmp_path) == set()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_in_a_sentence():
+    with (
+        pytest.raises(InputError, match=r"^/proc/nowhere cannot be written to \(.*\): choose another folder\.$"),
+        open_folder("/proc/nowhere").locked(),
+    ):
+        pass
+    with pytest.raises(RunError, match=r"^/proc/nowhere/x/y cannot be written \("):
+        fill(open_folder("/proc/nowhere"), "x/y", b"")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused_in_a_sentence(tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(InputError, match=r"cannot be written to \(Permission denied\)"), open_folder(tmp_path).locked():
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from conftest import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.dataset import CODES, Footer, read_footer, read_job, write_shard
+from flowers_batch.dataset import CODES, PREDICTIONS, Footer, read_footer, read_job, write_shard
 from flowers_batch.storage import open_folder
 
 
@@ -101,3 +102,53 @@ def test_job_says_what_made_the_folder_and_holds_no_secret(whole):
     job = read_job(open_folder(whole))
     assert job.fingerprint.network == "null" and job.versions["ray"]
     assert isinstance(read_footer(open_folder(whole), CODES, 0), Footer)
+
+
+def deep_problems(folder: Path) -> str:
+    assert fb.verify(folder).is_whole
+    return "\n".join(fb.verify(folder, deep=True).problems)
+
+
+def test_deep_reads_a_sample_again_and_finds_bytes_that_changed(whole, folder):
+    found = fb.verify(folder, deep=True)
+    assert (found.is_whole, found.sampled) == (True, 12)
+    photo = whole.parent / "photos" / "green" / "0002.png"
+    before, times = photo.read_bytes(), photo.stat()
+    try:
+        photo.write_bytes((whole.parent / "photos" / "red" / "0003.png").read_bytes())
+        assert "green/0002.png has other bytes now" in deep_problems(folder)
+        photo.unlink()
+        assert "green/0002.png has other bytes now" in deep_problems(folder)
+    finally:
+        photo.write_bytes(before)
+        os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_deep_finds_codes_and_labels_that_are_not_the_photos(whole, folder, tmp_path):
+    def swapped(table: pa.Table) -> pa.Table:
+        order = [0, 2, 1, 3]
+        return table.set_column(10, table.schema.field("code"), table["code"].take(pa.array(order)))
+
+    rewrite(folder, 1, swapped)
+    assert deep_problems(folder).count("has another code in its row") == 2
+    photos = whole.parent / "photos"
+    fb.train(whole, tmp_path / "model")
+    for source, out in ((photos, tmp_path / "labels"), (whole, tmp_path / "same")):
+        fb.predict(source, out, tmp_path / "model", fb.PredictConfig(shard_size=4))
+        assert fb.verify(out, deep=True).is_whole
+
+    path, place = tmp_path / "labels", open_folder(tmp_path / "labels")
+    like = read_footer(place, PREDICTIONS, 1)
+    table = pq.read_table(path / PREDICTIONS / "shard-000001.parquet")
+    wrong = table.set_column(13, table.schema.field(13), [[["red"], ["red"], ["red"], ["red"]]])
+    wrong = wrong.set_column(14, table.schema.field(14), [[[1.0]] * 4])
+    write_shard(place, PREDICTIONS, table.schema, wrong.to_batches(), like)
+    assert "in its row" in deep_problems(path)
+
+
+def test_deep_says_what_is_not_to_be_had_any_more(whole, tmp_path):
+    photos = shutil.copytree(whole.parent / "photos", tmp_path / "photos")
+    fb.encode(photos, tmp_path / "codes", fb.EncodeConfig(network="null"))
+    photos.rename(tmp_path / "moved")
+    with pytest.raises(fb.InputError, match="There is no folder"):
+        fb.verify(tmp_path / "codes", deep=True)
