@@ -4,7 +4,7 @@ BIN := .venv/bin
 # On a machine with an NVIDIA GPU, TensorFlow's CUDA libraries come along.
 EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test chaos test-all lint clean
 
 # The stamp is newer than what it was made from, so that a changed pin installs anew.
 .venv/installed: pyproject.toml constraints.txt
@@ -17,7 +17,11 @@ demo: .venv/installed
 	$(BIN)/flowers-batch demo --out demo $(DEMO_FLAGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not chaos"
+
+# Actors, drivers and a node are killed at random for some minutes.
+chaos: .venv/installed
+	$(BIN)/python -m pytest -m "chaos and slow"
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest

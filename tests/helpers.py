@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -94,3 +95,19 @@ def assert_parameters_equal(found: Any, expected: Any) -> None:
         for our, their in zip(ours, theirs, strict=True):
             assert our.dtype == np.float32, name
             np.testing.assert_array_equal(our, their, err_msg=name)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The names, as `ps` shows them, of all processes that a process started, and of those that they did."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            status = (folder / "stat").read_text()
+            parents[int(folder.name)] = int(status.rpartition(")")[2].split()[1])
+            names[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    found: dict[int, str] = {}
+    young = [pid]
+    while young:
+        young = [child for child, parent in parents.items() if parent in young]
+        found |= {child: names[child] for child in young}
+    return found
