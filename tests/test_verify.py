@@ -140,9 +140,9 @@ def test_deep_finds_codes_and_labels_that_are_not_the_photos(whole, folder, tmp_
     path, place = tmp_path / "labels", open_folder(tmp_path / "labels")
     like = read_footer(place, PREDICTIONS, 1)
     table = pq.read_table(path / PREDICTIONS / "shard-000001.parquet")
-    wrong = table.set_column(13, table.schema.field(13), [[["red"], ["red"], ["red"], ["red"]]])
-    wrong = wrong.set_column(14, table.schema.field(14), [[[1.0]] * 4])
-    write_shard(place, PREDICTIONS, table.schema, wrong.to_batches(), like)
+    wrong = [row | {"top_labels": ["red"], "top_probabilities": [1.0]} for row in table.to_pylist()]
+    table = pa.Table.from_pylist(wrong, table.schema)
+    write_shard(place, PREDICTIONS, table.schema, table.to_batches(), like)
     assert "in its row" in deep_problems(path)
 
 
