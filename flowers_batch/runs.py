@@ -48,7 +48,7 @@ from flowers_batch.shards import (
     read_manifest,
     write_manifest,
 )
-from flowers_batch.sources import FolderSource, open_source
+from flowers_batch.sources import Source, open_source
 from flowers_batch.storage import Folder, Where, open_folder
 
 _OLD_SCRATCH_SECONDS = 3600.0  # no writer takes so long over one file
@@ -102,7 +102,7 @@ def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, pro
     The same call again does only what is missing; it does nothing where all is done.
 
     Args:
-        images: A folder's path, or a URL that `pyarrow.fs` opens.
+        images: What `sources.open_source` opens: a folder, lists, tars or tables; a path, or a URL of `pyarrow.fs`.
         out: The run's folder: it gets `codes/`, `manifest/`, `job.json` and `_SUCCESS`.
         config: How; the defaults are the command's.
         progress: Whether progress is shown on standard error.
@@ -112,7 +112,7 @@ def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, pro
         RunError: The run could not be ended; the same call goes on where it stopped.
     """
     config = config or EncodeConfig()
-    source, folder = open_source(images), open_folder(out)
+    source, folder = open_source(images, config.root), open_folder(out)
     weights, name = weights_identity(config)
     with folder.locked():
         job = read_job(folder)
@@ -229,7 +229,7 @@ def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelli
 
 
 def _label_images(source: Where, model: Model, config: PredictConfig) -> _Labelling:
-    images = open_source(source)
+    images = open_source(source, config.root)
     encoding = EncodeConfig(
         weights=config.weights or model.weights,
         network=model.fingerprint.network,
@@ -267,7 +267,7 @@ class _Run:
         self._id = uuid.uuid4().hex
         self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if it is codes that are
 
-    def plan_images(self, source: FolderSource, shard_size: int) -> Manifest:
+    def plan_images(self, source: Source, shard_size: int) -> Manifest:
         """Lists the images and cuts them into shards, unless an earlier run did and was stopped after it."""
         manifest = read_manifest(self.folder)
         if manifest is None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from flowers_batch.config import InputError
 from flowers_batch.dataset import Footer, read_footer
-from flowers_batch.sources import SUFFIXES, FolderSource, Image, path_bytes
+from flowers_batch.sources import SUFFIXES, Image, Source, path_bytes
 from flowers_batch.storage import Folder
 
 MANIFEST = "manifest"
@@ -75,7 +75,7 @@ class Manifest:
         return sum(shard.images for shard in self.shards)
 
 
-def write_manifest(folder: Folder, source: FolderSource, shard_size: int, run: str) -> Manifest:
+def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) -> Manifest:
     """Cuts images into shards and publishes the manifest, part by part; memory grows with shards, not images.
 
     Args:
