@@ -6,28 +6,41 @@ import io
 import tarfile
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate, repeat
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowers_batch.config import InputError, first_line
-from flowers_batch.reading import EPOCH, Image, ReadError, check_size, is_image, path_bytes, path_text, read_bytes
+from flowers_batch.reading import (
+    EPOCH,
+    PATH,
+    ROWS_AT_ONCE,
+    Image,
+    ReadError,
+    check_size,
+    is_image,
+    path_bytes,
+    path_text,
+    read_bytes,
+)
 from flowers_batch.sorting import unique_names
 from flowers_batch.storage import Folder
 
-PATH, BYTES, IMAGE = "path", "bytes", "image"  # columns, and fields of Hugging Face's images
-_TARS_OPEN, _TABLES_OPEN = 16, 4  # by a process
+BYTES, IMAGE = "bytes", "image"  # a field of Hugging Face's images, and their column
+_FILES_OPEN = 8  # by a process: a shard's images may lie in several, and threads are a little apart
 _DISK_BUFFER_BYTES, _STORE_BUFFER_BYTES = 16 << 10, 1 << 20  # a store's requests are slow, each of them
-_WINDOW_BYTES = 64 << 20  # of rows that were passed over, and may still be asked for
+_WINDOW_BYTES = 32 << 20  # of rows that were passed over, and may still be asked for
 _WINDOW_ROWS = 256
+_ROWS_APART = 32  # threads that read one table are, at most
+T = TypeVar("T")
 
 
 @dataclass
@@ -79,12 +92,26 @@ class _Containers(ABC):
         """
         if image.source is None or image.offset is None:
             raise ReadError("unreadable", f"It does not lie in {self.url} in one piece.")
-        name, changed, offset = image.source, image.mtime, image.offset  # a file that was replaced has another time
-        return read_bytes(self.folder, lambda: self._read(name, changed, offset, image.bytes))
+        name, changed, offset = image.source, image.mtime, image.offset
+
+        def read() -> bytes:
+            try:
+                return self._read(name, changed, offset, image.bytes)
+            except OSError:
+                _opened.cache_clear()  # what failed once is opened anew
+                raise
+
+        return read_bytes(self.folder, read)
 
     @abstractmethod
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
         """An image's bytes, read once."""
+
+
+@lru_cache(_FILES_OPEN)
+def _opened(how: Callable[[Folder, str], T], folder: Folder, name: str, changed: datetime) -> T:
+    """An open file, which threads share; one that was replaced since has another time."""
+    return how(folder, name)
 
 
 @dataclass
@@ -106,15 +133,10 @@ class TarSource(_Containers):
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
         check_size(size)
-        content = _open_tar(self.folder, name, changed).read_at(size, offset)
+        content = _opened(Folder.open, self.folder, name, changed).read_at(size, offset)
         if len(content) < size:
             raise ReadError("unreadable", "The tar ends before the photo does: it was cut short since it was listed.")
         return content
-
-
-@lru_cache(_TARS_OPEN)
-def _open_tar(folder: Folder, name: str, changed: datetime) -> pa.NativeFile:
-    return folder.open(name)
 
 
 def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
@@ -129,7 +151,7 @@ def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
         with closing(io.BufferedReader(folder.open(name), buffer_bytes)) as file:
             tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
             while member := tar.next():
-                if tar.offset <= end:
+                if member.size < 0 or tar.offset <= end:
                     raise tarfile.ReadError("a size is negative")
                 end = tar.offset
                 tar.members.clear()  # type: ignore[attr-defined]
@@ -158,23 +180,18 @@ class TableSource(_Containers):
             table = _open_table(self.folder, name)
             for row, path in enumerate(_paths(table, _image_column(table.schema_arrow, self.folder.url_of(name)))):
                 yield path_bytes(path) if path else b"%b#%09d" % (name.encode(), row), 0, row
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is no UTF-8
             raise InputError(
                 f"The table {self.folder.url_of(name)} cannot be read: {first_line(error)[:-1]}; restore it, or move "
                 "it away."
             ) from None
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
-        content = _open_rows(self.folder, name, changed).read(offset)
+        content = _opened(_Rows, self.folder, name, changed).read(offset)
         if content is None:
             raise ReadError("missing", "The table has no bytes for it.")
         check_size(len(content))
         return content
-
-
-@lru_cache(_TABLES_OPEN)
-def _open_rows(folder: Folder, name: str, changed: datetime) -> _Rows:
-    return _Rows(folder, name)
 
 
 class _Rows:
@@ -186,8 +203,8 @@ class _Rows:
         self._column = f"{field.name}.{BYTES}" if pa.types.is_struct(field.type) else field.name
         groups = range(self._table.num_row_groups)
         self._starts = [0, *accumulate(self._table.metadata.row_group(group).num_rows for group in groups)]
-        self._stream: Iterator[bytes | None] = iter(())
-        self._next = -1  # row of the stream
+        self._stream: Iterator[bytes | None] | None = None
+        self._next = 0  # row of the stream
         self._passed: dict[int, bytes | None] = {}
         self._lock = Lock()
 
@@ -201,15 +218,16 @@ class _Rows:
             if row in self._passed:
                 return self._passed.pop(row)
             group = bisect_right(self._starts, row) - 1
-            if not self._starts[group] <= self._next <= row:
-                self._stream, self._next = self._from(group), self._starts[group]
-            # Until the row is had there is no next one: after an error the row group is begun anew.
-            first, self._next = self._next, -1
-            for number, content in enumerate(self._stream, first):
-                if number == row:
-                    self._next = row + 1
+            stream = self._stream
+            if stream is None or not min(self._starts[group], row - _ROWS_APART) <= self._next <= row:
+                stream, self._next = self._from(group), self._starts[group]
+            self._stream = None  # until the row is had: after an error its row group is begun anew
+            for content in stream:
+                self._next += 1
+                if self._next > row:
+                    self._stream = stream
                     return content
-                self._pass_over(number, content)
+                self._pass_over(self._next - 1, content)
             raise ReadError("unreadable", "The table ends before the photo's row: it was replaced since it was listed.")
 
     def _from(self, group: int) -> Iterator[bytes | None]:
@@ -251,7 +269,7 @@ def _paths(table: pq.ParquetFile, image: pa.Field) -> Iterator[str | None]:
     if not inner + outer:
         yield from repeat(None, table.metadata.num_rows)
         return
-    for batch in table.iter_batches(columns=inner + outer):
+    for batch in table.iter_batches(ROWS_AT_ONCE, columns=inner + outer):
         for row in batch.to_pylist():
             yield (row.get(image.name) or {}).get(PATH) or row.get(PATH)
 

@@ -8,23 +8,35 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowers_batch.config import InputError, first_line
-from flowers_batch.reading import EPOCH, Image, path_bytes, path_text, persistently, read_bytes, read_disk, read_store
+from flowers_batch.reading import (
+    EPOCH,
+    PATH,
+    ROWS_AT_ONCE,
+    Image,
+    ReadError,
+    on_disk,
+    path_bytes,
+    path_text,
+    persistently,
+    read_bytes,
+    read_disk,
+    read_store,
+)
 from flowers_batch.sorting import in_order, microseconds, time_of
 from flowers_batch.storage import Folder, open_folder, without_credentials
 
-PATH = "path"  # the column that a CSV or Parquet list must have
-_SIZES, _TIME = ("bytes", "size"), "mtime"  # those that it may have
+_SIZES, _TIME = ("bytes", "size"), "mtime"  # columns that a list may have besides its paths
 _URL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://")
 _BUFFER_BYTES = 1 << 20
 _Entry = tuple[bytes, int | None, int | None]  # key, bytes, microseconds of mtime
@@ -51,7 +63,7 @@ class ListSource:
     root: str | None = None
     ignored: int = field(default=0, init=False)
     repeated: int = field(default=0, init=False)
-    in_path_order = True
+    in_path_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._base = open_folder(self.root) if self.root else self.folder
@@ -80,16 +92,12 @@ class ListSource:
             yield self._image(path_text(key), size, changed)
 
     def _image(self, path: str, size: int | None, changed: int | None) -> Image:
-        mtime = EPOCH if changed is None else time_of(changed)
-        where = self._on_disk(path_bytes(path))
+        where = self._local(path_bytes(path))
         if where is not None and (size is None or changed is None):
-            # What is not there, or dated beyond the year 9999, is a row all the same.
-            with suppress(OSError, OverflowError, ValueError):
-                found = os.stat(where)
-                return Image(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
-        return Image(path, size or 0, mtime)
+            return on_disk(path, where)
+        return Image(path, size or 0, EPOCH if changed is None else time_of(changed))
 
-    def _on_disk(self, path: bytes) -> bytes | None:
+    def _local(self, path: bytes) -> bytes | None:
         """The file on this machine that an entry names; None for one in a store."""
         if _URL.match(path) or not (self._base.is_local or path.startswith(b"/")):
             return None
@@ -105,7 +113,7 @@ class ListSource:
         return read_bytes(self._base, lambda: self._read(path_bytes(image.path)))
 
     def _read(self, path: bytes) -> bytes:
-        where = self._on_disk(path)
+        where = self._local(path)
         return read_store(*self._in_store(os.fsdecode(path))) if where is None else read_disk(where)
 
     def _in_store(self, path: str) -> tuple[Folder, str]:
@@ -117,7 +125,10 @@ class ListSource:
         bucket, _, key = rest.partition("/")
         if not options and self._base.url.startswith(f"{scheme}://"):
             options = self._options
-        return _bucket(f"{scheme}://{bucket}/?{options}"), key
+        try:
+            return _bucket(f"{scheme}://{bucket}/?{options}"), key
+        except InputError as error:
+            raise ReadError("unreadable", str(error)) from None
 
     def _entries(self) -> Iterator[_Entry]:
         """Keys, sizes and times as the lists tell them, in their order."""
@@ -128,7 +139,7 @@ class ListSource:
                 with closing(persistently(lambda name=name: self.folder.open(name))) as file:  # type: ignore[misc]
                     for path, size, changed in rows(file, url):
                         yield self._key(path), size, changed
-            except (OSError, csv.Error, pa.ArrowException) as error:
+            except (OSError, ValueError, csv.Error, pa.ArrowException) as error:  # ValueError: no UTF-8
                 raise InputError(f"The list {url} cannot be read: {first_line(error)}") from None
 
     def _key(self, path: bytes) -> bytes:
@@ -165,7 +176,7 @@ def _of_parquet(file: pa.NativeFile, url: str) -> Iterator[_Entry]:
     table = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     names = table.schema_arrow.names
     _check_columns(names, url)
-    batches = table.iter_batches(columns=[name for name in (PATH, *_SIZES, _TIME) if name in names])
+    batches = table.iter_batches(ROWS_AT_ONCE, columns=[name for name in (PATH, *_SIZES, _TIME) if name in names])
     return _of_rows((row for batch in batches for row in batch.to_pylist()), url)
 
 
@@ -174,23 +185,23 @@ _READERS = {"txt": _of_text, "csv": _of_csv, "parquet": _of_parquet}
 
 def _check_columns(names: Iterable[str], url: str) -> None:
     if PATH not in names:
-        raise InputError(f"The list {url} has no column `{PATH}`: name the column so that holds the paths.")
+        raise InputError(f"The list {url} has no column `{PATH}`: give that name to the column of the paths.")
 
 
 def _of_rows(rows: Iterable[dict[str, Any]], url: str) -> Iterator[_Entry]:
     for number, row in enumerate(rows, 1):
+        path = row[PATH]
+        if not isinstance(path, str) or not path:
+            raise InputError(f"Row {number} of the list {url} has no path: fill it in, or take the row out.")
         try:
-            path = row[PATH].encode("utf-8", "surrogateescape")
             sizes = [int(row[name]) for name in _SIZES if row.get(name) not in (None, "")]
             changed = _moment(row.get(_TIME))
-        except (AttributeError, ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError(
-                f"Row {number} of the list {url} cannot be understood ({first_line(error)[:-1]}): give a path, its "
-                "size in bytes, and its time as ISO 8601."
+                f"Row {number} of the list {url} cannot be understood ({first_line(error)[:-1]}): give sizes in bytes, "
+                "and times as ISO 8601."
             ) from None
-        if not path:
-            raise InputError(f"Row {number} of the list {url} has no path: fill it in, or take the row out.")
-        yield path, sizes[0] if sizes else None, changed
+        yield path.encode("utf-8", "surrogateescape"), sizes[0] if sizes else None, changed
 
 
 def _moment(value: str | datetime | None) -> int | None:

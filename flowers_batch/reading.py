@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -20,6 +21,8 @@ from flowers_batch.storage import NOT_UTF8, Folder
 T = TypeVar("T")
 
 SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
+PATH = "path"  # the column of a list or a table that holds images' paths
+ROWS_AT_ONCE = 4096  # paths read from a Parquet file
 EPOCH = datetime.fromtimestamp(0, UTC)
 MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # waited before each further try: a disk or a store may have a bad moment
@@ -90,6 +93,15 @@ def path_bytes(path: str) -> bytes:
     if path.startswith(NOT_UTF8):
         return unquote_to_bytes(path.removeprefix(NOT_UTF8))
     return path.encode()
+
+
+def on_disk(path: str, where: bytes) -> Image:
+    """An image on this machine with its size and time; what is not there, or cannot be looked at, has none of both."""
+    # ValueError: a NUL in the name; it and OverflowError: a time beyond the year 9999.
+    with suppress(OSError, OverflowError, ValueError):
+        found = os.stat(where)
+        return Image(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+    return Image(path)
 
 
 def check_size(size: int) -> None:

@@ -217,6 +217,8 @@ def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelli
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave --weights out.")
+    if config.root:
+        raise InputError(f"--root is for lists of paths, and {codes.folder.url} holds codes: leave it out.")
     if codes.job.fingerprint != model.fingerprint:
         raise InputError(
             f"The model takes codes of another kind than those in {codes.folder.url}: "

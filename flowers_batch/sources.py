@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
@@ -23,6 +21,7 @@ from flowers_batch.reading import (
     ReadError,
     images_of,
     is_image,
+    on_disk,
     path_bytes,
     path_text,
     persistently,
@@ -106,26 +105,26 @@ class FolderSource:
             yield from self._walk_store("")
 
     def _walk_disk(self, root: bytes, prefix: bytes) -> Iterator[Image]:
+        names = []
         try:
             with os.scandir(os.path.join(root, prefix)) as entries:
-                found = [(e.name + b"/" * e.is_dir(follow_symlinks=False), e) for e in entries]
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        names.append(entry.name + b"/")
+                    elif is_image(entry.name) and not _leads_to_folder(entry):
+                        names.append(entry.name)
+                    else:
+                        self.ignored += 1
         except OSError as error:
             where = os.fsdecode(os.path.join(root, prefix))
             raise InputError(
                 f"The folder {where} cannot be listed ({error.strerror}): make it readable, or move it away."
             ) from None
-        for name, entry in sorted(found, key=lambda pair: pair[0]):
+        for name in sorted(names):
             if name.endswith(b"/"):
                 yield from self._walk_disk(root, prefix + name)
-            elif not is_image(name) or _leads_to_folder(entry):
-                self.ignored += 1
             else:
-                size, changed = 0, EPOCH
-                # Gone since, a link to nothing, or dated beyond the year 9999: a row all the same.
-                with contextlib.suppress(OSError, OverflowError, ValueError):
-                    size = entry.stat().st_size
-                    changed = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
-                yield Image(path_text(prefix + name), size, changed)
+                yield on_disk(path_text(prefix + name), os.path.join(root, prefix + name))
 
     def _walk_store(self, prefix: str) -> Iterator[Image]:
         try:

@@ -76,21 +76,20 @@ class Folder:
     def matching(self, pattern: str) -> list[str]:
         """The files directly in this folder whose names fit a pattern, in which `*` is any text, sorted."""
         if "*" not in pattern:
-            return [pattern] if self.exists(pattern) else []
+            found = self.filesystem.get_file_info(self.at(pattern))
+            return [pattern] if found.type == fs.FileType.File else []
         expression = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
         return [name for name in self.names() if expression.fullmatch(name)]
 
     def is_gone(self) -> bool:
         """Whether it is not there; on a disk also whether it is empty, as the mount point of a lost disk is."""
-        if not self.is_local:
-            return not self.exists()
         try:
+            if not self.is_local:
+                return not self.exists()
             with os.scandir(self.path) as entries:
                 return next(entries, None) is None
-        except PermissionError:  # it is there
-            return False
-        except OSError:
-            return True
+        except OSError as error:  # what may not be listed is there, and of a store that fails nobody knows
+            return self.is_local and not isinstance(error, PermissionError)
 
     def open(self, name: str) -> pa.NativeFile:
         """Opens a file for reading at any place."""
