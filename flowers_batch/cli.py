@@ -31,6 +31,7 @@ Address = Annotated[
     typer.Option(help="Ray cluster; default: RAY_ADDRESS, else a Ray of the run's own."),
 ]
 Actors = Annotated[int | None, typer.Option(help="Actors; default: one a GPU, or one a node without GPUs.")]
+Root = Annotated[str | None, typer.Option(help="What a list's paths are relative to; default: the list's folder.")]
 BatchSize = Annotated[int, typer.Option(help="Photos in one pass through the network.")]
 ShardSize = Annotated[int, typer.Option(help="Photos in one shard: what an actor loses at most when it is killed.")]
 MaxPixels = Annotated[int, typer.Option(help="Photos with more pixels are not decoded: they fail as too_large.")]
@@ -64,7 +65,9 @@ def demo(
 
 @app.command(epilog="Example: flowers-batch encode photos run/codes --weights imagenet")
 def encode(
-    images: Annotated[str, typer.Argument(help="Folder of photos: a path or a URL.")],
+    images: Annotated[
+        str, typer.Argument(help="Folder, list, .tar or .parquet of photos (`*.tar`: several): a path or a URL.")
+    ],
     out: Annotated[str, typer.Argument(help="Folder that gets the codes: a path or a URL.")],
     weights: Annotated[
         str, typer.Option(help="`imagenet`, a .npy, .h5 or .safetensors file (or its URL), or `random:SEED`.")
@@ -76,6 +79,7 @@ def encode(
     ] = EncodeConfig.pool,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = EncodeConfig.precision,
     store: Annotated[str, typer.Option(help="float16 or float32: the code's type on disk.")] = EncodeConfig.store,
+    root: Root = None,
     batch_size: BatchSize = EncodeConfig.batch_size,
     shard_size: ShardSize = EncodeConfig.shard_size,
     max_pixels: MaxPixels = EncodeConfig.max_pixels,
@@ -97,6 +101,7 @@ def encode(
         pool=pool,
         precision=precision,
         store=store,
+        root=root,
         batch_size=batch_size,
         shard_size=shard_size,
         max_pixels=max_pixels,
@@ -134,7 +139,7 @@ def train(
 
 @app.command(epilog="Example: flowers-batch predict archive run/predictions --model run/model --csv labels.csv")
 def predict(
-    source: Annotated[str, typer.Argument(help="Folder of photos, or a codes folder (then no GPU is needed).")],
+    source: Annotated[str, typer.Argument(help="Photos, as for `encode`, or a codes folder (then no GPU is needed).")],
     out: Annotated[str, typer.Argument(help="Folder that gets the predictions: a path or a URL.")],
     model: Annotated[str, typer.Option(help="Model folder, as `train` made it, or `imagenet`: VGG16's own classes.")],
     weights: Annotated[
@@ -142,6 +147,7 @@ def predict(
     ] = None,
     top_k: Annotated[int, typer.Option(help="How many of the likeliest labels are kept.")] = PredictConfig.top_k,
     csv: Annotated[str | None, typer.Option(help="File that gets the labels for a spreadsheet.")] = None,
+    root: Root = None,
     batch_size: BatchSize = PredictConfig.batch_size,
     shard_size: ShardSize = PredictConfig.shard_size,
     max_pixels: MaxPixels = PredictConfig.max_pixels,
@@ -158,6 +164,7 @@ def predict(
     config = PredictConfig(
         weights=weights,
         top_k=top_k,
+        root=root,
         batch_size=batch_size,
         shard_size=shard_size,
         max_pixels=max_pixels,

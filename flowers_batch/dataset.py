@@ -55,7 +55,8 @@ def folder_of(path: str, source: str | None = None) -> str | None:
     inner = path.removeprefix(NOT_UTF8)
     for tar in (f"{source}!", quote(f"{source}!")):
         inner = inner.removeprefix(tar)
-    return posixpath.basename(posixpath.dirname(inner)) or None
+    name = posixpath.basename(posixpath.dirname(inner))
+    return name if name not in ("", ".", "..") else None
 
 
 def codes_schema(width: int, store: str) -> pa.Schema:

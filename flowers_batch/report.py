@@ -21,7 +21,7 @@ from flowers_batch.config import IMAGENET, InputError
 from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
 from flowers_batch.decode import DecodeError, decode_photo
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, load_model
-from flowers_batch.sources import FolderSource, Image, ReadError, open_source
+from flowers_batch.sources import Image, ReadError, Source, open_source
 from flowers_batch.storage import Folder, Where, open_folder, split_file
 
 PAGE = "report.html"
@@ -138,14 +138,14 @@ def _run_of(codes: str) -> Run | None:
         return None
 
 
-def _source(url: str) -> FolderSource | None:
+def _source(url: str) -> Source | None:
     try:
         return open_source(url)
     except InputError:
         return None
 
 
-def _held_out(model: Folder, photos: FolderSource | None) -> tuple[list[Thumbnail], list[Thumbnail]]:
+def _held_out(model: Folder, photos: Source | None) -> tuple[list[Thumbnail], list[Thumbnail]]:
     """Test photos that the classifier was surest of, rightly and wrongly."""
     with model.open(SPLIT) as file:
         rows = pq.read_table(file, filters=[("side", "=", "test")]).to_pylist()
@@ -165,7 +165,7 @@ def _held_out(model: Folder, photos: FolderSource | None) -> tuple[list[Thumbnai
     )
 
 
-def _label_rows(run: Run, photos: FolderSource | None) -> list[dict[str, Any]]:
+def _label_rows(run: Run, photos: Source | None) -> list[dict[str, Any]]:
     """Each label with its share of the archive and a few of its photos, the most frequent first."""
     labels = _Labels()
     for batch in run.batches(["path", "sha256", "prediction", "probability"]):
@@ -204,7 +204,7 @@ def _failures(run: Run) -> Iterator[dict[str, str]]:
             yield row
 
 
-def _thumbnail(photos: FolderSource | None, path: str, caption: str) -> Thumbnail:
+def _thumbnail(photos: Source | None, path: str, caption: str) -> Thumbnail:
     try:
         photo = decode_photo(photos.read(Image(path))) if photos else None
     except (ReadError, DecodeError):

@@ -53,7 +53,7 @@ from flowers_batch.shards import (
     read_manifest,
     write_manifest,
 )
-from flowers_batch.sources import FolderSource, open_source
+from flowers_batch.sources import Source, open_source
 from flowers_batch.storage import Folder, Where, open_folder
 
 _OLD_SCRATCH_SECONDS = 3600.0  # no writer takes so long over one file
@@ -117,7 +117,7 @@ def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, pro
     The same call again does only what is missing; it does nothing where all is done.
 
     Args:
-        images: A folder's path, or a URL that `pyarrow.fs` opens.
+        images: What `sources.open_source` opens: a folder, lists, tars or tables; a path, or a URL of `pyarrow.fs`.
         out: The run's folder: it gets `codes/`, `manifest/`, `job.json` and `_SUCCESS`.
         config: How; the defaults are the command's.
         progress: Whether progress is shown on standard error.
@@ -127,7 +127,7 @@ def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, pro
         RunError: The run could not be ended; the same call goes on where it stopped.
     """
     config = config or EncodeConfig()
-    source, folder = open_source(images), open_folder(out)
+    source, folder = open_source(images, config.root), open_folder(out)
     weights, name = weights_identity(config)
     with folder.locked():
         job = read_job(folder)
@@ -136,7 +136,9 @@ def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, pro
         if job and config.precision == "auto":
             config = replace(config, precision=job.fingerprint.precision)
         config = replace(config, weights=name)
-        run = _Run(folder, Job(CODES, source.url, codes_fingerprint(config, weights, config.precision), name))
+        run = _Run(
+            folder, Job(CODES, source.url, codes_fingerprint(config, weights, config.precision), name, source.root)
+        )
         if job and job.fingerprint != run.job.fingerprint:
             raise InputError(
                 f"{folder.url} holds codes of another kind: "
@@ -198,7 +200,7 @@ def factory_of(job: Job) -> EncoderFactory:
         InputError: The images or the model are not to be had.
     """
     config = ArchiveConfig(root=job.root, max_pixels=sys.maxsize)
-    factory = EncoderFactory(_encoding(job.fingerprint, job.weights, config), open_source(job.images))
+    factory = EncoderFactory(_encoding(job.fingerprint, job.weights, config), open_source(job.images, job.root))
     if job.model is None:
         return factory
     if job.model == IMAGENET:
@@ -263,19 +265,21 @@ def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelli
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave --weights out.")
+    if config.root:
+        raise InputError(f"--root is for lists of paths, and {codes.folder.url} holds codes: leave it out.")
     if codes.job.fingerprint != model.fingerprint:
         raise InputError(
             f"The model takes codes of another kind than those in {codes.folder.url}: "
             f"{model.fingerprint.differences(codes.job.fingerprint)}; train a model on these codes."
         )
     fingerprint, top_k = _of_predictions(model, config)
-    job = Job(PREDICTIONS, codes.job.images, fingerprint, model.weights, codes=codes.folder.url)
+    job = Job(PREDICTIONS, codes.job.images, fingerprint, model.weights, codes.job.root, codes=codes.folder.url)
     factory = LabellerFactory(codes.folder.url, model.fingerprint, model.head, top_k)
     return _Labelling(job, factory, lambda run: run.plan_codes(codes))
 
 
 def _label_images(source: Where, model: Model, config: PredictConfig) -> _Labelling:
-    images = open_source(source)
+    images = open_source(source, config.root)
     encoding = _encoding(model.fingerprint, config.weights or model.weights, config)
     weights, name = weights_identity(encoding)
     if weights != model.fingerprint.weights:
@@ -284,7 +288,7 @@ def _label_images(source: Where, model: Model, config: PredictConfig) -> _Labell
             "name the file that holds those with --weights."
         )
     fingerprint, top_k = _of_predictions(model, config)
-    job = Job(PREDICTIONS, images.url, fingerprint, name)
+    job = Job(PREDICTIONS, images.url, fingerprint, name, images.root)
     factory = EncoderFactory(replace(encoding, weights=name), images, model.head, top_k)
     return _Labelling(job, factory, lambda run: run.plan_images(images, config))
 
@@ -306,7 +310,7 @@ class _Run:
         self._changes: dict[str, int] = {}
         self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if it is codes that are
 
-    def plan_images(self, source: FolderSource, config: ArchiveConfig) -> Manifest:
+    def plan_images(self, source: Source, config: ArchiveConfig) -> Manifest:
         """Lists the images, and cuts those that are new into shards; goes on with an earlier run that was stopped."""
         manifest = read_manifest(self.folder)
         if manifest is None:

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from flowers_batch.config import InputError
 from flowers_batch.dataset import SUCCESS, Footer, read_footer, read_shard
-from flowers_batch.sources import SUFFIXES, Image, images_of, path_bytes
+from flowers_batch.sorting import in_order, microseconds, time_of
+from flowers_batch.sources import SUFFIXES, Image, Source, images_of, path_bytes
 from flowers_batch.storage import Folder
 
 MANIFEST = "manifest"
@@ -129,7 +130,7 @@ class _Piece:
     rows: pa.Table
 
 
-def write_manifest(folder: Folder, source: Any, shard_size: int, run: str) -> Manifest:
+def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) -> Manifest:
     """Cuts images into shards and publishes the manifest, part by part; memory grows with shards, not images.
 
     Args:
@@ -151,7 +152,7 @@ def write_manifest(folder: Folder, source: Any, shard_size: int, run: str) -> Ma
 def grow_manifest(
     folder: Folder,
     manifest: Manifest,
-    source: Any,
+    source: Source,
     shard_size: int,
     run: str,
     *,
@@ -181,7 +182,7 @@ def grow_manifest(
     counts: Counter[str] = Counter()
     after: Iterator[Row] = map(Row, source.images())
     if not source.in_path_order:
-        after = _sorted(after, _path_key)
+        after = _sorted(after, lambda row: (_path_key(row),))
     before = rows_in_path_order(folder, manifest, retried)
     differences = _sorted(_differences(before, after, prune, counts, manifest, source), _place_key)
     pieces = itertools.chain.from_iterable(
@@ -253,7 +254,7 @@ def rows_in_path_order(
     ]
     if manifest.in_path_order:
         return heapq.merge(*generations, key=_path_key)
-    return _sorted(itertools.chain.from_iterable(generations), _path_key)
+    return _sorted(itertools.chain.from_iterable(generations), lambda row: (_path_key(row),))
 
 
 def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:
@@ -328,7 +329,7 @@ def _differences(
     prune: bool,
     counts: Counter[str],
     manifest: Manifest,
-    source: Any,
+    source: Source,
 ) -> Iterator[Row]:
     """What makes the manifest's rows those of a new listing, if both are in the order of paths' bytes."""
     listed = common = 0
@@ -378,7 +379,7 @@ def _changed(folder: Folder, shard: Shard, rows: list[Row]) -> _Piece:
     return _Piece(_shard(shard.number, _applied(read_rows(folder, shard), table)), table)
 
 
-def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Any, run: str) -> Manifest | None:
+def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Source, run: str) -> Manifest | None:
     """Publishes a generation, part by part, and gives the manifest with it; None if it has nothing in it."""
     shards = list(manifest.shards)
     part = manifest.parts
@@ -514,6 +515,12 @@ def _place_key(row: Row) -> tuple[int, str, int, bytes]:
     return row.shard, row.image.source or "", row.image.offset or 0, _path_key(row)
 
 
-def _sorted(rows: Iterable[Row], key: Callable[[Row], Any]) -> Iterator[Row]:
+def _sorted(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> Iterator[Row]:
     """Sorts rows outside memory."""
-    return iter(sorted(rows, key=key))
+    tuples = (
+        (*key(row), i.path, i.bytes, microseconds(i.mtime), i.source, i.offset, row.shard, row.attempt, row.action)
+        for row in rows
+        for i in [row.image]
+    )
+    for *_, path, size, changed, source, offset, shard, attempt, action in in_order(tuples):
+        yield Row(Image(path, size, time_of(changed), source, offset), shard, attempt, action)

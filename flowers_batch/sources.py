@@ -1,55 +1,72 @@
-"""Where images come from: a folder, on a disk or in an object store."""
+"""Where images come from: a folder, or files that list or hold them; on a disk, or in an object store."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from flowers_batch.config import InputError, first_line
-from flowers_batch.storage import NOT_UTF8, Folder, Where, open_folder
+from flowers_batch.containers import TableSource, TarSource, image_columns
+from flowers_batch.lists import ListSource
+from flowers_batch.reading import (
+    EPOCH,
+    SUFFIXES,
+    Image,
+    ReadError,
+    images_of,
+    is_image,
+    on_disk,
+    path_bytes,
+    path_text,
+    persistently,
+    read_bytes,
+    read_disk,
+    read_store,
+)
+from flowers_batch.storage import Folder, Where, open_folder, split_file
 
-SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
-_EPOCH = datetime.fromtimestamp(0, UTC)
-MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
+__all__ = ["SUFFIXES", "FolderSource", "Image", "ReadError", "Source", "images_of", "open_source", "path_bytes"]
+_COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
 
 
-class ReadError(Exception):
-    """An image whose bytes cannot be had.
+class Source(Protocol):
+    """What lists images and reads them; small, so that it travels to actors, and read by many threads at once."""
 
-    Attributes:
-        reason: `missing`, `unreadable` or `too_large`.
-    """
+    @property
+    def url(self) -> str:
+        """What `open_source` opens it by."""
 
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
+    @property
+    def root(self) -> str | None:
+        """What the paths of a list are relative to, as it was given."""
 
+    @property
+    def folder(self) -> Folder:
+        """The folder that its files lie in."""
 
-@dataclass(frozen=True)
-class Image:
-    """An image as it was listed.
+    @property
+    def ignored(self) -> int:
+        """Files and members that are no images, counted while listing."""
 
-    Attributes:
-        path: Its key: relative to the folder, with `/`; `//bytes/` and percent-encoding if it is no UTF-8.
-        bytes: Its size.
-        mtime: When it last changed, UTC.
-        source: The file that holds it, if that holds others too; then `path` alone does not find it.
-        offset: Where in that file it is.
-    """
+    @property
+    def repeated(self) -> int:
+        """Entries of a list that were dropped since they stood there before, counted while listing."""
 
-    path: str
-    bytes: int = 0
-    mtime: datetime = _EPOCH
-    source: str | None = None
-    offset: int | None = None
+    @property
+    def in_path_order(self) -> bool:
+        """Whether the images are listed in the order of their paths' bytes."""
+
+    def images(self) -> Iterator[Image]:
+        """Lists the images, each path once."""
+
+    def read(self, image: Image) -> bytes:
+        """Reads an image's bytes, or raises `ReadError`."""
 
 
 @dataclass
@@ -61,12 +78,14 @@ class FolderSource:
     Attributes:
         folder: Where the images lie.
         ignored: Files that are no images by their name, counted while listing.
+        repeated: None ever is.
     """
 
     folder: Folder
     ignored: int = field(default=0, init=False)
     repeated: int = field(default=0, init=False)
-    in_path_order: bool = field(default=True, init=False)
+    root: ClassVar[None] = None
+    in_path_order: ClassVar[bool] = True
 
     @property
     def url(self) -> str:
@@ -86,38 +105,39 @@ class FolderSource:
             yield from self._walk_store("")
 
     def _walk_disk(self, root: bytes, prefix: bytes) -> Iterator[Image]:
+        names = []
         try:
             with os.scandir(os.path.join(root, prefix)) as entries:
-                found = [(e.name + b"/" * e.is_dir(follow_symlinks=False), e) for e in entries]
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        names.append(entry.name + b"/")
+                    elif is_image(entry.name) and not _leads_to_folder(entry):
+                        names.append(entry.name)
+                    else:
+                        self.ignored += 1
         except OSError as error:
             where = os.fsdecode(os.path.join(root, prefix))
             raise InputError(
                 f"The folder {where} cannot be listed ({error.strerror}): make it readable, or move it away."
             ) from None
-        for name, entry in sorted(found, key=lambda pair: pair[0]):
+        for name in sorted(names):
             if name.endswith(b"/"):
                 yield from self._walk_disk(root, prefix + name)
-            elif not _is_image(name) or _leads_to_folder(entry):
-                self.ignored += 1
             else:
-                size, changed = 0, _EPOCH
-                # Gone since, a link to nothing, or dated beyond the year 9999: a row all the same.
-                with contextlib.suppress(OSError, OverflowError, ValueError):
-                    size = entry.stat().st_size
-                    changed = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
-                yield Image(_as_text(prefix + name), size, changed)
+                yield on_disk(path_text(prefix + name), os.path.join(root, prefix + name))
 
     def _walk_store(self, prefix: str) -> Iterator[Image]:
         try:
-            infos = self.folder.filesystem.get_file_info(fs.FileSelector(self.folder.at(prefix)))
+            selector = fs.FileSelector(self.folder.at(prefix))
+            infos = persistently(lambda: self.folder.filesystem.get_file_info(selector))
         except OSError as error:
             raise InputError(f"{self.folder.url}/{prefix} cannot be listed: {error}.") from None
         found = [(i.base_name + "/" * (i.type == fs.FileType.Directory), i) for i in infos]
         for name, info in sorted(found, key=lambda pair: pair[0].encode()):
             if name.endswith("/"):
                 yield from self._walk_store(prefix + name)
-            elif _is_image(name.encode()):
-                yield Image(prefix + name, info.size, info.mtime or _EPOCH)
+            elif is_image(name.encode()):
+                yield Image(prefix + name, info.size, info.mtime or EPOCH)
             else:
                 self.ignored += 1
 
@@ -125,57 +145,67 @@ class FolderSource:
         """Reads an image's bytes.
 
         Raises:
-            ReadError: It is not there, is no regular file, is too large, or the disk fails.
+            ReadError: It is not there, is no regular file, is too large, or cannot be read.
+            RunError: The folder is not there any more.
         """
-        try:
-            return self._read_disk(image.path) if self.folder.is_local else self._read_store(image.path)
-        except FileNotFoundError:
-            raise ReadError("missing", "The file is not there any more.") from None
-        except OSError as error:
-            message = f"{error.strerror}." if error.strerror else first_line(error)
-            raise ReadError("unreadable", f"The file cannot be read: {message}") from None
+        return read_bytes(self.folder, lambda: self._read(image.path))
 
-    def _read_disk(self, path: str) -> bytes:
-        full = os.path.join(os.fsencode(self.folder.path), path_bytes(path))
-        # O_NONBLOCK: a pipe that is named like a photo must not be waited for.
-        handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ReadError("unreadable", "It is not a regular file.")
-            _check_size(status.st_size)
-            return file.read()
-
-    def _read_store(self, path: str) -> bytes:
-        with self.folder.open(path) as file:
-            _check_size(file.size())
-            return file.read()
+    def _read(self, path: str) -> bytes:
+        if self.folder.is_local:
+            return read_disk(os.path.join(os.fsencode(self.folder.path), path_bytes(path)))
+        return read_store(self.folder, path)
 
 
-def open_source(where: Where) -> FolderSource:
-    """Opens a source of images.
+def open_source(where: Where, root: str | None = None) -> Source:
+    """Opens a source of images: a folder; a list of paths (`.txt`, `.csv`, `.parquet`); a `.tar`; a `.parquet` table.
+
+    Args:
+        where: Its path or URL. A `*` in the last part of it stands for any text, and the whole for all files that
+            fit, such as `shards/*.tar`; a folder itself is searched for images alone.
+        root: What the paths of a list are relative to; None: the folder that the list lies in.
 
     Raises:
-        InputError: There is no such folder.
+        InputError: There is no such file or folder, it is of no such kind, or `root` is given for what is no list.
     """
-    folder = open_folder(where)
-    info = folder.filesystem.get_file_info(folder.path)
-    if info.type == fs.FileType.NotFound:
-        raise InputError(f"There is no folder {folder.url}: check its name.")
-    if info.type != fs.FileType.Directory:
-        raise InputError(f"{folder.url} is not a folder: give the folder that the photos lie in.")
-    return FolderSource(folder)
+    whole = open_folder(where)
+    if whole.filesystem.get_file_info(whole.path).type == fs.FileType.Directory:
+        source: Source = FolderSource(whole)
+    else:
+        source = _open_files(*split_file(where), root)
+    if root is not None:
+        if not isinstance(source, ListSource):
+            raise InputError(f"--root is for lists of paths, and {source.url} is none: leave it out.")
+        if not open_folder(root).exists():
+            raise InputError(f"There is no folder {open_folder(root).url}: check --root.")
+    return source
 
 
-def images_of(rows: pa.Table) -> list[Image]:
-    """The images that manifest rows tell of."""
-    columns = [rows[field.name].to_pylist() for field in fields(Image)]
-    return [Image(*values) for values in zip(*columns, strict=True)]
+def _open_files(folder: Folder, pattern: str, root: str | None) -> Source:
+    url = folder.url_of(pattern)
+    names = folder.matching(pattern)
+    if not names:
+        raise InputError(f"There is no {'file' if '*' in pattern else 'folder or file'} {url}: check its name.")
+    kinds = {name.rpartition(".")[2].lower() for name in names}
+    if len(kinds) > 1:
+        raise InputError(f"{url} names files of several kinds ({', '.join(sorted(kinds))}): give one kind a run.")
+    (kind,) = kinds
+    if kind in _COMPRESSED:
+        raise InputError(f"{url} is compressed, so that nothing can be read in the midst of it: decompress it first.")
+    if kind == "tar":
+        return TarSource(folder, pattern)
+    if kind == "parquet" and image_columns(_schema(folder, names[0])):
+        return TableSource(folder, pattern)
+    if kind in ("txt", "csv", "parquet"):
+        return ListSource(folder, pattern, root)
+    raise InputError(f"{url} is not a folder, nor a list (.txt, .csv, .parquet), a .tar or a .parquet table of images.")
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_BYTES:
-        raise ReadError("too_large", f"The file has {size} bytes; {MAX_BYTES} are allowed.")
+def _schema(folder: Folder, name: str) -> pa.Schema:
+    try:
+        with persistently(lambda: folder.open(name)) as file:
+            return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{folder.url_of(name)} cannot be read as Parquet: {first_line(error)}") from None
 
 
 def _leads_to_folder(entry: os.DirEntry[bytes]) -> bool:
@@ -183,21 +213,3 @@ def _leads_to_folder(entry: os.DirEntry[bytes]) -> bool:
         return entry.is_dir()
     except OSError:  # links in a circle, or to where nobody may look: reading it will say so
         return False
-
-
-def _is_image(name: bytes) -> bool:
-    return name.lower().endswith(tuple(b"." + suffix.encode() for suffix in SUFFIXES))
-
-
-def _as_text(path: bytes) -> str:
-    try:
-        return path.decode()
-    except UnicodeDecodeError:
-        return NOT_UTF8 + quote_from_bytes(path)
-
-
-def path_bytes(path: str) -> bytes:
-    """The bytes of an image's name: what it is opened by, and the order that images are listed in."""
-    if path.startswith(NOT_UTF8):
-        return unquote_to_bytes(path.removeprefix(NOT_UTF8))
-    return path.encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import tempfile
 import time
@@ -26,6 +27,8 @@ SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over name
 LOCK = "_lock"
 NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is no UTF-8; no other path does
 _CREDENTIALS = {"access_key", "secret_key", "session_token", "credential_kind", "sig"}  # of S3 and Azure
+# A secret may hold slashes; what is only digits up to one is a port.
+_USER_AND_SECRET = re.compile(r"(?<=://)[^/@]*:(?!\d+(?:[/?]|$)).*@", re.DOTALL)
 _UPLOAD_BYTES = 8 << 20
 
 
@@ -69,6 +72,24 @@ class Folder:
         selector = fs.FileSelector(self.at(name), allow_not_found=True)
         found = self.filesystem.get_file_info(selector)
         return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+
+    def matching(self, pattern: str) -> list[str]:
+        """The files directly in this folder whose names fit a pattern, in which `*` is any text, sorted."""
+        if "*" not in pattern:
+            found = self.filesystem.get_file_info(self.at(pattern))
+            return [pattern] if found.type == fs.FileType.File else []
+        expression = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+        return [name for name in self.names() if expression.fullmatch(name)]
+
+    def is_gone(self) -> bool:
+        """Whether it is not there; on a disk also whether it is empty, as the mount point of a lost disk is."""
+        try:
+            if not self.is_local:
+                return not self.exists()
+            with os.scandir(self.path) as entries:
+                return next(entries, None) is None
+        except OSError as error:  # what may not be listed is there, and of a store that fails nobody knows
+            return self.is_local and not isinstance(error, PermissionError)
 
     def open(self, name: str) -> pa.NativeFile:
         """Opens a file for reading at any place."""
@@ -211,6 +232,14 @@ def open_folder(where: Where) -> Folder:
             ) from None
         raise InputError(f"{name} cannot be opened: {first_line(error)}") from None
     return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
+
+
+def without_credentials(url: str) -> str:
+    """A URL as it may be written down: of credentials only stars are left, for which `open_folder` refuses it too."""
+    base, query, options = _USER_AND_SECRET.sub("***:***@", url, count=1).partition("?")
+    if _CREDENTIALS & set(parse_qs(options)):
+        return base.replace("://", "://***:***@", 1)
+    return f"{base}{query}{options}"
 
 
 def split_file(where: Where) -> tuple[Folder, str]:

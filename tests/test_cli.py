@@ -50,7 +50,8 @@ def test_the_whole_job_from_the_command_line(capsys, archive, tmp_path, local_ra
     ("arguments", "sentence"),
     [
         (("encode", "{tmp}/none", "{tmp}/out"), "There is no folder"),
-        (("encode", "{archive}/notes.txt", "{tmp}/out"), "is not a folder"),
+        (("encode", "{archive}/red/0000.png", "{tmp}/out"), "is not a folder"),
+        (("encode", "{archive}", "{tmp}/out", "--root", "{tmp}"), "--root is for lists of paths"),
         (("encode", "{archive}", "{tmp}/out", "--weights", "{tmp}/none.npy"), "no weights file"),
         (("encode", "{archive}", "{tmp}/out", "--weights", "{archive}/notes.txt"), "must end in .npy, .h5"),
         (("encode", "{archive}", "{tmp}/out", "--weights", "random:x"), "random:SEED"),

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 import random
+import shutil
 import socket
 import threading
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from helpers import source, store, write
 
-from flowers_batch import sources
-from flowers_batch.config import InputError
+from flowers_batch import reading, sources
+from flowers_batch.config import InputError, RunError
 from flowers_batch.sources import SUFFIXES, FolderSource, Image, ReadError, open_source, path_bytes
 
 NAMES = [
@@ -43,6 +47,11 @@ def opened(request, tmp_path) -> FolderSource:
     path = tmp_path / "photos"
     path.mkdir()
     return source(path) if request.param == "local" else FolderSource(store(path))
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch):
+    monkeypatch.setattr(reading, "RETRY_SECONDS", (0.0, 0.0, 0.0))
 
 
 def paths(photos: FolderSource) -> list[str]:
@@ -190,7 +199,7 @@ def test_pipe_and_socket_named_like_images_are_unreadable_and_block_nobody(tmp_p
 
 
 def test_image_that_vanished_is_missing(opened, tmp_path):
-    write(tmp_path / "photos", {"a.jpg": b"x", "deep/b.jpg": b"x"})
+    write(tmp_path / "photos", {"a.jpg": b"x", "deep/b.jpg": b"x", "notes.txt": b""})
     found = paths(opened)
     (tmp_path / "photos" / "a.jpg").unlink()
     (tmp_path / "photos" / "deep" / "b.jpg").unlink()
@@ -242,20 +251,23 @@ def test_too_large_file_is_refused_without_reading_it(opened, tmp_path):
 
 
 def test_largest_allowed_file_is_read(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_BYTES", 10)
+    monkeypatch.setattr(reading, "MAX_BYTES", 10)
     write(tmp_path / "photos", {"a.jpg": bytes(10), "b.jpg": bytes(11)})
     assert opened.read(Image("a.jpg")) == bytes(10)
     assert reason_of(opened, "b.jpg") == "too_large"
 
 
 def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"^There is no folder /.*/nowhere: check its name\.$"):
+    with pytest.raises(InputError, match=r"^There is no folder or file /.*/nowhere: check its name\.$"):
         open_source(tmp_path / "nowhere")
 
 
-def test_file_given_as_a_folder_is_refused(tmp_path):
+def test_file_of_another_kind_is_refused(tmp_path):
     write(tmp_path, {"a.jpg": b""})
-    with pytest.raises(InputError, match=r"a\.jpg is not a folder: give the folder that the photos lie in\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"a\.jpg is not a folder, nor a list \(\.txt, \.csv, \.parquet\), a \.tar or a \.parquet table",
+    ):
         open_source(str(tmp_path / "a.jpg"))
 
 
@@ -268,3 +280,102 @@ def test_source_is_known_by_its_absolute_path(tmp_path, monkeypatch):
 def test_empty_folder_has_no_images(opened):
     assert paths(opened) == []
     assert opened.ignored == 0
+
+
+@pytest.mark.parametrize("gone", ["removed", "emptied"])
+def test_folder_that_vanished_ends_the_run_instead_of_making_every_image_missing(opened, tmp_path, gone):
+    write(tmp_path / "photos", {"a.jpg": b"x"})
+    (image,) = opened.images()
+    shutil.rmtree(tmp_path / "photos")
+    if gone == "emptied" and opened.folder.is_local:  # what an unmounted disk leaves
+        (tmp_path / "photos").mkdir()
+    with pytest.raises(RunError, match=r"is not there any more, or is empty: mount it again, and run the same command"):
+        opened.read(image)
+
+
+def fails(errors: list[OSError], content: bytes = b"photo"):
+    """A reader that fails with each error in turn, then succeeds."""
+    left = list(errors)
+
+    def read() -> bytes:
+        if left:
+            raise left.pop(0)
+        return content
+
+    return read
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, None])
+def test_error_that_passes_is_tried_again(opened, tmp_path, number):
+    write(tmp_path / "photos", {"a.jpg": b"x"})
+    errors = [OSError(number, "bad moment") if number else OSError("AWS Error SLOW_DOWN")]
+    assert reading.read_bytes(opened.folder, fails(errors * 3)) == b"photo"
+    with pytest.raises(ReadError, match=r"^The file cannot be read: .*\.$") as refused:
+        reading.read_bytes(opened.folder, fails(errors * 4))
+    assert refused.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(errno.ELOOP, "o")])
+def test_error_that_lasts_is_not_tried_again(opened, tmp_path, monkeypatch, error):
+    write(tmp_path / "photos", {"a.jpg": b"x"})
+    with pytest.raises(ReadError):
+        reading.read_bytes(opened.folder, fails([error]))
+
+
+def test_tries_wait_longer_each_time(monkeypatch):
+    waited: list[float] = []
+    monkeypatch.setattr(reading, "RETRY_SECONDS", (0.1, 0.5, 2.0))
+    monkeypatch.setattr(reading.time, "sleep", waited.append)
+    assert reading.persistently(fails([OSError("x")] * 3)) == b"photo"
+    assert waited == [0.1, 0.5, 2.0]
+
+
+def test_file_that_shrank_since_it_was_listed_is_read_as_it_is(opened, tmp_path):
+    write(tmp_path / "photos", {"a.jpg": b"12345"})
+    (image,) = opened.images()
+    os.truncate(tmp_path / "photos" / "a.jpg", 2)
+    assert opened.read(image) == b"12"
+
+
+def test_source_travels_to_another_process(opened, tmp_path):
+    write(tmp_path / "photos", {"a.jpg": b"12345"})
+    if opened.folder.is_local:
+        assert pickle.loads(pickle.dumps(opened)).read(Image("a.jpg")) == b"12345"
+
+
+def test_root_is_refused_for_what_is_no_list(tmp_path):
+    write(tmp_path, {"photos/a.jpg": b""})
+    with pytest.raises(InputError, match=r"^--root is for lists of paths, and /.*/photos is none: leave it out\.$"):
+        open_source(tmp_path / "photos", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "list.csv.gz", "a.tar.zst", "a.ZIP"])
+def test_compressed_file_is_refused_in_a_sentence(tmp_path, name):
+    write(tmp_path, {name: b""})
+    with pytest.raises(InputError, match=r" is compressed, so that .*: decompress it first\.$"):
+        open_source(tmp_path / name)
+
+
+def test_pattern_that_fits_files_of_several_kinds_is_refused(tmp_path):
+    write(tmp_path, {"a.tar": b"", "a.txt": b""})
+    with pytest.raises(InputError, match=r"/a\.\* names files of several kinds \(tar, txt\): give one kind a run\.$"):
+        open_source(tmp_path / "a.*")
+
+
+def test_pattern_that_fits_nothing_is_refused(tmp_path):
+    write(tmp_path, {"a.tar": b"", "x.tar/a.jpg": b""})
+    with pytest.raises(InputError, match=r"^There is no file /.*/b\*\.tar: check its name\.$"):
+        open_source(tmp_path / "b*.tar")
+
+
+@pytest.mark.slow
+def test_hundred_thousand_files_in_one_folder_are_listed_in_bounded_memory(tmp_path):
+    for number in range(100_000):
+        os.close(os.open(tmp_path / f"{number:06d}.jpg", os.O_CREAT | os.O_WRONLY))
+    tracemalloc.start()
+    try:
+        found = sum(1 for _ in source(tmp_path).images())
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert found == 100_000

@@ -1,0 +1,170 @@
+"""An image as it was listed, and having its bytes: what is tried again, what is a failed row, and what ends a run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import TypeVar
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import pyarrow as pa
+
+from flowers_batch.config import RunError, first_line
+from flowers_batch.storage import NOT_UTF8, Folder
+
+T = TypeVar("T")
+
+SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
+PATH = "path"  # the column of a list or a table that holds images' paths
+ROWS_AT_ONCE = 4096  # paths read from a Parquet file
+EPOCH = datetime.fromtimestamp(0, UTC)
+MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
+RETRY_SECONDS = (0.1, 0.5, 2.0)  # waited before each further try: a disk or a store may have a bad moment
+_LASTING = (  # what is no bad moment
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,  # a socket
+)
+
+
+class ReadError(Exception):
+    """An image whose bytes cannot be had.
+
+    Attributes:
+        reason: `missing`, `unreadable` or `too_large`.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as it was listed.
+
+    Attributes:
+        path: Its key: relative to the folder, with `/`; `//bytes/` and percent-encoding if it is no UTF-8.
+        bytes: Its size; 0 where the source does not tell.
+        mtime: When it last changed, UTC; the epoch where the source does not tell.
+        source: The file that holds it, if that holds others too; then `path` alone does not find it.
+        offset: Where in that file it is: a byte of a tar, a row of a table.
+    """
+
+    path: str
+    bytes: int = 0
+    mtime: datetime = EPOCH
+    source: str | None = None
+    offset: int | None = None
+
+
+def images_of(rows: pa.Table) -> list[Image]:
+    """The images that manifest rows tell of."""
+    columns = [rows[field.name].to_pylist() for field in fields(Image)]
+    return [Image(*values) for values in zip(*columns, strict=True)]
+
+
+def is_image(name: bytes) -> bool:
+    """Whether a file's name ends as images' do."""
+    return name.lower().endswith(tuple(b"." + suffix.encode() for suffix in SUFFIXES))
+
+
+def path_text(path: bytes) -> str:
+    """An image's key, made from the bytes of its name."""
+    try:
+        return path.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8 + quote_from_bytes(path)
+
+
+def path_bytes(path: str) -> bytes:
+    """The bytes of an image's name: what it is opened by, and the order that images are listed in."""
+    if path.startswith(NOT_UTF8):
+        return unquote_to_bytes(path.removeprefix(NOT_UTF8))
+    return path.encode()
+
+
+def on_disk(path: str, where: bytes) -> Image:
+    """An image on this machine with its size and time; what is not there, or cannot be looked at, has none of both."""
+    # ValueError: a NUL in the name; it and OverflowError: a time beyond the year 9999.
+    with suppress(OSError, OverflowError, ValueError):
+        found = os.stat(where)
+        return Image(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+    return Image(path)
+
+
+def check_size(size: int) -> None:
+    """Refuses what no photo is.
+
+    Raises:
+        ReadError: It has more than `MAX_BYTES`.
+    """
+    if size > MAX_BYTES:
+        raise ReadError("too_large", f"The file has {size} bytes; {MAX_BYTES} are allowed.")
+
+
+def persistently(act: Callable[[], T]) -> T:
+    """Does something with files, and tries it again where an error may pass."""
+    for seconds in RETRY_SECONDS:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno in _LASTING:
+                raise
+        time.sleep(seconds)
+    return act()
+
+
+def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
+    """Reads an image's bytes persistently.
+
+    Args:
+        root: What the image lies in: if that is gone, no image is to blame.
+        read: Reads once.
+
+    Raises:
+        ReadError: It is not there, is too large, or cannot be read.
+        RunError: The root is not there any more.
+    """
+    try:
+        return persistently(read)
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a NUL in a name; pyarrow's broken files
+        if isinstance(error, OSError) and root.is_gone():
+            raise RunError(
+                f"The folder {root.url} is not there any more, or is empty: mount it again, and run the same command "
+                "again."
+            ) from None
+        if isinstance(error, FileNotFoundError):
+            raise ReadError("missing", "The file is not there any more.") from None
+        message = f"{error.strerror}." if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise ReadError("unreadable", f"The file cannot be read: {message}") from None
+
+
+def read_disk(path: bytes) -> bytes:
+    """Reads a file on this machine, once."""
+    # O_NONBLOCK: a pipe that is named like a photo must not be waited for.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ReadError("unreadable", "It is not a regular file.")
+        check_size(status.st_size)
+        return file.read()
+
+
+def read_store(folder: Folder, name: str) -> bytes:
+    """Reads a file of any folder, once."""
+    with folder.open(name) as file:
+        check_size(file.size())
+        return file.read()

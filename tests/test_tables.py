@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import write
+
+from flowers_batch import containers, reading
+from flowers_batch.config import InputError, RunError
+from flowers_batch.dataset import folder_of
+from flowers_batch.reading import Image, ReadError
+from flowers_batch.sources import Source, open_source
+
+HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch):
+    monkeypatch.setattr(reading, "RETRY_SECONDS", ())
+
+
+def table(file: Path, rows: list[Any] | pa.Array, column: str = "image", row_group: int = 10, **others: Any) -> Path:
+    pq.write_table(pa.table({"label": list(range(len(rows))), column: rows, **others}), file, row_group_size=row_group)
+    return file
+
+
+def contents(count: int, size: int = 500) -> list[bytes]:
+    return [random.Random(number).randbytes(size + number) for number in range(count)]
+
+
+def paths(source: Source) -> list[str]:
+    return [image.path for image in source.images()]
+
+
+def reason_of(source: Source, image: Image) -> str:
+    with pytest.raises(ReadError) as refused:
+        source.read(image)
+    assert str(refused.value).endswith(".")
+    return refused.value.reason
+
+
+@pytest.mark.parametrize("type_", [pa.binary(), pa.large_binary()])
+def test_rows_without_paths_are_known_by_file_and_row(tmp_path, type_):
+    rows = contents(25)
+    photos = open_source(table(tmp_path / "a.parquet", pa.array(rows, type_)))
+    found = list(photos.images())
+    assert [i.path for i in found] == [f"a.parquet#{row:09d}" for row in range(25)]
+    assert [(i.source, i.offset, i.bytes) for i in found] == [("a.parquet", row, 0) for row in range(25)]
+    assert [photos.read(image) for image in found] == rows
+    assert photos.ignored == photos.repeated == 0 and photos.root is None and not photos.in_path_order
+
+
+def test_hugging_faces_images_keep_their_paths(tmp_path):
+    rows = [{"bytes": data, "path": f"class/{number}.jpg"} for number, data in enumerate(contents(15))]
+    rows[3]["path"] = rows[4]["path"] = None
+    rows[5]["path"] = ""
+    photos = open_source(table(tmp_path / "a.parquet", pa.array(rows, HUGGING_FACE)))
+    expected = [row["path"] or f"a.parquet#{number:09d}" for number, row in enumerate(rows)]
+    assert paths(photos) == expected
+    assert [photos.read(image) for image in photos.images()] == [row["bytes"] for row in rows]
+
+
+def test_column_path_names_the_rows(tmp_path):
+    photos = open_source(table(tmp_path / "a.parquet", contents(3), path=["c/x.jpg", None, "../z"]))
+    assert paths(photos) == ["c/x.jpg", "a.parquet#000000001", "../z"]
+    assert [folder_of(i.path, i.source) for i in photos.images()] == ["c", None, None]
+
+
+def test_images_own_path_goes_before_the_column_path(tmp_path):
+    rows = pa.array([{"bytes": b"1", "path": "own"}, {"bytes": b"2", "path": None}, None], HUGGING_FACE)
+    photos = open_source(table(tmp_path / "a.parquet", rows, path=["x", "y", "z"]))
+    assert paths(photos) == ["own", "y", "z"]
+
+
+def test_paths_that_repeat_are_numbered_within_and_across_files(tmp_path):
+    for name, names in (("a", ["x", "x", "x#2"]), ("b", ["x", "y"])):
+        table(tmp_path / f"{name}.parquet", contents(len(names)), path=names)
+    photos = open_source(tmp_path / "*.parquet")
+    assert paths(photos) == ["x", "x#2", "x#2#2", "x#3", "y"]
+    assert [photos.read(i) for i in photos.images()] == contents(3) + contents(2)
+
+
+def test_row_without_bytes_is_missing_and_costs_no_other_row(tmp_path):
+    rows = [{"bytes": b"1", "path": "a"}, {"bytes": None, "path": "b"}, None, {"bytes": b"", "path": "d"}]
+    photos = open_source(table(tmp_path / "a.parquet", pa.array(rows, HUGGING_FACE)))
+    first, second, third, last = photos.images()
+    assert photos.read(first) == b"1" and photos.read(last) == b""
+    assert reason_of(photos, second) == reason_of(photos, third) == "missing"
+
+
+def test_column_named_image_is_taken_else_the_only_one_that_fits(tmp_path):
+    other = pa.array([b"x"])
+    for column, others, expected in (("image", {"mask": other}, b"i"), ("photo", {}, b"i"), ("a.b", {}, b"i")):
+        photos = open_source(table(tmp_path / "a.parquet", [b"i"], column, **others))
+        assert [photos.read(image) for image in photos.images()] == [expected]
+        os.unlink(tmp_path / "a.parquet")
+
+
+def test_several_columns_that_fit_are_refused_by_name(tmp_path):
+    photos = open_source(table(tmp_path / "a.parquet", [b"i"], "photo", mask=pa.array([b"x"])))
+    with pytest.raises(
+        InputError, match=r"must have one column of images' bytes, or name it `image`\. Found: photo, mask\.$"
+    ):
+        paths(photos)
+
+
+def test_file_without_images_among_tables_is_refused(tmp_path):
+    table(tmp_path / "a.parquet", [b"i"])
+    table(tmp_path / "b.parquet", ["no bytes"], "text")
+    with pytest.raises(InputError, match=r"/b\.parquet must have one column .* Found: none\.$"):
+        paths(open_source(tmp_path / "*.parquet"))
+
+
+def test_table_that_is_cut_short_is_refused_in_a_sentence(tmp_path):
+    path = table(tmp_path / "a.parquet", [b"i"])
+    table(tmp_path / "b.parquet", [b"i"])
+    os.truncate(tmp_path / "b.parquet", 100)
+    assert len(paths(open_source(path))) == 1
+    with pytest.raises(
+        InputError, match=r"^The table /.*/b\.parquet cannot be read: .*; restore it, or move it away\.$"
+    ):
+        paths(open_source(tmp_path / "*.parquet"))
+
+
+def test_time_is_the_files(tmp_path):
+    path = table(tmp_path / "a.parquet", [b"i"])
+    os.utime(path, (1_700_000_000.25, 1_700_000_000.25))
+    assert next(open_source(path).images()).mtime == datetime.fromtimestamp(1_700_000_000.25, UTC)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_may_be_asked_for_in_any_order(tmp_path, seed):
+    rows = contents(60, 50)
+    photos = open_source(table(tmp_path / f"{seed}.parquet", rows, row_group=7))
+    images = list(photos.images())
+    draw = random.Random(seed)
+    wanted = [draw.randrange(60) for _ in range(100)] if seed else [*range(60), *range(59, -1, -1)]
+    assert [photos.read(images[row]) for row in wanted] == [rows[row] for row in wanted]
+
+
+def test_rows_passed_over_are_let_go_of_and_read_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "_WINDOW_ROWS", 3)
+    rows = contents(30)
+    photos = open_source(table(tmp_path / "a.parquet", rows, row_group=30))
+    images = list(photos.images())
+    wanted = [20, 19, 18, 17, 5, 4, 1, 29, 0]
+    assert [photos.read(images[row]) for row in wanted] == [rows[row] for row in wanted]
+
+
+def test_threads_read_one_table_at_once_and_so_does_another_process(tmp_path):
+    rows = contents(300, 5000)
+    photos = open_source(table(tmp_path / "a.parquet", rows, row_group=100))
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(photos.read, photos.images())) == rows
+        assert list(pool.map(pickle.loads(pickle.dumps(photos)).read, photos.images())) == rows
+
+
+def test_row_group_is_streamed_once_for_threads_that_are_a_little_apart(tmp_path, monkeypatch):
+    starts = []
+    begin = containers._Rows._from
+    monkeypatch.setattr(containers._Rows, "_from", lambda self, group: starts.append(group) or begin(self, group))
+    photos = open_source(table(tmp_path / "a.parquet", contents(200), row_group=50))
+    images = list(photos.images())
+    swapped = [images[row ^ 7] for row in range(200)]
+    for image in swapped:
+        photos.read(image)
+    assert starts == [0]
+
+
+def test_memory_does_not_hold_a_row_group(tmp_path, monkeypatch):
+    """A row group of 100 MB, in pages of 1 MB, read by eight threads of which one is slow."""
+    monkeypatch.setattr(containers, "_WINDOW_BYTES", 4 << 20)
+    path, random_bytes = tmp_path / "a.parquet", os.urandom(100_000)
+    rows = pa.table({"image": [random_bytes[:-number] for number in range(1, 1001)]})
+    pq.write_table(rows, path, row_group_size=1000, write_batch_size=8, use_dictionary=False, compression="none")
+    del rows
+    photos = open_source(path)
+    before, most = pa.total_allocated_bytes(), 0
+
+    def read(image: Image) -> int:
+        nonlocal most
+        most = max(most, pa.total_allocated_bytes() - before)
+        if image.offset % 100 == 1:
+            time.sleep(0.02)
+        return len(photos.read(image))
+
+    tracemalloc.start()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(read, photos.images())) == sum(100_000 - number for number in range(1, 1001))
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+    assert most < 12 << 20
+
+
+def test_broken_page_costs_its_own_row_group_alone(tmp_path):
+    rows = contents(40, 2000)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": rows}), path, row_group_size=10, compression="zstd", use_dictionary=False)
+    start = pq.read_metadata(path).row_group(1).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start + 5 : start + 400] = os.urandom(395)
+    path.write_bytes(content)
+    photos = open_source(path)
+    found = list(photos.images())
+    good = [number for number in range(40) if number // 10 != 1]
+    assert [photos.read(found[number]) for number in good] == [rows[number] for number in good]
+    assert {reason_of(photos, found[number]) for number in range(10, 20)} == {"unreadable"}
+    assert photos.read(found[25]) == rows[25]
+
+
+def test_rows_of_a_table_that_was_replaced_are_unreadable_where_they_are_no_more(tmp_path):
+    path = table(tmp_path / "a.parquet", contents(20))
+    photos = open_source(path)
+    found = list(photos.images())
+    table(path, contents(5))
+    assert reason_of(photos, found[7]) == "unreadable"
+
+
+def test_rows_of_a_table_that_vanished_are_missing_unless_its_folder_did(tmp_path):
+    write(tmp_path, {"t/notes.txt": b""})
+    photos = open_source(table(tmp_path / "t" / "a.parquet", contents(3)))
+    (image, *_) = photos.images()
+    (tmp_path / "t" / "a.parquet").unlink()
+    assert reason_of(photos, image) == "missing"
+    (tmp_path / "t" / "notes.txt").unlink()
+    with pytest.raises(RunError, match="mount it again"):
+        photos.read(image)
+
+
+def test_too_large_row_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_BYTES", 10)
+    photos = open_source(table(tmp_path / "a.parquet", [bytes(10), bytes(11)]))
+    small, large = photos.images()
+    assert photos.read(small) == bytes(10)
+    assert reason_of(photos, large) == "too_large"
+
+
+def test_paths_are_listed_without_reading_the_images(tmp_path, monkeypatch):
+    rows = pa.array([{"bytes": os.urandom(100_000), "path": str(number)} for number in range(300)], HUGGING_FACE)
+    photos = open_source(table(tmp_path / "a.parquet", rows, row_group=300))
+    del rows
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in photos.images():
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 4 << 20
