@@ -31,6 +31,9 @@ Address = Annotated[
     typer.Option(help="Ray cluster; default: RAY_ADDRESS, else a Ray of the run's own."),
 ]
 Actors = Annotated[int | None, typer.Option(help="Actors; default: one a GPU, or one a node without GPUs.")]
+StallTimeout = Annotated[
+    float, typer.Option(help="Seconds without progress after which an actor is killed, and its shard tried again.")
+]
 BatchSize = Annotated[int, typer.Option(help="Photos in one pass through the network.")]
 ShardSize = Annotated[int, typer.Option(help="Photos in one shard: what an actor loses at most when it is killed.")]
 
@@ -72,6 +75,7 @@ def encode(
     batch_size: BatchSize = EncodeConfig.batch_size,
     shard_size: ShardSize = EncodeConfig.shard_size,
     actors: Actors = None,
+    stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
     debug: Debug = False,
@@ -79,7 +83,7 @@ def encode(
     """Turn every photo of a folder into a row with its code; run again, it goes on where it stopped."""
     from flowers_batch.runs import encode as run_encode
 
-    cluster = ClusterConfig(address, actors)
+    cluster = ClusterConfig(address, actors, stall_timeout)
     config = EncodeConfig(
         weights=weights,
         network=network,
@@ -132,6 +136,7 @@ def predict(
     batch_size: BatchSize = PredictConfig.batch_size,
     shard_size: ShardSize = PredictConfig.shard_size,
     actors: Actors = None,
+    stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
     debug: Debug = False,
@@ -144,7 +149,7 @@ def predict(
         top_k=top_k,
         batch_size=batch_size,
         shard_size=shard_size,
-        cluster=ClusterConfig(address, actors),
+        cluster=ClusterConfig(address, actors, stall_timeout),
     )
     summary = run_predict(source, out, model, config, csv=csv, progress=True)
     _print_summary("labelled", out, summary.to_json(), json_)
@@ -305,10 +310,23 @@ def _print_json(value: Any) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and ends the process with its exit code: 0 done, 1 the run failed, 2 bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    caught: list[int] = []
+
+    def stop(number: int, frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not wait for an orderly end
+        caught.append(number)
+        print("Stopped. When they are called again, encode and predict go on where they were.", file=sys.stderr)
+        sys.exit(128 + number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     try:
         app(arguments, prog_name="flowers-batch")
+    except SystemExit:
+        # Ray turns whatever exit is asked for while it waits into one with code 1.
+        if caught:
+            sys.exit(128 + caught[0])
+        raise
     except (FlowersError, OSError) as error:
         _fail(error, error.exit_code if isinstance(error, FlowersError) else 1, "--debug" in arguments)
     except ValueError as error:
@@ -324,11 +342,6 @@ def _fail(error: Exception, code: int, debug: bool) -> NoReturn:
         traceback.print_exc()
     print(f"error: {_sentence(error)}", file=sys.stderr)
     sys.exit(code)
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    print("Stopped. When they are called again, encode and predict go on where they were.", file=sys.stderr)
-    sys.exit(128 + number)
 
 
 def _sentence(error: Exception) -> str:
