@@ -32,6 +32,9 @@ Address = Annotated[
 ]
 Actors = Annotated[int | None, typer.Option(help="Actors; default: one a GPU, or one a node without GPUs.")]
 Root = Annotated[str | None, typer.Option(help="What a list's paths are relative to; default: the list's folder.")]
+StallTimeout = Annotated[
+    float, typer.Option(help="Seconds without progress after which an actor is killed, and its shard tried again.")
+]
 BatchSize = Annotated[int, typer.Option(help="Photos in one pass through the network.")]
 ShardSize = Annotated[int, typer.Option(help="Photos in one shard: what an actor loses at most when it is killed.")]
 MaxPixels = Annotated[int, typer.Option(help="Photos with more pixels are not decoded: they fail as too_large.")]
@@ -86,6 +89,7 @@ def encode(
     prune: Prune = False,
     retry_failed: RetryFailed = False,
     actors: Actors = None,
+    stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
     debug: Debug = False,
@@ -93,7 +97,7 @@ def encode(
     """Turn every photo of a folder into a row with its code; run again, it goes on where it stopped."""
     from flowers_batch.runs import encode as run_encode
 
-    cluster = ClusterConfig(address, actors)
+    cluster = ClusterConfig(address, actors, stall_timeout)
     config = EncodeConfig(
         weights=weights,
         network=network,
@@ -154,6 +158,7 @@ def predict(
     prune: Prune = False,
     retry_failed: RetryFailed = False,
     actors: Actors = None,
+    stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
     debug: Debug = False,
@@ -170,7 +175,7 @@ def predict(
         max_pixels=max_pixels,
         prune=prune,
         retry_failed=retry_failed,
-        cluster=ClusterConfig(address, actors),
+        cluster=ClusterConfig(address, actors, stall_timeout),
     )
     summary = run_predict(source, out, model, config, csv=csv, progress=True)
     _print_summary("labelled", out, summary.to_json(), json_)
@@ -348,10 +353,23 @@ def _print_json(value: Any) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command and ends the process with its exit code: 0 done, 1 the run failed, 2 bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    caught: list[int] = []
+
+    def stop(number: int, frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not wait for an orderly end
+        caught.append(number)
+        print("Stopped. When they are called again, encode and predict go on where they were.", file=sys.stderr)
+        sys.exit(128 + number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     try:
         app(arguments, prog_name="flowers-batch")
+    except SystemExit:
+        # Ray turns whatever exit is asked for while it waits into one with code 1.
+        if caught:
+            sys.exit(128 + caught[0])
+        raise
     except (FlowersError, OSError) as error:
         _fail(error, error.exit_code if isinstance(error, FlowersError) else 1, "--debug" in arguments)
     except ValueError as error:
@@ -367,11 +385,6 @@ def _fail(error: Exception, code: int, debug: bool) -> NoReturn:
         traceback.print_exc()
     print(f"error: {_sentence(error)}", file=sys.stderr)
     sys.exit(code)
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    print("Stopped. When they are called again, encode and predict go on where they were.", file=sys.stderr)
-    sys.exit(128 + number)
 
 
 def _sentence(error: Exception) -> str:

@@ -8,8 +8,8 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,14 +26,17 @@ from flowers_batch.config import (
     first_line,
 )
 from flowers_batch.dataset import Footer, write_shard
-from flowers_batch.encoder import Worker
+from flowers_batch.encoder import Condemned, Worker
 from flowers_batch.shards import Shard, carried_over, read_rows
+from flowers_batch.sources import Image, images_of
 from flowers_batch.storage import open_folder
 
 _SHARDS_AN_ACTOR = 2  # one at work and one waiting, so that an actor never waits for the driver
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 60.0  # an actor that waits this long for resources is worth a word
+_SUSPICIOUS_DEATHS = 2  # of actors on one shard: its images are inspected then
 _MAX_DEATHS = 5  # of actors, on one shard or while starting: beyond this it is no accident
+_IMAGE_SECONDS = 60.0  # no image takes so long to read and decode; less where actors may be silent for less
 _OBJECT_STORE_BYTES = 100 << 20  # pixels and codes never travel through it
 
 
@@ -49,6 +52,9 @@ class Factory(Protocol):
 
     def with_precision(self, precision: str) -> Factory:
         """The same factory, told what to compute in."""
+
+    def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
+        """Finds the images that end the process that works on them, or keep it for more than so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,24 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Position:
+    """How far an actor is; as long as it gets on, its next answer is another.
+
+    Attributes:
+        node: Where it runs, as Ray names the node.
+        step: Grows with all that it gets done: a batch, an image that is inspected, a file that is written.
+        shard: The shard at work; None while there is none.
+        done, failed: Its rows so far, and how many of them failed.
+    """
+
+    node: str
+    step: int = 0
+    shard: int | None = None
+    done: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
 class Done:
     """A finished shard: its footer as written, the seconds that each stage took, and how many rows were kept."""
 
@@ -94,6 +118,8 @@ class Outcome:
         seconds: From the first actor that was ready to the last shard.
         actors: Where they ran: host, and GPUs as Ray numbers them.
         deaths: Actors that died.
+        stalls: Actors that were killed because they made no progress.
+        condemned: Images that became failed rows because they end or stall the process that decodes them.
         carried: Rows of shards that had changed which still held.
     """
 
@@ -102,6 +128,8 @@ class Outcome:
     seconds: float = 0.0
     actors: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     deaths: int = 0
+    stalls: int = 0
+    condemned: int = 0
     carried: int = 0
 
 
@@ -118,24 +146,24 @@ class Watcher(Protocol):
 class ShardActor:
     """What runs in a Ray actor: a worker, and the folder that its shards are written to. Knows no Ray itself."""
 
-    def __init__(self, factory: Factory, url: str, kind: str, threads: int, gpus: tuple[str, ...]):
+    def __init__(self, factory: Factory, url: str, kind: str, threads: int, gpus: tuple[str, ...], node: str):
         self._factory, self._threads, self._gpus = factory, threads, gpus
         self._folder, self._kind = open_folder(url), kind
-        self._current: tuple[int, int, int] | None = None
+        self._position = Position(node)
 
     def start(self) -> Started:
         """Makes the worker, which may take a while, and tells what its rows will depend on."""
         self._worker = self._factory(self._threads, bool(self._gpus))
         return Started(self._worker.fingerprint, socket.gethostname(), self._gpus)
 
-    def run(self, shard: Shard) -> Done:
-        """Works on a shard and publishes it."""
+    def run(self, shard: Shard, condemned: Condemned) -> Done:
+        """Works on a shard and publishes it, without touching the condemned images."""
         stages: dict[str, float] = {}
         expected = Footer(self._worker.fingerprint.digest, shard.number, shard.inputs, 0, 0)
         kept = carried_over(self._folder, self._kind, shard, self._worker.schema, expected.fingerprint)
         rows = read_rows(self._folder, shard)
         left = rows.filter(pc.invert(pc.is_in(rows["path"], kept["path"])))
-        batches = self._counted(shard.number, self._worker.batches(shard.number, left, stages))
+        batches = self._counted(shard.number, self._worker.batches(shard.number, left, stages, condemned))
         table = pa.concat_tables([kept, pa.Table.from_batches(batches, self._worker.schema)])
         if len(table) != shard.images:
             raise RunError(f"Shard {shard.number} has {shard.images} images, and {len(table)} rows came out.")
@@ -146,18 +174,27 @@ class ShardActor:
         stages["write"] = time.perf_counter() - begun
         return Done(footer, stages, len(kept))
 
+    def inspect(self, shard: Shard, seconds: float) -> Condemned:
+        """Finds a shard's images that end a process, or keep it for more than so many seconds each."""
+        self._step()
+        return self._factory.culprits(images_of(read_rows(self._folder, shard)), seconds, lambda done: self._step())
+
     def _counted(self, shard: int, batches: Iterator[Any]) -> Iterator[Any]:
         done = failed = 0
-        self._current = (shard, 0, 0)
+        self._step(shard)
         for batch in batches:
             done += len(batch)
             failed += len(batch) - batch["reason"].null_count
-            self._current = (shard, done, failed)
+            self._step(shard, done, failed)
             yield batch
+        self._step(shard, done, failed)
 
-    def progress(self) -> tuple[int, int, int] | None:
-        """The shard at work, its rows so far, and how many of them failed; called while `run` runs."""
-        return self._current
+    def _step(self, shard: int | None = None, done: int = 0, failed: int = 0) -> None:
+        self._position = Position(self._position.node, self._position.step + 1, shard, done, failed)
+
+    def position(self) -> Position:
+        """How far it is; called while the other methods run."""
+        return self._position
 
 
 def run_shards(
@@ -185,7 +222,7 @@ def run_shards(
     """
     with _connected(cluster):
         plan = plan_actors(_wait_for_nodes(watcher), cluster.actors, factory.wants_gpu)
-        pool = _Pool(factory, url, kind, shards, agree, watcher)
+        pool = _Pool(factory, url, kind, shards, cluster.stall_timeout, agree, watcher)
         try:
             for resources in plan[: len(shards)]:
                 pool.add_actor(resources)
@@ -227,6 +264,57 @@ def plan_actors(nodes: list[dict[str, Any]], wanted: int | None, gpu: bool) -> l
     return [Resources(0, max(1, min(share, max(cores.values()))))] * wanted  # no actor spans two nodes
 
 
+@dataclass(eq=False)
+class _Member:
+    """An actor of the pool.
+
+    Attributes:
+        actor: Ray's handle of it.
+        resources: What it asked for.
+        poll: The object that `position` will give.
+        position: Its last answer; None until it has its resources.
+        quiet: Seconds for which that answer has not changed, or it has had no work.
+        started: Whether it takes shards.
+    """
+
+    actor: Any
+    resources: Resources
+    poll: Any
+    position: Position | None = None
+    quiet: float = 0.0
+    started: bool = False
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What an actor was asked to do.
+
+    Attributes:
+        member: The actor.
+        shard: What it works on; None while it starts.
+        take: What is done with its answer.
+    """
+
+    member: _Member
+    shard: Shard | None
+    take: Callable[[Any], None]
+
+
+@dataclass
+class _Trouble:
+    """What befell a shard.
+
+    Attributes:
+        nodes: Where the actors ran that died on it; None where that is not known.
+        suspect: Whether its images are to be inspected, unless they were.
+        condemned: Images that are to blame; None until they were inspected.
+    """
+
+    nodes: list[str | None] = field(default_factory=list)
+    suspect: bool = False
+    condemned: Condemned | None = None
+
+
 class _Pool:
     """The actors of one run, and the shards that are out with them."""
 
@@ -236,22 +324,19 @@ class _Pool:
         url: str,
         kind: str,
         shards: list[Shard],
+        stall_timeout: float,
         agree: Callable[[Fingerprint], None],
         watcher: Watcher,
     ):
         self._factory, self._url, self._kind = factory, url, kind
-        self._agree, self._watcher = agree, watcher
+        self._stall_timeout, self._agree, self._watcher = stall_timeout, agree, watcher
         self._waiting = deque(shards)
-        self._actors: dict[Any, Resources] = {}
-        self._placed: dict[Any, Any] = {}  # by actor: an answer that it gives as soon as it has its resources
-        self._starting: dict[Any, Any] = {}  # actors by the object that `start` will give
-        self._in_flight: dict[Any, int] = {}  # shards out with each actor that has started
-        self._working: dict[Any, tuple[Any, Shard]] = {}  # by the object that `run` will give, oldest first
-        self._polls: dict[Any, Any] = {}  # actors by the object that `progress` will give
-        self._current: dict[Any, tuple[int, int, int]] = {}
-        self._deaths: dict[int | None, int] = {}  # by shard; None: while starting, since the last that did start
+        self._members: list[_Member] = []
+        self._tasks: dict[Any, _Task] = {}  # by the object that each will give, in the order of asking
+        self._troubles: defaultdict[int | None, _Trouble] = defaultdict(_Trouble)  # by shard; None: while starting
         self._fingerprint: Fingerprint | None = None
         self._outcome = Outcome()
+        self._polled = time.monotonic()
 
     def add_actor(self, resources: Resources) -> None:
         import ray
@@ -264,58 +349,98 @@ class _Pool:
         }
         if resources.node:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(resources.node, soft=True)
-        # `progress` has a thread of its own: it is answered while a shard is worked on.
-        wrap: Any = ray.remote(concurrency_groups={"progress": 1})  # type: ignore[call-overload]
+        # `position` has a thread of its own: it is answered while a shard is worked on.
+        wrap: Any = ray.remote(concurrency_groups={"position": 1})  # type: ignore[call-overload]
         remote = wrap(_RemoteShardActor).options(**options)
         actor = remote.remote(self._factory, self._url, self._kind, resources.cpus)
-        self._actors[actor] = resources
-        self._placed[actor] = actor.progress.remote()
-        self._starting[actor.start.remote()] = actor
+        member = _Member(actor, resources, actor.position.remote())
+        self._members.append(member)
+        self._tasks[actor.start.remote()] = _Task(member, None, lambda answer: self._on_started(member, answer))
 
     def kill_actors(self) -> None:
-        for actor in list(self._actors):
-            self._forget(actor)
+        for member in list(self._members):
+            self._forget(member)
 
     def run(self) -> Outcome:
-        import ray
-
         last_work = time.monotonic()
         begun: float | None = None
-        while self._waiting or self._working:
-            ready, _ = ray.wait([*self._starting, *self._working], num_returns=1, timeout=_POLL_SECONDS)
-            for reference in ready:
-                if reference in self._starting:
-                    self._on_started(reference)
-                elif reference in self._working:
-                    self._on_finished(reference)
+        while self._waiting or any(task.shard for task in self._tasks.values()):
+            self._take_answers()
             self._hand_out()
             now = time.monotonic()
-            if self._working:
+            if any(task.shard for task in self._tasks.values()):
                 begun, last_work = begun or now, now
             elif now - last_work > _WAIT_SECONDS:
                 last_work = now
                 self._say_what_is_missing()
-            self._poll()
+            if now - self._polled >= _POLL_SECONDS:
+                # Time in which the driver itself was stopped, as by Ctrl-Z, says nothing of the actors.
+                self._poll(min(now - self._polled, 2 * _POLL_SECONDS))
+                self._polled = now
+                self._replace_stalled()
+                self._tell()
+        self._tell()
         self._outcome.seconds = time.monotonic() - (begun or last_work)
         return self._outcome
 
+    def _take_answers(self) -> None:
+        """Takes what the actors have answered, and only then counts who died, and on what."""
+        import ray
+
+        ray.wait([*self._tasks], num_returns=1, timeout=_POLL_SECONDS)
+        ready, _ = ray.wait([*self._tasks], num_returns=len(self._tasks), timeout=0)
+        dead: dict[_Member, Exception] = {}
+        for reference in ready:
+            task = self._tasks[reference]
+            try:
+                answer = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                # The actor lives, and its program failed: the same again would fail again.
+                if isinstance(error.cause, FlowersError | OSError):
+                    raise error.cause from error
+                what = f"Shard {task.shard.number}" if task.shard else "An actor's start"
+                raise RunError(f"{what} failed by a fault of the program: {error.cause!r}.") from error
+            except ray.exceptions.RayError as error:
+                # Besides dead actors: one that used up its node's memory, a node that is gone.
+                dead.setdefault(task.member, error)
+            else:
+                del self._tasks[reference]
+                task.take(answer)
+        for member, death in dead.items():
+            if "creation task" in str(death):  # its node lacks something that the program needs
+                last = str(death).strip().splitlines()[-1]
+                raise RunError(
+                    f"An actor could not be made: {last}; install the same packages on all nodes."
+                ) from death
+            self._outcome.deaths += 1
+            self._watcher.say(f"An actor died ({first_line(death)}); its shards go to others.")
+            self._replace(member, first_line(death))
+
     def _hand_out(self) -> None:
         """Gives waiting shards to the actors that have fewest: all get one before any gets a second."""
-        while self._waiting and self._in_flight:
-            actor = min(self._in_flight, key=lambda actor: self._in_flight[actor])
-            if self._in_flight[actor] == _SHARDS_AN_ACTOR:
+        members = [member for member in self._members if member.started]
+        held = Counter(task.member for task in self._tasks.values())
+        while self._waiting and members:
+            member = min(members, key=lambda member: held[member])
+            if held[member] == _SHARDS_AN_ACTOR:
                 return
-            shard = self._waiting.popleft()
-            self._in_flight[actor] += 1
-            self._working[actor.run.remote(shard)] = (actor, shard)
+            if not held[member]:
+                member.quiet = 0.0
+            held[member] += 1
+            self._hand(member, self._waiting.popleft())
 
-    def _on_started(self, reference: Any) -> None:
-        actor = self._starting[reference]
-        started = self._get(reference, actor, "An actor's start")
-        if started is None:
-            return
-        del self._starting[reference]
-        self._deaths.pop(None, None)
+    def _hand(self, member: _Member, shard: Shard) -> None:
+        trouble = self._troubles.get(shard.number, _Trouble())
+        if trouble.suspect and trouble.condemned is None:
+            self._watcher.say(f"Shard {shard.number} is tried again once its images are inspected, one by one.")
+            reference = member.actor.inspect.remote(shard, min(_IMAGE_SECONDS, self._stall_timeout / 3))
+            self._tasks[reference] = _Task(member, shard, lambda answer: self._on_inspected(shard, answer))
+        else:
+            reference = member.actor.run.remote(shard, trouble.condemned or {})
+            self._tasks[reference] = _Task(member, shard, lambda answer: self._on_finished(shard, answer))
+
+    def _on_started(self, member: _Member, started: Started) -> None:
+        self._troubles.pop(None, None)
         if self._fingerprint is None:
             self._agree(started.fingerprint)
             self._fingerprint = started.fingerprint
@@ -327,101 +452,107 @@ class _Pool:
                     f"The actor on {started.host} would make other rows than the first: "
                     f"{started.fingerprint.differences(self._fingerprint)}; give all nodes the same files."
                 )
-            self.add_actor(self._forget(actor))
+            self.add_actor(self._forget(member))
             return
         self._outcome.actors.append((started.host, started.gpus))
-        self._in_flight[actor] = 0
+        member.started = True
 
-    def _on_finished(self, reference: Any) -> None:
-        actor, shard = self._working[reference]
-        done = self._get(reference, actor, f"Shard {shard.number}")
-        if done is None:
-            return
-        del self._working[reference]
-        self._in_flight[actor] -= 1
+    def _on_finished(self, shard: Shard, done: Done) -> None:
         self._outcome.footers[shard.number] = done.footer
         self._outcome.carried += done.carried
         for stage, seconds in done.stages.items():
             self._outcome.stages[stage] = self._outcome.stages.get(stage, 0.0) + seconds
 
-    def _get(self, reference: Any, actor: Any, what: str) -> Any:
-        """What an actor answered; None when it died, and then its shards wait for another."""
+    def _on_inspected(self, shard: Shard, condemned: Condemned) -> None:
+        trouble = self._troubles[shard.number]
+        trouble.condemned = condemned
+        self._outcome.condemned += len(condemned)
+        for path, (reason, message) in condemned.items():
+            self._watcher.say(f"{path} becomes a failed row ({reason}): {message}")
+        if condemned:
+            trouble.nodes.clear()
+        else:
+            self._watcher.say(f"None of the images of shard {shard.number} is to blame.")
+        self._waiting.appendleft(shard)
+
+    def _replace(self, member: _Member, why: str, stalled: bool = False) -> None:
+        """Puts a new actor in the place of one that died or stalled, and counts that against the shard at work."""
         import ray
 
-        try:
-            return ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            # The actor lives, and its program failed: the same again would fail again.
-            if isinstance(error.cause, FlowersError | OSError):
-                raise error.cause from error
-            raise RunError(f"{what} failed by a fault of the program: {error.cause!r}.") from error
-        except ray.exceptions.RayError as error:
-            if "creation task" in str(error):  # its node lacks something that the program needs
-                last = str(error).strip().splitlines()[-1]
-                raise RunError(
-                    f"An actor could not be made: {last}; install the same packages on all nodes."
-                ) from error
-            # Besides dead actors: one that used up its node's memory, a node that is gone.
-            self._on_death(actor, error)
-            return None
-
-    def _on_death(self, actor: Any, error: Exception) -> None:
+        self._poll(0.0)  # it may have said where it runs
         # Only the oldest was worked on; the others waited, and did nothing to the actor.
-        at_work = next((shard.number for owner, shard in self._working.values() if owner == actor), None)
-        self._deaths[at_work] = self._deaths.get(at_work, 0) + 1
-        self._outcome.deaths += 1
-        if self._deaths[at_work] >= _MAX_DEATHS:
-            where = "while they started" if at_work is None else f"on shard {at_work}"
+        shard = next(task.shard for task in self._tasks.values() if task.member is member)
+        trouble = self._troubles[shard.number if shard else None]
+        trouble.nodes.append(member.position.node if member.position else None)
+        # Whatever died with its node did not die of the shard; Ray may learn of the node later than of the actor.
+        gone = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+        deaths = sum(node not in gone for node in trouble.nodes)
+        if deaths >= _MAX_DEATHS:
+            where = f"on shard {shard.number}" if shard else "while they started"
+            blame = "" if trouble.condemned is None else ", and none of its images is to blame"
             raise RunError(
-                f"{_MAX_DEATHS} actors died {where}, the last with: {first_line(error)} "
+                f"{_MAX_DEATHS} actors died {where}{blame}; the last with: {why} "
                 "The same command goes on where it stopped."
-            ) from error
-        self._watcher.say(f"An actor died ({first_line(error)}); its shards go to others.")
-        self.add_actor(self._forget(actor))
+            )
+        trouble.suspect |= stalled or deaths >= _SUSPICIOUS_DEATHS
+        self.add_actor(self._forget(member))
 
-    def _forget(self, actor: Any) -> Resources:
+    def _replace_stalled(self) -> None:
+        busy = {task.member for task in self._tasks.values()}
+        for member in list(self._members):
+            if member in busy and member.position and member.quiet > self._stall_timeout:
+                self._outcome.stalls += 1
+                why = f"It made no progress for {self._stall_timeout:g} seconds."
+                self._watcher.say(f"An actor is killed ({why}); its shards go to others.")
+                self._replace(member, why, stalled=True)
+
+    def _forget(self, member: _Member) -> Resources:
         """Ends an actor; its shards wait again, in front."""
         import ray
 
-        lost = {reference: shard for reference, (owner, shard) in self._working.items() if owner == actor}
-        self._working = {reference: work for reference, work in self._working.items() if reference not in lost}
-        self._waiting.extendleft(reversed(lost.values()))
-        self._starting = {reference: owner for reference, owner in self._starting.items() if owner != actor}
-        for held in (self._in_flight, self._current, self._placed):
-            held.pop(actor, None)
+        lost = {reference: task for reference, task in self._tasks.items() if task.member is member}
+        for reference in lost:
+            del self._tasks[reference]
+        self._waiting.extendleft(reversed([task.shard for task in lost.values() if task.shard]))
+        self._members.remove(member)
         with contextlib.suppress(Exception):
-            ray.kill(actor)
-        return self._actors.pop(actor)
+            ray.kill(member.actor)  # ends one that is stopped or stuck in foreign code, too, within seconds
+        return member.resources
 
-    def _poll(self) -> None:
-        """Asks the actors at work how far they are, and tells the watcher what is known."""
+    def _poll(self, seconds: float) -> None:
+        """Takes what the actors say of how far they are, so many seconds after the last time, and asks again."""
         import ray
 
-        busy = {actor for actor, _ in self._working.values()}
-        for actor in busy - set(self._polls.values()):
-            self._polls[actor.progress.remote()] = actor
-        if self._polls:
-            ready, _ = ray.wait([*self._polls], num_returns=len(self._polls), timeout=0)
-            for reference in ready:
-                actor = self._polls.pop(reference)
+        ready, _ = ray.wait([member.poll for member in self._members], num_returns=len(self._members), timeout=0)
+        answered = set(ready)
+        for member in self._members:
+            member.quiet += seconds
+            if member.poll in answered:
                 with contextlib.suppress(ray.exceptions.RayError):
-                    current = ray.get(reference)
-                    if current and actor in self._actors:
-                        self._current[actor] = current
+                    position = ray.get(member.poll)
+                    if position != member.position:
+                        member.position, member.quiet = position, 0.0
+                member.poll = member.actor.position.remote()
+
+    def _tell(self) -> None:
+        """Tells the watcher what is done, wholly and partly."""
         footers = self._outcome.footers
-        partly = [current for current in self._current.values() if current[0] not in footers]
-        done = sum(footer.ok + footer.failed for footer in footers.values()) + sum(done for _, done, _ in partly)
-        failed = sum(footer.failed for footer in footers.values()) + sum(failed for _, _, failed in partly)
+        positions = [member.position for member in self._members if member.position]
+        partly = [position for position in positions if position.shard is not None and position.shard not in footers]
+        done = sum(footer.ok + footer.failed for footer in footers.values())
+        failed = sum(footer.failed for footer in footers.values())
+        done += sum(position.done for position in partly)
+        failed += sum(position.failed for position in partly)
         self._watcher.update(done, failed)
 
     def _say_what_is_missing(self) -> None:
         import ray
 
-        placed, _ = ray.wait([*self._placed.values()], num_returns=len(self._placed), timeout=0)
+        placed = sum(member.position is not None for member in self._members)
         if placed:
-            self._watcher.say(f"{len(placed)} of {len(self._actors)} actors have their resources and are starting.")
+            self._watcher.say(f"{placed} of {len(self._members)} actors have their resources and are starting.")
             return
-        wanted = next(iter(self._actors.values()))
+        wanted = self._members[0].resources
         free = ray.available_resources()
         self._watcher.say(
             f"Still waiting for resources: an actor asks for {wanted.gpus} GPUs and {wanted.cpus} CPUs, and the "
@@ -436,22 +567,25 @@ class _RemoteShardActor:
         import ray
 
         context = ray.get_runtime_context()
-        gpus = tuple(context.get_accelerator_ids().get("GPU", ()))
+        gpus, here = tuple(context.get_accelerator_ids().get("GPU", ())), context.get_node_id()
         if gpus:
-            node = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())["Resources"]
+            node = next(node for node in ray.nodes() if node["NodeID"] == here)["Resources"]
             cpus = int(node.get("CPU", 1) // node["GPU"])
-        self._actor = ShardActor(factory, url, kind, max(1, cpus), gpus)
+        self._actor = ShardActor(factory, url, kind, max(1, cpus), gpus, here)
 
     def start(self) -> Started:
         return self._actor.start()
 
-    def run(self, shard: Shard) -> Done:
-        return self._actor.run(shard)
+    def run(self, shard: Shard, condemned: Condemned) -> Done:
+        return self._actor.run(shard, condemned)
 
-    def progress(self) -> tuple[int, int, int] | None:
-        return self._actor.progress()
+    def inspect(self, shard: Shard, seconds: float) -> Condemned:
+        return self._actor.inspect(shard, seconds)
 
-    progress.__ray_concurrency_group__ = "progress"  # type: ignore[attr-defined]
+    def position(self) -> Position:
+        return self._actor.position()
+
+    position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
 
 
 def _actor_environment(resources: Resources) -> dict[str, str]:
@@ -487,13 +621,18 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
+    except SystemExit as ended:
+        if ended.code == signal.SIGTERM and callable(on_term):
+            on_term(signal.SIGTERM, None)
+        raise
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"The Ray cluster at {address or 'this machine'} cannot be joined ({first_line(error)}): "
             "check --address, or leave it and RAY_ADDRESS out to run on this machine alone."
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_term)  # Ray puts one in its place that ends without a word
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)  # Ray puts one in its place that ends without a word
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -37,6 +37,7 @@ from flowers_batch.dataset import (
 )
 from flowers_batch.decode import Picture, decode
 from flowers_batch.heads import Head
+from flowers_batch.inspection import find_culprits
 from flowers_batch.sources import Image, images_of
 from flowers_batch.storage import open_folder, split_file
 
@@ -55,6 +56,14 @@ _NONE: Condemned = {}
 
 class Source(Protocol):
     """What an encoder reads images from: `sources.FolderSource`, for one."""
+
+    @property
+    def url(self) -> str:
+        """What `sources.open_source` opens it by, with its `root`."""
+
+    @property
+    def root(self) -> str | None:
+        """What the paths of a list are relative to."""
 
     def read(self, image: Image) -> bytes:
         """Reads an image's bytes, or raises an exception that has a `reason`."""
@@ -298,6 +307,10 @@ class EncoderFactory:
         """Whether what it makes computes on a GPU where the cluster has one."""
         return True
 
+    def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
+        """Finds the images that end the process that decodes them, or keep it for more than so many seconds."""
+        return find_culprits(self.source.url, self.source.root, images, self.config.max_pixels, seconds, progress)
+
     def __call__(self, threads: int, gpu: bool) -> Worker:
         """Builds the network from its weights, and with it the encoder.
 
@@ -358,6 +371,10 @@ class LabellerFactory:
     def wants_gpu(self) -> bool:
         """Whether what it makes computes on a GPU: labelling codes does not."""
         return False
+
+    def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
+        """None: codes are read, not decoded."""
+        return {}
 
     def __call__(self, threads: int, gpu: bool) -> Worker:
         """Makes the labeller; it needs neither threads nor a GPU."""

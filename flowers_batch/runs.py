@@ -82,6 +82,7 @@ class Summary:
         shards: How many files the rows lie in.
         actors: Where this run's actors ran: host, and GPUs as Ray numbers them.
         deaths: Actors that died and were replaced.
+        stalls: Actors that made no progress, and were replaced.
         weights: The name of the network's weights.
         notes: What a person should know about the rows.
     """
@@ -103,6 +104,7 @@ class Summary:
     shards: int
     actors: list[tuple[str, tuple[str, ...]]]
     deaths: int
+    stalls: int
     weights: str
     notes: list[str]
 
@@ -453,6 +455,7 @@ class _Run:
             shards=len(manifest.shards),
             actors=outcome.actors,
             deaths=outcome.deaths,
+            stalls=outcome.stalls,
             weights=self.job.weights,
             notes=self.notes,
         )

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 from conftest import draw_archive
+from helpers import fingerprint
 
 import flowers_batch as fb
-from flowers_batch.cluster import Resources, _Pool, plan_actors, run_shards
+from flowers_batch.cluster import Done, Outcome, Position, Resources, Started, _Pool, plan_actors, run_shards
 from flowers_batch.config import ClusterConfig
-from flowers_batch.dataset import CODES
-from flowers_batch.encoder import EncoderFactory
+from flowers_batch.dataset import CODES, Footer
+from flowers_batch.encoder import Condemned, EncoderFactory
 from flowers_batch.progress import Silence
 from flowers_batch.shards import Shard, write_manifest
 from flowers_batch.sources import Image, open_source
@@ -49,30 +57,195 @@ def test_no_actor_asks_for_more_cores_than_a_node_has():
     assert plan_actors(nodes, 24, gpu=True) == [Resources(0, 1)] * 24
 
 
-class FakePool(_Pool):
-    """A pool whose actors are names and whose shards only go out."""
-
-    def __init__(self, actors: int, shards: int):
-        super().__init__(None, "", "", [Shard(number, 1, "", 0, 0) for number in range(shards)], None, Silence())
-        self._in_flight = {Actor(str(number)): 0 for number in range(actors)}
+DIES, STALLS, LATE = object(), object(), object()  # what a scripted actor may do besides giving an answer at once
 
 
-class Actor:
-    def __init__(self, name: str):
-        self.run = self
-        self.name = name
+class ScriptedPool(_Pool):
+    """A pool whose actors need no Ray: they answer at once, in the way that `behave` says."""
 
-    def remote(self, shard):
-        return self.name, shard.number
+    def __init__(self, behave: Callable[..., Any], actors: int, shards: int):
+        listed = [Shard(number, 1, "", 0, 0) for number in range(shards)]
+        self.said: list[str] = []
+        super().__init__(Scripted(behave), "", "", listed, 0.05, lambda fingerprint: None, self)
+        for _ in range(actors):
+            self.add_actor(Resources(0, 1))
+
+    def update(self, done: int, failed: int) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
 
-def test_every_actor_gets_a_shard_before_any_gets_a_second():
-    pool = FakePool(actors=3, shards=4)
+@dataclass(frozen=True)
+class Scripted:
+    """A factory that is asked for no workers: what its actors do is told by name."""
+
+    behave: Callable[..., Any]
+
+    def with_precision(self, precision: str) -> Scripted:
+        return self
+
+
+class ScriptedActor:
+    """Stands in for Ray's handle of an actor, and for the methods of it."""
+
+    def __init__(self, factory: Scripted, *others: Any):
+        self.start, self.run, self.inspect = (self.method(factory, name) for name in ("start", "run", "inspect"))
+        self.position = SimpleNamespace(remote=lambda: Answer(Position("here")))
+
+    def method(self, factory: Scripted, name: str) -> SimpleNamespace:
+        def remote(shard: Shard | None = None, *arguments: Any) -> Answer:
+            if name == "start":
+                return Answer(Started(fingerprint(), "host", ()))
+            found = factory.behave(name, shard.number, *arguments)
+            done = Done(Footer("", shard.number, "", 1, 0), {})
+            return Answer(done if found in (None, LATE) else found, looks=4 if found is LATE else 0)
+
+        return SimpleNamespace(remote=remote)
+
+
+@dataclass(eq=False)
+class Answer:
+    """What a scripted actor gives.
+
+    Attributes:
+        value: The answer.
+        looks: How often it is looked for before it is there.
+    """
+
+    value: Any
+    looks: int = 0
+
+    def is_there(self) -> bool:
+        self.looks -= 1
+        return self.value is not STALLS and self.looks < 0
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Runs shards by actors that do what a function of the method's name, the shard's number and the rest says."""
+
+    def get(answer: Answer) -> Any:
+        if answer.value is DIES:
+            raise ray.exceptions.ActorDiedError()
+        return answer.value
+
+    def wait(answers: list[Answer], **options: Any) -> tuple[list[Answer], list[Answer]]:
+        return [answer for answer in answers if answer.is_there()], []
+
+    def remote(**options: Any) -> Callable[..., Any]:
+        actor = SimpleNamespace(remote=ScriptedActor)
+        return lambda wrapped: SimpleNamespace(options=lambda **options: actor)
+
+    monkeypatch.setattr("flowers_batch.cluster._POLL_SECONDS", 0.01)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "remote", remote)
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "here", "Alive": True}])
+
+    def run(behave: Callable[..., Any], actors: int = 1, shards: int = 3) -> tuple[Outcome, list[str]]:
+        pool = ScriptedPool(behave, actors, shards)
+        return pool.run(), pool.said
+
+    return run
+
+
+def test_every_actor_gets_a_shard_before_any_gets_a_second(scripted):
+    pool = ScriptedPool(lambda *called: STALLS, actors=3, shards=4)
+    pool._take_answers()
     pool._hand_out()
-    assert sorted(pool._in_flight.values()) == [1, 1, 2]
-    pool = FakePool(actors=2, shards=9)
-    pool._hand_out()
-    assert list(pool._in_flight.values()) == [2, 2] and len(pool._waiting) == 5
+    held = Counter(task.member for task in pool._tasks.values())
+    assert sorted(held.values()) == [1, 1, 2] and not pool._waiting
+
+
+class Script:
+    """What actors do with one shard, time after time; all others they do at once.
+
+    Attributes:
+        called: Methods that were called for that shard, and what they were given besides it.
+    """
+
+    def __init__(self, shard: int, *deeds: Any):
+        self.shard, self.deeds = shard, list(deeds)
+        self.called: list[tuple[Any, ...]] = []
+
+    def __call__(self, method: str, shard: int, *arguments: Any) -> Any:
+        if shard != self.shard:
+            return None
+        self.called.append((method, arguments[0]))
+        return self.deeds.pop(0) if self.deeds else None
+
+
+def test_a_shard_on_which_two_actors_died_is_tried_again_without_the_images_that_are_to_blame(scripted):
+    culprits = {"a.png": ("crashed_decoder", "It ended its process.")}
+    script = Script(1, DIES, DIES, culprits)
+    outcome, said = scripted(script)
+    seconds = pytest.approx(0.05 / 3)
+    assert script.called == [("run", {}), ("run", {}), ("inspect", seconds), ("run", culprits)]
+    assert (len(outcome.footers), outcome.deaths, outcome.stalls, outcome.condemned) == (3, 2, 0, 1)
+    assert any("images are inspected" in sentence for sentence in said)
+    assert "a.png becomes a failed row (crashed_decoder): It ended its process." in said
+
+
+def test_a_shard_is_inspected_after_its_first_stall(scripted):
+    script = Script(1, STALLS, {})
+    outcome, said = scripted(script)
+    assert [method for method, _ in script.called] == ["run", "inspect", "run"]
+    assert (len(outcome.footers), outcome.deaths, outcome.stalls, outcome.condemned) == (3, 0, 1, 0)
+    assert any("no progress for 0.05 seconds" in sentence for sentence in said)
+
+
+def test_five_actors_that_die_on_a_shard_end_the_run_if_no_image_is_to_blame(scripted):
+    script = Script(1, DIES, DIES, {}, DIES, STALLS, DIES)
+    with pytest.raises(fb.RunError, match="5 actors died on shard 1, and none of its images is to blame; the last"):
+        scripted(script)
+    assert [method for method, _ in script.called].count("inspect") == 1
+
+
+def test_actors_that_die_while_they_inspect_are_counted_too(scripted):
+    with pytest.raises(fb.RunError, match="5 actors died on shard 1; the last"):
+        scripted(Script(1, DIES, DIES, DIES, STALLS, DIES))
+
+
+def test_deaths_are_counted_anew_once_images_are_condemned(scripted):
+    culprits = {"a.png": ("timeout", "It took too long.")}
+    outcome, _ = scripted(Script(1, DIES, DIES, DIES, DIES, culprits, DIES, DIES, DIES, DIES))
+    assert outcome.deaths == 8 and len(outcome.footers) == 3
+
+
+def test_deaths_with_their_node_are_not_counted_against_a_shard(scripted, monkeypatch):
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "here", "Alive": False}])
+    script = Script(1, *[DIES] * 9)
+    outcome, _ = scripted(script)
+    assert outcome.deaths == 9 and {method for method, _ in script.called} == {"run"}
+
+
+def test_a_death_is_never_counted_on_a_shard_that_was_finished(scripted):
+    """The actor's answer to the first shard and its death on the second are seen at the same time."""
+    script = Script(1, DIES, DIES, {"a.png": ("crashed_decoder", "")})
+    outcome, _ = scripted(script, shards=2)
+    assert [method for method, _ in script.called] == ["run", "run", "inspect", "run"]
+    assert sorted(outcome.footers) == [0, 1]
+
+
+def test_an_actor_without_work_does_not_stall(scripted):
+    """Two shards for three actors: one waits for longer than actors may be silent."""
+    begun = time.monotonic()
+
+    def slowly(method: str, shard: int, *arguments: Any) -> Any:
+        time.sleep(0.1)
+
+    outcome, _ = scripted(slowly, actors=3, shards=2)
+    assert time.monotonic() - begun > 0.05 and outcome.stalls == 0
+
+
+def test_a_driver_that_was_stopped_itself_takes_no_actor_for_stalled(scripted, monkeypatch):
+    hours = itertools.count(0.0, 3600.0)
+    monkeypatch.setattr("flowers_batch.cluster.time", SimpleNamespace(monotonic=lambda: next(hours)))
+    outcome, _ = scripted(Script(1, LATE))
+    assert outcome.stalls == 0 and len(outcome.footers) == 3
 
 
 NODES = """
@@ -138,6 +311,9 @@ class Deadly:
     def with_precision(self, precision: str) -> Deadly:
         return replace(self, inner=self.inner.with_precision(precision))
 
+    def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
+        return self.inner.culprits(images, seconds, progress)
+
     def __call__(self, threads: int, gpu: bool):
         worker = self.inner(threads, gpu)
         read = worker._source.read
@@ -186,7 +362,7 @@ def test_shards_of_an_actor_that_dies_go_to_another(deadly):
 
 
 def test_a_shard_that_outlives_its_actors_again_and_again_ends_the_run(deadly):
-    with pytest.raises(fb.RunError, match="5 actors died on shard 2"):
+    with pytest.raises(fb.RunError, match="5 actors died on shard 2, and none of its images is to blame"):
         deadly(deaths=100)
 
 
