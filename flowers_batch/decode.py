@@ -9,26 +9,34 @@ side, made once for each side's length and multiplied from both sides, in float3
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Callable
+import math
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 import pillow_heif
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image
+
+from flowers_batch.config import ArchiveConfig, first_line
 
 SIDE = 224
-MAX_PIXELS = 178_000_000  # a little below where Pillow refuses
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
-_BAND = 64  # source rows turned into float32 at a time: keeps memory small, and skips the matrix's zeros
+_UNSUPPORTED = re.compile("cannot handle|unknown pixel mode|not (yet )?supported|unsupported", re.IGNORECASE)
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+_BAND = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
 
-pillow_heif.register_heif_opener()
-# The limit is checked below, from the header, before anything is decoded.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+Image.init()
+# Each photo is decoded by one thread: the cores are busy with other photos.
+pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 class DecodeError(Exception):
@@ -59,47 +67,68 @@ class Picture:
     phash: int
 
 
-def decode(data: bytes) -> Picture:
+class PixelBudget:
+    """Bounds the pixels that a process's threads decode at once, and by that its memory.
+
+    Args:
+        pixels: How many; a photo that has more is decoded alone.
+    """
+
+    def __init__(self, pixels: int):
+        self._all = self._free = pixels
+        self._door = threading.Lock()
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Waits until so many pixels are free, and holds them."""
+        pixels = min(pixels, self._all)
+        # Who waits inside keeps the door shut: small photos cannot overtake a huge one for ever.
+        with self._door, self._freed:
+            self._freed.wait_for(lambda: pixels <= self._free)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._free += pixels
+                self._freed.notify()
+
+
+def decode(data: bytes, max_pixels: int = ArchiveConfig.max_pixels, budget: PixelBudget | None = None) -> Picture:
     """Decodes an image file's bytes: upright, alpha on white, first frame, 8-bit RGB.
 
+    Args:
+        data: The file's bytes.
+        max_pixels: Photos with more are refused from their header, before anything is decoded.
+        budget: What the photo's pixels are taken from while it is decoded.
+
     Raises:
         DecodeError: The bytes give no picture.
     """
-    photo = decode_photo(data)
-    height, width = photo.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    pixels = resize(photo[top : top + side, left : left + side])
-    return Picture(pixels, width, height, perceptual_hash(photo))
+    with _explained():
+        image, pixels = _open(data, max_pixels)
+        with budget.hold(pixels) if budget else nullcontext():
+            photo = _upright(image, data)
+            height, width = photo.shape[:2]
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            square = resize(photo[top : top + side, left : left + side])
+            return Picture(square, width, height, perceptual_hash(photo))
 
 
-def decode_photo(data: bytes) -> NDArray[np.uint8]:
+def decode_photo(data: bytes, max_pixels: int = ArchiveConfig.max_pixels) -> NDArray[np.uint8]:
     """Decodes the whole photo, upright: uint8 [height, width, 3], RGB.
 
+    Args:
+        data: The file's bytes.
+        max_pixels: Photos with more are refused from their header, before anything is decoded.
+
     Raises:
         DecodeError: The bytes give no picture.
     """
-    if not data:
-        raise DecodeError("not_an_image", "The file is empty.")
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            photo = _rgb(image, data)
-            # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            return np.ascontiguousarray(_UPRIGHT.get(orientation, _as_it_is)(photo))
-    except DecodeError:
-        raise
-    except UnidentifiedImageError:
-        raise DecodeError("not_an_image", "No image format is recognised in the file.") from None
-    except Image.DecompressionBombError:
-        raise DecodeError("too_large", f"It has more than the {MAX_PIXELS} pixels that are allowed.") from None
-    except MemoryError:
-        raise DecodeError("too_large", "It does not fit in memory.") from None
-    except Exception as error:  # the libraries tell of broken files by nearly every kind of exception
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DecodeError("truncated", f"The image is broken or cut short: {reason}") from None
+    with _explained():
+        return _upright(_open(data, max_pixels)[0], data)
 
 
 def resize(square: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -113,28 +142,21 @@ def resize(square: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     side = len(square)
     if side == SIDE:
-        return square.astype(np.float32)
-    matrix, reach = _resize_matrix(side)
+        return square.astype(np.float32, order="C")
     rows = np.zeros((SIDE, side * 3), np.float32)
-    for start in range(0, side, _BAND):
-        stop = min(start + _BAND, side)
-        first, last = np.searchsorted(reach[1], start, "right"), np.searchsorted(reach[0], stop)
-        band = square[start:stop].reshape(stop - start, side * 3).astype(np.float32)
-        rows[first:last] += matrix[first:last, start:stop] @ band
+    for source, target, weights in _resize_bands(side):
+        rows[target] += weights @ square[source].astype(np.float32, order="C").reshape(-1, side * 3)
     columns = rows.reshape(SIDE, side, 3).transpose(1, 0, 2).reshape(side, SIDE * 3)
     result = np.zeros((SIDE, SIDE * 3), np.float32)
-    for start in range(0, side, _BAND):
-        stop = min(start + _BAND, side)
-        first, last = np.searchsorted(reach[1], start, "right"), np.searchsorted(reach[0], stop)
-        result[first:last] += matrix[first:last, start:stop] @ columns[start:stop]
+    for source, target, weights in _resize_bands(side):
+        result[target] += weights @ columns[source]
     np.minimum(result, 255, out=result)  # sums of rounded weights may exceed 1 in their last digit
     return np.ascontiguousarray(result.reshape(SIDE, SIDE, 3).transpose(1, 0, 2))
 
 
 @lru_cache(maxsize=64)
-def _resize_matrix(side: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The resize of one side as a matrix float32 [224, side], and int64 [2, 224]: each row's first nonzero
-    column and the one after its last, both growing."""
+def _resize_bands(side: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
+    """The resize of one side as the nonzero parts of its matrix float32 [224, side]: columns, rows, numbers."""
     factor = side / SIDE
     sigma = max(0.0, (factor - 1) / 2)
     radius = int(4 * sigma + 0.5)
@@ -152,7 +174,12 @@ def _resize_matrix(side: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     used = matrix != 0
     first = np.minimum.accumulate(used.argmax(1)[::-1])[::-1]
     last = np.maximum.accumulate(side - used[:, ::-1].argmax(1))
-    return matrix.astype(np.float32), np.stack([first, last])
+    bands = []
+    for start in range(0, side, _BAND):
+        source = slice(start, min(start + _BAND, side))
+        target = slice(np.searchsorted(last, source.start, "right"), np.searchsorted(first, source.stop))
+        bands.append((source, target, matrix[target, source].astype(np.float32)))
+    return bands
 
 
 def _mirror(index: NDArray[np.int64], side: int) -> NDArray[np.int64]:
@@ -171,38 +198,92 @@ def perceptual_hash(photo: NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(frequencies > np.median(frequencies)).tobytes(), "big")
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Makes a `DecodeError` of whatever the libraries raise; broken files cause nearly every kind of exception."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except (MemoryError, cv2.error) as error:  # OpenCV has nothing else to complain of
+        raise DecodeError("too_large", "It does not fit in memory.") from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too_large", first_line(error)) from None
+    except Exception as error:
+        if _UNSUPPORTED.search(str(error)):
+            raise DecodeError("unsupported", f"Images of this kind are not supported: {first_line(error)}") from None
+        raise DecodeError("truncated", f"The image is broken or cut short: {first_line(error)}") from None
+
+
+def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
+    """An image of which only the header was read, and how many pixels decoding it takes.
+
+    `Image.open` would not tell why a file is refused, and has a limit of its own.
+    """
+    for name in _FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept and accept(data[:16]):
+            image = factory(io.BytesIO(data), "")
+            break
+    else:
+        raise DecodeError(
+            "not_an_image", "No image format is recognised in the file." if data else "The file is empty."
+        )
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the picture
+    tile = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))
+    width, height = max(image.size, tile, key=math.prod)
+    if width * height > max_pixels:
+        raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (--max-pixels).")
+    return image, width * height
+
+
+def _upright(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    """The first frame, upright: uint8 [height, width, 3]."""
+    photo = _rgb(image, data)
+    # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    image.close()  # frees what Pillow holds
+    return _UPRIGHT[orientation](photo) if orientation in _UPRIGHT else photo
+
+
 def _rgb(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
-    """The picture's first frame as uint8 [height, width, 3], not yet upright."""
-    if image.format == "JPEG" and image.mode in ("RGB", "L"):
+    """The first frame as uint8 [height, width, 3], not yet upright."""
+    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         try:
             return simplejpeg.decode_jpeg(data)
         except ValueError:
             # Warnings about harmless faults look like errors here; Pillow tells them apart.
             pass
-    if image.mode.startswith("I;16"):
-        # Pillow would clip 16-bit grey at 255 instead of scaling it.
-        grey = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
-        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise DecodeError("unsupported", "Its values have 32 bits, and nothing says which of them is white.")
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
-
-
-def _as_it_is(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    image.load()
+    photo = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+        photo[top : top + _BAND] = _band_as_rgb(band)
     return photo
 
 
+def _band_as_rgb(band: Image.Image) -> NDArray[np.uint8]:
+    if band.mode.startswith("I;16"):
+        # Pillow would clip 16-bit grey at 255 instead of scaling it.
+        deep = np.asarray(band)
+        grey = (deep.astype(np.uint32) * 255 + 32767) // 65535
+        grey[deep == band.info.get("transparency", -1)] = 255
+        return grey.astype(np.uint8)[:, :, None]
+    if band.has_transparency_data:
+        band = band.convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+    return np.asarray(band.convert("RGB"))
+
+
 # What makes each EXIF orientation upright (Exif 2.32, tag 0x0112).
-_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
-    2: lambda photo: photo[:, ::-1],
-    3: lambda photo: photo[::-1, ::-1],
-    4: lambda photo: photo[::-1],
-    5: lambda photo: photo.transpose(1, 0, 2),
-    6: lambda photo: photo[::-1].transpose(1, 0, 2),
-    7: lambda photo: photo[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda photo: photo[:, ::-1].transpose(1, 0, 2),
+_UPRIGHT: dict[int, Callable[[Any], Any]] = {
+    2: lambda photo: cv2.flip(photo, 1),
+    3: lambda photo: cv2.rotate(photo, cv2.ROTATE_180),
+    4: lambda photo: cv2.flip(photo, 0),
+    5: cv2.transpose,
+    6: lambda photo: cv2.rotate(photo, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda photo: cv2.flip(cv2.transpose(photo), -1),
+    8: lambda photo: cv2.rotate(photo, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }

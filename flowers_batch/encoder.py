@@ -6,11 +6,12 @@ import hashlib
 import math
 import shutil
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from flowers_batch.config import NULL_NETWORK, EncodeConfig, Fingerprint, InputError, RunError
+from flowers_batch.config import NULL_NETWORK, EncodeConfig, Fingerprint, FlowersError, InputError, RunError
 from flowers_batch.dataset import (
     CODES,
     FAILED,
@@ -35,7 +36,7 @@ from flowers_batch.dataset import (
     predictions_schema,
     read_shard,
 )
-from flowers_batch.decode import Picture, decode
+from flowers_batch.decode import Picture, PixelBudget, decode
 from flowers_batch.heads import Head
 from flowers_batch.inspection import find_culprits
 from flowers_batch.sources import Image, images_of
@@ -43,9 +44,15 @@ from flowers_batch.storage import open_folder, split_file
 
 _COPY_BYTES = 8 << 20
 _BATCHES_AHEAD = 3  # decoded or being decoded while the network is busy with one
-# Of ReadError and DecodeError; exceptions that are faults of the program may have a `reason` too (UnicodeError).
-_REASONS = ("missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported")
+_PIXELS_A_THREAD = 32_000_000  # more than most cameras take, and a fifth of the largest photo that is allowed
+_LARGE_FILE = 64 << 20  # bytes; files that have more are held in memory one at a time
+# Why an image failed; exceptions that are faults of the program may have a `reason` too (UnicodeError).
+_REASONS = {"missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported"}
+_REASONS |= {"crashed_decoder", "timeout"}
+_NO_PIXELS = np.empty(0, np.float32)
 
+Pixels = dict[bytes, NDArray[np.float32]]  # by the SHA-256 of the files
+Codes = dict[bytes, NDArray[np.floating]]
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Count = Callable[[int, int], None]
 
@@ -115,6 +122,7 @@ class Encoder:
         batch_size: Images in one pass through the network.
         threads: Threads that read and decode.
         labeller: What is put on top of the codes; None stores the codes.
+        max_pixels: Photos with more fail as `too_large`.
     """
 
     def __init__(
@@ -126,11 +134,13 @@ class Encoder:
         batch_size: int,
         threads: int,
         labeller: Labeller | None = None,
+        max_pixels: int = EncodeConfig.max_pixels,
     ):
         self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
         self.fingerprint = fingerprint
         self._network, self._width, self._source = network, width, source
-        self._batch_size, self._labeller = batch_size, labeller
+        self._batch_size, self._max_pixels, self._labeller = batch_size, max_pixels, labeller
+        self._budget, self._large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
         self._decoding = ThreadPoolExecutor(threads, "decode", _one_thread_each)
         self._computing = ThreadPoolExecutor(1, "network")
 
@@ -138,6 +148,8 @@ class Encoder:
         self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
     ) -> Iterator[pa.RecordBatch]:
         """Encodes a shard: reading and decoding run ahead, and the network works while what it gave is made a table.
+
+        Equal files go through the network once.
 
         Args:
             shard: Its number.
@@ -151,11 +163,13 @@ class Encoder:
         """
         previous: tuple[list[Loaded], Future[NDArray[np.floating]]] | None = None
         loaded = self._load_ahead(images_of(rows), condemned)
+        known: set[bytes] = set()
+        codes: Codes = {}
         while True:
             begun = time.perf_counter()
-            chunk = list(self._fill(loaded))
+            chunk, new = self._fill(loaded, known)
             _add(stages, "wait", time.perf_counter() - begun)
-            current = (chunk, self._computing.submit(self._codes, chunk, stages)) if chunk else None
+            current = (chunk, self._computing.submit(self._codes, chunk, new, codes, stages)) if chunk else None
             if previous:
                 yield self._table(*previous)
             if not current:
@@ -173,13 +187,19 @@ class Encoder:
     def _load(self, image: Image, failure: tuple[str, str] | None) -> Loaded:
         if failure:
             return Loaded(image, None, None, None, failure, 0.0, 0.0)
-        data = picture = None
+        with self._large_file if image.bytes > _LARGE_FILE else nullcontext():
+            return self._decoded(image)
+
+    def _decoded(self, image: Image) -> Loaded:
+        data = picture = failure = None
         begun = time.perf_counter()
         read = begun
         try:
             data = self._source.read(image)
             read = time.perf_counter()
-            picture = decode(data)
+            picture = decode(data, self._max_pixels, self._budget)
+        except FlowersError:
+            raise
         except Exception as error:
             reason = getattr(error, "reason", None)
             if reason not in _REASONS:
@@ -191,26 +211,33 @@ class Encoder:
         digest = hashlib.sha256(data).digest()
         return Loaded(image, len(data), digest, picture, failure, read - begun, ended - read)
 
-    def _fill(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
-        """The next images, until as many of them as a batch takes have a picture."""
-        pictures = 0
+    def _fill(self, loaded: Iterator[Loaded], known: set[bytes]) -> tuple[list[Loaded], Pixels]:
+        """The next images, without their pixels, and a batch of pixels: those of files that were not known."""
+        chunk: list[Loaded] = []
+        new: Pixels = {}
         for image in loaded:
-            yield image
-            pictures += image.picture is not None
-            if pictures == self._batch_size:
-                return
+            if image.picture and image.sha256:
+                if image.sha256 not in known:
+                    known.add(image.sha256)
+                    new[image.sha256] = image.picture.pixels
+                image = replace(image, picture=replace(image.picture, pixels=_NO_PIXELS))
+            chunk.append(image)
+            if len(new) == self._batch_size:
+                break
+        return chunk, new
 
-    def _codes(self, chunk: list[Loaded], stages: dict[str, float]) -> NDArray[np.floating]:
+    def _codes(self, chunk: list[Loaded], new: Pixels, codes: Codes, stages: dict[str, float]) -> NDArray[np.floating]:
+        """The codes of a chunk's pictures; `codes` has those of earlier chunks, and gains those of the new pixels."""
         for image in chunk:
             _add(stages, "read", image.seconds_reading)
             _add(stages, "decode", image.seconds_decoding)
-        pixels = [image.picture.pixels for image in chunk if image.picture]
-        if not pixels:
-            return np.empty((0, self._width), self.fingerprint.store)
-        begun = time.perf_counter()
-        codes = self._network(np.stack(pixels))
-        _add(stages, "network", time.perf_counter() - begun)
-        return _stored(codes, self.fingerprint.store)
+        if new:
+            begun = time.perf_counter()
+            computed = self._network(np.stack(list(new.values())))
+            _add(stages, "network", time.perf_counter() - begun)
+            codes.update(zip(new, _stored(computed, self.fingerprint.store), strict=True))
+        found = [codes[image.sha256] for image in chunk if image.picture and image.sha256]
+        return np.stack(found) if found else np.empty((0, self._width), self.fingerprint.store)
 
     def _table(self, chunk: list[Loaded], codes: Future[NDArray[np.floating]]) -> pa.RecordBatch:
         columns: dict[str, pa.Array] = _image_columns(chunk)
@@ -340,11 +367,13 @@ class EncoderFactory:
                 model = build(config.network, config.layer, parameters, precision, config.pool)
             network, weights = model.predict_on_batch, identity.hexdigest
         fingerprint = codes_fingerprint(config, weights, precision)
-        if self.head is None or self.top_k is None:
-            return Encoder(network, width, self.source, fingerprint, config.batch_size, threads)
-        fingerprint = replace(fingerprint, head=self.head.identity, top_k=self.top_k)
-        labeller = Labeller(self.head, self.top_k)
-        return Encoder(network, width, self.source, fingerprint, config.batch_size, threads, labeller)
+        labeller = None
+        if self.head is not None and self.top_k is not None:
+            fingerprint = replace(fingerprint, head=self.head.identity, top_k=self.top_k)
+            labeller = Labeller(self.head, self.top_k)
+        return Encoder(
+            network, width, self.source, fingerprint, config.batch_size, threads, labeller, config.max_pixels
+        )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,82 @@ def test_network_gets_whole_batches_but_for_the_last():
     assert sizes == [4, 4, 4, 4, 4, 4, 2]
 
 
+def given_to(sizes: list[int]):
+    """A network that notes how many pictures it is given."""
+
+    def network(pixels):
+        sizes.append(len(pixels))
+        return mean_colour(pixels)
+
+    return network
+
+
+@pytest.mark.parametrize("batch_size", [3, 8, 100])
+def test_equal_files_go_through_the_network_once_and_whole_batches_still_do(batch_size):
+    few, sizes = list(drawn(10).values()), []
+    photos = {f"{n:02d}.png": few[n * n % 23 % 10] for n in range(70)}
+    distinct = len(set(photos.values()))
+    rows = table(encoder(Photos(photos), given_to(sizes), 3, batch_size=batch_size, store="float32"), photos)
+    assert rows["path"].to_pylist() == list(photos)
+    for path, sha256, code in zip(photos, rows["sha256"].to_pylist(), rows["code"].to_pylist(), strict=True):
+        assert sha256 == hashlib.sha256(photos[path]).digest()
+        np.testing.assert_array_equal(np.float32(code), mean_colour(decode(photos[path]).pixels[None])[0])
+    whole, rest = divmod(distinct, batch_size)
+    assert sizes == [batch_size] * whole + [rest] * bool(rest)
+
+
+def test_equal_files_have_equal_labels():
+    photos = dict.fromkeys(("a.png", "b.png", "c.png"), encoded(random_pixels(30, 40))) | drawn(3)
+    rows = table(encoder(Photos(photos), labeller=Labeller(some_head(CLASSES, 768), 3)), photos).to_pylist()
+    one, two, three = ({name: row[name] for name in row if name != "path"} for row in rows[:3])
+    assert one == two == three
+    assert one["prediction"] is not None and one["width"] == 40
+
+
+def test_equal_files_that_fail_all_fail():
+    photos, sizes = {"a.png": b"a letter", "b.png": b"a letter"} | drawn(1), []
+    rows = table(encoder(Photos(photos), given_to(sizes), 3), photos)
+    assert rows["reason"].to_pylist() == ["not_an_image", "not_an_image", None]
+    assert sizes == [1]
+
+
+def test_shard_of_equal_files_keeps_the_pixels_of_none(monkeypatch):
+    photos = dict.fromkeys([f"{n}.png" for n in range(400)], encoded(random_pixels(8, 8)))
+    alive: set[int] = set()
+    most = 0
+
+    def counted(*arguments):
+        nonlocal most
+        picture = decode(*arguments)
+        alive.add(id(picture.pixels))
+        weakref.finalize(picture.pixels, alive.discard, id(picture.pixels))
+        most = max(most, len(alive))
+        return picture
+
+    monkeypatch.setattr(room, "decode", counted)
+    assert len(table(encoder(Photos(photos), mean_colour, 3), photos)) == 400
+    assert most <= 5 * 4
+
+
+def test_condemned_image_is_a_row_and_is_never_touched():
+    photos = drawn(9) | {"1/004.png": AssertionError("was read"), "2/005.png": AssertionError("was read")}
+    condemned = {"1/004.png": ("crashed_decoder", "It crashed."), "2/005.png": ("timeout", "It hung.")}
+    worker = encoder(Photos(photos))
+    rows = pa.Table.from_batches(worker.batches(0, manifest_rows(list(photos)), {}, condemned)).to_pylist()
+    assert [row["path"] for row in rows] == list(photos)
+    for row in rows:
+        expected = ("failed", *condemned[row["path"]]) if row["path"] in condemned else ("ok", None, None)
+        assert (row["status"], row["reason"], row["message"]) == expected
+        assert (row["code"] is None) == (row["sha256"] is None) == (row["path"] in condemned)
+
+
+def test_photo_with_more_pixels_than_allowed_is_a_failed_row(tmp_path):
+    write(tmp_path, {"large.png": encoded(random_pixels(20, 31)), "small.png": encoded(random_pixels(20, 30))})
+    worker = EncoderFactory(EncodeConfig(network="null", max_pixels=600), source(tmp_path))(2, False)
+    rows = table(worker, ["large.png", "small.png"])
+    assert rows["reason"].to_pylist() == ["too_large", None]
+
+
 def test_encoder_is_used_for_one_shard_after_another():
     photos = drawn(9)
     worker, paths = encoder(Photos(photos)), list(photos)
@@ -167,7 +244,7 @@ def test_encoder_is_used_for_one_shard_after_another():
 
 def test_only_a_few_batches_are_decoded_ahead_of_a_slow_network():
     names, batch = [f"{n}.png" for n in range(80)], 4
-    photos = Photos(dict.fromkeys(names, encoded(random_pixels(8, 8))))
+    photos = Photos({name: encoded(random_pixels(8, 8, seed)) for seed, name in enumerate(names)})
     ahead: list[int] = []
 
     def slow(pixels):
@@ -187,7 +264,7 @@ def test_only_a_few_batches_are_decoded_ahead_of_a_slow_network():
 
 def test_only_a_few_batches_are_decoded_ahead_of_a_slow_writer():
     names, batch = [f"{n}.png" for n in range(80)], 4
-    photos = Photos(dict.fromkeys(names, encoded(random_pixels(8, 8))))
+    photos = Photos({name: encoded(random_pixels(8, 8, seed)) for seed, name in enumerate(names)})
     written = 0
     for rows in encoder(photos, mean_colour, 3, batch_size=batch).batches(0, manifest_rows(names), {}):
         time.sleep(0.02)
@@ -232,6 +309,34 @@ def test_exception_of_the_network_is_raised():
 
 class Odd(Exception):
     reason = "odd"
+
+
+def test_fault_that_is_the_users_to_mend_is_raised_as_it_is():
+    fault = RunError("The folder photos is gone: bring it back.")
+    with pytest.raises(RunError) as raised:
+        table(encoder(Photos(drawn(9) | {"1/004.png": fault})), drawn(9))
+    assert raised.value is fault
+
+
+def test_large_files_are_held_in_memory_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(room, "_LARGE_FILE", 40)
+    photos, held, most = drawn(60), set(), {True: 0, False: 0}
+    order = {path: size for size, path in enumerate(photos, 1)}  # `listed` says these sizes
+
+    class Slow(Photos):
+        def read(self, image):
+            content = super().read(image)
+            with self._lock:
+                held.add(image.path)
+                for large in most:
+                    most[large] = max(most[large], sum((order[path] > 40) == large for path in held))
+            time.sleep(0.002)
+            held.discard(image.path)
+            return content
+
+    table(encoder(Slow(photos), threads=4), photos)
+    assert most[True] == 1
+    assert most[False] > 1
 
 
 @pytest.mark.parametrize(
