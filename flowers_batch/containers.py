@@ -39,7 +39,7 @@ _FILES_OPEN = 8  # by a process: a shard's images may lie in several, and thread
 _DISK_BUFFER_BYTES, _STORE_BUFFER_BYTES = 16 << 10, 1 << 20  # a store's requests are slow, each of them
 _WINDOW_BYTES = 32 << 20  # of rows that were passed over, and may still be asked for
 _WINDOW_ROWS = 256
-_ROWS_APART = 32  # threads that read one table are, at most
+_GROUPS_OPEN = 4  # row groups of a table: threads are a little apart
 T = TypeVar("T")
 
 
@@ -199,12 +199,12 @@ class _Rows:
 
     def __init__(self, folder: Folder, name: str):
         self._table = _open_table(folder, name)
-        field = _image_column(self._table.schema_arrow, folder.url_of(name))
-        self._column = f"{field.name}.{BYTES}" if pa.types.is_struct(field.type) else field.name
+        column = _image_column(self._table.schema_arrow, folder.url_of(name))
+        self._column = f"{column.name}.{BYTES}" if pa.types.is_struct(column.type) else column.name
         groups = range(self._table.num_row_groups)
         self._starts = [0, *accumulate(self._table.metadata.row_group(group).num_rows for group in groups)]
-        self._stream: Iterator[bytes | None] | None = None
-        self._next = 0  # row of the stream
+        # By row group: its next row, and the stream that gives it. One that fails is not kept.
+        self._streams: dict[int, tuple[int, Iterator[bytes | None]]] = {}
         self._passed: dict[int, bytes | None] = {}
         self._lock = Lock()
 
@@ -218,20 +218,21 @@ class _Rows:
             if row in self._passed:
                 return self._passed.pop(row)
             group = bisect_right(self._starts, row) - 1
-            stream = self._stream
-            if stream is None or not min(self._starts[group], row - _ROWS_APART) <= self._next <= row:
-                stream, self._next = self._from(group), self._starts[group]
-            self._stream = None  # until the row is had: after an error its row group is begun anew
-            for content in stream:
-                self._next += 1
-                if self._next > row:
-                    self._stream = stream
+            following, stream = self._streams.pop(group, (row + 1, iter(())))
+            if following > row:
+                following, stream = self._starts[group], self._from(group)
+            for number, content in enumerate(stream, following):
+                if number == row:
+                    if row + 1 < self._starts[group + 1]:
+                        self._streams[group] = row + 1, stream
+                    if len(self._streams) > _GROUPS_OPEN:
+                        del self._streams[next(iter(self._streams))]
                     return content
-                self._pass_over(self._next - 1, content)
+                self._pass_over(number, content)
             raise ReadError("unreadable", "The table ends before the photo's row: it was replaced since it was listed.")
 
     def _from(self, group: int) -> Iterator[bytes | None]:
-        groups = range(group, self._table.num_row_groups)
+        groups = range(self._table.num_row_groups)[group : group + 1]
         for batch in self._table.iter_batches(1, groups, [self._column], use_threads=False):
             column = batch.column(0)
             yield (column.flatten()[0] if pa.types.is_struct(column.type) else column)[0].as_py()

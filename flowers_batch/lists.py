@@ -68,7 +68,9 @@ class ListSource:
     def __post_init__(self) -> None:
         self._base = open_folder(self.root) if self.root else self.folder
         base, _, self._options = self._base.url.partition("?") if "://" in self._base.url else (self._base.url, "", "")
+        # What entries below the root begin and may end with.
         self._prefix = os.fsencode(f"{base.rstrip('/')}/") if self.root else b""
+        self._suffix = f"?{self._options}".encode() if self.root and self._options else b""
 
     @property
     def url(self) -> str:
@@ -145,7 +147,9 @@ class ListSource:
     def _key(self, path: bytes) -> bytes:
         path = path_bytes(path_text(path))  # a list may hold what another run's `path` column did
         if _URL.match(path):
-            path = os.fsencode(without_credentials(os.fsdecode(path)))
+            path = os.fsencode(without_credentials(os.fsdecode(path))).removesuffix(self._suffix)
+            if b"?" in path:  # of another store than the root
+                return path
         return path.removeprefix(self._prefix)
 
 

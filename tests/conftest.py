@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from flowers_batch.storage import open_folder
 
 KINDS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 200)}
 
@@ -38,6 +47,63 @@ def real_photos() -> Path:
     if not os.environ.get("FLOWERS_BATCH_PHOTOS"):
         pytest.skip("FLOWERS_BATCH_PHOTOS is not set: no real photos to test with")
     return Path(os.environ["FLOWERS_BATCH_PHOTOS"])
+
+
+@dataclass(frozen=True)
+class S3:
+    """A server of S3 on this machine, with one bucket."""
+
+    port: int
+    bucket: str = "photos"
+
+    def url(self, name: str = "") -> str:
+        """How a user writes the name of a file or folder of the bucket."""
+        return f"s3://{self.bucket}/{name}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
+
+    def put(self, name: str, content: bytes) -> None:
+        """Writes an object."""
+        folder = open_folder(self.url())
+        with folder.filesystem.open_output_stream(folder.at(name)) as stream:
+            stream.write(content)
+
+    def upload(self, folder: Path, name: str) -> str:
+        """Writes all files of a folder below a name; gives that name's URL."""
+        for path in filter(Path.is_file, folder.rglob("*")):
+            self.put(f"{name}/{path.relative_to(folder)}", path.read_bytes())
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """moto's server of S3 in a process of its own; keys that it takes are in the environment meanwhile."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        server = S3(free.getsockname()[1])
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(server.port)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
+    ):
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        try:
+            _wait_for(server, process)
+            yield server
+        finally:
+            process.terminate()
+
+
+def _wait_for(server: S3, process: subprocess.Popen[bytes]) -> None:
+    """Makes the bucket, as soon as the server answers."""
+    for _ in range(600):
+        try:
+            urlopen(Request(f"http://127.0.0.1:{server.port}/{server.bucket}", method="PUT"), timeout=5).close()
+            return
+        except OSError:
+            assert process.poll() is None, "moto's server ended"
+            time.sleep(0.05)
+    raise TimeoutError("moto's server does not answer")
 
 
 @pytest.fixture(scope="session")
