@@ -67,6 +67,7 @@ class ListSource:
 
     def __post_init__(self) -> None:
         self._base = open_folder(self.root) if self.root else self.folder
+        self.root = self._base.url if self.root else None  # absolute, for processes that run elsewhere
         base, _, self._options = self._base.url.partition("?") if "://" in self._base.url else (self._base.url, "", "")
         # What entries below the root begin and may end with.
         self._prefix = os.fsencode(f"{base.rstrip('/')}/") if self.root else b""

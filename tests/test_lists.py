@@ -137,6 +137,14 @@ def test_entries_below_the_root_are_keyed_relative_to_it(listing, tmp_path):
     assert photos.repeated == 1 and photos.root == str(tmp_path / "data")
 
 
+def test_root_is_absolute_for_processes_that_run_elsewhere(tmp_path, monkeypatch):
+    write(tmp_path, {"data/a.jpg": b"1"})
+    monkeypatch.chdir(tmp_path)
+    photos = open_source(text(tmp_path / "l.txt", ["a.jpg"]), "data")
+    monkeypatch.chdir("/")
+    assert open_source(photos.url, photos.root).read(Image("a.jpg")) == b"1"
+
+
 def test_missing_root_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"^There is no folder /.*/nowhere: check --root\.$"):
         open_source(text(tmp_path / "l.txt", ["a"]), str(tmp_path / "nowhere"))

@@ -76,15 +76,17 @@ def test_size_and_time_come_from_the_store(s3, stored):
     assert next(open_source(s3.url(f"{stored}/0.tar")).images()).mtime > EPOCH
 
 
-def test_list_on_the_disk_names_objects_in_stores(s3, stored, tmp_path):
+def test_list_on_the_disk_names_objects_in_stores(s3, archive_of_all, stored, tmp_path):
     own = s3.url(f"{stored}/photos/a/b.jpg")
     listed = [f"s3://{s3.bucket}/{stored}/photos/x+y.jpg", f"s3://{s3.bucket}/{stored}/photos/Zoë 😀.jpg", own]
+    listed.append(f"s3://{s3.bucket}/{stored}/list.txt")
     (tmp_path / "list.txt").write_text("\n".join(listed))
     photos = open_source(tmp_path / "list.txt", s3.url(f"{stored}/photos"))
     assert {image.path: photos.read(image) for image in photos.images()} == {
         "x+y.jpg": b"x+y.jpg" * 100,
         "Zoë 😀.jpg": "Zoë 😀.jpg".encode() * 100,
         "a/b.jpg": b"a/b.jpg" * 100,
+        listed[3]: (archive_of_all / "list.txt").read_bytes(),
     }
 
 
@@ -152,9 +154,11 @@ def faulty(s3) -> Iterator[type[Faulty]]:
 @pytest.mark.parametrize("kind", ["photos", "0.tar", "0.parquet", "list.txt"])
 def test_error_of_a_store_that_passes_is_tried_again(s3, stored, faulty, kind):
     photos = open_source(replace(s3, port=faulty.port).url(f"{stored}/{kind}"))
-    expected = contents(photos)
-    faulty.faults.update({name: [500, 503, 500, 500, 500] for name in ("a/b.jpg", "0.tar", "0.parquet")})
-    assert contents(photos) == expected
+    found = list(photos.images())
+    expected = [content for _, _, content in contents(open_source(s3.url(f"{stored}/{kind}")))]
+    faulty.faults.update({name: [500, 403, 503, 403] for name in ("a/b.jpg", "0.tar", "0.parquet")})
+    assert [photos.read(image) for image in found] == expected
+    assert not all(faulty.faults.values())
 
 
 def test_error_of_a_store_that_lasts_is_a_row_that_is_unreadable(s3, stored, faulty):

@@ -204,6 +204,18 @@ def test_memory_does_not_hold_a_row_group(tmp_path, monkeypatch):
     assert most < 12 << 20
 
 
+def test_rows_passed_over_are_held_within_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "_WINDOW_BYTES", 1 << 20)
+    photos = open_source(table(tmp_path / "a.parquet", contents(50, 100_000), row_group=50))
+    *_, last = photos.images()
+    tracemalloc.start()
+    try:
+        assert len(photos.read(last)) == 100_049
+        assert tracemalloc.get_traced_memory()[0] < 2 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_broken_page_costs_its_own_row_group_alone(tmp_path):
     rows = contents(40, 2000)
     path = tmp_path / "a.parquet"

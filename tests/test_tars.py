@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -20,6 +21,7 @@ from flowers_batch.config import InputError, RunError
 from flowers_batch.dataset import folder_of
 from flowers_batch.reading import Image, ReadError, path_bytes
 from flowers_batch.sources import Source, open_source
+from flowers_batch.storage import Folder
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -267,6 +269,19 @@ def test_members_of_a_tar_that_vanished_are_missing_unless_its_folder_did(tmp_pa
     (tmp_path / "t" / "notes.txt").unlink()
     with pytest.raises(RunError, match="mount it again"):
         photos.read(image)
+
+
+def test_tar_whose_handle_went_stale_is_opened_anew(tmp_path, monkeypatch):
+    class Stale:
+        def read_at(self, *_):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    photos = open_source(tar(tmp_path / "a.tar", [("a.jpg", b"1")]))
+    (image,) = photos.images()
+    opened, really = [Stale()], Folder.open
+    monkeypatch.setattr(Folder, "open", lambda *of: opened.pop() if opened else really(*of))
+    monkeypatch.setattr(reading, "RETRY_SECONDS", (0.0,))
+    assert photos.read(image) == b"1"
 
 
 def test_too_large_member_is_refused_without_reading_it(tmp_path, monkeypatch):
