@@ -24,6 +24,7 @@ BELOW = {
     "dataset": {"storage"},
     "shards": {"sources", "dataset", "storage"},
     "decode": set(),
+    "inspection": {"decode", "sources"},
     "heads": {"storage"},
     "encoder": {"decode", "heads", "dataset", "sources", "storage"} | NETWORK,
     "cluster": {"encoder", "shards", "dataset", "storage"},
