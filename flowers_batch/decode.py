@@ -30,6 +30,7 @@ from flowers_batch.config import ArchiveConfig, first_line
 SIDE = 224
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
 _UNSUPPORTED = re.compile("cannot handle|unknown pixel mode|not (yet )?supported|unsupported", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile("out of memory|allocating .* failed", re.IGNORECASE)
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _BAND = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
 
@@ -205,14 +206,16 @@ def _explained() -> Iterator[None]:
         yield
     except DecodeError:
         raise
-    except (MemoryError, cv2.error) as error:  # OpenCV has nothing else to complain of
-        raise DecodeError("too_large", "It does not fit in memory.") from error
-    except Image.DecompressionBombError as error:
-        raise DecodeError("too_large", first_line(error)) from None
     except Exception as error:
-        if _UNSUPPORTED.search(str(error)):
-            raise DecodeError("unsupported", f"Images of this kind are not supported: {first_line(error)}") from None
-        raise DecodeError("truncated", f"The image is broken or cut short: {first_line(error)}") from None
+        message = first_line(error)
+        # OpenCV has nothing else to complain of.
+        if isinstance(error, MemoryError | cv2.error) or _OUT_OF_MEMORY.search(message):
+            raise DecodeError("too_large", "It does not fit in memory.") from MemoryError(message)
+        if isinstance(error, Image.DecompressionBombError):
+            raise DecodeError("too_large", message) from None
+        if _UNSUPPORTED.search(message):
+            raise DecodeError("unsupported", f"Images of this kind are not supported: {message}") from None
+        raise DecodeError("truncated", f"The image is broken or cut short: {message}") from None
 
 
 def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:

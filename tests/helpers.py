@@ -48,6 +48,58 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
+_POISON = """
+import os, sys, time
+from importlib.machinery import PathFinder
+
+
+def poisoned(decode):
+    def decode_or_die(data, *rest):
+        kind, _, state = data.decode(errors="replace").partition(":")
+        if kind == "POISON once" and not os.path.exists(state):
+            open(state, "w").close()
+            kind = "POISON crash"
+        if kind == "POISON crash":
+            os.kill(os.getpid(), 11)
+        if kind == "POISON hang":
+            time.sleep(3600)
+        if kind == "POISON memory":
+            hoard = [bytearray(64 << 20) for _ in range(64)]
+            os.kill(os.getpid(), 9)  # 4 GiB: what a kernel does in the end, without harm to the machine
+        return decode(data, *rest)
+
+    return decode_or_die
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "flowers_batch.decode":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+
+        def load_poisoned(module):
+            load(module)
+            module.decode = poisoned(module.decode)
+
+        spec.loader.exec_module = load_poisoned
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def poisonous(folder: Path) -> str:
+    """A folder for the front of PYTHONPATH: files that begin with `POISON` do to Python's processes what they say.
+
+    `POISON crash`, `POISON hang`, `POISON memory`, or `POISON once:FILE`, which crashes the process unless there
+    is a file of that name, and makes it first.
+    """
+    write(folder, {"sitecustomize.py": _POISON.encode()})
+    return str(folder)
+
+
 def store(path: Path) -> Folder:
     """A folder on a file system that is not the machine's own, as object stores are."""
     path.mkdir(parents=True, exist_ok=True)

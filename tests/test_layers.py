@@ -28,6 +28,7 @@ BELOW = {
     "dataset": {"storage"},
     "shards": {"sources", "sorting", "dataset", "storage"},
     "decode": set(),
+    "inspection": {"decode", "sources"},
     "heads": {"storage"},
     "inspection": {"decode", "sources"},
     "encoder": {"inspection", "decode", "heads", "dataset", "sources", "storage"} | NETWORK,
