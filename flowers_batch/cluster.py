@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -36,7 +37,8 @@ _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 60.0  # an actor that waits this long for resources is worth a word
 _SUSPICIOUS_DEATHS = 2  # of actors on one shard: its images are inspected then
 _MAX_DEATHS = 5  # of actors, on one shard or while starting: beyond this it is no accident
-_IMAGE_SECONDS = 60.0  # no image takes so long to read and decode; less where actors may be silent for less
+_IMAGE_SECONDS = 60.0  # no image takes so long to read and decode
+_IMAGE_SHARE = 1 / 4  # at most so much of the time for which an actor may be silent: it tries an image twice
 _OBJECT_STORE_BYTES = 100 << 20  # pixels and codes never travel through it
 
 
@@ -413,8 +415,8 @@ class _Pool:
                     f"An actor could not be made: {last}; install the same packages on all nodes."
                 ) from death
             self._outcome.deaths += 1
-            self._watcher.say(f"An actor died ({first_line(death)}); its shards go to others.")
-            self._replace(member, first_line(death))
+            self._watcher.say(f"An actor died: {_cause(death)} Its shards go to others.")
+            self._replace(member, _cause(death))
 
     def _hand_out(self) -> None:
         """Gives waiting shards to the actors that have fewest: all get one before any gets a second."""
@@ -433,7 +435,7 @@ class _Pool:
         trouble = self._troubles.get(shard.number, _Trouble())
         if trouble.suspect and trouble.condemned is None:
             self._watcher.say(f"Shard {shard.number} is tried again once its images are inspected, one by one.")
-            reference = member.actor.inspect.remote(shard, min(_IMAGE_SECONDS, self._stall_timeout / 3))
+            reference = member.actor.inspect.remote(shard, min(_IMAGE_SECONDS, self._stall_timeout * _IMAGE_SHARE))
             self._tasks[reference] = _Task(member, shard, lambda answer: self._on_inspected(shard, answer))
         else:
             reference = member.actor.run.remote(shard, trouble.condemned or {})
@@ -502,8 +504,8 @@ class _Pool:
         for member in list(self._members):
             if member in busy and member.position and member.quiet > self._stall_timeout:
                 self._outcome.stalls += 1
-                why = f"It made no progress for {self._stall_timeout:g} seconds."
-                self._watcher.say(f"An actor is killed ({why}); its shards go to others.")
+                why = f"it made no progress for {self._stall_timeout:g} seconds."
+                self._watcher.say(f"An actor is killed: {why} Its shards go to others.")
                 self._replace(member, why, stalled=True)
 
     def _forget(self, member: _Member) -> Resources:
@@ -588,6 +590,12 @@ class _RemoteShardActor:
     position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
 
 
+def _cause(death: Exception) -> str:
+    """What Ray says that an actor died of, as the end of a sentence."""
+    _, known, cause = str(death).partition("The actor is dead because ")
+    return cause.partition(".")[0] + "." if known else first_line(death)
+
+
 def _actor_environment(resources: Resources) -> dict[str, str]:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2"}
     if weights := os.environ.get(WEIGHTS_ENVIRONMENT):
@@ -634,6 +642,7 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # Ray puts one in its place that ends without a word
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):  # where Ray tells of dead actors, while results are printed here
+            yield
     finally:
         ray.shutdown()

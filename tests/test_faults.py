@@ -1,0 +1,277 @@
+"""Processes that are killed, stopped and stuck: every image stays one row, and nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import draw_archive
+from helpers import encoded, poisonous, random_pixels
+
+import flowers_batch as fb
+
+ENDED_WITHIN = 10.0  # seconds after a signal
+
+
+class Driver:
+    """An encoding command, and all processes that it leads to: they inherit its environment.
+
+    Args:
+        photos: The images.
+        options: Of the command.
+        path: Put in front of PYTHONPATH, for this command and its actors.
+    """
+
+    def __init__(self, photos: Path, *options: str, path: str | None = None):
+        self.out = photos.parent / "codes"
+        self._mark = f"FLOWERS_TEST_RUN={uuid.uuid4().hex}"
+        command = [sys.executable, "-m", "flowers_batch.cli", "encode", str(photos), str(self.out), "--json"]
+        name, value = self._mark.split("=")
+        paths = [found for found in (path, os.environ.get("PYTHONPATH")) if found]
+        self.process = subprocess.Popen(
+            [*command, "--network", "null", *options],
+            env=os.environ | {name: value, "PYTHONPATH": os.pathsep.join(paths)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def processes(self, words: str = "") -> list[int]:
+        """Living processes of this run whose command line has these words."""
+        found = []
+        for process in Path("/proc").iterdir():
+            try:
+                is_ours = process.name.isdigit() and self._mark.encode() in (process / "environ").read_bytes()
+                dead = is_ours and "\nState:\tZ" in (process / "status").read_text()
+                if is_ours and not dead and words in (process / "cmdline").read_text():
+                    found.append(int(process.name))
+            except OSError:  # it has just ended
+                continue
+        return found
+
+    def actors(self, method: str = "") -> list[int]:
+        """Its actors' processes; of those that are in a method, if one is named: Ray tells in the command line."""
+        return self.processes(f"ray::_RemoteShardActor{'.' if method else ''}{method}")
+
+    def shards(self) -> int:
+        """How many shards are done."""
+        return len(list(self.out.glob("codes/shard-*")))
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Waits until something is so, and gives it."""
+        while not (found := condition()):
+            assert self.process.poll() is None, f"the command ended too early: {self.process.communicate()[1]}"
+            time.sleep(0.002)
+        return found
+
+    def end(self) -> tuple[int, dict[str, Any], str]:
+        """Exit code, summary (empty if there is none) and standard error of the command, once it has ended."""
+        out, err = self.process.communicate(timeout=150)
+        return self.process.returncode, json.loads(out or "{}"), err
+
+    def gone(self, words: str = "") -> bool:
+        """Whether all its processes end in time."""
+        begun = time.monotonic()
+        while self.processes(words) and time.monotonic() - begun < ENDED_WITHIN:
+            time.sleep(0.05)
+        return not self.processes(words)
+
+
+@pytest.fixture
+def drive():
+    """Starts drivers, and ends with the test what they have left."""
+    drivers: list[Driver] = []
+
+    def start(*arguments: Any, **options: Any) -> Driver:
+        drivers.append(Driver(*arguments, **options))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        for pid in driver.processes():
+            os.kill(pid, signal.SIGKILL)
+        driver.process.communicate()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """90 small pictures."""
+    return draw_archive(tmp_path / "photos", 30)
+
+
+@pytest.fixture
+def slow_photos(tmp_path) -> Path:
+    """60 names of one picture that takes a while to decode, so that a shard of them is long at work."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "00.png").write_bytes(encoded(random_pixels(1500, 1500)))
+    for number in range(1, 60):
+        os.link(tmp_path / "photos" / "00.png", tmp_path / "photos" / f"{number:02d}.png")
+    return tmp_path / "photos"
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    files = sorted((folder / "codes").glob("shard-*"))
+    return [row for file in files for row in pq.read_table(file, columns=["path", "status", "reason"]).to_pylist()]
+
+
+def assert_each_image_is_one_row(photos: Path, out: Path) -> None:
+    assert [row["path"] for row in rows(out)] == sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
+    assert fb.verify(str(out)).is_whole
+
+
+def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
+    for pid in pids:
+        os.kill(pid, number)
+
+
+def test_actors_that_are_killed_at_any_time_cost_no_image(photos, drive):
+    driver = drive(photos, "--shard-size", "1", "--actors", "2")
+    seed = random.Random(0)
+    for _ in range(3):
+        enough = driver.shards() + seed.randint(0, 8)
+        driver.until(lambda enough=enough: driver.shards() >= enough and driver.actors())
+        kill([seed.choice(driver.actors())])
+    code, summary, err = driver.end()
+    assert (code, summary["ok"]) == (0, 90), err
+    assert summary["deaths"] == 3
+    assert_each_image_is_one_row(photos, driver.out)
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_killed_while_it_starts_is_replaced(photos, drive):
+    driver = drive(photos, "--shard-size", "8")
+    kill(driver.until(driver.actors))
+    assert driver.end()[0] == 0
+    assert_each_image_is_one_row(photos, driver.out)
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_killed_while_it_writes_leaves_no_half_of_a_shard(photos, drive):
+    driver = drive(photos, "--shard-size", "1", "--actors", "2")
+    for _ in range(3):
+        driver.until(lambda: list(driver.out.glob("codes/_tmp-*")))
+        kill(driver.actors("run"))
+    code, summary, err = driver.end()
+    assert (code, summary["deaths"] > 0) == (0, True), err
+    assert_each_image_is_one_row(photos, driver.out)
+    assert not list(driver.out.glob("codes/_tmp-*"))
+
+
+def test_an_actor_that_is_stopped_is_replaced(photos, drive):
+    driver = drive(photos, "--shard-size", "1", "--actors", "2", "--stall-timeout", "4")
+    driver.until(lambda: driver.shards() > 1)
+    stopped = driver.actors()[0]
+    kill([stopped], signal.SIGSTOP)
+    code, summary, err = driver.end()
+    assert (code, summary["ok"], summary["deaths"]) == (0, 90, 0), err
+    assert "An actor is killed: it made no progress for 4 seconds. Its shards go to others." in err
+    assert_each_image_is_one_row(photos, driver.out)
+    assert driver.gone()
+
+
+@pytest.mark.parametrize(
+    ("poison", "reason", "stall_timeout"),
+    [
+        ("crash", "crashed_decoder", "600"),
+        ("hang", "timeout", "10"),
+        pytest.param("memory", "crashed_decoder", "600", marks=pytest.mark.slow),
+    ],
+)
+def test_an_image_that_ends_or_stalls_its_actor_fails_alone(photos, drive, tmp_path, poison, reason, stall_timeout):
+    (photos / "green" / "0007.png").write_bytes(f"POISON {poison}".encode())
+    driver = drive(photos, "--shard-size", "30", "--stall-timeout", stall_timeout, path=poisonous(tmp_path))
+    code, summary, err = driver.end()
+    assert (code, summary["ok"], summary["reasons"]) == (0, 89, {reason: 1}), err
+    assert [row["path"] for row in rows(driver.out) if row["reason"]] == ["green/0007.png"]
+    assert f"green/0007.png becomes a failed row ({reason})" in err
+    assert_each_image_is_one_row(photos, driver.out)
+
+
+@pytest.mark.slow
+def test_five_kills_on_a_shard_end_the_run_and_condemn_no_image(slow_photos, drive):
+    driver = drive(slow_photos)
+    killed: set[int] = set()
+    while driver.process.poll() is None:
+        fresh = set(driver.actors("run")) - killed
+        kill([*fresh])
+        killed |= fresh
+        time.sleep(0.01)
+    code, _, err = driver.end()
+    assert code == 1 and len(killed) == 5
+    assert "5 actors died on shard 0, and none of its images is to blame; the last with:" in err
+    assert "The same command goes on where it stopped." in err and "becomes a failed row" not in err
+    assert drive(slow_photos).end()[1]["ok"] == 60
+    assert_each_image_is_one_row(slow_photos, driver.out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stuck", [False, True], ids=["at work", "stuck"])
+def test_a_killed_driver_leaves_no_actor(photos, drive, tmp_path, stuck):
+    if stuck:
+        (photos / "red" / "0011.png").write_bytes(b"POISON hang")
+    driver = drive(photos, "--shard-size", "1", path=poisonous(tmp_path))
+    driver.until(lambda: driver.shards() == 71 if stuck else driver.shards() > 1)
+    driver.process.kill()
+    assert driver.gone("ray::_RemoteShardActor")
+    (photos / "red" / "0011.png").write_bytes((photos / "red" / "0012.png").read_bytes())
+    again = drive(photos, "--shard-size", "1")
+    assert again.end()[0] == 0
+    assert_each_image_is_one_row(photos, again.out)
+
+
+@pytest.mark.parametrize(
+    ("number", "stuck"),
+    [
+        (signal.SIGTERM, True),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck):
+    (photos / "red" / "0011.png").write_bytes(b"POISON hang")
+    driver = drive(photos, "--shard-size", "1", path=poisonous(tmp_path))
+    driver.until(lambda: driver.shards() == 71 if stuck else driver.shards() > 1)
+    if stuck:
+        time.sleep(2)  # the driver, too, has nothing to do then but to wait
+    begun = time.monotonic()
+    driver.process.send_signal(number)
+    code, _, err = driver.end()
+    assert driver.gone() and time.monotonic() - begun < ENDED_WITHIN
+    assert (code, "go on where they were" in err) == (128 + number, True), err
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_while_it_inspects_leaves_no_decoding_child(photos, drive, tmp_path):
+    (photos / "blue" / "0000.png").write_bytes(b"POISON hang")
+    driver = drive(photos, "--stall-timeout", "30", path=poisonous(tmp_path))
+    for _ in range(2):
+        pids = driver.until(lambda: driver.actors("run"))
+        kill(pids)
+        driver.until(lambda pids=pids: not set(pids) & set(driver.actors()))
+    driver.until(lambda: driver.processes("flowers_batch.inspection"))
+    driver.process.send_signal(signal.SIGTERM)
+    assert driver.end()[0] == 143
+    assert driver.gone()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 1.5, 2.0, 2.5, 3.0])
+def test_a_run_that_is_stopped_while_it_starts_says_so(photos, drive, seconds):
+    driver = drive(photos)
+    time.sleep(seconds)
+    driver.process.send_signal(signal.SIGTERM)
+    code, _, err = driver.end()
+    assert code in (143, -signal.SIGTERM) and driver.gone()  # before the command is there, Python ends without a word
+    assert "Traceback" not in err
