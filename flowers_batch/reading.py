@@ -36,6 +36,7 @@ _LASTING = (  # what is no bad moment
     errno.ENAMETOOLONG,
     errno.ENXIO,  # a socket
 )
+_LASTING_WORDS = ("ACCESS_DENIED", "deserialize thrift", "Unexpected end of stream")  # pyarrow's, without a number
 
 
 class ReadError(Exception):
@@ -120,7 +121,7 @@ def persistently(act: Callable[[], T]) -> T:
         try:
             return act()
         except OSError as error:
-            if error.errno in _LASTING:
+            if error.errno in _LASTING or any(words in str(error) for words in _LASTING_WORDS):
                 raise
         time.sleep(seconds)
     return act()

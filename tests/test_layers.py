@@ -28,7 +28,6 @@ BELOW = {
     "dataset": {"storage"},
     "shards": {"sources", "sorting", "dataset", "storage"},
     "decode": set(),
-    "inspection": {"decode", "sources"},
     "heads": {"storage"},
     "inspection": {"decode", "sources"},
     "encoder": {"inspection", "decode", "heads", "dataset", "sources", "storage"} | NETWORK,
