@@ -107,7 +107,7 @@ class Done:
 
     footer: Footer
     stages: dict[str, float]
-    carried: int
+    carried: int = 0
 
 
 @dataclass

@@ -64,7 +64,7 @@ class ScriptedPool(_Pool):
     """A pool whose actors need no Ray: they answer at once, in the way that `behave` says."""
 
     def __init__(self, behave: Callable[..., Any], actors: int, shards: int):
-        listed = [Shard(number, 1, "", 0, 0) for number in range(shards)]
+        listed = [Shard(number, 1, "") for number in range(shards)]
         self.said: list[str] = []
         super().__init__(Scripted(behave), "", "", listed, 0.05, lambda fingerprint: None, self)
         for _ in range(actors):
