@@ -60,6 +60,7 @@ class _Containers(ABC):
     repeated: int = field(default=0, init=False)
     root: ClassVar[None] = None
     in_path_order: ClassVar[bool] = False
+    found_by_path: ClassVar[bool] = False
 
     @property
     def url(self) -> str:

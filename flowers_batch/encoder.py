@@ -39,7 +39,7 @@ from flowers_batch.dataset import (
 from flowers_batch.decode import Picture, PixelBudget, decode
 from flowers_batch.heads import Head
 from flowers_batch.inspection import find_culprits
-from flowers_batch.sources import Image, images_of
+from flowers_batch.sources import Image, Source, images_of
 from flowers_batch.storage import open_folder, split_file
 
 _COPY_BYTES = 8 << 20
@@ -59,21 +59,6 @@ Count = Callable[[int, int], None]
 
 Condemned = Mapping[str, tuple[str, str]]  # reason and message, by path, of images that are not to be touched
 _NONE: Condemned = {}
-
-
-class Source(Protocol):
-    """What an encoder reads images from: `sources.FolderSource`, for one."""
-
-    @property
-    def url(self) -> str:
-        """What `sources.open_source` opens it by, with its `root`."""
-
-    @property
-    def root(self) -> str | None:
-        """What the paths of a list are relative to."""
-
-    def read(self, image: Image) -> bytes:
-        """Reads an image's bytes, or raises an exception that has a `reason`."""
 
 
 class Worker(Protocol):

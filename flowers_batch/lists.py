@@ -64,6 +64,7 @@ class ListSource:
     ignored: int = field(default=0, init=False)
     repeated: int = field(default=0, init=False)
     in_path_order: ClassVar[bool] = True
+    found_by_path: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._base = open_folder(self.root) if self.root else self.folder

@@ -7,6 +7,7 @@ import heapq
 import io
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ import simplejpeg
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flowers_batch.config import IMAGENET, InputError
+from flowers_batch.config import IMAGENET, InputError, RunError
 from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
 from flowers_batch.decode import DecodeError, decode_photo
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, load_model
+from flowers_batch.shards import find_images
 from flowers_batch.sources import Image, ReadError, Source, open_source
 from flowers_batch.storage import Folder, Where, open_folder, split_file
 
@@ -91,21 +93,21 @@ def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str,
     sources = []
     if model and model_url:
         metrics = open_folder(model_url).read_json(METRICS)
-        photos = _source(model.images)
-        sources.append(photos)
+        photos = _Photos(model.codes, model.images)
+        sources.append(photos.source)
         right, wrong = _held_out(open_folder(model_url), photos)
         matrix, classes = metrics["test"]["confusion_matrix"], metrics["classes"]
         content |= {"metrics": metrics, "right": right, "wrong": wrong, "mistakes": _mistakes(matrix, classes)}
         content["confusion"] = _confusion_chart(matrix, classes) if len(classes) <= _CHART_CLASSES else None
         run = run or _run_of(model.codes)
     if run:
-        photos = _source(run.job.images)
-        sources.append(photos)
+        photos = _Photos(run.folder.url, run.job.images)
+        sources.append(photos.source)
         content |= {"run": run, "failures": list(_failures(run))}
         if run.job.kind == PREDICTIONS:
             content["labels"] = _label_rows(run, photos)
     unreal = []
-    if any(photos and photos.folder.exists(DRAWN) for photos in sources):
+    if any(source and source.folder.exists(DRAWN) for source in sources):
         unreal.append("The photos are drawn by a program, not taken by a camera.")
     weights = run.job.weights if run else model.weights if model else ""
     if weights.startswith("random:"):
@@ -138,34 +140,22 @@ def _run_of(codes: str) -> Run | None:
         return None
 
 
-def _source(url: str) -> Source | None:
-    try:
-        return open_source(url)
-    except InputError:
-        return None
-
-
-def _held_out(model: Folder, photos: Source | None) -> tuple[list[Thumbnail], list[Thumbnail]]:
+def _held_out(model: Folder, photos: _Photos) -> tuple[list[Thumbnail], list[Thumbnail]]:
     """Test photos that the classifier was surest of, rightly and wrongly."""
     with model.open(SPLIT) as file:
         rows = pq.read_table(file, filters=[("side", "=", "test")]).to_pylist()
     rows.sort(key=lambda row: -row["probability"])
     right = [row for row in rows if row["label"] == row["prediction"]]
     wrong = [row for row in rows if row["label"] != row["prediction"]]
-    return (
-        [_thumbnail(photos, row["path"], f"{row['label']}, {row['probability']:.0%} sure") for row in right[:_SHOWN]],
-        [
-            _thumbnail(
-                photos,
-                row["path"],
-                f"{row['label']}, taken for {row['prediction']} ({row['probability']:.0%} sure)",
-            )
-            for row in wrong[:_SHOWN]
-        ],
-    )
+    sure = {row["path"]: f"{row['label']}, {row['probability']:.0%} sure" for row in right[:_SHOWN]}
+    mistaken = {
+        row["path"]: f"{row['label']}, taken for {row['prediction']} ({row['probability']:.0%} sure)"
+        for row in wrong[:_SHOWN]
+    }
+    return photos.thumbnails(sure), photos.thumbnails(mistaken)
 
 
-def _label_rows(run: Run, photos: Source | None) -> list[dict[str, Any]]:
+def _label_rows(run: Run, photos: _Photos) -> list[dict[str, Any]]:
     """Each label with its share of the archive and a few of its photos, the most frequent first."""
     labels = _Labels()
     for batch in run.batches(["path", "sha256", "prediction", "probability"]):
@@ -179,18 +169,17 @@ def _label_rows(run: Run, photos: Source | None) -> list[dict[str, Any]]:
             # The smallest digests are a fair sample, the same each time.
             labels.samples[label] = heapq.nsmallest(_SHOWN_A_LABEL, [*labels.samples.get(label, []), *rows])
     total = labels.counts.total()
+    shown = [label for label, _ in labels.counts.most_common(_LABELS)]
+    captions = {path: f"{sure:.0%} sure" for label in shown for _, path, sure in labels.samples[label]}
+    pictures = {picture.path: picture for picture in photos.thumbnails(captions)}
     return [
         {
             "name": label,
             "count": count,
             "share": count / total,
-            "photos": [
-                _thumbnail(photos, path, f"{probability:.0%} sure") for _, path, probability in labels.samples[label]
-            ]
-            if position < _LABELS
-            else [],
+            "photos": [pictures[path] for _, path, _ in labels.samples[label]] if label in shown else [],
         }
-        for position, (label, count) in enumerate(labels.counts.most_common())
+        for label, count in labels.counts.most_common()
     ]
 
 
@@ -204,19 +193,42 @@ def _failures(run: Run) -> Iterator[dict[str, str]]:
             yield row
 
 
-def _thumbnail(photos: Source | None, path: str, caption: str) -> Thumbnail:
+class _Photos:
+    """The photos of a run.
+
+    Args:
+        folder: The run's, whose manifest knows what file holds a photo.
+        images: Where the photos lie.
+    """
+
+    def __init__(self, folder: str, images: str):
+        self._folder = open_folder(folder)
+        job = read_job(self._folder)
+        self.source: Source | None = None
+        with suppress(InputError):
+            self.source = open_source(images, job.root if job else None)
+
+    def thumbnails(self, captions: dict[str, str]) -> list[Thumbnail]:
+        """Small pictures of photos, from their paths and captions."""
+        if self.source is None:
+            return [Thumbnail(path, caption, "") for path, caption in captions.items()]
+        images = {path: Image(path) for path in captions}
+        if not self.source.found_by_path:
+            images |= find_images(self._folder, captions.keys())
+        return [Thumbnail(path, caption, _thumbnail(self.source, images[path])) for path, caption in captions.items()]
+
+
+def _thumbnail(source: Source, image: Image) -> str:
     try:
-        photo = decode_photo(photos.read(Image(path))) if photos else None
-    except (ReadError, DecodeError):
-        photo = None
-    if photo is None:
-        return Thumbnail(path, caption, "")
+        photo = decode_photo(source.read(image))
+    except (ReadError, DecodeError, RunError):  # RunError: the folder has vanished
+        return ""
     height, width = photo.shape[:2]
     scale = min(1.0, _THUMBNAIL / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     encoded = base64.b64encode(simplejpeg.encode_jpeg(small, quality=_QUALITY)).decode()
-    return Thumbnail(path, caption, f"data:image/jpeg;base64,{encoded}")
+    return f"data:image/jpeg;base64,{encoded}"
 
 
 def _mistakes(matrix: list[list[int]], classes: list[str]) -> list[tuple[str, str, int]]:

@@ -260,7 +260,7 @@ def rows_in_path_order(
 def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:
     """Where a few images lie, by their paths; those that the manifest does not name are left out."""
     found: dict[str, Image] = {}
-    wanted = pa.array(paths, pa.string())
+    wanted = pa.array(list(paths), pa.string())
     manifest = read_manifest(folder)
     for shard in manifest.shards if manifest else ():
         if len(found) == len(paths):

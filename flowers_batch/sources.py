@@ -62,6 +62,10 @@ class Source(Protocol):
     def in_path_order(self) -> bool:
         """Whether the images are listed in the order of their paths' bytes."""
 
+    @property
+    def found_by_path(self) -> bool:
+        """Whether an image's path alone says where to read it; else its `source` and `offset` do."""
+
     def images(self) -> Iterator[Image]:
         """Lists the images, each path once."""
 
@@ -86,6 +90,7 @@ class FolderSource:
     repeated: int = field(default=0, init=False)
     root: ClassVar[None] = None
     in_path_order: ClassVar[bool] = True
+    found_by_path: ClassVar[bool] = True
 
     @property
     def url(self) -> str:

@@ -35,7 +35,7 @@ BELOW = {
     "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"} | NETWORK,
     "training": {"heads", "dataset", "storage"},
     "verify": {"runs", "shards", "dataset", "storage"},
-    "report": {"dataset", "sources", "decode", "heads", "storage"},
+    "report": {"shards", "dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,
     "cli": {"demo", "verify", "report", "training", "runs", "encoder"} | NETWORK,
     "__init__": {"runs", "training", "report", "verify"},

@@ -109,7 +109,7 @@ def test_drawn_photos_and_random_weights_are_told(base, tmp_path):
     assert "drawn by a program" in page.text and "says nothing about real photos" in page.text
     job = base / "labels" / "job.json"
     before = job.read_text()
-    job.write_text(before.replace('"weights": "null",\n  "model"', '"weights": "random:3",\n  "model"'))
+    job.write_text(before.replace('"weights": "null",\n  "root"', '"weights": "random:3",\n  "root"'))
     _, page = page_of(base / "labels", tmp_path / "page.html")
     job.write_text(before)
     assert "random (random:3)" in page.text and "says nothing about real photos" in page.text
