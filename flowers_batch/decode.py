@@ -29,9 +29,11 @@ from flowers_batch.config import ArchiveConfig, first_line
 
 SIDE = 224
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
-_UNSUPPORTED = re.compile("cannot handle|unknown pixel mode|not (yet )?supported|unsupported", re.IGNORECASE)
+# What the libraries say when a file is not broken.
 _OUT_OF_MEMORY = re.compile("out of memory|allocating .* failed", re.IGNORECASE)
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+_TOO_LARGE = re.compile("too large|too much memory|exceed", re.IGNORECASE)
+_UNSUPPORTED = re.compile("cannot handle|unknown pixel mode|(not|un)( yet)? ?(supported|implemented)", re.IGNORECASE)
+_BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 323  # tags of TIFF 6.0
 _BAND = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
 
 Image.init()
@@ -211,9 +213,9 @@ def _explained() -> Iterator[None]:
         # OpenCV has nothing else to complain of.
         if isinstance(error, MemoryError | cv2.error) or _OUT_OF_MEMORY.search(message):
             raise DecodeError("too_large", "It does not fit in memory.") from MemoryError(message)
-        if isinstance(error, Image.DecompressionBombError):
+        if _TOO_LARGE.search(message):
             raise DecodeError("too_large", message) from None
-        if _UNSUPPORTED.search(message):
+        if _UNSUPPORTED.search(message) or isinstance(error.__cause__, KeyError):  # a compression without a name
             raise DecodeError("unsupported", f"Images of this kind are not supported: {message}") from None
         raise DecodeError("truncated", f"The image is broken or cut short: {message}") from None
 
@@ -232,11 +234,16 @@ def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
         raise DecodeError(
             "not_an_image", "No image format is recognised in the file." if data else "The file is empty."
         )
-    tags = getattr(image, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the picture
-    tile = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    tile = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))  # may be larger than the picture
     width, height = max(image.size, tile, key=math.prod)
     if width * height > max_pixels:
         raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (--max-pixels).")
+    bits = max(tags.get(_BITS, (8,)))
+    plain = bits == 16 and tags.get(_PHOTOMETRIC) != 0 and tags.get(_PLANES) != 2
+    if image.mode in ("I", "F") or (bits > 8 and not plain):
+        # Pillow would take white for black or halves for wholes, or nothing says which value is white.
+        raise DecodeError("unsupported", "Its values have more than 8 bits and are not plain 16-bit ones.")
     return image, width * height
 
 
@@ -257,9 +264,10 @@ def _rgb(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
         except ValueError:
             # Warnings about harmless faults look like errors here; Pillow tells them apart.
             pass
-    if image.mode in ("I", "F"):
-        raise DecodeError("unsupported", "Its values have 32 bits, and nothing says which of them is white.")
     image.load()
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, as its pixels were until they were loaded
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
     photo = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, _BAND):
         band = image.crop((0, top, image.width, min(top + _BAND, image.height)))

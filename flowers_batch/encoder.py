@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
 import shutil
@@ -43,6 +44,7 @@ from flowers_batch.sources import Image, Source, images_of
 from flowers_batch.storage import open_folder, split_file
 
 _COPY_BYTES = 8 << 20
+_M_MMAP_THRESHOLD = -3  # malloc.h
 _BATCHES_AHEAD = 3  # decoded or being decoded while the network is busy with one
 _PIXELS_A_THREAD = 32_000_000  # more than most cameras take, and a fifth of the largest photo that is allowed
 _LARGE_FILE = 64 << 20  # bytes; files that have more are held in memory one at a time
@@ -126,7 +128,7 @@ class Encoder:
         self._network, self._width, self._source = network, width, source
         self._batch_size, self._max_pixels, self._labeller = batch_size, max_pixels, labeller
         self._budget, self._large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
-        self._decoding = ThreadPoolExecutor(threads, "decode", _one_thread_each)
+        self._decoding = ThreadPoolExecutor(threads, "decode", _prepare_decoding)
         self._computing = ThreadPoolExecutor(1, "network")
 
     def batches(
@@ -518,10 +520,13 @@ def hardware_precision(gpu: bool) -> str:
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
 
 
-def _one_thread_each() -> None:
-    """The cores are shared out between the decoding threads."""
+def _prepare_decoding() -> None:
+    """Shares the cores out between the decoding threads, and has them give back the memory that a photo took."""
     threadpool_limits(1, "blas")
     cv2.setNumThreads(1)
+    # glibc would keep for each thread what its largest photo took: eight times the memory of one.
+    with suppress(AttributeError):  # of another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
 def _prepare_device(threads: int, gpu: bool) -> None:

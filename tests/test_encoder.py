@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import weakref
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pytest
 from helpers import encoded, fingerprint, manifest_rows, random_pixels, some_head, source, write
@@ -233,6 +237,34 @@ def test_photo_with_more_pixels_than_allowed_is_a_failed_row(tmp_path):
     worker = EncoderFactory(EncodeConfig(network="null", max_pixels=600), source(tmp_path))(2, False)
     rows = table(worker, ["large.png", "small.png"])
     assert rows["reason"].to_pylist() == ["too_large", None]
+
+
+_SIDE_BY_SIDE = """
+import resource, sys
+from pathlib import Path
+from test_encoder import Photos, drawn, encoder, room, table
+
+room._PIXELS_A_THREAD = int(sys.argv[2])
+table(encoder(Photos(drawn(9))), drawn(9))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+photos = dict.fromkeys([f"{n}.png" for n in range(8)], Path(sys.argv[1]).read_bytes())
+rows = table(encoder(Photos(photos), threads=8), photos)
+assert rows["status"].to_pylist() == ["ok"] * 8, rows["message"]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("side", "pixels_a_thread"),
+    [(3000, 3000**2 // 8), pytest.param(12_000, room._PIXELS_A_THREAD, marks=pytest.mark.slow)],
+)
+def test_eight_huge_photos_side_by_side_take_the_memory_of_one(tmp_path, side, pixels_a_thread):
+    write(tmp_path, {"huge.png": encoded(PIL.Image.new("RGBA", (side, side), (9, 8, 7, 200)), compress_level=1)})
+    command = [sys.executable, "-c", _SIDE_BY_SIDE, str(tmp_path / "huge.png"), str(pixels_a_thread)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # One takes 7 bytes a pixel; eight would take 56, and as much again in what is not given back.
+    assert int(found.stdout) * 1024 < 16 * side**2
 
 
 def test_encoder_is_used_for_one_shard_after_another():
