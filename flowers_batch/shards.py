@@ -30,7 +30,7 @@ from flowers_batch.storage import Folder
 MANIFEST = "manifest"
 NEW = 2**31 - 1  # stands for the shard of an image that has none yet, and sorts behind all others
 ADD, CHANGE, GONE, REMOVE, RETRY = "add", "change", "gone", "remove", "retry"
-_PART_KEY = b"flowers_batch.manifest"
+_PART_KEY = b"flowers_batch.manifest.2"  # the number changes with what is written there
 _SHARDS_A_PART = 256
 _FOOTERS_AT_ONCE = 32  # reading a footer is waiting, mostly
 

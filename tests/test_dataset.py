@@ -13,7 +13,7 @@ import pytest
 from helpers import fingerprint, store
 
 from flowers_batch import dataset, storage
-from flowers_batch.config import InputError
+from flowers_batch.config import InputError, RunError
 from flowers_batch.dataset import (
     CODES,
     FAILED,
@@ -186,8 +186,8 @@ def leave_what_a_failed_writer_leaves(folder: Folder, monkeypatch) -> Path:
 
     with monkeypatch.context() as patch:
         patch.setattr(pq.ParquetWriter, "write_table", fail)
-        patch.setattr(storage.Path, "unlink", lambda *_, **__: None)
-        with pytest.raises(OSError, match="disk full"):
+        patch.setattr(storage.os, "unlink", lambda *_, **__: None)
+        with pytest.raises(RunError, match="disk full"):
             write_shard(folder, CODES, codes_schema(8, "float16"), [codes_batch(9)], LIKE)
     (left,) = (Path(folder.path) / CODES).iterdir()
     return left
@@ -267,9 +267,8 @@ def test_folder_is_the_parents_name(path, folder):
 
 def test_job_is_read_as_it_was_written(tmp_path):
     folder = open_folder(tmp_path)
-    job = Job(
-        PREDICTIONS, "/photos", fingerprint(head="h", top_k=3), "random:0", "/model", "/codes", library_versions()
-    )
+    made = fingerprint(head="h", top_k=3)
+    job = Job(PREDICTIONS, "/photos", made, "random:0", "/root", "/model", "/codes", library_versions())
     assert read_job(folder) is None
     write_job(folder, job)
     assert read_job(folder) == job

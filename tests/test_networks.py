@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from helpers import manifest_rows, store
 
 import flowers_batch as fb
 from flowers_batch import config
@@ -19,7 +19,7 @@ def encode_one(archive, config: fb.EncodeConfig) -> tuple[fb.EncodeConfig, np.nd
     """The worker's fingerprint, the code of one photo, and its pixels."""
     path = "red/0000.png"
     worker = EncoderFactory(config, open_source(archive))(1, False)
-    (batch,) = worker.batches(0, pa.table({"path": [path]}), {})
+    (batch,) = worker.batches(0, manifest_rows([path]), {})
     return worker.fingerprint, codes_of(batch)[0][0], decode((archive / path).read_bytes()).pixels
 
 
@@ -71,8 +71,6 @@ def test_a_gpu_that_tensorflow_cannot_see_is_refused_with_what_to_do(archive):
 
 
 def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
-    from helpers import store
-
     from flowers_batch import encoder
 
     parameters = weights.load(weights.find("random:0"), "vgg16", "conv1_2")

@@ -265,7 +265,7 @@ def test_manifest_carries_the_runs_id_in_each_part(tmp_path, monkeypatch):
     folder = open_folder(tmp_path)
     write_manifest(folder, Listing(listed(PATHS)), 9, "this run")
     for number, name in enumerate(parts(folder)):
-        content = pq.read_metadata(tmp_path / "manifest" / name).metadata[b"flowers_batch.manifest"]
+        content = pq.read_metadata(tmp_path / "manifest" / name).metadata[room._PART_KEY]
         assert b'"run": "this run"' in content
         assert (b'"last": true' in content) == (number == 2)
 
