@@ -138,6 +138,7 @@ def write_shard(
             use_dictionary=["folder", "status", "reason", "prediction", "top_labels.list.element"],
             use_byte_stream_split=floats,
             write_statistics=["path"],
+            write_page_checksum=True,
         ) as writer,
     ):
         writer.write_table(table, row_group_size=max(len(table), 1))
@@ -239,17 +240,18 @@ class Run:
             yield from read_shard(self.folder, self.job.kind, number, columns)
 
 
-def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str]) -> list[pa.RecordBatch]:
-    """Reads columns of a shard.
+def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str] | None = None) -> list[pa.RecordBatch]:
+    """Reads columns of a shard; None: all.
 
     Raises:
-        InputError: The shard's file is missing or is no Parquet file.
+        InputError: The shard's file is missing, is no Parquet file, or its bytes are not those that were written.
     """
     name = shard_name(kind, shard)
     try:
         with folder.open(name) as file:
-            return pq.read_table(file, columns=list(columns)).to_batches()
-    except (OSError, pa.ArrowInvalid) as error:
+            table = pq.ParquetFile(file, page_checksum_verification=True).read(columns and list(columns))
+            return table.to_batches()
+    except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{folder.url_of(name)} cannot be read ({first_line(error)}): run the same command again to make it anew."
         ) from None

@@ -14,7 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowers_batch.config import InputError
-from flowers_batch.dataset import FAILED, OK, SUCCESS, Job, read_footer, read_job, read_shard, shard_name
+from flowers_batch.dataset import (
+    FAILED,
+    OK,
+    PREDICTIONS,
+    SUCCESS,
+    Job,
+    codes_schema,
+    predictions_schema,
+    read_footer,
+    read_job,
+    read_shard,
+    shard_name,
+)
 from flowers_batch.runs import factory_of
 from flowers_batch.shards import GONE, Manifest, Shard, read_manifest, read_rows, rows_in_path_order
 from flowers_batch.storage import Folder, Where, open_folder
@@ -98,9 +110,12 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
     if (footer.shard, footer.inputs) != (shard.number, shard.inputs):
         found.problems.append(f"{name} was made from other images than the manifest names.")
     try:
-        batches = read_shard(folder, job.kind, shard.number, ["path", "status", "reason"])
+        batches = read_shard(folder, job.kind, shard.number)  # all of it: each page has a checksum
     except InputError as error:
         found.problems.append(str(error))
+        return
+    if not all(_is_schema(batch.schema, job) for batch in batches):
+        found.problems.append(f"{name} has other columns than a shard of {job.kind}.")
         return
     rows = Counter(path for batch in batches for path in batch["path"].to_pylist())
     statuses = Counter(status for batch in batches for status in batch["status"].to_pylist())
@@ -122,6 +137,13 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
     found.rows += rows.total()
     found.ok += statuses[OK]
     found.failed += statuses[FAILED]
+
+
+def _is_schema(schema: pa.Schema, job: Job) -> bool:
+    if job.kind == PREDICTIONS:
+        return schema.equals(predictions_schema())
+    width = getattr(schema.types[-1], "list_size", 1)
+    return schema.equals(codes_schema(width, job.fingerprint.store))
 
 
 def _check_sample(folder: Folder, job: Job, manifest: Manifest, seed: int, found: Verification) -> None:
