@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -615,23 +613,17 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
         }
     else:
         options["address"] = address
-    on_term = signal.getsignal(signal.SIGTERM)
+    # Ray would put its own handler of SIGTERM in the place of the command's, and end without a word.
+    ray._private.utils.set_sigterm_handler = lambda handler: None
     try:
         ray.init(**options)
-    except SystemExit as ended:
-        if ended.code == signal.SIGTERM and callable(on_term):
-            on_term(signal.SIGTERM, None)
-        raise
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"The Ray cluster at {address or 'this machine'} cannot be joined ({first_line(error)}): "
             "check --address, or leave it and RAY_ADDRESS out to run on this machine alone."
         ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_term)  # Ray puts one in its place that ends without a word
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # where Ray tells of dead actors, while results are printed here
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it knows of dead actors, the last as it ends
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
