@@ -422,7 +422,10 @@ class _Pool:
     def _hand(self, member: _Member, shard: Shard) -> None:
         trouble = self._troubles.get(shard.number, _Trouble())
         if trouble.suspect and trouble.condemned is None:
-            self._watcher.say(f"Shard {shard.number} is tried again once its images are inspected, one by one.")
+            self._watcher.say(
+                f"Actors died or stalled on shard {shard.number}: its images are inspected, one by one, "
+                "before it is tried again."
+            )
             reference = member.actor.inspect.remote(shard, min(_IMAGE_SECONDS, self._stall_timeout * _IMAGE_SHARE))
             self._tasks[reference] = _Task(member, shard, lambda answer: self._on_inspected(shard, answer))
         else:
@@ -478,7 +481,8 @@ class _Pool:
         deaths = sum(node not in gone for node in trouble.nodes)
         if deaths >= _MAX_DEATHS:
             where = f"on shard {shard.number}" if shard else "while they started"
-            blame = "" if trouble.condemned is None else ", and none of its images is to blame"
+            other = "other " if trouble.condemned else ""
+            blame = "" if trouble.condemned is None else f", and none of its {other}images is to blame"
             raise RunError(
                 f"{_MAX_DEATHS} actors died {where}{blame}; the last with: {why} "
                 "The same command goes on where it stopped."

@@ -197,7 +197,7 @@ def test_a_shard_on_which_two_actors_died_is_tried_again_without_the_images_that
     seconds = pytest.approx(0.1 / 4)
     assert script.called == [("run", {}), ("run", {}), ("inspect", seconds), ("run", culprits)]
     assert (len(outcome.footers), outcome.deaths, outcome.stalls, outcome.condemned) == (3, 2, 0, 1)
-    assert any("images are inspected" in sentence for sentence in said)
+    assert any("on shard 1: its images are inspected" in sentence for sentence in said)
     assert "a.png becomes a failed row (crashed_decoder): It ended its process." in said
 
 
