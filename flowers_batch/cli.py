@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -13,6 +14,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flowers_batch.config import ClusterConfig, EncodeConfig, FlowersError, InputError, PredictConfig, TrainConfig
+
+_SECONDS_TO_END = 7  # in order; what is left on the machine then ends by itself, soon after its driver
 
 app = typer.Typer(
     add_completion=False,
@@ -357,6 +360,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     def stop(number: int, frame: object) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not wait for an orderly end
+        # An exit that is asked for while Python is in a callback is lost, and Ray may take its time to end.
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+        signal.alarm(_SECONDS_TO_END)
         caught.append(number)
         print("Stopped. When they are called again, encode and predict go on where they were.", file=sys.stderr)
         sys.exit(128 + number)

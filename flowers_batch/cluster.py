@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -434,7 +432,10 @@ class _Pool:
     def _hand(self, member: _Member, shard: Shard) -> None:
         trouble = self._troubles.get(shard.number, _Trouble())
         if trouble.suspect and trouble.condemned is None:
-            self._watcher.say(f"Shard {shard.number} is tried again once its images are inspected, one by one.")
+            self._watcher.say(
+                f"Actors died or stalled on shard {shard.number}: its images are inspected, one by one, "
+                "before it is tried again."
+            )
             reference = member.actor.inspect.remote(shard, min(_IMAGE_SECONDS, self._stall_timeout * _IMAGE_SHARE))
             self._tasks[reference] = _Task(member, shard, lambda answer: self._on_inspected(shard, answer))
         else:
@@ -491,7 +492,8 @@ class _Pool:
         deaths = sum(node not in gone for node in trouble.nodes)
         if deaths >= _MAX_DEATHS:
             where = f"on shard {shard.number}" if shard else "while they started"
-            blame = "" if trouble.condemned is None else ", and none of its images is to blame"
+            other = "other " if trouble.condemned else ""
+            blame = "" if trouble.condemned is None else f", and none of its {other}images is to blame"
             raise RunError(
                 f"{_MAX_DEATHS} actors died {where}{blame}; the last with: {why} "
                 "The same command goes on where it stopped."
@@ -626,23 +628,17 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
         }
     else:
         options["address"] = address
-    on_term = signal.getsignal(signal.SIGTERM)
+    # Ray would put its own handler of SIGTERM in the place of the command's, and end without a word.
+    ray._private.utils.set_sigterm_handler = lambda handler: None
     try:
         ray.init(**options)
-    except SystemExit as ended:
-        if ended.code == signal.SIGTERM and callable(on_term):
-            on_term(signal.SIGTERM, None)
-        raise
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"The Ray cluster at {address or 'this machine'} cannot be joined ({first_line(error)}): "
             "check --address, or leave it and RAY_ADDRESS out to run on this machine alone."
         ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_term)  # Ray puts one in its place that ends without a word
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # where Ray tells of dead actors, while results are printed here
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it knows of dead actors, the last as it ends
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()

@@ -21,6 +21,7 @@ from helpers import encoded, poisonous, random_pixels
 
 import flowers_batch as fb
 
+ACTOR = "ray::_RemoteShardActor"  # in the command line of its process, as Ray writes it
 ENDED_WITHIN = 10.0  # seconds after a signal
 
 
@@ -62,7 +63,7 @@ class Driver:
 
     def actors(self, method: str = "") -> list[int]:
         """Its actors' processes; of those that are in a method, if one is named: Ray tells in the command line."""
-        return self.processes(f"ray::_RemoteShardActor{'.' if method else ''}{method}")
+        return self.processes(f"{ACTOR}.{method}" if method else ACTOR)
 
     def shards(self) -> int:
         """How many shards are done."""
@@ -112,10 +113,10 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def slow_photos(tmp_path) -> Path:
-    """60 names of one picture that takes a while to decode, so that a shard of them is long at work."""
+    """40 names of one picture that takes a while to decode, so that a shard of them is long at work."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "00.png").write_bytes(encoded(random_pixels(1500, 1500)))
-    for number in range(1, 60):
+    for number in range(1, 40):
         os.link(tmp_path / "photos" / "00.png", tmp_path / "photos" / f"{number:02d}.png")
     return tmp_path / "photos"
 
@@ -138,10 +139,14 @@ def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
 def test_actors_that_are_killed_at_any_time_cost_no_image(photos, drive):
     driver = drive(photos, "--shard-size", "1", "--actors", "2")
     seed = random.Random(0)
+    killed: set[int] = set()
     for _ in range(3):
         enough = driver.shards() + seed.randint(0, 8)
-        driver.until(lambda enough=enough: driver.shards() >= enough and driver.actors())
-        kill([seed.choice(driver.actors())])
+        driver.until(lambda enough=enough: driver.shards() >= enough)
+        living = driver.until(lambda: sorted(set(driver.actors()) - killed))
+        chosen = seed.choice(living)
+        kill([chosen])
+        killed.add(chosen)
     code, summary, err = driver.end()
     assert (code, summary["ok"]) == (0, 90), err
     assert summary["deaths"] == 3
@@ -184,7 +189,7 @@ def test_an_actor_that_is_stopped_is_replaced(photos, drive):
     ("poison", "reason", "stall_timeout"),
     [
         ("crash", "crashed_decoder", "600"),
-        ("hang", "timeout", "10"),
+        pytest.param("hang", "timeout", "10", marks=pytest.mark.slow),
         pytest.param("memory", "crashed_decoder", "600", marks=pytest.mark.slow),
     ],
 )
@@ -211,7 +216,7 @@ def test_five_kills_on_a_shard_end_the_run_and_condemn_no_image(slow_photos, dri
     assert code == 1 and len(killed) == 5
     assert "5 actors died on shard 0, and none of its images is to blame; the last with:" in err
     assert "The same command goes on where it stopped." in err and "becomes a failed row" not in err
-    assert drive(slow_photos).end()[1]["ok"] == 60
+    assert drive(slow_photos).end()[1]["ok"] == 40
     assert_each_image_is_one_row(slow_photos, driver.out)
 
 
@@ -223,7 +228,7 @@ def test_a_killed_driver_leaves_no_actor(photos, drive, tmp_path, stuck):
     driver = drive(photos, "--shard-size", "1", path=poisonous(tmp_path))
     driver.until(lambda: driver.shards() == 71 if stuck else driver.shards() > 1)
     driver.process.kill()
-    assert driver.gone("ray::_RemoteShardActor")
+    assert driver.gone(ACTOR)
     (photos / "red" / "0011.png").write_bytes((photos / "red" / "0012.png").read_bytes())
     again = drive(photos, "--shard-size", "1")
     assert again.end()[0] == 0
@@ -250,6 +255,7 @@ def test_a_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck)
     code, _, err = driver.end()
     assert driver.gone() and time.monotonic() - begun < ENDED_WITHIN
     assert (code, "go on where they were" in err) == (128 + number, True), err
+    assert not (driver.out / "_SUCCESS").exists()
 
 
 @pytest.mark.slow
@@ -267,11 +273,12 @@ def test_a_run_that_is_stopped_while_it_inspects_leaves_no_decoding_child(photos
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 1.5, 2.0, 2.5, 3.0])
-def test_a_run_that_is_stopped_while_it_starts_says_so(photos, drive, seconds):
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0, 4.0])
+def test_a_run_that_is_stopped_while_it_starts_leaves_no_actor(photos, drive, seconds):
+    """Ray is as yet half there: its agents, which hold nothing, may then need a minute to notice."""
     driver = drive(photos)
     time.sleep(seconds)
     driver.process.send_signal(signal.SIGTERM)
     code, _, err = driver.end()
-    assert code in (143, -signal.SIGTERM) and driver.gone()  # before the command is there, Python ends without a word
-    assert "Traceback" not in err
+    assert code in (143, -signal.SIGTERM)  # Python that has not yet begun with the command ends without a word
+    assert driver.gone(ACTOR) and "Traceback" not in err
