@@ -28,13 +28,12 @@ from flowers_batch.reading import (
     on_disk,
     path_bytes,
     path_text,
-    persistently,
     read_bytes,
     read_disk,
     read_store,
 )
 from flowers_batch.sorting import in_order, microseconds, time_of
-from flowers_batch.storage import Folder, open_folder, without_credentials
+from flowers_batch.storage import Folder, open_folder, persistently, without_credentials
 
 _SIZES, _TIME = ("bytes", "size"), "mtime"  # columns that a list may have besides its paths
 _URL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://")

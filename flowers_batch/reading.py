@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
 
 from flowers_batch.config import RunError, first_line
-from flowers_batch.storage import NOT_UTF8, Folder
-
-T = TypeVar("T")
+from flowers_batch.storage import NOT_UTF8, Folder, persistently
 
 SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
 PATH = "path"  # the column of a list or a table that holds images' paths
 ROWS_AT_ONCE = 4096  # paths read from a Parquet file
 EPOCH = datetime.fromtimestamp(0, UTC)
 MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
-RETRY_SECONDS = (0.1, 0.5, 2.0)  # waited before each further try: a disk or a store may have a bad moment
-_LASTING = (  # what is no bad moment
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENXIO,  # a socket
-)
-_LASTING_WORDS = ("ACCESS_DENIED", "deserialize thrift", "Unexpected end of stream")  # pyarrow's, without a number
 
 
 class ReadError(Exception):
@@ -113,18 +96,6 @@ def check_size(size: int) -> None:
     """
     if size > MAX_BYTES:
         raise ReadError("too_large", f"The file has {size} bytes; {MAX_BYTES} are allowed.")
-
-
-def persistently(act: Callable[[], T]) -> T:
-    """Does something with files, and tries it again where an error may pass."""
-    for seconds in RETRY_SECONDS:
-        try:
-            return act()
-        except OSError as error:
-            if error.errno in _LASTING or any(words in str(error) for words in _LASTING_WORDS):
-                raise
-        time.sleep(seconds)
-    return act()
 
 
 def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:

@@ -24,12 +24,11 @@ from flowers_batch.reading import (
     on_disk,
     path_bytes,
     path_text,
-    persistently,
     read_bytes,
     read_disk,
     read_store,
 )
-from flowers_batch.storage import Folder, Where, open_folder, split_file
+from flowers_batch.storage import Folder, Where, open_folder, persistently, split_file
 
 __all__ = ["SUFFIXES", "FolderSource", "Image", "ReadError", "Source", "images_of", "open_source", "path_bytes"]
 _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -10,18 +11,20 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from flowers_batch.config import InputError, RunError, first_line
+
+T = TypeVar("T")
 
 SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
 LOCK = "_lock"
@@ -30,6 +33,18 @@ _CREDENTIALS = {"access_key", "secret_key", "session_token", "credential_kind", 
 # A secret may hold slashes; what is only digits up to one is a port.
 _USER_AND_SECRET = re.compile(r"(?<=://)[^/@]*:(?!\d+(?:[/?]|$)).*@", re.DOTALL)
 _UPLOAD_BYTES = 8 << 20
+RETRY_SECONDS = (0.1, 0.5, 2.0)  # waited before each further try: a disk or a store may have a bad moment
+_LASTING = (  # what is no bad moment
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,  # a socket
+)
+_LASTING_WORDS = ("ACCESS_DENIED", "deserialize thrift", "Unexpected end of stream")  # pyarrow's, without a number
 
 
 Where = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
@@ -201,6 +216,18 @@ class Folder:
             file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {since}")
             file.flush()
             yield
+
+
+def persistently(act: Callable[[], T]) -> T:
+    """Does something with files, and tries it again where an error may pass."""
+    for seconds in RETRY_SECONDS:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno in _LASTING or any(words in str(error) for words in _LASTING_WORDS):
+                raise
+        time.sleep(seconds)
+    return act()
 
 
 def open_folder(where: Where) -> Folder:

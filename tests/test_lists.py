@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import write
 
-from flowers_batch import reading
+from flowers_batch import storage
 from flowers_batch.config import InputError, RunError
 from flowers_batch.reading import EPOCH, Image, ReadError
 from flowers_batch.sources import Source, open_source
@@ -23,7 +23,7 @@ TIME = datetime(2024, 5, 1, 12, 0, 0, 250000, UTC)
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(reading, "RETRY_SECONDS", ())
+    monkeypatch.setattr(storage, "RETRY_SECONDS", ())
 
 
 def text(path: Path, entries: list[str]) -> Path:

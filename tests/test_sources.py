@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers import source, store, write
 
-from flowers_batch import reading, sources
+from flowers_batch import reading, sources, storage
 from flowers_batch.config import InputError, RunError
 from flowers_batch.sources import SUFFIXES, FolderSource, Image, ReadError, open_source, path_bytes
 
@@ -51,7 +51,7 @@ def opened(request, tmp_path) -> FolderSource:
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(reading, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.0, 0.0, 0.0))
 
 
 def paths(photos: FolderSource) -> list[str]:
@@ -324,9 +324,9 @@ def test_error_that_lasts_is_not_tried_again(opened, tmp_path, monkeypatch, erro
 
 def test_tries_wait_longer_each_time(monkeypatch):
     waited: list[float] = []
-    monkeypatch.setattr(reading, "RETRY_SECONDS", (0.1, 0.5, 2.0))
-    monkeypatch.setattr(reading.time, "sleep", waited.append)
-    assert reading.persistently(fails([OSError("x")] * 3)) == b"photo"
+    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.1, 0.5, 2.0))
+    monkeypatch.setattr(storage.time, "sleep", waited.append)
+    assert storage.persistently(fails([OSError("x")] * 3)) == b"photo"
     assert waited == [0.1, 0.5, 2.0]
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import write
 
-from flowers_batch import reading
+from flowers_batch import storage
 from flowers_batch.config import InputError, RunError
 from flowers_batch.reading import EPOCH, Image, ReadError
 from flowers_batch.sources import Source, open_source
@@ -28,7 +28,7 @@ NAMES = ["a/b.jpg", "a-b.jpg", "Zoë 😀.jpg", "b c/%41.jpg", "x+y.jpg"]
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(reading, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture(scope="module")

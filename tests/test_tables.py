@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import write
 
-from flowers_batch import containers, reading
+from flowers_batch import containers, reading, storage
 from flowers_batch.config import InputError, RunError
 from flowers_batch.dataset import folder_of
 from flowers_batch.reading import Image, ReadError
@@ -26,7 +26,7 @@ HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(reading, "RETRY_SECONDS", ())
+    monkeypatch.setattr(storage, "RETRY_SECONDS", ())
 
 
 def table(file: Path, rows: list[Any] | pa.Array, column: str = "image", row_group: int = 10, **others: Any) -> Path:

@@ -16,7 +16,7 @@ from helpers import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowers_batch import reading
+from flowers_batch import reading, storage
 from flowers_batch.config import InputError, RunError
 from flowers_batch.dataset import folder_of
 from flowers_batch.reading import Image, ReadError, path_bytes
@@ -28,7 +28,7 @@ FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarf
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(reading, "RETRY_SECONDS", ())
+    monkeypatch.setattr(storage, "RETRY_SECONDS", ())
 
 
 def tar(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.PAX_FORMAT) -> Path:
@@ -280,7 +280,7 @@ def test_tar_whose_handle_went_stale_is_opened_anew(tmp_path, monkeypatch):
     (image,) = photos.images()
     opened, really = [Stale()], Folder.open
     monkeypatch.setattr(Folder, "open", lambda *of: opened.pop() if opened else really(*of))
-    monkeypatch.setattr(reading, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.0,))
     assert photos.read(image) == b"1"
 
 
