@@ -316,7 +316,7 @@ def _tell_random(weights: str) -> None:
 
 
 _ASIDE = {
-    "vanished": "vanished but kept (--prune removes them)",
+    "vanished": "vanished, and kept until --prune",
     "duplicates": "with the bytes of another",
     "repeated": "named more than once",
 }
@@ -334,7 +334,7 @@ def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) 
         f"{summary['already_done']} done before, {summary['ignored']} other files ignored"
     )
     changes = ", ".join(f"{count} {name}" for name, count in summary["changes"].items() if count)
-    if changes and summary["already_done"]:
+    if changes and summary["changes"].keys() > {"new"}:
         print(f"  since the last listing: {changes}")
     others = [f"{summary[name]} {words}" for name, words in _ASIDE.items() if summary[name]]
     if others:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -119,7 +119,6 @@ class Outcome:
         actors: Where they ran: host, and GPUs as Ray numbers them.
         deaths: Actors that died.
         stalls: Actors that were killed because they made no progress.
-        condemned: Images that became failed rows because they end or stall the process that decodes them.
         carried: Rows of shards that had changed which still held.
     """
 
@@ -129,7 +128,6 @@ class Outcome:
     actors: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     deaths: int = 0
     stalls: int = 0
-    condemned: int = 0
     carried: int = 0
 
 
@@ -160,7 +158,9 @@ class ShardActor:
         """Works on a shard and publishes it, without touching the condemned images."""
         stages: dict[str, float] = {}
         expected = Footer(self._worker.fingerprint.digest, shard.number, shard.inputs, 0, 0)
-        kept = carried_over(self._folder, self._kind, shard, self._worker.schema, expected.fingerprint)
+        kept = self._worker.schema.empty_table()
+        if self._worker.keeps_rows:
+            kept = carried_over(self._folder, self._kind, shard, self._worker.schema, expected.fingerprint)
         rows = read_rows(self._folder, shard)
         left = rows.filter(pc.invert(pc.is_in(rows["path"], kept["path"])))
         batches = self._counted(shard.number, self._worker.batches(shard.number, left, stages, condemned))
@@ -194,7 +194,8 @@ class ShardActor:
 
     def position(self) -> Position:
         """How far it is; called while the other methods run."""
-        return self._position
+        touched = self._worker.touched if hasattr(self, "_worker") else 0
+        return replace(self._position, step=self._position.step + touched)
 
 
 def run_shards(
@@ -469,7 +470,6 @@ class _Pool:
     def _on_inspected(self, shard: Shard, condemned: Condemned) -> None:
         trouble = self._troubles[shard.number]
         trouble.condemned = condemned
-        self._outcome.condemned += len(condemned)
         for path, (reason, message) in condemned.items():
             self._watcher.say(f"{path} becomes a failed row ({reason}): {message}")
         if condemned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import platform
 import posixpath
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.config import Fingerprint, InputError, first_line
-from flowers_batch.storage import NOT_UTF8, Folder, Where, open_folder, split_file
+from flowers_batch.storage import NOT_UTF8, Folder, Where, open_folder, persistently, split_file
 
 CODES, PREDICTIONS = "codes", "predictions"  # what a folder holds, and the name of the folder in it
 JOB, SUCCESS = "job.json", "_SUCCESS"
@@ -89,6 +90,7 @@ class Footer:
         inputs: SHA-256 of the shard's manifest rows.
         ok, failed: Rows of each status.
         reasons: How many rows failed for each reason.
+        content: SHA-256 of the rows' `sha256`, which tells whether the images' bytes are others.
     """
 
     fingerprint: str
@@ -97,6 +99,7 @@ class Footer:
     ok: int
     failed: int
     reasons: dict[str, int] = field(default_factory=dict)
+    content: str = ""
 
 
 def shard_name(kind: str, shard: int) -> str:
@@ -124,7 +127,7 @@ def write_shard(
     for reason in table["reason"].drop_null().to_pylist():
         reasons[reason] = reasons.get(reason, 0) + 1
     failed = sum(reasons.values())
-    footer = Footer(like.fingerprint, like.shard, like.inputs, len(table) - failed, failed, reasons)
+    footer = Footer(like.fingerprint, like.shard, like.inputs, len(table) - failed, failed, reasons, content_of(table))
     # A code's bytes are split into planes, which compress far better than the numbers that they belong to.
     floats = ["code.list.element"] if kind == CODES else []
     with (
@@ -147,17 +150,38 @@ def write_shard(
     return footer
 
 
+def content_of(table: pa.Table) -> str:
+    """SHA-256 of a shard's `sha256` column: `Footer.content`."""
+    return hashlib.sha256(b"".join(digest or bytes(32) for digest in table["sha256"].to_pylist())).hexdigest()
+
+
 def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
     """Reads what a shard's file says of itself; None where there is no such file, or it is not ours or not whole."""
     try:
-        file = folder.open(shard_name(kind, shard))
-    except FileNotFoundError:
+        return Footer(**read_note(folder, shard_name(kind, shard), _FOOTER_KEY))
+    except (FileNotFoundError, TypeError, ValueError):
         return None
-    with file:
-        try:
-            return Footer(**json.loads((pq.read_metadata(file).metadata or {})[_FOOTER_KEY]))
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-            return None  # pyarrow tells of broken footers by most of these
+
+
+def read_note(folder: Folder, name: str, key: bytes) -> dict[str, Any]:
+    """What a Parquet file's footer has under a key, as JSON.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The disk or the store fails, which says nothing of the file.
+        ValueError: It has no such key, or is no whole Parquet file.
+    """
+
+    def read() -> dict[bytes, bytes] | None:
+        with folder.open(name) as file:
+            return pq.read_metadata(file).metadata
+
+    try:
+        return json.loads((persistently(read) or {})[key])
+    except (OSError, pa.ArrowException, KeyError) as error:  # pyarrow tells of broken footers by most of these
+        if getattr(error, "errno", None):
+            raise
+        raise ValueError(name) from None
 
 
 @dataclass(frozen=True)
@@ -248,12 +272,11 @@ def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str] | N
     """
     name = shard_name(kind, shard)
     try:
-        with folder.open(name) as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True).read(columns and list(columns))
-            return table.to_batches()
+        return persistently(lambda: _whole(folder.open(name), columns)).to_batches()
     except (OSError, pa.ArrowException) as error:
         raise InputError(
-            f"{folder.url_of(name)} cannot be read ({first_line(error)}): run the same command again to make it anew."
+            f"{folder.url_of(name)} cannot be read ({first_line(error)[:-1]}): delete it, and run the same command "
+            "again."
         ) from None
 
 
@@ -284,6 +307,11 @@ def count_duplicates(folder: Folder, kind: str, shards: int, images: int) -> int
             values = np.concatenate(list(pool.map(digests, range(shards))))
         found += len(values) - len(np.unique(values))
     return found
+
+
+def _whole(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.Table:
+    with file:
+        return pq.ParquetFile(file, page_checksum_verification=True).read(columns and list(columns))
 
 
 def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:

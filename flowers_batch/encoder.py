@@ -21,7 +21,6 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -68,6 +67,8 @@ class Worker(Protocol):
 
     schema: pa.Schema
     fingerprint: Fingerprint
+    keeps_rows: bool  # whether rows of an older file of a shard may be carried over
+    touched: int  # images so far: as long as this grows, it gets on
 
     def batches(
         self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
@@ -125,6 +126,7 @@ class Encoder:
     ):
         self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
         self.fingerprint = fingerprint
+        self.keeps_rows, self.touched = True, 0
         self._network, self._width, self._source = network, width, source
         self._batch_size, self._max_pixels, self._labeller = batch_size, max_pixels, labeller
         self._budget, self._large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
@@ -168,6 +170,7 @@ class Encoder:
         futures = deque(islice(submitted, self._batch_size * _BATCHES_AHEAD))
         while futures:
             loaded = futures.popleft().result()
+            self.touched += 1
             futures.extend(islice(submitted, 1))
             yield loaded
 
@@ -278,6 +281,7 @@ class CodesLabeller:
     def __init__(self, codes: str, fingerprint: Fingerprint, labeller: Labeller):
         self.schema = predictions_schema()
         self.fingerprint = fingerprint
+        self.keeps_rows, self.touched = False, 0  # labels are made in no time, and codes may have been made anew
         self._codes, self._labeller = open_folder(codes), labeller
 
     def batches(
@@ -285,8 +289,8 @@ class CodesLabeller:
     ) -> Iterator[pa.RecordBatch]:
         """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
         begun = time.perf_counter()
-        for whole in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
-            batch = whole.filter(pc.is_in(whole["path"], rows["path"]))
+        for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
+            self.touched += len(batch)
             _add(stages, "read", time.perf_counter() - begun)
             begun = time.perf_counter()
             codes, ok = codes_of(batch)

@@ -36,6 +36,7 @@ from flowers_batch.dataset import (
     failed_paths,
     library_versions,
     open_run,
+    read_footer,
     read_job,
     write_csv,
     write_job,
@@ -50,6 +51,7 @@ from flowers_batch.shards import (
     completed,
     copy_manifest,
     grow_manifest,
+    place_of,
     read_manifest,
     write_manifest,
 )
@@ -57,7 +59,8 @@ from flowers_batch.sources import Source, open_source
 from flowers_batch.storage import Folder, Where, open_folder
 
 _OLD_SCRATCH_SECONDS = 3600.0  # no writer takes so long over one file
-_PASSING = ("missing", "unreadable", "timeout")  # reasons of rows that may succeed when they are tried again
+# Reasons of rows that may succeed when they are tried again; too_large under another --max-pixels.
+_PASSING = ("missing", "unreadable", "timeout", "too_large")
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class Summary:
         repeated: Images that a list names again, and that are rows once.
         duplicates: Images with the same bytes as another, the first of each kind aside.
         vanished: Images that the last listing did not find; their rows are kept.
-        changes: What this run's listing changed: images that were `new`, `changed`, `vanished`, `pruned` and
-            `retried`; empty where nothing was listed.
+        changes: What this run's listing changed: images that were `new`, `changed`, `vanished`, `returned`, `pruned`
+            and `retried`; empty where nothing was listed.
         already_done: Images that earlier runs had done.
         seconds: Of this run, start-up included.
         images_per_second: Of this run, from the first actor that was ready; 0 where nothing was left to do.
@@ -267,6 +270,11 @@ def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelli
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave --weights out.")
+    if config.prune or config.retry_failed or config.max_pixels != ArchiveConfig.max_pixels:
+        raise InputError(
+            f"{codes.folder.url} holds codes, and no photo is read: give --prune, --retry-failed and --max-pixels to "
+            "`encode`."
+        )
     if config.root:
         raise InputError(f"--root is for lists of paths, and {codes.folder.url} holds codes: leave it out.")
     if codes.job.fingerprint != model.fingerprint:
@@ -320,26 +328,27 @@ class _Run:
             manifest = write_manifest(self.folder, source, config.shard_size, self._id)
             self._changes["new"] = manifest.images
             return manifest
-        stopped = manifest.is_whole and manifest.source == source.url and not self.folder.exists(SUCCESS)
+        stopped = manifest.is_whole and manifest.source == place_of(source) and not self.folder.exists(SUCCESS)
         if stopped and not (config.prune or config.retry_failed):
             return manifest
-        retried: Callable[[Shard], set[str]] = self._retried(manifest) if config.retry_failed else lambda shard: set()
         manifest, self._changes = grow_manifest(
-            self.folder, manifest, source, config.shard_size, self._id, prune=config.prune, retried=retried
+            self.folder,
+            manifest,
+            source,
+            config.shard_size,
+            self._id,
+            prune=config.prune,
+            retry=config.retry_failed,
+            failed=self._failed,
         )
         return manifest
 
-    def _retried(self, manifest: Manifest) -> Callable[[Shard], set[str]]:
-        """Tells the images of a shard that failed for a reason that may have passed."""
-        footers = self._complete(manifest)
-
-        def retried(shard: Shard) -> set[str]:
-            footer = footers.get(shard.number)
-            if footer is None or not footer.reasons.keys() & set(_PASSING):
-                return set()
-            return failed_paths(self.folder, self.job.kind, shard.number, _PASSING)
-
-        return retried
+    def _failed(self, shard: Shard) -> set[str]:
+        """The images of a shard that failed for a reason that may have passed."""
+        footer = read_footer(self.folder, self.job.kind, shard.number)
+        if footer is None or not footer.reasons.keys() & set(_PASSING):
+            return set()
+        return failed_paths(self.folder, self.job.kind, shard.number, _PASSING)
 
     def plan_codes(self, codes: Run) -> Manifest:
         """Takes over the manifest of a codes folder, once all its shards are what that manifest says."""
@@ -350,7 +359,7 @@ class _Run:
             raise InputError(f"{codes.folder.url} is not whole any more: run the same `flowers-batch encode` again.")
         if present is None:
             self._refuse_foreign()
-        elif present.run != manifest.run and present.shards != manifest.shards:
+        elif present.runs[0] != manifest.runs[0] and present.shards != manifest.shards:
             raise InputError(
                 f"{self.folder.url} holds predictions of other images than {codes.folder.url}: choose another folder."
             )
@@ -421,7 +430,7 @@ class _Run:
         return {
             number: footer
             for number, footer in found.items()
-            if number not in self._codes or footer.reasons == self._codes[number].reasons
+            if number not in self._codes or footer.content == self._codes[number].content
         }
 
     def _summary(

@@ -22,17 +22,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flowers_batch.config import InputError
-from flowers_batch.dataset import SUCCESS, Footer, read_footer, read_shard
+from flowers_batch.dataset import SUCCESS, Footer, read_footer, read_note, read_shard
 from flowers_batch.sorting import in_order, microseconds, time_of
 from flowers_batch.sources import SUFFIXES, Image, Source, images_of, path_bytes
-from flowers_batch.storage import Folder
+from flowers_batch.storage import Folder, persistently
 
 MANIFEST = "manifest"
 NEW = 2**31 - 1  # stands for the shard of an image that has none yet, and sorts behind all others
-ADD, CHANGE, GONE, REMOVE, RETRY = "add", "change", "gone", "remove", "retry"
+ADD, CHANGE, GONE, REMOVE = "add", "change", "gone", "remove"
 _PART_KEY = b"flowers_batch.manifest.2"  # the number changes with what is written there
 _SHARDS_A_PART = 256
 _FOOTERS_AT_ONCE = 32  # reading a footer is waiting, mostly
+_GENERATIONS_MERGED = 64  # each has a shard's rows in memory meanwhile
+CHANGES = ("new", "changed", "vanished", "returned", "pruned", "retried")
 
 _IMAGE_COLUMNS = [field.name for field in fields(Image)]
 _SCHEMA = pa.schema(
@@ -77,7 +79,7 @@ class Manifest:
         ignored: Files that were no images when they were listed.
         repeated: Images that their source named again, and that are rows once.
         source: Where the images were listed.
-        run: The id of the run that began it.
+        runs: The ids of the runs that made its generations.
         first_shards: The first new shard of each generation.
         parts: How many parts it has.
         in_path_order: Whether each generation's new images are in the order of their paths' bytes.
@@ -88,7 +90,7 @@ class Manifest:
     ignored: int
     repeated: int
     source: str
-    run: str
+    runs: tuple[str, ...]
     first_shards: tuple[int, ...]
     parts: int
     in_path_order: bool
@@ -113,13 +115,15 @@ class Row:
         image: As it was listed.
         shard: Its shard; `NEW` if it has none yet.
         attempt: How often it was asked for again after it had failed.
-        action: What its last generation did: `add`, `change`, `gone` or `remove`; `retry` where that is now wanted.
+        action: What its last generation did: `add`, `change`, `gone` or `remove`.
+        failed: Whether it is known to have failed for a reason that may have passed.
     """
 
     image: Image
     shard: int = NEW
     attempt: int = 0
     action: str = ADD
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,9 @@ def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) ->
     Raises:
         InputError: There are no images, or another run writes to the folder.
     """
-    nothing = Manifest([], 0, 0, source.url, run, (), 0, source.in_path_order)
+    nothing = Manifest([], 0, 0, place_of(source), (), (), 0, source.in_path_order)
     manifest = _publish(folder, nothing, _cut(map(Row, source.images()), shard_size, 0), source, run)
-    if manifest is None:
+    if not manifest.shards:
         raise _no_images(source)
     return manifest
 
@@ -157,7 +161,8 @@ def grow_manifest(
     run: str,
     *,
     prune: bool = False,
-    retried: Callable[[Shard], Set[str]] = lambda shard: frozenset(),
+    retry: bool = False,
+    failed: Callable[[Shard], Set[str]] = lambda shard: frozenset(),
 ) -> tuple[Manifest, dict[str, int]]:
     """Merges a new listing with the manifest; where they differ, `_SUCCESS` goes and a new generation is published.
 
@@ -170,10 +175,11 @@ def grow_manifest(
         shard_size: Images in a new shard.
         run: The run's id, which each part carries.
         prune: Whether images that are gone are removed, instead of being marked.
-        retried: Tells which paths of a shard are to be asked for again.
+        retry: Whether those that failed are asked for again; those that were gone and are back are in any case.
+        failed: Tells which paths of a shard failed for a reason that may have passed.
 
     Returns:
-        The manifest, and how many images are `new`, `changed`, `vanished`, `pruned` or `retried`.
+        The manifest, and how many images are `new`, `changed`, `vanished`, `returned`, `pruned` or `retried`.
 
     Raises:
         InputError: There are no images any more, it is another archive than the one that the manifest names, or
@@ -183,52 +189,60 @@ def grow_manifest(
     after: Iterator[Row] = map(Row, source.images())
     if not source.in_path_order:
         after = _sorted(after, lambda row: (_path_key(row),))
-    before = rows_in_path_order(folder, manifest, retried)
-    differences = _sorted(_differences(before, after, prune, counts, manifest, source), _place_key)
-    pieces = itertools.chain.from_iterable(
+    before = rows_in_path_order(folder, manifest, lambda shard: failed(shard) if retry or shard.gone else frozenset())
+    differences = _sorted(_differences(before, after, prune, retry, counts), _place_key)
+    pieces: Iterator[_Piece] = itertools.chain.from_iterable(
         _cut(rows, shard_size, len(manifest.shards))
         if number == NEW
         else [_changed(folder, manifest.shards[number], list(rows))]
         for number, rows in itertools.groupby(differences, lambda row: row.shard)
     )
-    grown = _publish(folder, manifest, pieces, source, run)
-    return grown or manifest, {name: counts[name] for name in ("new", "changed", "vanished", "pruned", "retried")}
+    must_know = bool(manifest.images) and (prune or place_of(source) != manifest.source)
+    pieces = _checked(pieces, counts, must_know, source, manifest)
+    return _publish(folder, manifest, pieces, source, run), {name: counts[name] for name in CHANGES}
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
     """Reads which shards there are; None where there is no manifest, or a killed run left it without its end.
 
     Parts behind the last whole generation were left by a run that was killed while it listed.
+
+    Raises:
+        InputError: A part is damaged, or is missing between others.
     """
     manifest = None
     shards: list[Shard] = []
     first_shards: list[int] = []
+    runs: list[str] = []
     in_path_order = True
     begun: tuple[str, int] | None = None  # run and first shard of the generation that is being read
     for part in itertools.count():
         content = _read_part(folder, part)
-        if content is None or content["generation"] != len(first_shards):
+        if content is None or content["runs"][:-1] != runs:
             break
-        begun = begun or (content["run"], len(shards))
-        if content["run"] != begun[0]:
+        begun = begun or (content["runs"][-1], len(shards))
+        if content["runs"][-1] != begun[0]:
             break
         for row_group, values in enumerate(content["shards"]):
             _put(shards, Shard(*values), (part, row_group))
         in_path_order &= content["in_path_order"]
         if content["last"]:
             first_shards.append(begun[1])
+            runs = content["runs"]
             manifest = Manifest(
                 shards=list(shards),
                 ignored=content["ignored"],
                 repeated=content["repeated"],
                 source=content["source"],
-                run=manifest.run if manifest else content["run"],
+                runs=tuple(runs),
                 first_shards=tuple(first_shards),
                 parts=part + 1,
                 in_path_order=in_path_order,
             )
             begun = None
-    return manifest and replace(manifest, is_whole=not _parts_behind(folder, manifest.parts))
+    if content is None and any(name > _part_name(part) for name in _parts_behind(folder, part)):
+        raise _damaged(folder, part)
+    return manifest and replace(manifest, is_whole=not (content or begun))
 
 
 def read_rows(folder: Folder, shard: Shard) -> pa.Table:
@@ -238,21 +252,21 @@ def read_rows(folder: Folder, shard: Shard) -> pa.Table:
 
 
 def rows_in_path_order(
-    folder: Folder, manifest: Manifest, retried: Callable[[Shard], Set[str]] = lambda shard: frozenset()
+    folder: Folder, manifest: Manifest, failed: Callable[[Shard], Set[str]] = lambda shard: frozenset()
 ) -> Iterator[Row]:
-    """Streams all rows in the order of their paths' bytes; those that are to be asked for again say `retry`."""
+    """Streams all rows in the order of their paths' bytes; `failed` tells which of a shard's paths have failed."""
 
     def rows(shard: Shard) -> Iterator[Row]:
-        table, again = read_rows(folder, shard), retried(shard)
+        table, paths = read_rows(folder, shard), failed(shard)
         columns = [table[name].to_pylist() for name in ("attempt", "action")]
         for image, attempt, action in zip(images_of(table), *columns, strict=True):
-            yield Row(image, shard.number, attempt, RETRY if image.path in again and action != GONE else action)
+            yield Row(image, shard.number, attempt, action, image.path in paths)
 
     generations = [
         itertools.chain.from_iterable(map(rows, manifest.shards[first:stop]))
         for first, stop in itertools.pairwise((*manifest.first_shards, len(manifest.shards)))
     ]
-    if manifest.in_path_order:
+    if manifest.in_path_order and len(generations) <= _GENERATIONS_MERGED:
         return heapq.merge(*generations, key=_path_key)
     return _sorted(itertools.chain.from_iterable(generations), lambda row: (_path_key(row),))
 
@@ -324,42 +338,62 @@ def carried_over(folder: Folder, kind: str, shard: Shard, schema: pa.Schema, fin
 
 
 def _differences(
-    before: Iterator[Row],
-    after: Iterator[Row],
-    prune: bool,
-    counts: Counter[str],
-    manifest: Manifest,
-    source: Source,
+    before: Iterator[Row], after: Iterator[Row], prune: bool, retry: bool, counts: Counter[str]
 ) -> Iterator[Row]:
-    """What makes the manifest's rows those of a new listing, if both are in the order of paths' bytes."""
-    listed = common = 0
+    """What makes the manifest's rows those of a new listing, if both are in the order of paths' bytes.
+
+    Besides the changes, `counts` gains how many images are `listed`, and how many of them were `known`.
+    """
     for _, rows in itertools.groupby(heapq.merge(before, after, key=_path_key), _path_key):
         old, *others = rows
+        new = others[0].image if others else old.image
         if old.shard == NEW:
-            listed += 1
+            counts["listed"] += 1
             counts["new"] += 1
             yield old
-        elif others:
-            listed, common = listed + 1, common + 1
-            if others[0].image != old.image:
+        elif others and (_says_something(new) or not _says_something(old.image)):
+            counts["listed"] += 1
+            counts["known"] += 1
+            if new != old.image:
                 counts["changed"] += 1
-                yield Row(others[0].image, old.shard, 0, CHANGE)
-            elif old.action in (GONE, RETRY):  # what had failed while it was gone may be there again
+                yield Row(new, old.shard, 0, CHANGE)
+            elif old.failed and (retry or old.action == GONE):
                 counts["retried"] += 1
-                yield Row(old.image, old.shard, old.attempt + 1, CHANGE)
+                yield Row(new, old.shard, old.attempt + 1, CHANGE)
+            elif old.action == GONE:
+                counts["returned"] += 1
+                yield replace(old, action=CHANGE)
         elif prune:
             counts["pruned"] += 1
             yield replace(old, action=REMOVE)
-        elif old.action != GONE:
+        elif old.action != GONE:  # a name that leads nowhere any more, as a link to a lost disk, is gone too
             counts["vanished"] += 1
             yield replace(old, action=GONE)
-    if not listed:
+
+
+def _says_something(image: Image) -> bool:
+    """Whether the listing knows anything of the image but its name."""
+    return image != Image(image.path)
+
+
+def _checked(
+    pieces: Iterator[_Piece], counts: Counter[str], must_know: bool, source: Source, manifest: Manifest
+) -> Iterator[_Piece]:
+    """Refuses a listing that would make the archive vanish, before the first piece of it is published."""
+    first = next(pieces, None)
+    if not counts["listed"]:
         raise _no_images(source)
-    if not common and source.url != manifest.source:
+    if must_know and not counts["known"]:
         raise InputError(
-            f"None of the images in {source.url} is one of those in {manifest.source}, which the folder was begun "
-            "with: choose another folder for them."
+            f"None of the images in {source.url} is one of those that the folder was begun with, in "
+            f"{manifest.source}: choose another folder for them."
         )
+    return itertools.chain([first], pieces) if first else iter(())
+
+
+def place_of(source: Source) -> str:
+    """Where a manifest's images were listed, as words."""
+    return source.url if source.root is None else f"{source.url}, below {source.root}"
 
 
 def _cut(rows: Iterable[Row], size: int, first: int) -> Iterator[_Piece]:
@@ -379,18 +413,20 @@ def _changed(folder: Folder, shard: Shard, rows: list[Row]) -> _Piece:
     return _Piece(_shard(shard.number, _applied(read_rows(folder, shard), table)), table)
 
 
-def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Source, run: str) -> Manifest | None:
-    """Publishes a generation, part by part, and gives the manifest with it; None if it has nothing in it."""
+def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Source, run: str) -> Manifest:
+    """Publishes a generation, part by part, unless it has nothing in it; gives the manifest as it is then."""
     shards = list(manifest.shards)
     part = manifest.parts
+    runs = (*manifest.runs, run)
     piece = next(pieces, None)
     if piece is None:
-        return None
+        _delete_parts_behind(folder, part)
+        return replace(manifest, is_whole=True)
     folder.delete(SUCCESS)
     while piece is not None:
         with (
             folder.publish(_part_name(part)) as scratch,
-            pq.ParquetWriter(scratch, _SCHEMA, compression="zstd") as writer,
+            pq.ParquetWriter(scratch, _SCHEMA, compression="zstd", write_page_checksum=True) as writer,
         ):
             written: list[Shard] = []
             while piece is not None and len(written) < _SHARDS_A_PART:
@@ -398,15 +434,15 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
                 _put(shards, piece.shard, (part, len(written)))
                 written.append(piece.shard)
                 piece = next(pieces, None)
-            content: dict[str, Any] = {"run": run, "generation": len(manifest.first_shards), "last": piece is None}
-            content |= {"source": source.url, "ignored": source.ignored, "repeated": source.repeated}
+            content: dict[str, Any] = {"runs": runs, "last": piece is None}
+            content |= {"source": place_of(source), "ignored": source.ignored, "repeated": source.repeated}
             content |= {"in_path_order": source.in_path_order, "shards": [_facts(shard) for shard in written]}
             writer.add_key_value_metadata({_PART_KEY: json.dumps(content).encode()})
         part += 1
     _delete_parts_behind(folder, part)
     for number in range(manifest.parts, part):
         found = _read_part(folder, number)
-        if found is None or found["run"] != run:
+        if found is None or found["runs"][-1] != run:
             raise InputError(
                 f"{folder.url} is being written by another run: wait until it ends, or choose another folder."
             )
@@ -415,7 +451,8 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
         shards=shards,
         ignored=source.ignored,
         repeated=source.repeated,
-        source=source.url,
+        source=place_of(source),
+        runs=runs,
         first_shards=(*manifest.first_shards, len(manifest.shards)),
         parts=part,
         in_path_order=manifest.in_path_order and source.in_path_order,
@@ -444,10 +481,22 @@ def _states(folder: Folder, shard: Shard) -> Iterator[pa.Table]:
     """A shard's manifest rows after each generation that touched it."""
     rows = None
     for part, row_group in shard.places:
-        with folder.open(_part_name(part)) as file:
-            delta = pq.ParquetFile(file).read_row_group(row_group)
+        delta = _row_group(folder, part, row_group)
         rows = delta if rows is None else _applied(rows, delta)
         yield rows
+
+
+def _row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
+    def read() -> pa.Table:
+        with folder.open(_part_name(part)) as file:
+            return pq.ParquetFile(file, page_checksum_verification=True).read_row_group(row_group)
+
+    try:
+        return persistently(read)
+    except (OSError, pa.ArrowException) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise _damaged(folder, part) from None
 
 
 def _applied(rows: pa.Table, delta: pa.Table) -> pa.Table:
@@ -471,15 +520,20 @@ def _delete_parts_behind(folder: Folder, part: int) -> None:
 
 
 def _read_part(folder: Folder, part: int) -> dict[str, Any] | None:
+    """What a part's footer tells; None where there is no such part."""
     try:
-        file = folder.open(_part_name(part))
+        return read_note(folder, _part_name(part), _PART_KEY)
     except FileNotFoundError:
         return None
-    with file:
-        try:
-            return json.loads((pq.read_metadata(file).metadata or {})[_PART_KEY])
-        except (OSError, pa.ArrowException, KeyError, ValueError):
-            return None  # pyarrow tells of broken footers by most of these
+    except ValueError:  # a part is published whole, so no killed run left it like this
+        raise _damaged(folder, part) from None
+
+
+def _damaged(folder: Folder, part: int) -> InputError:
+    return InputError(
+        f"{folder.url_of(_part_name(part))} is missing or damaged, or is not of this version of flowers_batch: restore "
+        "it, or begin in a new folder."
+    )
 
 
 def _no_images(source: Any) -> InputError:
@@ -517,10 +571,12 @@ def _place_key(row: Row) -> tuple[int, str, int, bytes]:
 
 def _sorted(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> Iterator[Row]:
     """Sorts rows outside memory."""
-    tuples = (
-        (*key(row), i.path, i.bytes, microseconds(i.mtime), i.source, i.offset, row.shard, row.attempt, row.action)
-        for row in rows
-        for i in [row.image]
-    )
-    for *_, path, size, changed, source, offset, shard, attempt, action in in_order(tuples):
-        yield Row(Image(path, size, time_of(changed), source, offset), shard, attempt, action)
+    tuples = ((*key(row), *_flat(row)) for row in rows)
+    for *_, path, size, changed, source, offset, shard, attempt, action, failed in in_order(tuples):
+        yield Row(Image(path, size, time_of(changed), source, offset), shard, attempt, action, bool(failed))
+
+
+def _flat(row: Row) -> tuple[Any, ...]:
+    image = row.image
+    listed = (image.path, image.bytes, microseconds(image.mtime), image.source, image.offset)
+    return (*listed, row.shard, row.attempt, row.action, row.failed)

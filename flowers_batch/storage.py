@@ -44,7 +44,8 @@ _LASTING = (  # what is no bad moment
     errno.ENAMETOOLONG,
     errno.ENXIO,  # a socket
 )
-_LASTING_WORDS = ("ACCESS_DENIED", "deserialize thrift", "Unexpected end of stream")  # pyarrow's, without a number
+# pyarrow's errors without a number: of a store that says no, and of a file that is broken.
+_LASTING_WORDS = re.compile("ACCESS_DENIED|thrift|parquet|page|decompress|corrupt|unexpected end", re.IGNORECASE)
 
 
 Where = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
@@ -224,7 +225,7 @@ def persistently(act: Callable[[], T]) -> T:
         try:
             return act()
         except OSError as error:
-            if error.errno in _LASTING or any(words in str(error) for words in _LASTING_WORDS):
+            if error.errno in _LASTING or (error.errno is None and _LASTING_WORDS.search(str(error))):
                 raise
         time.sleep(seconds)
     return act()

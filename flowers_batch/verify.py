@@ -15,12 +15,15 @@ import pyarrow.compute as pc
 
 from flowers_batch.config import InputError
 from flowers_batch.dataset import (
+    CODES,
     FAILED,
+    IMAGE_COLUMNS,
     OK,
     PREDICTIONS,
     SUCCESS,
     Job,
     codes_schema,
+    content_of,
     predictions_schema,
     read_footer,
     read_job,
@@ -32,6 +35,7 @@ from flowers_batch.shards import GONE, Manifest, Shard, read_manifest, read_rows
 from flowers_batch.storage import Folder, Where, open_folder
 
 _NAMED = 5  # paths told of each problem in a shard
+_RESULT = {CODES: "code", PREDICTIONS: "prediction"}  # what an image that is ok has
 _SAMPLE = 100  # images that are encoded again
 _UNTOUCHED = ("too_large", "crashed_decoder", "timeout")  # it would be dangerous, or need the run's own limits
 # Relative L2 of a code and difference of a probability that other hardware may cause: bfloat16 errs by 0.008.
@@ -79,16 +83,20 @@ def verify(where: Where, *, deep: bool = False, seed: int = 0) -> Verification:
     if job is None:
         raise InputError(f"{folder.url} is not the folder of an encode or predict run: there is no job.json in it.")
     found = Verification()
-    manifest = read_manifest(folder)
-    if manifest is None:
-        found.problems.append("The manifest is not whole: its last part is missing or cannot be read.")
+    try:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            found.problems.append("The manifest is not whole: its last part is missing.")
+            return found
+        for shard in manifest.shards:
+            found.images += shard.images
+            _check_shard(folder, job, shard, found)
+        if not manifest.is_whole:
+            found.problems.append("The manifest's last generation is not whole: run the same command again.")
+        found.problems += [f"{path} stands in the manifest more than once." for path in _twice(folder, manifest)]
+    except InputError as error:  # a part of the manifest is damaged
+        found.problems.append(str(error))
         return found
-    for shard in manifest.shards:
-        found.images += shard.images
-        _check_shard(folder, job, shard, found)
-    if not manifest.is_whole:
-        found.problems.append("The manifest's last generation is not whole: run the same command again.")
-    found.problems += [f"{path} stands in the manifest more than once." for path in _twice(folder, manifest)]
     expected = {shard_name(job.kind, shard.number) for shard in manifest.shards}
     for name in folder.names(job.kind):
         if not name.startswith("_") and f"{job.kind}/{name}" not in expected:
@@ -117,9 +125,18 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
     if not all(_is_schema(batch.schema, job) for batch in batches):
         found.problems.append(f"{name} has other columns than a shard of {job.kind}.")
         return
-    rows = Counter(path for batch in batches for path in batch["path"].to_pylist())
-    statuses = Counter(status for batch in batches for status in batch["status"].to_pylist())
-    images = Counter(read_rows(folder, shard)["path"].to_pylist())
+    table = (
+        pa.Table.from_batches(batches, batches[0].schema)
+        if batches
+        else pa.table({name: [] for name in (*IMAGE_COLUMNS, _RESULT[job.kind])})
+    )
+    paths_there, paths_named = table["path"].to_pylist(), read_rows(folder, shard)["path"].to_pylist()
+    rows, images = Counter(paths_there), Counter(paths_named)
+    statuses = Counter(table["status"].to_pylist())
+    if rows == images and paths_there != paths_named:
+        found.problems.append(f"{name} has its rows in another order than the manifest.")
+    if content_of(table) != footer.content:
+        found.problems.append(f"{name} says that its images have other bytes than its rows do.")
     for problem, paths in (("lacks", images - rows), ("has unasked", rows - images)):
         if paths:
             found.problems.append(f"{name} {problem} {_some(paths)}.")
@@ -127,13 +144,11 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
         found.problems.append(
             f"{name} says {footer.ok} ok and {footer.failed} failed, and has {statuses[OK]} and {statuses[FAILED]}."
         )
-    without_reason = sum(
-        (status == FAILED) != (reason is not None)
-        for batch in batches
-        for status, reason in zip(batch["status"].to_pylist(), batch["reason"].to_pylist(), strict=True)
-    )
-    if without_reason:
-        found.problems.append(f"{name} has {without_reason} rows whose status and reason do not fit together.")
+    is_ok = pc.equal(table["status"], OK)
+    for column, expected in (("reason", pc.invert(is_ok)), (_RESULT[job.kind], is_ok)):
+        wrong = pc.sum(pc.not_equal(pc.is_valid(table[column]), expected)).as_py()
+        if wrong:
+            found.problems.append(f"{name} has {wrong} rows whose status and {column} do not fit together.")
     found.rows += rows.total()
     found.ok += statuses[OK]
     found.failed += statuses[FAILED]
@@ -163,7 +178,10 @@ def _check_sample(folder: Folder, job: Job, manifest: Manifest, seed: int, found
             continue
         rows = read_rows(folder, shard).take(chosen)
         rows = rows.filter(pc.not_equal(rows["action"], GONE))
-        stored = pa.Table.from_batches(read_shard(folder, job.kind, shard.number, worker.schema.names), worker.schema)
+        try:
+            stored = pa.Table.from_batches(read_shard(folder, job.kind, shard.number), worker.schema)
+        except (InputError, pa.ArrowInvalid):  # told already
+            continue
         stored = stored.filter(pc.is_in(stored["path"], rows["path"]))
         stored = stored.filter(pc.invert(pc.is_in(stored["reason"], pa.array(_UNTOUCHED))))
         before = {row["path"]: row for row in stored.to_pylist()}

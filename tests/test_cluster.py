@@ -196,7 +196,7 @@ def test_a_shard_on_which_two_actors_died_is_tried_again_without_the_images_that
     outcome, said = scripted(script)
     seconds = pytest.approx(0.1 / 4)
     assert script.called == [("run", {}), ("run", {}), ("inspect", seconds), ("run", culprits)]
-    assert (len(outcome.footers), outcome.deaths, outcome.stalls, outcome.condemned) == (3, 2, 0, 1)
+    assert (len(outcome.footers), outcome.deaths, outcome.stalls) == (3, 2, 0)
     assert any("on shard 1: its images are inspected" in sentence for sentence in said)
     assert "a.png becomes a failed row (crashed_decoder): It ended its process." in said
 
@@ -205,7 +205,7 @@ def test_a_shard_is_inspected_after_its_first_stall(scripted):
     script = Script(1, STALLS, {})
     outcome, said = scripted(script)
     assert [method for method, _ in script.called] == ["run", "inspect", "run"]
-    assert (len(outcome.footers), outcome.deaths, outcome.stalls, outcome.condemned) == (3, 0, 1, 0)
+    assert (len(outcome.footers), outcome.deaths, outcome.stalls) == (3, 0, 1)
     assert "An actor is killed: it made no progress for 0.1 seconds. Its shards go to others." in said
 
 

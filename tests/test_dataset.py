@@ -155,7 +155,7 @@ def test_large_shard_is_one_row_group(tmp_path):
 def test_shard_without_rows_is_a_shard(tmp_path):
     folder = open_folder(tmp_path)
     write_shard(folder, CODES, codes_schema(8, "float16"), [], LIKE)
-    assert read_footer(folder, CODES, 3) == LIKE
+    assert replace(read_footer(folder, CODES, 3), content="") == LIKE
     assert sum(len(batch) for batch in read_shard(folder, CODES, 3, ["path"])) == 0
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import random
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from helpers import listed, source, store, write
 
 from flowers_batch import shards as room
+from flowers_batch import storage
 from flowers_batch.config import InputError
 from flowers_batch.dataset import CODES, Footer, codes_schema, write_shard
 from flowers_batch.shards import (
@@ -34,6 +36,7 @@ class Listing:
     """A source that lists what it is told."""
 
     url = "/photos"
+    root = None
     repeated = 0
     in_path_order = True
 
@@ -106,27 +109,53 @@ def test_manifest_without_its_last_part_is_none(folder, monkeypatch):
     assert read_manifest(folder) is None
 
 
-def test_manifest_without_a_part_in_the_middle_is_none(folder, monkeypatch):
+def test_manifest_without_a_part_in_the_middle_is_damaged(folder, monkeypatch):
     monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
     write_manifest(folder, Listing(listed(PATHS)), 9, "run")
     folder.delete("manifest/part-000001.parquet")
-    assert read_manifest(folder) is None
+    with pytest.raises(InputError, match=r"part-000001\.parquet is missing or damaged"):
+        read_manifest(folder)
 
 
 def test_no_manifest_is_none(folder):
     assert read_manifest(folder) is None
 
 
-def test_cut_or_foreign_part_is_no_manifest(tmp_path):
+def test_cut_or_foreign_part_is_refused_since_no_killed_run_leaves_it(tmp_path):
     folder = open_folder(tmp_path)
     write_manifest(folder, Listing(listed(PATHS)), 9, "run")
     part = tmp_path / "manifest" / "part-000000.parquet"
     whole = part.read_bytes()
     for content in (b"", whole[: len(whole) // 2], whole[:-1]):
         part.write_bytes(content)
-        assert read_manifest(folder) is None
+        with pytest.raises(InputError, match="missing or damaged"):
+            read_manifest(folder)
     pq.write_table(pa.table({"x": [1]}), part)
-    assert read_manifest(folder) is None
+    with pytest.raises(InputError, match="missing or damaged"):
+        read_manifest(folder)
+
+
+def test_rows_that_are_damaged_are_refused(tmp_path):
+    folder = open_folder(tmp_path)
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 9, "run")
+    part = tmp_path / "manifest" / "part-000000.parquet"
+    whole = part.read_bytes()
+    start = pq.read_metadata(part).row_group(1).column(1).data_page_offset
+    part.write_bytes(whole[: start + 30] + bytes(20) + whole[start + 50 :])
+    with pytest.raises(InputError, match=r"part-000000\.parquet is missing or damaged"):
+        paths_of(folder, manifest)
+
+
+def test_an_error_of_the_disk_is_never_taken_for_a_killed_listing(folder, monkeypatch):
+    write_manifest(folder, Listing(listed(PATHS)), 9, "run")
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(storage, "RETRY_SECONDS", ())
+    monkeypatch.setattr(pq, "read_metadata", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        read_manifest(folder)
 
 
 class Killed(Listing):
@@ -248,7 +277,7 @@ def test_footers_of_complete_shards_are_told(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 20, "run")
     finish(folder, manifest.shards[1])
     found = completed(folder, CODES, manifest, "print")
-    assert found == {1: Footer("print", 1, manifest.shards[1].inputs, 0, 7, {"missing": 7})}
+    assert found == {1: Footer("print", 1, manifest.shards[1].inputs, 0, 7, {"missing": 7}, found[1].content)}
 
 
 def test_copied_manifest_is_the_same(tmp_path, monkeypatch):
@@ -266,7 +295,7 @@ def test_manifest_carries_the_runs_id_in_each_part(tmp_path, monkeypatch):
     write_manifest(folder, Listing(listed(PATHS)), 9, "this run")
     for number, name in enumerate(parts(folder)):
         content = pq.read_metadata(tmp_path / "manifest" / name).metadata[room._PART_KEY]
-        assert b'"run": "this run"' in content
+        assert b'"runs": ["this run"]' in content
         assert (b'"last": true' in content) == (number == 2)
 
 
@@ -315,13 +344,59 @@ def test_vanished_images_stay_marked_until_they_are_pruned(folder):
     assert paths_of(folder, manifest)[0] == PATHS[3:4]
 
 
-def test_a_vanished_image_that_is_back_is_asked_for_again(folder):
+def test_a_vanished_image_that_is_back_is_asked_for_again_only_if_it_had_failed(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 4, "run")
-    grown(folder, images[1:])
+    grown(folder, images[2:])
+    manifest, counts = grown(folder, images, failed=lambda shard: {PATHS[1]})
+    assert (manifest.gone, counts["returned"], counts["retried"]) == (0, 1, 1)
+    assert read_rows(folder, manifest.shards[0])["attempt"].to_pylist() == [0, 1, 0, 0]
+    grown(folder, images[4:])
     manifest, counts = grown(folder, images)
-    assert (manifest.gone, counts["retried"]) == (0, 1)
-    assert manifest.shards[0].inputs != before.shards[0].inputs
+    assert (manifest.gone, counts["returned"], counts["retried"]) == (0, 4, 0)
+    assert [shard.inputs for shard in manifest.shards[1:]] == [shard.inputs for shard in before.shards[1:]]
+
+
+def test_a_name_that_leads_nowhere_any_more_is_gone_and_keeps_its_row(folder):
+    """A list's entries and links to a disk that is not there: their rows would be lost for nothing."""
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images), 4, "run")
+    nowhere = [Image(path) for path in PATHS]
+    manifest, counts = grown(folder, [*nowhere[:3], *images[3:]])
+    assert (counts["vanished"], counts["changed"], manifest.gone) == (3, 0, 3)
+    assert [shard.inputs for shard in manifest.shards] == [shard.inputs for shard in before.shards]
+    with pytest.raises(InputError, match="There are no images"):
+        grown(folder, nowhere)
+    assert grown(folder, images)[1]["returned"] == 3
+
+
+def test_a_list_that_tells_only_names_may_grow(folder):
+    nowhere = [Image(path) for path in PATHS]
+    write_manifest(folder, Listing(nowhere[:20]), 4, "run")
+    manifest, counts = grown(folder, nowhere)
+    assert counts == dict.fromkeys(COUNTS, 0) | {"new": 7} and manifest.gone == 0
+
+
+def test_pruning_refuses_another_archive_in_the_same_place(folder):
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
+    with pytest.raises(InputError, match="None of the images"):
+        grown(folder, listed(["x.jpg", "y.jpg"]), prune=True)
+    assert read_manifest(folder) == manifest
+
+
+def test_another_root_of_a_list_is_another_place(folder):
+    listing = Listing(listed(PATHS))
+    listing.root = "/a"
+    assert write_manifest(folder, listing, 4, "run").source == room.place_of(listing) != listing.url
+
+
+def test_many_generations_are_merged_outside_memory(folder, monkeypatch):
+    monkeypatch.setattr(room, "_GENERATIONS_MERGED", 2)
+    images = listed(PATHS)
+    write_manifest(folder, Listing(images[::3]), 4, "run")
+    grown(folder, sorted([*images[::3], *images[1::3]], key=lambda image: path_bytes(image.path)))
+    grown(folder, images)
+    assert [row.image for row in room.rows_in_path_order(folder, read_manifest(folder))] == images
 
 
 def test_a_shard_may_lose_all_its_images(folder):
@@ -344,7 +419,7 @@ def test_another_archive_is_refused_and_one_that_moved_is_not(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
     other = Listing(listed(["x.jpg", "y.jpg"]))
     other.url = "/others"
-    with pytest.raises(InputError, match="None of the images in /others is one of those in /photos"):
+    with pytest.raises(InputError, match=r"None of the images in /others is one of those .* in /photos"):
         grow_manifest(folder, manifest, other, 4, "next")
     moved = Listing(listed([*PATHS, "ü/x.jpg"]))
     moved.url = "/moved"
@@ -374,16 +449,39 @@ def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
     assert sorted(itertools.chain(*paths_of(folder, manifest))) == sorted(PATHS)
 
 
-def test_a_part_that_is_lost_in_the_middle_is_noticed(folder, monkeypatch):
+def test_a_part_that_is_lost_in_the_middle_is_refused(folder):
+    """Taken for a killed listing, it would cost all later generations."""
     images = listed(PATHS)
     write_manifest(folder, Listing(images[:9]), 5, "run")
     grown(folder, images[:18])
     grown(folder, images)
     folder.delete("manifest/part-000001.parquet")
+    with pytest.raises(InputError, match=r"part-000001\.parquet is missing"):
+        read_manifest(folder)
+
+
+def test_a_killed_generation_that_nothing_is_left_of_is_cleaned_up(folder, monkeypatch):
+    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images[:9]), 5, "run")
+
+    whole = room._cut
+    monkeypatch.setattr(room, "_cut", lambda *arguments: killed_after(whole(*arguments), 2))
+    with pytest.raises(KeyboardInterrupt):
+        grown(folder, images, size=3)
+    monkeypatch.setattr(room, "_cut", whole)
     assert not read_manifest(folder).is_whole
+    manifest, counts = grown(folder, images[:9])
+    assert counts == dict.fromkeys(COUNTS, 0) and manifest == before
+    assert read_manifest(folder) == before and len(parts(folder)) == before.parts
 
 
-COUNTS = ("new", "changed", "vanished", "pruned", "retried")
+def killed_after(pieces, count):
+    yield from itertools.islice(pieces, count)
+    raise KeyboardInterrupt
+
+
+COUNTS = room.CHANGES
 
 
 @pytest.mark.parametrize("in_path_order", [True, False])
@@ -424,7 +522,7 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, m
                 expected["vanished"] += not prune and not gone
             elif in_path_order:
                 expected["changed"] += old != sizes[path]
-                expected["retried"] += old == sizes[path] and gone
+                expected["returned"] += old == sizes[path] and gone
         expected["new"] = len(sizes.keys() - model.keys())
         if in_path_order:
             assert counts == expected
@@ -480,7 +578,9 @@ def test_images_to_be_tried_again_change_their_shards_and_no_others(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 9, "run")
     again = {1: {PATHS[10], PATHS[12], "elsewhere"}}
-    manifest, counts = grown(folder, images, retried=lambda shard: again.get(shard.number, set()))
+    failed = {"failed": lambda shard: again.get(shard.number, set())}
+    assert grown(folder, images, **failed)[1]["retried"] == 0
+    manifest, counts = grown(folder, images, retry=True, **failed)
     assert counts["retried"] == 2
     assert [s.inputs == t.inputs for s, t in zip(before.shards, manifest.shards, strict=True)] == [True, False, True]
     assert read_rows(folder, manifest.shards[1])["attempt"].to_pylist() == [0, 1, 0, 1, 0, 0, 0, 0, 0]
