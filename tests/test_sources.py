@@ -315,7 +315,10 @@ def test_error_that_passes_is_tried_again(opened, tmp_path, number):
     assert refused.value.reason == "unreadable"
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(errno.ELOOP, "o")])
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(errno.ELOOP, "o"), OSError("ACCESS_DENIED")],
+)
 def test_error_that_lasts_is_not_tried_again(opened, tmp_path, monkeypatch, error):
     write(tmp_path / "photos", {"a.jpg": b"x"})
     with pytest.raises(ReadError):
