@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import pickle
 import random
 import shutil
 import socket
+import sys
 import threading
 import tracemalloc
 from datetime import UTC, datetime
@@ -68,6 +70,18 @@ def reason_of(photos: FolderSource, path: str) -> str:
 def test_images_come_in_the_order_of_their_full_paths_bytes(opened, tmp_path):
     write(tmp_path / "photos", dict.fromkeys(NAMES, b"x"))
     assert paths(opened) == sorted(NAMES, key=str.encode)
+
+
+def test_folders_may_lie_deeper_than_calls_can(opened, tmp_path):
+    names = ["d/" * 150 + "a.jpg", "d.jpg"]
+    write(tmp_path / "photos", dict.fromkeys(names, b"x"))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 60)
+    try:
+        found = paths(opened)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert found == sorted(names)
 
 
 def test_order_is_that_of_the_paths_for_random_trees(opened, tmp_path):
