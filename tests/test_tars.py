@@ -256,7 +256,7 @@ def test_members_of_a_tar_that_was_replaced_are_missing_never_each_others_bytes(
     assert [photos.read(image) for image in photos.images()] == [content for _, content in members[::-1]]
 
 
-def test_member_of_a_tar_that_is_cut_short_while_it_is_read_is_unreadable_never_garbage(tmp_path):
+def test_member_of_a_tar_that_was_cut_short_since_is_unreadable_never_garbage(tmp_path):
     path, _ = whole(tmp_path)
     photos = open_source(path)
     found = list(photos.images())
