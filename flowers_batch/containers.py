@@ -76,7 +76,7 @@ class _Containers(ABC):
         self.ignored = 0
         with unique_names() as names:
             for name in self.folder.matching(self.name):
-                changed = self.folder.filesystem.get_file_info(self.folder.at(name)).mtime or EPOCH
+                changed = _changed(self.folder, name)
                 for path, size, offset in self._members(name):
                     yield Image(path_text(names.unique(path)), size, changed, name, offset)
 
@@ -109,10 +109,21 @@ class _Containers(ABC):
         """An image's bytes, read once."""
 
 
+def _changed(folder: Folder, name: str) -> datetime:
+    return folder.filesystem.get_file_info(folder.at(name)).mtime or EPOCH
+
+
 @lru_cache(_FILES_OPEN)
-def _opened(how: Callable[[Folder, str], T], folder: Folder, name: str, changed: datetime) -> T:
-    """An open file, which threads share; one that was replaced since has another time."""
-    return how(folder, name)
+def _opened(how: Callable[[pa.NativeFile, str], T], folder: Folder, name: str, changed: datetime) -> T:
+    """An open file, which threads share.
+
+    Raises:
+        ReadError: It is not the file that was listed, so that another photo lies at the place of each.
+    """
+    file = folder.open(name)
+    if _changed(folder, name) != changed:  # looked at once it is open: it stays what it is, whatever replaces it
+        raise ReadError("missing", "The file that holds it was replaced since it was listed.")
+    return how(file, folder.url_of(name))
 
 
 @dataclass
@@ -134,10 +145,14 @@ class TarSource(_Containers):
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
         check_size(size)
-        content = _opened(Folder.open, self.folder, name, changed).read_at(size, offset)
+        content = _opened(_as_it_is, self.folder, name, changed).read_at(size, offset)
         if len(content) < size:
             raise ReadError("unreadable", "The tar ends before the photo does: it was cut short since it was listed.")
         return content
+
+
+def _as_it_is(file: pa.NativeFile, url: str) -> pa.NativeFile:
+    return file
 
 
 def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
@@ -178,7 +193,7 @@ class TableSource(_Containers):
 
     def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
         try:
-            table = _open_table(self.folder, name)
+            table = _open_table(self.folder.open(name))
             for row, path in enumerate(_paths(table, _image_column(table.schema_arrow, self.folder.url_of(name)))):
                 yield path_bytes(path) if path else b"%b#%09d" % (name.encode(), row), 0, row
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is no UTF-8
@@ -198,9 +213,9 @@ class TableSource(_Containers):
 class _Rows:
     """The images of a table, row by row: a page of it is held, and rows passed over, but never a row group."""
 
-    def __init__(self, folder: Folder, name: str):
-        self._table = _open_table(folder, name)
-        column = _image_column(self._table.schema_arrow, folder.url_of(name))
+    def __init__(self, file: pa.NativeFile, url: str):
+        self._table = _open_table(file)
+        column = _image_column(self._table.schema_arrow, url)
         self._column = f"{column.name}.{BYTES}" if pa.types.is_struct(column.type) else column.name
         groups = range(self._table.num_row_groups)
         self._starts = [0, *accumulate(self._table.metadata.row_group(group).num_rows for group in groups)]
@@ -244,8 +259,8 @@ class _Rows:
             del self._passed[next(iter(self._passed))]
 
 
-def _open_table(folder: Folder, name: str) -> pq.ParquetFile:
-    return pq.ParquetFile(folder.open(name), buffer_size=_STORE_BUFFER_BYTES, pre_buffer=False)
+def _open_table(file: pa.NativeFile) -> pq.ParquetFile:
+    return pq.ParquetFile(file, buffer_size=_STORE_BUFFER_BYTES, pre_buffer=False)
 
 
 def image_columns(schema: pa.Schema) -> list[pa.Field]:

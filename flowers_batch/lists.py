@@ -209,8 +209,10 @@ def _of_rows(rows: Iterable[dict[str, Any]], url: str) -> Iterator[_Entry]:
         yield path.encode("utf-8", "surrogateescape"), sizes[0] if sizes else None, changed
 
 
-def _moment(value: str | datetime | None) -> int | None:
-    if not value:
+def _moment(value: object) -> int | None:
+    if value in (None, ""):
         return None
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(time, datetime):
+        raise TypeError(f"{value!r} is no time.")
     return microseconds(time if time.tzinfo else time.replace(tzinfo=UTC))

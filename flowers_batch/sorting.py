@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TypeVar
 
 from flowers_batch.config import RunError
-from flowers_batch.reading import EPOCH, Image, path_bytes, path_text
+from flowers_batch.reading import EPOCH
 
 Row = TypeVar("Row", bound=tuple[int | bytes | str | None, ...])
 _MEMORY_KIB = 32 << 10  # held at most for a table, and as much again for sorting it
@@ -36,20 +36,6 @@ def in_order(rows: Iterable[Row]) -> Iterator[Row]:
         places = ", ".join("?" * len(first))
         database.executemany(f"INSERT INTO rows VALUES ({places})", chain([first], iterator))
         yield from database.execute(f"SELECT * FROM rows ORDER BY {columns}")
-
-
-def by_path(images: Iterable[Image]) -> Iterator[Image]:
-    """Images in the order of their paths' bytes, as shards and manifests have them."""
-    rows = in_order((path_bytes(i.path), i.bytes, microseconds(i.mtime), i.source, i.offset) for i in images)
-    for path, size, changed, source, offset in rows:
-        yield Image(path_text(path), size, time_of(changed), source, offset)
-
-
-def by_place(images: Iterable[Image]) -> Iterator[Image]:
-    """Images in the order in which the files that hold them are best read: file by file, from front to back."""
-    rows = in_order((i.source, i.offset, path_bytes(i.path), i.bytes, microseconds(i.mtime)) for i in images)
-    for source, offset, path, size, changed in rows:
-        yield Image(path_text(path), size, time_of(changed), source, offset)
 
 
 @contextmanager

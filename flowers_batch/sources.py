@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
@@ -103,15 +104,25 @@ class FolderSource:
             InputError: A folder cannot be listed, so that images would be left out in silence.
         """
         self.ignored = 0
-        if self.folder.is_local:
-            yield from self._walk_disk(os.fsencode(self.folder.path), b"")
-        else:
-            yield from self._walk_store("")
+        entries = self._on_disk if self.folder.is_local else self._in_store
+        path = [
+            entries(b"")
+        ]  # what is left of each folder from the root down; no recursion: folders lie as deep as they like
+        while path:
+            entry = next(path[-1], None)
+            if entry is None:
+                path.pop()
+            elif isinstance(entry, Image):
+                yield entry
+            else:
+                path.append(entries(entry))
 
-    def _walk_disk(self, root: bytes, prefix: bytes) -> Iterator[Image]:
+    def _on_disk(self, prefix: bytes) -> Iterator[Image | bytes]:
+        """The images of a folder, and the prefixes of the folders in it."""
         names = []
+        where = os.path.join(os.fsencode(self.folder.path), prefix)
         try:
-            with os.scandir(os.path.join(root, prefix)) as entries:
+            with os.scandir(where) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         names.append(entry.name + b"/")
@@ -120,28 +131,27 @@ class FolderSource:
                     else:
                         self.ignored += 1
         except OSError as error:
-            where = os.fsdecode(os.path.join(root, prefix))
             raise InputError(
-                f"The folder {where} cannot be listed ({error.strerror}): make it readable, or move it away."
+                f"The folder {os.fsdecode(where)} cannot be listed ({error.strerror}): make it readable, or move it "
+                "away."
             ) from None
         for name in sorted(names):
-            if name.endswith(b"/"):
-                yield from self._walk_disk(root, prefix + name)
-            else:
-                yield on_disk(path_text(prefix + name), os.path.join(root, prefix + name))
+            yield prefix + name if name.endswith(b"/") else on_disk(path_text(prefix + name), where + name)
 
-    def _walk_store(self, prefix: str) -> Iterator[Image]:
+    def _in_store(self, prefix: bytes) -> Iterator[Image | bytes]:
+        """The images with a prefix, and the longer prefixes."""
+        folder = prefix.decode()
         try:
-            selector = fs.FileSelector(self.folder.at(prefix))
+            selector = fs.FileSelector(self.folder.at(folder))
             infos = persistently(lambda: self.folder.filesystem.get_file_info(selector))
         except OSError as error:
-            raise InputError(f"{self.folder.url}/{prefix} cannot be listed: {error}.") from None
-        found = [(i.base_name + "/" * (i.type == fs.FileType.Directory), i) for i in infos]
-        for name, info in sorted(found, key=lambda pair: pair[0].encode()):
-            if name.endswith("/"):
-                yield from self._walk_store(prefix + name)
-            elif is_image(name.encode()):
-                yield Image(prefix + name, info.size, info.mtime or EPOCH)
+            raise InputError(f"{self.folder.url}/{folder} cannot be listed: {error}.") from None
+        found = [(i.base_name.encode() + b"/" * (i.type == fs.FileType.Directory), i) for i in infos]
+        for name, info in sorted(found, key=itemgetter(0)):
+            if name.endswith(b"/"):
+                yield prefix + name
+            elif is_image(name):
+                yield Image((prefix + name).decode(), info.size, info.mtime or EPOCH)
             else:
                 self.ignored += 1
 

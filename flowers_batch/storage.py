@@ -84,18 +84,37 @@ class Folder:
         return self.filesystem.get_file_info(self.at(name)).type != fs.FileType.NotFound
 
     def names(self, name: str = "") -> list[str]:
-        """The files directly in a folder, sorted; none where there is no such folder."""
-        selector = fs.FileSelector(self.at(name), allow_not_found=True)
-        found = self.filesystem.get_file_info(selector)
-        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+        """The files directly in a folder, but for names that are no UTF-8, sorted; none where there is no folder."""
+        return sorted(found.decode() for found in self._files(name) if _is_utf8(found))
 
     def matching(self, pattern: str) -> list[str]:
-        """The files directly in this folder whose names fit a pattern, in which `*` is any text, sorted."""
+        """The files directly in this folder whose names fit a pattern, in which `*` is any text, sorted.
+
+        Raises:
+            InputError: A name that fits is no UTF-8.
+        """
         if "*" not in pattern:
             found = self.filesystem.get_file_info(self.at(pattern))
             return [pattern] if found.type == fs.FileType.File else []
-        expression = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
-        return [name for name in self.names() if expression.fullmatch(name)]
+        expression = re.compile(b".*".join(map(re.escape, pattern.encode().split(b"*"))), re.DOTALL)
+        fitting = [name for name in self._files("") if expression.fullmatch(name)]
+        for name in fitting:
+            if not _is_utf8(name):
+                raise InputError(
+                    f"The name of {self.url_of(name.decode(errors='backslashreplace'))} is no UTF-8: rename the file, "
+                    "or move it away."
+                )
+        return sorted(map(bytes.decode, fitting))
+
+    def _files(self, name: str) -> list[bytes]:
+        if not self.is_local:
+            found = self.filesystem.get_file_info(fs.FileSelector(self.at(name), allow_not_found=True))
+            return [info.base_name.encode() for info in found if info.type == fs.FileType.File]
+        try:
+            with os.scandir(os.fsencode(self.at(name))) as entries:  # pyarrow takes no name that is no UTF-8
+                return [entry.name for entry in entries if os.path.isfile(entry)]
+        except FileNotFoundError:
+            return []
 
     def is_gone(self) -> bool:
         """Whether it is not there; on a disk also whether it is empty, as the mount point of a lost disk is."""
@@ -182,9 +201,11 @@ class Folder:
 
     def sweep(self, name: str = "", older_than: float = 0.0) -> None:
         """Deletes what killed writers left in a folder, if its last change is `older_than` seconds ago."""
-        for found in self.filesystem.get_file_info(fs.FileSelector(self.at(name), allow_not_found=True)):
-            if found.base_name.startswith(SCRATCH) and time.time() - found.mtime.timestamp() >= older_than:
-                self.filesystem.delete_file(found.path)
+        for scratch in self.names(name):
+            if scratch.startswith(SCRATCH):
+                found = self.filesystem.get_file_info(self.at(os.path.join(name, scratch)))
+                if found.mtime and time.time() - found.mtime.timestamp() >= older_than:
+                    self.filesystem.delete_file(found.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -235,11 +256,15 @@ def open_folder(where: Where) -> Folder:
     """Opens a folder by its path or URL; it need not exist.
 
     Raises:
-        InputError: The URL holds credentials, or `pyarrow.fs` knows no such file system.
+        InputError: The path is no UTF-8, the URL holds credentials, or `pyarrow.fs` knows no such file system.
     """
     name = os.fspath(where)
     if "://" not in name:
         path = os.path.abspath(name)
+        if not _is_utf8(raw := os.fsencode(path)):
+            raise InputError(
+                f"The name {raw.decode(errors='backslashreplace')} is no UTF-8: rename it, or give a link to it."
+            )
         return Folder(path, fs.LocalFileSystem(), path)
     try:
         parts = urlsplit(name)
@@ -275,6 +300,14 @@ def split_file(where: Where) -> tuple[Folder, str]:
     base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
     parent, slash, name = base.rpartition("/")
     return open_folder(f"{parent or slash or '.'}{query}{options}"), name
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _why(error: OSError) -> str:

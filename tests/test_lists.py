@@ -5,7 +5,7 @@ import os
 import pickle
 import tracemalloc
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -229,6 +229,15 @@ def test_list_that_cannot_be_understood_is_refused_in_a_sentence(tmp_path, conte
     (tmp_path / "l.csv").write_text(content)
     with pytest.raises(InputError, match=sentence):
         paths(open_source(tmp_path / "l.csv"))
+
+
+@pytest.mark.parametrize("time", [0, 1_700_000_000, 1.5, date(2024, 5, 1), True])
+def test_time_of_a_parquet_list_that_is_none_is_refused_in_a_sentence(tmp_path, time):
+    pq.write_table(pa.table({"path": ["a.jpg"], "mtime": [time]}), tmp_path / "l.parquet")
+    with pytest.raises(
+        InputError, match=r"^Row 1 of the list .* cannot be understood \(.* is no time\): .* ISO 8601\.$"
+    ):
+        paths(open_source(tmp_path / "l.parquet"))
 
 
 def test_parquet_that_is_none_is_refused_in_a_sentence(tmp_path):

@@ -13,20 +13,11 @@ from hypothesis import strategies as st
 
 from flowers_batch import sorting
 from flowers_batch.config import RunError
-from flowers_batch.reading import Image, path_bytes
-from flowers_batch.sorting import by_path, by_place, in_order, time_of, unique_names
+from flowers_batch.sorting import in_order, microseconds, time_of, unique_names
 
 ROOT = Path(__file__).parent.parent
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 SIZE = st.integers(-(1 << 63), (1 << 63) - 1)
-IMAGES = st.builds(
-    Image,
-    TEXT,
-    st.integers(0, 1 << 62),
-    st.integers(-(1 << 55), 1 << 55).map(time_of),
-    st.none() | TEXT,
-    st.none() | st.integers(0, 1 << 62),
-).filter(lambda image: not image.path.startswith("//bytes/"))
 
 
 @given(st.lists(st.tuples(st.binary(max_size=8), SIZE, TEXT)))
@@ -34,27 +25,9 @@ def test_rows_come_as_sorted_has_them(rows):
     assert list(in_order(rows)) == sorted(rows)
 
 
-@given(st.lists(IMAGES, max_size=20))
-def test_images_are_sorted_by_their_paths_bytes_and_stay_as_they_are(images):
-    found = list(by_path(images))
-    assert [path_bytes(i.path) for i in found] == sorted(path_bytes(i.path) for i in images)
-    assert sorted(map(repr, found)) == sorted(map(repr, images))
-
-
-def test_images_are_sorted_by_file_then_by_place_in_it():
-    images = [Image(f"{s}{o}", source=s, offset=o) for s in ("b", "a") for o in (10, 9, 100)]
-    assert [i.path for i in by_place([Image("x"), *images])] == ["x", "a9", "a10", "a100", "b9", "b10", "b100"]
-
-
-def test_names_that_are_no_utf8_sort_among_the_others():
-    paths = ["//bytes/caf%E9.jpg", "cafe.jpg", "café.jpg", "caz.jpg"]
-    found = [image.path for image in by_path(map(Image, reversed(paths)))]
-    assert found == ["cafe.jpg", "café.jpg", "//bytes/caf%E9.jpg", "caz.jpg"]
-
-
 def test_times_are_kept_to_the_microsecond():
     time = datetime(2024, 5, 1, 12, 0, 0, 123457, UTC)
-    assert next(by_path([Image("a", 1, time)])).mtime == time
+    assert time_of(microseconds(time)) == time
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):

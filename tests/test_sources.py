@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import pickle
 import random
 import shutil
 import socket
+import sys
 import threading
 import tracemalloc
 from datetime import UTC, datetime
@@ -68,6 +70,18 @@ def reason_of(photos: FolderSource, path: str) -> str:
 def test_images_come_in_the_order_of_their_full_paths_bytes(opened, tmp_path):
     write(tmp_path / "photos", dict.fromkeys(NAMES, b"x"))
     assert paths(opened) == sorted(NAMES, key=str.encode)
+
+
+def test_folders_may_lie_deeper_than_calls_can(opened, tmp_path):
+    names = ["d/" * 150 + "a.jpg", "d.jpg"]
+    write(tmp_path / "photos", dict.fromkeys(names, b"x"))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 60)
+    try:
+        found = paths(opened)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert found == sorted(names)
 
 
 def test_order_is_that_of_the_paths_for_random_trees(opened, tmp_path):
@@ -315,7 +329,10 @@ def test_error_that_passes_is_tried_again(opened, tmp_path, number):
     assert refused.value.reason == "unreadable"
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(errno.ELOOP, "o")])
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(errno.ELOOP, "o"), OSError("ACCESS_DENIED")],
+)
 def test_error_that_lasts_is_not_tried_again(opened, tmp_path, monkeypatch, error):
     write(tmp_path / "photos", {"a.jpg": b"x"})
     with pytest.raises(ReadError):

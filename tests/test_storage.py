@@ -145,6 +145,22 @@ def test_names_are_the_sorted_files_of_one_folder(folder):
     assert folder.names("nowhere") == []
 
 
+def test_name_that_is_no_utf8_is_passed_over_and_refused_where_a_pattern_fits_it(tmp_path):
+    write(tmp_path, {"a.tar": b"", f"{SCRATCH}old": b"", os.fsdecode(b"caf\xe9.tar"): b""})
+    folder = open_folder(tmp_path)
+    folder.sweep()
+    assert folder.names() == folder.matching("a*.tar") == ["a.tar"]
+    with pytest.raises(
+        InputError, match=r"^The name of /.*/caf\\xe9\.tar is no UTF-8: rename the file, or move it away\.$"
+    ):
+        folder.matching("*.tar")
+
+
+def test_folder_whose_name_is_no_utf8_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"^The name /.*/caf\\xe9 is no UTF-8: rename it, or give a link to it\.$"):
+        open_folder(tmp_path / os.fsdecode(b"caf\xe9"))
+
+
 def test_delete_deletes_what_is_there_and_forgives_what_is_not(folder):
     fill(folder, "one", b"")
     folder.delete("one")

@@ -156,7 +156,7 @@ def test_error_of_a_store_that_passes_is_tried_again(s3, stored, faulty, kind):
     photos = open_source(replace(s3, port=faulty.port).url(f"{stored}/{kind}"))
     found = list(photos.images())
     expected = [content for _, _, content in contents(open_source(s3.url(f"{stored}/{kind}")))]
-    faulty.faults.update({name: [500, 403, 503, 403] for name in ("a/b.jpg", "0.tar", "0.parquet")})
+    faulty.faults.update({name: [500, 400, 503, 400] for name in ("a/b.jpg", "0.tar", "0.parquet")})
     assert [photos.read(image) for image in found] == expected
     assert not all(faulty.faults.values())
 

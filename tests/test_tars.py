@@ -242,13 +242,25 @@ def test_sparse_member_is_a_row_that_cannot_be_read(tmp_path):
     assert refused.value.reason == "unreadable"
 
 
-@pytest.mark.parametrize("opened_before", [False, True])
-def test_member_of_a_tar_that_was_cut_short_since_is_unreadable_never_garbage(tmp_path, opened_before):
+def test_members_of_a_tar_that_was_replaced_are_missing_never_each_others_bytes(tmp_path):
+    members = [(f"{number}.jpg", b"%d" % number * 700) for number in range(3)]
+    path = tar(tmp_path / "a.tar", members)
+    photos = open_source(path)
+    found = list(photos.images())
+    tar(path, members[::-1])
+    os.utime(path, (1, 1))
+    for image in found:
+        with pytest.raises(ReadError, match=r"^The file that holds it was replaced since it was listed\.$") as refused:
+            photos.read(image)
+        assert refused.value.reason == "missing"
+    assert [photos.read(image) for image in photos.images()] == [content for _, content in members[::-1]]
+
+
+def test_member_of_a_tar_that_was_cut_short_since_is_unreadable_never_garbage(tmp_path):
     path, _ = whole(tmp_path)
     photos = open_source(path)
     found = list(photos.images())
-    if opened_before:
-        photos.read(found[0])
+    photos.read(found[0])
     os.truncate(path, found[2].offset + 100)
     assert photos.read(found[1]) == b"\x02" * 700
     for image in found[2:]:
