@@ -167,7 +167,7 @@ def test_footer_tells_fingerprint_number_inputs_and_counts(tmp_path, is_local):
     table[4]["reason"] = "truncated"
     batch = pa.RecordBatch.from_pylist(table, batch.schema)
     written = write_shard(folder, CODES, batch.schema, [batch], replace(LIKE, ok=77, failed=78))
-    assert written == Footer("print", 3, "inputs", 6, 3, {"missing": 2, "truncated": 1})
+    assert replace(written, content="") == Footer("print", 3, "inputs", 6, 3, {"missing": 2, "truncated": 1})
     assert read_footer(folder, CODES, 3) == written
 
 
@@ -239,7 +239,7 @@ def test_columns_of_a_shard_are_read_as_asked(tmp_path):
 
 def test_shard_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
     folder = open_folder(tmp_path)
-    told = r"codes/shard-000003\.parquet cannot be read \(.+\): run the same command again to make it anew\.$"
+    told = r"codes/shard-000003\.parquet cannot be read \(.+\): delete it, and run the same command again\.$"
     with pytest.raises(InputError, match=told):
         read_shard(folder, CODES, 3, ["path"])
     (tmp_path / CODES).mkdir()
@@ -360,9 +360,10 @@ def test_csv_quotes_names_with_commas_quotes_and_newlines(tmp_path):
 def test_a_shard_with_a_flipped_bit_in_its_footer_is_no_whole_shard(tmp_path):
     """pyarrow tells of such files by many kinds of exception; each means that the shard is made again."""
     folder = open_folder(tmp_path)
-    schema = pa.schema([pa.field("path", pa.string(), nullable=False), pa.field("reason", pa.string())])
-    table = pa.table({"path": ["a"], "reason": [None]}, schema)
-    dataset.write_shard(folder, dataset.CODES, schema, table.to_batches(), dataset.Footer("f", 0, "i", 0, 0))
+    schema = codes_schema(2, "float16")
+    row = dict.fromkeys(schema.names) | {"path": "a", "status": "ok", "code": [1, 2]}
+    batches = [pa.RecordBatch.from_pylist([row], schema)]
+    dataset.write_shard(folder, dataset.CODES, schema, batches, dataset.Footer("f", 0, "i", 0, 0))
     file = tmp_path / dataset.shard_name(dataset.CODES, 0)
     whole = file.read_bytes()
     assert dataset.read_footer(folder, dataset.CODES, 0).ok == 1
