@@ -44,8 +44,9 @@ _LASTING = (  # what is no bad moment
     errno.ENAMETOOLONG,
     errno.ENXIO,  # a socket
 )
-# pyarrow's errors without a number: of a store that says no, and of a file that is broken.
-_LASTING_WORDS = re.compile("ACCESS_DENIED|thrift|parquet|page|decompress|corrupt|unexpected end", re.IGNORECASE)
+# Errors of stores have no number, and neither have those of broken Parquet files, which last.
+_OF_STORES = re.compile("AWS Error|google::cloud|Azure|HTTP|connect|time.?out", re.IGNORECASE)
+_REFUSED = "ACCESS_DENIED"
 
 
 Where = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
@@ -246,7 +247,8 @@ def persistently(act: Callable[[], T]) -> T:
         try:
             return act()
         except OSError as error:
-            if error.errno in _LASTING or (error.errno is None and _LASTING_WORDS.search(str(error))):
+            words = str(error)
+            if error.errno in _LASTING or (error.errno is None and (_REFUSED in words or not _OF_STORES.search(words))):
                 raise
         time.sleep(seconds)
     return act()

@@ -343,7 +343,7 @@ def test_tries_wait_longer_each_time(monkeypatch):
     waited: list[float] = []
     monkeypatch.setattr(storage, "RETRY_SECONDS", (0.1, 0.5, 2.0))
     monkeypatch.setattr(storage.time, "sleep", waited.append)
-    assert storage.persistently(fails([OSError("x")] * 3)) == b"photo"
+    assert storage.persistently(fails([OSError("AWS Error NETWORK_CONNECTION")] * 3)) == b"photo"
     assert waited == [0.1, 0.5, 2.0]
 
 
