@@ -247,11 +247,16 @@ def persistently(act: Callable[[], T]) -> T:
         try:
             return act()
         except OSError as error:
-            words = str(error)
-            if error.errno in _LASTING or (error.errno is None and (_REFUSED in words or not _OF_STORES.search(words))):
+            if not _may_pass(error):
                 raise
         time.sleep(seconds)
     return act()
+
+
+def _may_pass(error: OSError) -> bool:
+    if error.errno is not None:
+        return error.errno not in _LASTING
+    return bool(_OF_STORES.search(str(error))) and _REFUSED not in str(error)
 
 
 def open_folder(where: Where) -> Folder:
