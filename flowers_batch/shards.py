@@ -515,7 +515,7 @@ def _parts_behind(folder: Folder, part: int) -> list[str]:
 
 
 def _delete_parts_behind(folder: Folder, part: int) -> None:
-    for name in _parts_behind(folder, part):
+    for name in reversed(_parts_behind(folder, part)):  # the last first: a kill must leave no gap
         folder.delete(name)
 
 

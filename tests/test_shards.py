@@ -476,6 +476,28 @@ def test_a_killed_generation_that_nothing_is_left_of_is_cleaned_up(folder, monke
     assert read_manifest(folder) == before and len(parts(folder)) == before.parts
 
 
+def test_a_kill_while_leftovers_are_deleted_leaves_what_can_be_gone_on_with(folder, monkeypatch):
+    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    images = listed(PATHS)
+    before = write_manifest(folder, Listing(images[:9]), 5, "run")
+    whole, delete = room._cut, Folder.delete
+    monkeypatch.setattr(room, "_cut", lambda *arguments: killed_after(whole(*arguments), 4))
+    with pytest.raises(KeyboardInterrupt):
+        grown(folder, images, size=3)
+    monkeypatch.setattr(room, "_cut", whole)
+
+    def killed(self, name):
+        delete(self, name)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            grown(folder, images[:9])
+    assert read_manifest(folder) == replace(before, is_whole=False)
+    assert grown(folder, images[:9])[0] == before
+
+
 def killed_after(pieces, count):
     yield from itertools.islice(pieces, count)
     raise KeyboardInterrupt
