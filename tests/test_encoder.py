@@ -524,3 +524,11 @@ def test_precision_without_a_description_of_the_processor_is_float32(monkeypatch
 
     monkeypatch.setattr(room.Path, "read_text", missing)
     assert hardware_precision(False) == "float32"
+
+
+def test_images_that_need_no_network_show_that_work_goes_on():
+    worker = encoder(Photos({}), batch_size=100)
+    seen = []
+    for _ in worker.batches(0, manifest_rows([f"{number}.jpg" for number in range(50)]), {}):
+        seen.append(worker.touched)
+    assert seen == [50]

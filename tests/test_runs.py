@@ -547,3 +547,38 @@ def test_an_output_folder_that_vanishes_ends_the_run_in_a_sentence(tmp_path):
     (tmp_path / "unplugged").rename(tmp_path / "codes")
     assert fb.encode(photos, tmp_path / "codes", replace(NULL, shard_size=1)).images == 120
     assert fb.verify(tmp_path / "codes").is_whole
+
+
+def test_labels_follow_codes_of_other_bytes_that_no_listing_could_notice(model, tmp_path):
+    photos = draw_archive(tmp_path / "photos", 4)
+    paths = sorted(photos.rglob("*.png"))
+    listing = tmp_path / "list.csv"
+    listing.write_text("path,bytes,mtime\n" + "".join(f"{path},1000,2024-05-01T12:00:00\n" for path in paths))
+    fb.encode(listing, tmp_path / "codes", NULL)
+    fb.predict(tmp_path / "codes", tmp_path / "labels", model)
+    draw_archive(photos, 4, seed=9)
+    shutil.rmtree(tmp_path / "codes")
+    fb.encode(listing, tmp_path / "codes", NULL)
+    assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).already_done == 0
+    assert rows(tmp_path / "codes", "codes", "sha256") == rows(tmp_path / "labels", "predictions", "sha256")
+
+
+def test_what_only_photos_can_be_asked_for_is_refused_for_codes(encoded, model, tmp_path):
+    for option in ({"prune": True}, {"retry_failed": True}, {"max_pixels": 5}):
+        with pytest.raises(fb.InputError, match="no photo is read"):
+            fb.predict(encoded, tmp_path / "labels", model, fb.PredictConfig(**option))
+
+
+def test_links_to_a_disk_that_is_not_there_keep_their_rows(tmp_path):
+    photos = draw_archive(tmp_path / "disk", 3)
+    (tmp_path / "links").mkdir()
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        (tmp_path / "links" / f"{number}.png").symlink_to(path)
+    fb.encode(tmp_path / "links", tmp_path / "codes", NULL)
+    before = codes_by_path(tmp_path / "codes")
+    photos.rename(tmp_path / "unplugged")
+    with pytest.raises(fb.InputError, match="There are no images"):
+        fb.encode(tmp_path / "links", tmp_path / "codes", NULL)
+    shutil.copytree(tmp_path / "unplugged" / "red", photos / "red")
+    assert fb.encode(tmp_path / "links", tmp_path / "codes", NULL).vanished == 6
+    assert codes_by_path(tmp_path / "codes") == before
