@@ -79,10 +79,10 @@ def test_bad_usage_and_bad_input_are_a_sentence_and_exit_code_2(capsys, archive,
     assert sentence in err and "Traceback" not in err and "secret" not in err
 
 
-def test_a_disk_that_fails_is_exit_code_1(capsys, archive, tmp_path, local_ray):
+def test_an_output_folder_that_cannot_be_made_is_exit_code_2(capsys, archive, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run(capsys, "encode", str(archive), str(tmp_path / "file" / "out"), "--network", "null")
-    assert code == 1 and "Traceback" not in err and "Not a directory" in err
+    assert code == 2 and "Traceback" not in err and "cannot be written to (Not a directory)" in err
 
 
 def test_debug_shows_the_traceback(capsys, tmp_path):
@@ -104,7 +104,7 @@ def test_random_weights_are_announced_wherever_results_are(capsys, archive, tmp_
     codes, model, labels = (str(tmp_path / name) for name in ("codes", "model", "labels"))
     run(capsys, "encode", str(archive), codes, "--network", "null")
     job = tmp_path / "codes" / "job.json"
-    job.write_text(job.read_text().replace('"weights": "null",\n  "model"', '"weights": "random:5",\n  "model"'))
+    job.write_text(job.read_text().replace('"weights": "null",\n  "root"', '"weights": "random:5",\n  "root"'))
     for arguments in (("train", codes, model, "--json"), ("predict", codes, labels, "--model", model, "--json")):
         code, out, err = run(capsys, *arguments)
         assert code == 0 and json.loads(out)["weights"] == "random:5"
