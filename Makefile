@@ -21,7 +21,7 @@ test: .venv/installed
 
 # Actors, drivers and a node are killed at random for some minutes.
 chaos: .venv/installed
-	$(BIN)/python -m pytest -m "chaos and slow"
+	$(BIN)/python -m pytest -m slow tests/test_chaos.py
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest

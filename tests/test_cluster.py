@@ -280,6 +280,7 @@ print(summary.ok, summary.shards)
 """
 
 
+@pytest.mark.chaos
 def test_shards_of_a_node_that_is_lost_go_to_the_actors_that_are_left(archive, tmp_path):
     """The lost node's actor can never be replaced: nothing has its resources."""
     command = [sys.executable, "-c", NODES, str(archive), str(tmp_path / "codes")]

@@ -22,6 +22,7 @@ from helpers import encoded, poisonous, random_pixels
 import flowers_batch as fb
 
 ACTOR = "ray::_RemoteShardActor"  # in the command line of its process, as Ray writes it
+pytestmark = pytest.mark.chaos
 ENDED_WITHIN = 10.0  # seconds after a signal
 
 

@@ -273,6 +273,7 @@ def kill_a_driver_and_continue(photos: Path, folder: Path) -> fb.Summary:
     return summary
 
 
+@pytest.mark.chaos
 def test_a_killed_driver_loses_nothing_and_what_was_done_stays(tmp_path):
     summary = kill_a_driver_and_continue(draw_archive(tmp_path / "photos", 100), tmp_path / "codes")
     paths = [row["path"] for row in rows(tmp_path / "codes", "codes", "path")]
@@ -516,6 +517,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.chaos
 def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(tmp_path, small_disk):
     disk, enlarge = small_disk
     photos = draw_archive(tmp_path / "photos", 100)  # 1.5 kB a code
@@ -529,6 +531,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(tmp_path,
     assert fb.verify(disk / "codes").is_whole
 
 
+@pytest.mark.chaos
 def test_an_output_folder_that_vanishes_ends_the_run_in_a_sentence(tmp_path):
     photos = draw_archive(tmp_path / "photos", 40)
     codes = tmp_path / "codes" / "codes"

@@ -62,13 +62,13 @@ def test_a_flipped_bit_is_found_unless_it_changes_no_row(folder):
     path = folder / CODES / "shard-000001.parquet"
     whole, rows = path.read_bytes(), pq.read_table(path)
     found = 0
-    for place in range(4, len(whole), len(whole) // 100):
+    for place in range(4, len(whole), len(whole) // 40):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         if not fb.verify(folder).is_whole:
             found += 1
         else:  # in the parts of the file that only speed up reading
             assert pq.read_table(path).equals(rows), place
-    assert found > 70
+    assert found > 28
 
 
 def test_a_row_that_is_missing_double_or_foreign(folder):
