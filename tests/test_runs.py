@@ -428,7 +428,7 @@ def test_a_grown_archive_costs_only_what_changed(tmp_path):
     grown(photos)
     summary = fb.encode(photos, tmp_path / "codes", NULL)
     assert (summary.images, summary.vanished, summary.already_done, summary.duplicates) == (26, 1, 23, 2)
-    assert summary.changes == {"new": 2, "changed": 1, "vanished": 1, "pruned": 0, "retried": 0}
+    assert {name: count for name, count in summary.changes.items() if count} == {"new": 2, "changed": 1, "vanished": 1}
     after, rewritten = codes_by_path(tmp_path / "codes"), files(tmp_path / "codes" / "codes")
     assert after.keys() == before.keys() | {"aaa.png", "red/new.png"}
     assert {path for path in before if before[path] != after[path]} == {"green/0001.png"}
@@ -482,7 +482,8 @@ def test_labels_follow_codes_that_grew(model, tmp_path):
     fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8))
     grown(photos)
     fb.encode(photos, tmp_path / "codes", NULL)
-    assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).already_done == 23
+    # Labels of codes are made anew by the shard, in no time; those of photos by the photo.
+    assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).already_done == 16
     assert fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8)).already_done == 23
     columns = ("path", "prediction", "probability", "sha256")
     assert rows(tmp_path / "labels", "predictions", *columns) == rows(tmp_path / "direct", "predictions", *columns)
