@@ -383,6 +383,7 @@ def test_mixed_formats_and_nested_folders_are_all_encoded(tmp_path):
     assert {row["folder"] for row in rows(tmp_path / "codes", "codes", "folder")} == {"c d"}
 
 
+@pytest.mark.slow
 def test_imagenets_own_classes_need_no_training(archive, tmp_path, monkeypatch):
     """With random weights, which say nothing; the names come from the published index, else they are numbers."""
     from tensorflow_vgg import download, imagenet
@@ -485,7 +486,7 @@ def test_labels_follow_codes_that_grew(model, tmp_path):
     # Labels of codes are made anew by the shard, in no time; those of photos by the photo.
     assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).already_done == 16
     assert fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8)).already_done == 23
-    columns = ("path", "prediction", "probability", "sha256")
+    columns = ("path", "prediction", "sha256")
     assert rows(tmp_path / "labels", "predictions", *columns) == rows(tmp_path / "direct", "predictions", *columns)
     for name in ("labels", "direct"):
         assert fb.verify(tmp_path / name).is_whole
