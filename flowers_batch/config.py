@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 CODES_SCHEMA = 1  # raised when the columns of a shard change
-PREPROCESSING = 1  # raised when decode.py gives other pixels for the same photo
+PREPROCESSING = 2  # raised when decode.py gives other pixels for the same photo
 POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for

@@ -2,8 +2,9 @@
 
 The reference (`tensorflow_vgg.images.load_image`) crops the centre square and resizes it with scikit-image:
 a Gaussian of sigma (factor-1)/2 against aliasing, cut at 4 sigma and mirrored at the border, then linear
-interpolation between pixel centres. All of it is linear and separable, so here it is one banded matrix a
-side, made once for each side's length and multiplied from both sides, in float32 and without rounding.
+interpolation between pixel centres. OpenCV does the same in float32, once it is told how to do the border.
+Since all of it is linear and separable, a large side is one banded matrix, made once for each length: of its
+many smoothed pixels only those are computed that the interpolation asks for.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _TOO_LARGE = re.compile("too large|too much memory|exceed", re.IGNORECASE)
 _UNSUPPORTED = re.compile("cannot handle|unknown pixel mode|(not|un)( yet)? ?(supported|implemented)", re.IGNORECASE)
 _BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 323  # tags of TIFF 6.0
 _BAND = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
+_LARGEST_FILTERED = 850  # pixels of a side: of longer ones most smoothed pixels would not be used
+_HASHED_SIDE = 32
+
+Pixels = NDArray[np.float32] | NDArray[np.uint8]
 
 Image.init()
 # Each photo is decoded by one thread: the cores are busy with other photos.
@@ -59,12 +64,12 @@ class Picture:
     """A decoded photo.
 
     Attributes:
-        pixels: float32 [224, 224, 3], RGB in [0, 255], of the upright photo's centre square.
+        pixels: [224, 224, 3], RGB in [0, 255], of the upright photo's centre square: float32, or what was asked for.
         width, height: Of the upright photo.
         phash: 64 bits that stay nearly the same when a photo is resized or recompressed.
     """
 
-    pixels: NDArray[np.float32]
+    pixels: Pixels
     width: int
     height: int
     phash: int
@@ -98,13 +103,19 @@ class PixelBudget:
                 self._freed.notify()
 
 
-def decode(data: bytes, max_pixels: int = ArchiveConfig.max_pixels, budget: PixelBudget | None = None) -> Picture:
+def decode(
+    data: bytes,
+    max_pixels: int = ArchiveConfig.max_pixels,
+    budget: PixelBudget | None = None,
+    place: Callable[[], Pixels] | None = None,
+) -> Picture:
     """Decodes an image file's bytes: upright, alpha on white, first frame, 8-bit RGB.
 
     Args:
         data: The file's bytes.
         max_pixels: Photos with more are refused from their header, before anything is decoded.
         budget: What the photo's pixels are taken from while it is decoded.
+        place: Gives where the resized pixels go, as `resize` takes it, once the photo is decoded.
 
     Raises:
         DecodeError: The bytes give no picture.
@@ -116,8 +127,9 @@ def decode(data: bytes, max_pixels: int = ArchiveConfig.max_pixels, budget: Pixe
             height, width = photo.shape[:2]
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
-            square = resize(photo[top : top + side, left : left + side])
-            return Picture(square, width, height, perceptual_hash(photo))
+            phash = perceptual_hash(photo)
+            square = resize(photo[top : top + side, left : left + side], place and place())
+            return Picture(square, width, height, phash)
 
 
 def decode_photo(data: bytes, max_pixels: int = ArchiveConfig.max_pixels) -> NDArray[np.uint8]:
@@ -134,18 +146,60 @@ def decode_photo(data: bytes, max_pixels: int = ArchiveConfig.max_pixels) -> NDA
         return _upright(_open(data, max_pixels)[0], data)
 
 
-def resize(square: NDArray[np.uint8]) -> NDArray[np.float32]:
+def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
     """Resizes a square picture as scikit-image does with its defaults.
 
     Args:
         square: uint8 [side, side, 3].
+        out: Where the pixels go: float32 or, for rounded ones, uint8 [224, 224, 3]; None makes them float32.
 
     Returns:
-        float32 [224, 224, 3] in [0, 255].
+        [224, 224, 3] in [0, 255].
     """
+    exact = out if out is not None and out.dtype == np.float32 else np.empty((SIDE, SIDE, 3), np.float32)
     side = len(square)
     if side == SIDE:
-        return square.astype(np.float32, order="C")
+        exact[:] = square
+    elif side > _LARGEST_FILTERED:
+        _resize_by_bands(square, exact)
+    else:
+        gaussian = _gaussian(side)
+        if len(gaussian) == 1:
+            smooth = square.astype(np.float32)
+        else:
+            smooth = cv2.sepFilter2D(square, cv2.CV_32F, gaussian, gaussian, borderType=cv2.BORDER_REFLECT_101)
+        if side > SIDE:
+            cv2.resize(smooth, (SIDE, SIDE), dst=exact, interpolation=cv2.INTER_LINEAR)
+        else:
+            _enlarge(smooth, exact)
+    if out is None or out is exact:
+        return exact
+    return cv2.convertScaleAbs(exact, dst=out)  # rounds to the nearest
+
+
+def _enlarge(square: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Interpolates between the pixels of a square smaller than 224x224.
+
+    OpenCV repeats the pixels at the border where scikit-image mirrors them, so what lies beyond them is made here.
+    """
+    side = len(square)
+    centres = (np.arange(SIDE // 2) + 0.5) * (side / SIDE) - 0.5
+    share = -centres[centres < 0].astype(np.float32)[:, None, None]  # of the second pixel from the border
+    beyond, second = len(share), min(1, side - 1)
+
+    def mend(enlarged: NDArray[np.float32], rows: NDArray[np.float32]) -> None:
+        enlarged[:beyond] = rows[0] * (1 - share) + rows[second] * share
+        enlarged[SIDE - beyond :] = (rows[-1] * (1 - share) + rows[-1 - second] * share)[::-1]
+
+    tall = cv2.resize(square, (side, SIDE), interpolation=cv2.INTER_LINEAR)
+    mend(tall, square)
+    cv2.resize(tall, (SIDE, SIDE), dst=out, interpolation=cv2.INTER_LINEAR)
+    mend(out.swapaxes(0, 1), tall.swapaxes(0, 1))
+
+
+def _resize_by_bands(square: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+    """Resizes a large square by two products with a banded matrix, which never holds all of it in float32."""
+    side = len(square)
     rows = np.zeros((SIDE, side * 3), np.float32)
     for source, target, weights in _resize_bands(side):
         rows[target] += weights @ square[source].astype(np.float32, order="C").reshape(-1, side * 3)
@@ -154,26 +208,29 @@ def resize(square: NDArray[np.uint8]) -> NDArray[np.float32]:
     for source, target, weights in _resize_bands(side):
         result[target] += weights @ columns[source]
     np.minimum(result, 255, out=result)  # sums of rounded weights may exceed 1 in their last digit
-    return np.ascontiguousarray(result.reshape(SIDE, SIDE, 3).transpose(1, 0, 2))
+    out[:] = result.reshape(SIDE, SIDE, 3).transpose(1, 0, 2)
 
 
-@lru_cache(maxsize=64)
-def _resize_bands(side: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
-    """The resize of one side as the nonzero parts of its matrix float32 [224, side]: columns, rows, numbers."""
-    factor = side / SIDE
-    sigma = max(0.0, (factor - 1) / 2)
+@lru_cache(maxsize=1024)
+def _gaussian(side: int) -> NDArray[np.float32]:
+    """The weights of scikit-image's Gaussian against aliasing, when a side so long becomes 224."""
+    sigma = max(0.0, (side / SIDE - 1) / 2)
     radius = int(4 * sigma + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    gaussian = np.exp(-0.5 * (offsets / sigma) ** 2) if radius else np.ones(1)
-    gaussian /= gaussian.sum()
-    centres = (np.arange(SIDE) + 0.5) * factor - 0.5
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (sigma or 1)) ** 2)
+    return (weights / weights.sum()).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _resize_bands(side: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
+    """The resize of a side over 224 as the nonzero parts of its matrix float32 [224, side]: columns, rows, numbers."""
+    gaussian = _gaussian(side).astype(np.float64)
+    offsets = np.arange(len(gaussian)) - len(gaussian) // 2
+    centres = (np.arange(SIDE) + 0.5) * (side / SIDE) - 0.5
     below = np.floor(centres).astype(np.int64)
     matrix = np.zeros((SIDE, side))
-    rows = np.arange(SIDE)[:, None]
     for tap, weight in ((below, below + 1 - centres), (below + 1, centres - below)):
-        # The interpolation mirrors at the border of the smoothed picture, the Gaussian at that of the photo.
-        columns = _mirror(_mirror(tap, side)[:, None] + offsets, side)
-        np.add.at(matrix, (rows, columns), weight[:, None] * gaussian)
+        columns = _mirror(tap[:, None] + offsets, side)
+        np.add.at(matrix, (np.arange(SIDE)[:, None], columns), weight[:, None] * gaussian)
     used = matrix != 0
     first = np.minimum.accumulate(used.argmax(1)[::-1])[::-1]
     last = np.maximum.accumulate(side - used[:, ::-1].argmax(1))
@@ -187,8 +244,6 @@ def _resize_bands(side: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
 
 def _mirror(index: NDArray[np.int64], side: int) -> NDArray[np.int64]:
     """Folds an index back into 0..side-1, without repeating the border: 2 1 | 0 1 2 3 | 2 1."""
-    if side == 1:
-        return np.zeros_like(index)
     index = np.abs(index) % (2 * side - 2)
     return np.minimum(index, 2 * side - 2 - index)
 
@@ -196,7 +251,11 @@ def _mirror(index: NDArray[np.int64], side: int) -> NDArray[np.int64]:
 def perceptual_hash(photo: NDArray[np.uint8]) -> int:
     """64 signs of the lowest frequencies of a grey 32x32 picture, against their median (the `pHash` of
     Zauner, 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions")."""
-    small = cv2.resize(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    while min(grey.shape) >= 4 * _HASHED_SIDE:  # by halves, which is a tenth of the work
+        height, width = grey.shape[0] // 2, grey.shape[1] // 2
+        grey = cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(grey, (_HASHED_SIDE, _HASHED_SIDE), interpolation=cv2.INTER_AREA)
     frequencies = cv2.dct(small.astype(np.float32))[:8, :8].ravel()
     return int.from_bytes(np.packbits(frequencies > np.median(frequencies)).tobytes(), "big")
 
