@@ -73,10 +73,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch, threadpool_limits(1):
         small = common.photos(arguments.photos, Path(scratch))[:SMALL]
-        large = [Path(scratch, f"large-{number}.jpg") for number in range(LARGE)]
-        for path, source in zip(large, small, strict=False):
-            path.write_bytes(common.enlarged(source, *CAMERA))
-        contents = {path: path.read_bytes() for path in (*small, *large)}
+        contents = {path: path.read_bytes() for path in small}
         for path in small:  # once, so that all is warm
             decode(contents[path])
         # Small ones first: large arrays would teach the allocator to keep memory, which helps the reference only.
@@ -84,7 +81,12 @@ def main() -> None:
             ROUNDS,
             small=lambda: rate(lambda path: decode(contents[path]), small),
             small_reference=lambda: rate(load_image, small),
-        ) | common.in_turn(
+        )
+        large = [Path(scratch, f"large-{number}.jpg") for number in range(LARGE)]
+        for path, source in zip(large, small, strict=False):
+            path.write_bytes(common.enlarged(source, *CAMERA))
+            contents[path] = path.read_bytes()
+        rates |= common.in_turn(
             ROUNDS - 2,
             large=lambda: rate(lambda path: decode(contents[path]), large),
             large_reference=lambda: rate(load_image, large[:1]),
