@@ -38,7 +38,10 @@ Root = Annotated[str | None, typer.Option(help="What a list's paths are relative
 StallTimeout = Annotated[
     float, typer.Option(help="Seconds without progress after which an actor is killed, and its shard tried again.")
 ]
-BatchSize = Annotated[int, typer.Option(help="Photos in one pass through the network.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Photos in one pass through the network; default: what suits the device and fits its memory."),
+]
 ShardSize = Annotated[int, typer.Option(help="Photos in one shard: what an actor loses at most when it is killed.")]
 MaxPixels = Annotated[int, typer.Option(help="Photos with more pixels are not decoded: they fail as too_large.")]
 Prune = Annotated[

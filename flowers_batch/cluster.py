@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -24,13 +25,13 @@ from flowers_batch.config import (
     RunError,
     first_line,
 )
-from flowers_batch.dataset import Footer, write_shard
+from flowers_batch.dataset import Footer, interleave, write_shard
 from flowers_batch.encoder import Condemned, Worker
 from flowers_batch.shards import Shard, carried_over, read_rows
 from flowers_batch.sources import Image, images_of
 from flowers_batch.storage import open_folder
 
-_SHARDS_AN_ACTOR = 2  # one at work and one waiting, so that an actor never waits for the driver
+_SHARDS_AN_ACTOR = 2  # the images of one are taken when those of the other are, so that nothing waits in between
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 60.0  # an actor that waits this long for resources is worth a word
 _SUSPICIOUS_DEATHS = 2  # of actors on one shard: its images are inspected then
@@ -74,11 +75,12 @@ class Resources:
 
 @dataclass(frozen=True)
 class Started:
-    """What an actor says when it is ready: what its rows depend on, and where it runs."""
+    """What an actor says when it is ready: what its rows depend on, where it runs, and with how many threads."""
 
     fingerprint: Fingerprint
     host: str
     gpus: tuple[str, ...]
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,12 @@ class Position:
     Attributes:
         node: Where it runs, as Ray names the node.
         step: Grows with all that it gets done: a batch, an image that is inspected, a file that is written.
-        shard: The shard at work; None while there is none.
-        done, failed: Its rows so far, and how many of them failed.
+        begun: The shards whose images it has touched, and that are not written yet: rows so far, and how many failed.
     """
 
     node: str
     step: int = 0
-    shard: int | None = None
-    done: int = 0
-    failed: int = 0
+    begun: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,60 +141,77 @@ class Watcher(Protocol):
 
 
 class ShardActor:
-    """What runs in a Ray actor: a worker, and the folder that its shards are written to. Knows no Ray itself."""
+    """What runs in a Ray actor: a worker, and the folder that its shards are written to. Knows no Ray itself.
+
+    Two shards may be run at once, so that the second is read and decoded while the first is computed and written.
+    """
 
     def __init__(self, factory: Factory, url: str, kind: str, threads: int, gpus: tuple[str, ...], node: str):
         self._factory, self._threads, self._gpus = factory, threads, gpus
-        self._folder, self._kind = open_folder(url), kind
-        self._position = Position(node)
+        self._folder, self._kind, self._node = open_folder(url), kind, node
+        self._steps, self._rows = itertools.count(), dict[int, tuple[int, int]]()
+        self._step = 0
 
     def start(self) -> Started:
         """Makes the worker, which may take a while, and tells what its rows will depend on."""
         self._worker = self._factory(self._threads, bool(self._gpus))
-        return Started(self._worker.fingerprint, socket.gethostname(), self._gpus)
+        return Started(self._worker.fingerprint, socket.gethostname(), self._gpus, self._threads)
 
     def run(self, shard: Shard, condemned: Condemned) -> Done:
         """Works on a shard and publishes it, without touching the condemned images."""
-        stages: dict[str, float] = {}
-        expected = Footer(self._worker.fingerprint.digest, shard.number, shard.inputs, 0, 0)
-        kept = self._worker.schema.empty_table()
-        if self._worker.keeps_rows:
-            kept = carried_over(self._folder, self._kind, shard, self._worker.schema, expected.fingerprint)
+        worker, schema, stages = self._worker, self._worker.schema, dict[str, float]()
+        expected = Footer(worker.fingerprint.digest, shard.number, shard.inputs, 0, 0)
         rows = read_rows(self._folder, shard)
-        left = rows.filter(pc.invert(pc.is_in(rows["path"], kept["path"])))
-        batches = self._counted(shard.number, self._worker.batches(shard.number, left, stages, condemned))
-        table = pa.concat_tables([kept, pa.Table.from_batches(batches, self._worker.schema)])
-        if len(table) != shard.images:
-            raise RunError(f"Shard {shard.number} has {shard.images} images, and {len(table)} rows came out.")
+        kept: pa.Array = pa.array([], pa.string())
+        if worker.keeps_rows:
+            kept, old = carried_over(self._folder, self._kind, shard, schema, expected.fingerprint)
         if len(kept):
-            table = table.take(pc.index_in(rows["path"], table["path"]))
-        begun = time.perf_counter()
-        footer = write_shard(self._folder, self._kind, self._worker.schema, table.to_batches(), expected)
-        stages["write"] = time.perf_counter() - begun
+            is_kept = pc.is_in(rows["path"], kept)
+            new = worker.batches(shard.number, rows.filter(pc.invert(is_kept)), stages, condemned)
+            batches = interleave(old, new, is_kept.to_numpy(), schema)
+        else:
+            batches = worker.batches(shard.number, rows, stages, condemned)
+        begun, waited = time.perf_counter(), [0.0]
+        counted = self._counted(shard, batches, waited)
+        footer = write_shard(self._folder, self._kind, schema, counted, expected)
+        stages["write"] = time.perf_counter() - begun - waited[0]
+        self._rows.pop(shard.number)
         return Done(footer, stages, len(kept))
 
     def inspect(self, shard: Shard, seconds: float) -> Condemned:
         """Finds a shard's images that end a process, or keep it for more than so many seconds each."""
-        self._step()
-        return self._factory.culprits(images_of(read_rows(self._folder, shard)), seconds, lambda done: self._step())
+        self._advance()
+        return self._factory.culprits(images_of(read_rows(self._folder, shard)), seconds, lambda done: self._advance())
 
-    def _counted(self, shard: int, batches: Iterator[Any]) -> Iterator[Any]:
+    def _counted(
+        self, shard: Shard, batches: Iterator[pa.RecordBatch], waited: list[float]
+    ) -> Iterator[pa.RecordBatch]:
+        """Counts rows, and the seconds for which they were waited for; refuses to end with too few or too many."""
         done = failed = 0
-        self._step(shard)
-        for batch in batches:
+        while True:
+            self._rows[shard.number] = done, failed
+            self._advance()
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            waited[0] += time.perf_counter() - begun
+            if batch is None:
+                break
             done += len(batch)
             failed += len(batch) - batch["reason"].null_count
-            self._step(shard, done, failed)
             yield batch
-        self._step(shard, done, failed)
+        if done != shard.images:
+            raise RunError(f"Shard {shard.number} has {shard.images} images, and {done} rows came out.")
 
-    def _step(self, shard: int | None = None, done: int = 0, failed: int = 0) -> None:
-        self._position = Position(self._position.node, self._position.step + 1, shard, done, failed)
+    def _advance(self) -> None:
+        self._step = next(self._steps)
 
     def position(self) -> Position:
         """How far it is; called while the other methods run."""
-        touched = self._worker.touched if hasattr(self, "_worker") else 0
-        return replace(self._position, step=self._position.step + touched)
+        if not hasattr(self, "_worker"):
+            return Position(self._node, self._step)
+        # Copied whole: other threads change them.
+        begun = {shard: rows for shard, rows in self._rows.copy().items() if any(rows) or shard in self._worker.begun}
+        return Position(self._node, self._step + self._worker.touched, begun)
 
 
 def run_shards(
@@ -346,6 +362,7 @@ class _Pool:
         options: dict[str, Any] = {
             "num_gpus": resources.gpus,
             "num_cpus": resources.cpus,
+            "max_concurrency": _SHARDS_AN_ACTOR,
             "runtime_env": {"env_vars": _actor_environment(resources)},
         }
         if resources.node:
@@ -418,17 +435,26 @@ class _Pool:
             self._replace(member, _cause(death))
 
     def _hand_out(self) -> None:
-        """Gives waiting shards to the actors that have fewest: all get one before any gets a second."""
+        """Gives waiting shards to the actors that have fewest: all get one before any gets a second.
+
+        A shard that is suspected has an actor to itself, so that no other is blamed for its deaths.
+        """
         members = [member for member in self._members if member.started]
-        held = Counter(task.member for task in self._tasks.values())
+        held: Counter[_Member] = Counter()
+        for task in self._tasks.values():
+            held[task.member] += _SHARDS_AN_ACTOR if self._is_suspect(task.shard) else 1
         while self._waiting and members:
             member = min(members, key=lambda member: held[member])
-            if held[member] == _SHARDS_AN_ACTOR:
+            share = _SHARDS_AN_ACTOR if self._is_suspect(self._waiting[0]) else 1
+            if held[member] + share > _SHARDS_AN_ACTOR:
                 return
             if not held[member]:
                 member.quiet = 0.0
-            held[member] += 1
+            held[member] += share
             self._hand(member, self._waiting.popleft())
+
+    def _is_suspect(self, shard: Shard | None) -> bool:
+        return shard is not None and shard.number in self._troubles and self._troubles[shard.number].suspect
 
     def _hand(self, member: _Member, shard: Shard) -> None:
         trouble = self._troubles.get(shard.number, _Trouble())
@@ -483,23 +509,29 @@ class _Pool:
         import ray
 
         self._poll(0.0)  # it may have said where it runs
-        # Only the oldest was worked on; the others waited, and did nothing to the actor.
-        shard = next(task.shard for task in self._tasks.values() if task.member is member)
-        trouble = self._troubles[shard.number if shard else None]
-        trouble.nodes.append(member.position.node if member.position else None)
-        # Whatever died with its node did not die of the shard; Ray may learn of the node later than of the actor.
         gone = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
-        deaths = sum(node not in gone for node in trouble.nodes)
-        if deaths >= _MAX_DEATHS:
-            where = f"on shard {shard.number}" if shard else "while they started"
-            other = "other " if trouble.condemned else ""
-            blame = "" if trouble.condemned is None else f", and none of its {other}images is to blame"
-            raise RunError(
-                f"{_MAX_DEATHS} actors died {where}{blame}; the last with: {why} "
-                "The same command goes on where it stopped."
-            )
-        trouble.suspect |= stalled or deaths >= _SUSPICIOUS_DEATHS
+        for number in self._touched(member):
+            trouble = self._troubles[number]
+            trouble.nodes.append(member.position.node if member.position else None)
+            # Whatever died with its node did not die of the shard; Ray may learn of the node later than of the actor.
+            deaths = sum(node not in gone for node in trouble.nodes)
+            if deaths >= _MAX_DEATHS:
+                where = "while they started" if number is None else f"on shard {number}"
+                other = "other " if trouble.condemned else ""
+                blame = "" if trouble.condemned is None else f", and none of its {other}images is to blame"
+                raise RunError(
+                    f"{_MAX_DEATHS} actors died {where}{blame}; the last with: {why} "
+                    "The same command goes on where it stopped."
+                )
+            trouble.suspect |= stalled or deaths >= _SUSPICIOUS_DEATHS
         self.add_actor(self._forget(member))
+
+    def _touched(self, member: _Member) -> list[int | None]:
+        """The shards that an actor may have died of: those whose images it had touched, as far as that is known."""
+        shards = [task.shard for task in self._tasks.values() if task.member is member]
+        held = [shard.number if shard else None for shard in shards]
+        begun = member.position.begun if member.position else {}
+        return [number for number in held if number in begun] or held
 
     def _replace_stalled(self) -> None:
         busy = {task.member for task in self._tasks.values()}
@@ -542,12 +574,9 @@ class _Pool:
         """Tells the watcher what is done, wholly and partly."""
         footers = self._outcome.footers
         positions = [member.position for member in self._members if member.position]
-        partly = [position for position in positions if position.shard is not None and position.shard not in footers]
-        done = sum(footer.ok + footer.failed for footer in footers.values())
-        failed = sum(footer.failed for footer in footers.values())
-        done += sum(position.done for position in partly)
-        failed += sum(position.failed for position in partly)
-        self._watcher.update(done, failed)
+        partly = {number: rows for position in positions for number, rows in position.begun.items()}
+        counts = partly | {number: (footer.ok + footer.failed, footer.failed) for number, footer in footers.items()}
+        self._watcher.update(sum(done for done, _ in counts.values()), sum(failed for _, failed in counts.values()))
 
     def _say_what_is_missing(self) -> None:
         import ray

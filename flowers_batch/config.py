@@ -58,7 +58,8 @@ class ArchiveConfig:
 
     Attributes:
         root: What the paths of a list are relative to; None: the folder that the list lies in.
-        batch_size: Photos in one pass through the network.
+        batch_size: Photos in one pass through the network; None takes what suits the device, and what fits into its
+            memory.
         shard_size: Photos in one shard, which is what a killed run loses at most, an actor.
         max_pixels: Photos with more pixels become rows that failed as `too_large`.
         prune: Whether photos that vanished lose their rows, instead of being marked.
@@ -67,7 +68,7 @@ class ArchiveConfig:
     """
 
     root: str | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     shard_size: int = 4096
     max_pixels: int = 178_000_000  # a little below where Pillow refuses
     prune: bool = False
@@ -75,7 +76,8 @@ class ArchiveConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        _at_least_one("--batch-size", self.batch_size)
+        if self.batch_size is not None:
+            _at_least_one("--batch-size", self.batch_size)
         _at_least_one("--shard-size", self.shard_size)
         _at_least_one("--max-pixels", self.max_pixels)
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,8 @@ CODES, PREDICTIONS = "codes", "predictions"  # what a folder holds, and the name
 JOB, SUCCESS = "job.json", "_SUCCESS"
 OK, FAILED = "ok", "failed"
 _FOOTER_KEY = b"flowers_batch.shard"
+ROWS_A_GROUP = 4096  # that are in memory while a shard is written or read
+_ROWS_MERGED = 1024
 _DIGESTS_AT_ONCE = 1 << 24
 _FILES_AT_ONCE = 8
 _LIBRARIES = ("flowers-batch", "ray", "tensorflow", "keras", "numpy", "pyarrow", "pillow", "simplejpeg")
@@ -110,24 +113,19 @@ def shard_name(kind: str, shard: int) -> str:
 def write_shard(
     folder: Folder, kind: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], like: Footer
 ) -> Footer:
-    """Publishes a shard, whole, as one row group.
+    """Publishes a shard, whole; a large one has several row groups, so that no more is ever in memory.
 
     Args:
         folder: The run's folder.
         kind: `CODES` or `PREDICTIONS`.
         schema: The shard's columns.
-        batches: Its rows.
+        batches: Its rows, which are taken while it is written.
         like: Fingerprint, number and inputs; the counts are filled in from the rows.
 
     Returns:
         The footer as written.
     """
-    table = pa.Table.from_batches(batches, schema)
-    reasons: dict[str, int] = {}
-    for reason in table["reason"].drop_null().to_pylist():
-        reasons[reason] = reasons.get(reason, 0) + 1
-    failed = sum(reasons.values())
-    footer = Footer(like.fingerprint, like.shard, like.inputs, len(table) - failed, failed, reasons, content_of(table))
+    rows, reasons, content = 0, Counter[str](), hashlib.sha256()
     # A code's bytes are split into planes, which compress far better than the numbers that they belong to.
     floats = ["code.list.element"] if kind == CODES else []
     with (
@@ -144,15 +142,64 @@ def write_shard(
             write_page_checksum=True,
         ) as writer,
     ):
-        writer.write_table(table, row_group_size=max(len(table), 1))
+        for group in _row_groups(batches, schema):
+            writer.write_table(group, row_group_size=len(group))
+            rows += len(group)
+            reasons.update(group["reason"].drop_null().to_pylist())
+            content.update(_digests(group))
+        failed = reasons.total()
+        footer = Footer(
+            like.fingerprint, like.shard, like.inputs, rows - failed, failed, dict(reasons), content.hexdigest()
+        )
         # Last of all: a writer that an error leaves writes a valid file too, but not these keys.
         writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(asdict(footer)).encode()})
     return footer
 
 
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= ROWS_A_GROUP:
+            yield pa.Table.from_batches(held, schema)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held, schema)
+
+
+def interleave(
+    first: Iterator[pa.RecordBatch], second: Iterator[pa.RecordBatch], is_first: NDArray[np.bool_], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Merges two streams of rows: row i is the next one of `first` or of `second`, as `is_first` [rows] says."""
+    streams = _Rows(first, schema), _Rows(second, schema)
+    for start in range(0, len(is_first), _ROWS_MERGED):
+        mask = is_first[start : start + _ROWS_MERGED]
+        rows = pa.concat_tables([streams[0].take(int(mask.sum())), streams[1].take(int((~mask).sum()))])
+        order = np.empty(len(mask), np.int64)
+        order[np.concatenate([np.flatnonzero(mask), np.flatnonzero(~mask)])] = np.arange(len(mask))
+        yield from rows.take(pa.array(order)).to_batches()
+
+
+class _Rows:
+    """A stream of rows that gives as many as one asks for."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema):
+        self._batches, self._held = batches, schema.empty_table()
+
+    def take(self, count: int) -> pa.Table:
+        while len(self._held) < count:
+            self._held = pa.concat_tables([self._held, pa.Table.from_batches([next(self._batches)])])
+        taken, self._held = self._held.slice(0, count), self._held.slice(count)
+        return taken
+
+
 def content_of(table: pa.Table) -> str:
     """SHA-256 of a shard's `sha256` column: `Footer.content`."""
-    return hashlib.sha256(b"".join(digest or bytes(32) for digest in table["sha256"].to_pylist())).hexdigest()
+    return hashlib.sha256(_digests(table)).hexdigest()
+
+
+def _digests(table: pa.Table) -> bytes:
+    return b"".join(digest or bytes(32) for digest in table["sha256"].to_pylist())
 
 
 def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
@@ -264,15 +311,19 @@ class Run:
             yield from read_shard(self.folder, self.job.kind, number, columns)
 
 
-def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str] | None = None) -> list[pa.RecordBatch]:
-    """Reads columns of a shard; None: all.
+def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Streams columns of a shard, a row group in memory at a time; None: all.
 
     Raises:
         InputError: The shard's file is missing, is no Parquet file, or its bytes are not those that were written.
     """
     name = shard_name(kind, shard)
     try:
-        return persistently(lambda: _whole(folder.open(name), columns)).to_batches()
+        with persistently(lambda: folder.open(name)) as handle:
+            file = persistently(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
+            for group in range(file.num_row_groups):
+                table = persistently(lambda group=group: file.read_row_group(group, columns and list(columns)))  # type: ignore[misc]
+                yield from table.to_batches()
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{folder.url_of(name)} cannot be read ({first_line(error)[:-1]}): delete it, and run the same command "
@@ -307,11 +358,6 @@ def count_duplicates(folder: Folder, kind: str, shards: int, images: int) -> int
             values = np.concatenate(list(pool.map(digests, range(shards))))
         found += len(values) - len(np.unique(values))
     return found
-
-
-def _whole(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.Table:
-    with file:
-        return pq.ParquetFile(file, page_checksum_verification=True).read(columns and list(columns))
 
 
 def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:

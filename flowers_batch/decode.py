@@ -9,12 +9,13 @@ many smoothed pixels only those are computed that the interpolation asks for.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import math
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,7 @@ import pillow_heif
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, ExifTags, Image
+from threadpoolctl import threadpool_limits
 
 from flowers_batch.config import ArchiveConfig, first_line
 
@@ -38,8 +40,10 @@ _BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 32
 _BAND = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
 _LARGEST_FILTERED = 850  # pixels of a side: of longer ones most smoothed pixels would not be used
 _HASHED_SIDE = 32
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_SMALL_BYTES = 4 << 20  # what a small photo takes in float32
 
-Pixels = NDArray[np.float32] | NDArray[np.uint8]
+Pixels = NDArray[Any]  # float32 or uint8 [..., 224, 224, 3], RGB in [0, 255]
 
 Image.init()
 # Each photo is decoded by one thread: the cores are busy with other photos.
@@ -103,6 +107,18 @@ class PixelBudget:
                 self._freed.notify()
 
 
+def prepare_thread() -> None:
+    """Readies a thread, and with it the process, for decoding one photo while other threads decode others."""
+    threadpool_limits(1, "blas")
+    cv2.setNumThreads(1)
+    # glibc would keep for each thread what its largest photo took, eight times the memory of one; but to give back
+    # every small photo's memory too would have the kernel clear it for the next one, which takes as long as decoding.
+    with suppress(AttributeError):  # of another C library
+        c = ctypes.CDLL(None)
+        c.mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES)
+        c.mallopt(_M_TRIM_THRESHOLD, 4 * _SMALL_BYTES)
+
+
 def decode(
     data: bytes,
     max_pixels: int = ArchiveConfig.max_pixels,
@@ -156,7 +172,7 @@ def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
     Returns:
         [224, 224, 3] in [0, 255].
     """
-    exact = out if out is not None and out.dtype == np.float32 else np.empty((SIDE, SIDE, 3), np.float32)
+    exact: Pixels = out if out is not None and out.dtype == np.float32 else np.empty((SIDE, SIDE, 3), np.float32)
     side = len(square)
     if side == SIDE:
         exact[:] = square
@@ -165,7 +181,7 @@ def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
     else:
         gaussian = _gaussian(side)
         if len(gaussian) == 1:
-            smooth = square.astype(np.float32)
+            smooth: NDArray[Any] = square.astype(np.float32)
         else:
             smooth = cv2.sepFilter2D(square, cv2.CV_32F, gaussian, gaussian, borderType=cv2.BORDER_REFLECT_101)
         if side > SIDE:
@@ -174,10 +190,11 @@ def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
             _enlarge(smooth, exact)
     if out is None or out is exact:
         return exact
-    return cv2.convertScaleAbs(exact, dst=out)  # rounds to the nearest
+    cv2.convertScaleAbs(exact, dst=out)  # rounds to the nearest
+    return out
 
 
-def _enlarge(square: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+def _enlarge(square: NDArray[Any], out: NDArray[Any]) -> None:
     """Interpolates between the pixels of a square smaller than 224x224.
 
     OpenCV repeats the pixels at the border where scikit-image mirrors them, so what lies beyond them is made here.
@@ -187,7 +204,7 @@ def _enlarge(square: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     share = -centres[centres < 0].astype(np.float32)[:, None, None]  # of the second pixel from the border
     beyond, second = len(share), min(1, side - 1)
 
-    def mend(enlarged: NDArray[np.float32], rows: NDArray[np.float32]) -> None:
+    def mend(enlarged: NDArray[Any], rows: NDArray[Any]) -> None:
         enlarged[:beyond] = rows[0] * (1 - share) + rows[second] * share
         enlarged[SIDE - beyond :] = (rows[-1] * (1 - share) + rows[-1 - second] * share)[::-1]
 
@@ -197,7 +214,7 @@ def _enlarge(square: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     mend(out.swapaxes(0, 1), tall.swapaxes(0, 1))
 
 
-def _resize_by_bands(square: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+def _resize_by_bands(square: NDArray[np.uint8], out: Pixels) -> None:
     """Resizes a large square by two products with a banded matrix, which never holds all of it in float32."""
     side = len(square)
     rows = np.zeros((SIDE, side * 3), np.float32)

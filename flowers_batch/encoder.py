@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import math
 import shutil
 import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from flowers_batch.config import NULL_NETWORK, EncodeConfig, Fingerprint, FlowersError, InputError, RunError
+from flowers_batch.config import NULL_NETWORK, EncodeConfig, Fingerprint, InputError
 from flowers_batch.dataset import (
     CODES,
     FAILED,
@@ -36,29 +29,15 @@ from flowers_batch.dataset import (
     predictions_schema,
     read_shard,
 )
-from flowers_batch.decode import Picture, PixelBudget, decode
+from flowers_batch.device import CPU_BATCH, GPU_BATCH, Passes, compiled, hardware_precision, pixel_type, prepare_device
+from flowers_batch.feed import Condemned, Fed, Feed, Network, add
 from flowers_batch.heads import Head
 from flowers_batch.inspection import find_culprits
 from flowers_batch.sources import Image, Source, images_of
 from flowers_batch.storage import open_folder, split_file
 
 _COPY_BYTES = 8 << 20
-_M_MMAP_THRESHOLD = -3  # malloc.h
-_BATCHES_AHEAD = 3  # decoded or being decoded while the network is busy with one
-_PIXELS_A_THREAD = 32_000_000  # more than most cameras take, and a fifth of the largest photo that is allowed
-_LARGE_FILE = 64 << 20  # bytes; files that have more are held in memory one at a time
-# Why an image failed; exceptions that are faults of the program may have a `reason` too (UnicodeError).
-_REASONS = {"missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported"}
-_REASONS |= {"crashed_decoder", "timeout"}
-_NO_PIXELS = np.empty(0, np.float32)
-
-Pixels = dict[bytes, NDArray[np.float32]]  # by the SHA-256 of the files
-Codes = dict[bytes, NDArray[np.floating]]
-Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-Count = Callable[[int, int], None]
-
-
-Condemned = Mapping[str, tuple[str, str]]  # reason and message, by path, of images that are not to be touched
+_ROWS_AT_ONCE = 1024  # of a manifest that are made objects
 _NONE: Condemned = {}
 
 
@@ -68,7 +47,11 @@ class Worker(Protocol):
     schema: pa.Schema
     fingerprint: Fingerprint
     keeps_rows: bool  # whether rows of an older file of a shard may be carried over
-    touched: int  # images so far: as long as this grows, it gets on
+    begun: set[int]  # shards of which images were touched, and not all rows are made
+
+    @property
+    def touched(self) -> int:
+        """Images so far: as long as this grows, it gets on."""
 
     def batches(
         self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
@@ -81,29 +64,16 @@ class NullNetwork:
 
     width = 768
 
-    def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Codes float32 [N, 768] of pixels float32 [N, 224, 224, 3]: a 16x16 grid of them."""
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Codes [N, 768] of pixels [N, 224, 224, 3]: a 16x16 grid of them."""
         return np.ascontiguousarray(pixels[:, 7::14, 7::14]).reshape(len(pixels), -1)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An image after reading and decoding; `picture` or `failure` is set."""
-
-    image: Image
-    size: int | None
-    sha256: bytes | None
-    picture: Picture | None
-    failure: tuple[str, str] | None
-    seconds_reading: float
-    seconds_decoding: float
 
 
 class Encoder:
     """Turns shards of images into tables of codes or, with a head, of labels.
 
     Args:
-        network: Pixels float32 [N, 224, 224, 3] to codes float32 [N, width].
+        network: Pixels [N, 224, 224, 3], of `device.pixel_type` of the precision, to codes float32 [N, width].
         width: Numbers in a code.
         source: Where images are read from.
         fingerprint: What the rows depend on.
@@ -125,20 +95,22 @@ class Encoder:
         max_pixels: int = EncodeConfig.max_pixels,
     ):
         self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
-        self.fingerprint = fingerprint
-        self.keeps_rows, self.touched = True, 0
-        self._network, self._width, self._source = network, width, source
-        self._batch_size, self._max_pixels, self._labeller = batch_size, max_pixels, labeller
-        self._budget, self._large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
-        self._decoding = ThreadPoolExecutor(threads, "decode", _prepare_decoding)
-        self._computing = ThreadPoolExecutor(1, "network")
+        self.fingerprint, self.keeps_rows, self.begun = fingerprint, True, set[int]()
+        self._width, self._labeller = width, labeller
+        pixels = pixel_type(fingerprint.precision)
+        self._feed = Feed(network, source, batch_size, pixels, fingerprint.store, threads, max_pixels)
+
+    @property
+    def touched(self) -> int:
+        """Images so far."""
+        return self._feed.touched
 
     def batches(
         self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
     ) -> Iterator[pa.RecordBatch]:
-        """Encodes a shard: reading and decoding run ahead, and the network works while what it gave is made a table.
+        """Encodes a shard; may be called again while another is encoded, which then follows without a pause.
 
-        Equal files go through the network once.
+        Equal files go through the network once, if they do not lie too far from each other.
 
         Args:
             shard: Its number.
@@ -150,92 +122,26 @@ class Encoder:
         Raises:
             RunError: A code does not fit into the type that it is stored in.
         """
-        previous: tuple[list[Loaded], Future[NDArray[np.floating]]] | None = None
-        loaded = self._load_ahead(images_of(rows), condemned)
-        known: set[bytes] = set()
-        codes: Codes = {}
-        while True:
-            begun = time.perf_counter()
-            chunk, new = self._fill(loaded, known)
-            _add(stages, "wait", time.perf_counter() - begun)
-            current = (chunk, self._computing.submit(self._codes, chunk, new, codes, stages)) if chunk else None
-            if previous:
-                yield self._table(*previous)
-            if not current:
-                return
-            previous = current
-
-    def _load_ahead(self, images: Iterable[Image], condemned: Condemned) -> Iterator[Loaded]:
-        submitted = (self._decoding.submit(self._load, image, condemned.get(image.path)) for image in images)
-        futures = deque(islice(submitted, self._batch_size * _BATCHES_AHEAD))
-        while futures:
-            loaded = futures.popleft().result()
-            self.touched += 1
-            futures.extend(islice(submitted, 1))
-            yield loaded
-
-    def _load(self, image: Image, failure: tuple[str, str] | None) -> Loaded:
-        if failure:
-            return Loaded(image, None, None, None, failure, 0.0, 0.0)
-        with self._large_file if image.bytes > _LARGE_FILE else nullcontext():
-            return self._decoded(image)
-
-    def _decoded(self, image: Image) -> Loaded:
-        data = picture = failure = None
-        begun = time.perf_counter()
-        read = begun
         try:
-            data = self._source.read(image)
-            read = time.perf_counter()
-            picture = decode(data, self._max_pixels, self._budget)
-        except FlowersError:
-            raise
-        except Exception as error:
-            reason = getattr(error, "reason", None)
-            if reason not in _REASONS:
-                raise RunError(f"{image.path} stopped the run by a fault of the program: {error!r}.") from error
-            failure = (reason, str(error))
-        ended = time.perf_counter()
-        if data is None:
-            return Loaded(image, None, None, None, failure, ended - begun, 0.0)
-        digest = hashlib.sha256(data).digest()
-        return Loaded(image, len(data), digest, picture, failure, read - begun, ended - read)
+            for fed in self._feed.run(self._images(shard, rows), condemned, stages):
+                yield self._table(fed)
+        finally:
+            self.begun.discard(shard)
 
-    def _fill(self, loaded: Iterator[Loaded], known: set[bytes]) -> tuple[list[Loaded], Pixels]:
-        """The next images, without their pixels, and a batch of pixels: those of files that were not known."""
-        chunk: list[Loaded] = []
-        new: Pixels = {}
-        for image in loaded:
-            if image.picture and image.sha256:
-                if image.sha256 not in known:
-                    known.add(image.sha256)
-                    new[image.sha256] = image.picture.pixels
-                image = replace(image, picture=replace(image.picture, pixels=_NO_PIXELS))
-            chunk.append(image)
-            if len(new) == self._batch_size:
-                break
-        return chunk, new
+    def _images(self, shard: int, rows: pa.Table) -> Iterator[Image]:
+        self.begun.add(shard)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            yield from images_of(rows.slice(start, _ROWS_AT_ONCE))
 
-    def _codes(self, chunk: list[Loaded], new: Pixels, codes: Codes, stages: dict[str, float]) -> NDArray[np.floating]:
-        """The codes of a chunk's pictures; `codes` has those of earlier chunks, and gains those of the new pixels."""
-        for image in chunk:
-            _add(stages, "read", image.seconds_reading)
-            _add(stages, "decode", image.seconds_decoding)
-        if new:
-            begun = time.perf_counter()
-            computed = self._network(np.stack(list(new.values())))
-            _add(stages, "network", time.perf_counter() - begun)
-            codes.update(zip(new, _stored(computed, self.fingerprint.store), strict=True))
-        found = [codes[image.sha256] for image in chunk if image.picture and image.sha256]
-        return np.stack(found) if found else np.empty((0, self._width), self.fingerprint.store)
-
-    def _table(self, chunk: list[Loaded], codes: Future[NDArray[np.floating]]) -> pa.RecordBatch:
-        columns: dict[str, pa.Array] = _image_columns(chunk)
-        ok = np.array([image.picture is not None for image in chunk])
+    def _table(self, fed: list[Fed]) -> pa.RecordBatch:
+        columns: dict[str, pa.Array] = _image_columns(fed)
+        ok = np.array([image.code is not None for image in fed])
+        codes = [image.code for image in fed if image.code is not None]
+        stacked = np.stack(codes) if codes else np.empty((0, self._width), self.fingerprint.store)
         if self._labeller:
-            columns |= self._labeller.columns(codes.result(), ok)
+            columns |= self._labeller.columns(stacked, ok)
         else:
-            columns["code"] = _code_column(codes.result(), ok, self.schema.field("code").type)
+            columns["code"] = _code_column(stacked, ok, self.schema.field("code").type)
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
 
@@ -281,23 +187,26 @@ class CodesLabeller:
     def __init__(self, codes: str, fingerprint: Fingerprint, labeller: Labeller):
         self.schema = predictions_schema()
         self.fingerprint = fingerprint
-        self.keeps_rows, self.touched = False, 0  # labels are made in no time, and codes may have been made anew
+        self.begun, self.touched = set[int](), 0
+        self.keeps_rows = False  # labels are made in no time, and codes may have been made anew
         self._codes, self._labeller = open_folder(codes), labeller
 
     def batches(
         self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
     ) -> Iterator[pa.RecordBatch]:
         """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
+        self.begun.add(shard)
         begun = time.perf_counter()
         for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
             self.touched += len(batch)
-            _add(stages, "read", time.perf_counter() - begun)
+            add(stages, "read", time.perf_counter() - begun)
             begun = time.perf_counter()
             codes, ok = codes_of(batch)
             columns = {name: batch[name] for name in IMAGE_COLUMNS} | self._labeller.columns(codes, ok)
-            _add(stages, "network", time.perf_counter() - begun)
+            add(stages, "network", time.perf_counter() - begun)
             yield pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
             begun = time.perf_counter()
+        self.begun.discard(shard)
 
 
 @dataclass(frozen=True)
@@ -342,6 +251,7 @@ class EncoderFactory:
         config = self.config
         network: Network
         width = code_width(config)
+        batch_size = config.batch_size or (GPU_BATCH if gpu else CPU_BATCH)
         if config.network == NULL_NETWORK:
             network, precision = NullNetwork(), "float32"
             weights = NULL_NETWORK
@@ -349,22 +259,23 @@ class EncoderFactory:
             from tensorflow_vgg import weights as vgg
             from tensorflow_vgg.network import build
 
-            _prepare_device(threads, gpu)
+            prepare_device(threads, gpu)
             precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
             identity = vgg.Identity()
             with _weights_errors():
                 found = vgg.find(weights_on_this_machine(config.weights), config.network)
                 parameters = identity.of(vgg.load(found, config.network, config.layer))
                 model = build(config.network, config.layer, parameters, precision, config.pool)
-            network, weights = model.predict_on_batch, identity.hexdigest
+            passes = Passes(compiled(model, pixel_type(precision)), batch_size)
+            if gpu:
+                passes.fit(np.zeros((batch_size, *model.input_shape[1:]), pixel_type(precision)))
+            network, weights, batch_size = passes, identity.hexdigest, passes.size
         fingerprint = codes_fingerprint(config, weights, precision)
         labeller = None
         if self.head is not None and self.top_k is not None:
             fingerprint = replace(fingerprint, head=self.head.identity, top_k=self.top_k)
             labeller = Labeller(self.head, self.top_k)
-        return Encoder(
-            network, width, self.source, fingerprint, config.batch_size, threads, labeller, config.max_pixels
-        )
+        return Encoder(network, width, self.source, fingerprint, batch_size, threads, labeller, config.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -510,70 +421,17 @@ def _weights_errors() -> Iterator[None]:
         raise InputError(str(error)) from None
 
 
-def hardware_precision(gpu: bool) -> str:
-    """`bfloat16` where the hardware computes in it, `float32` elsewhere."""
-    if gpu:
-        import tensorflow as tf
-
-        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        return "bfloat16" if details.get("compute_capability", (0, 0)) >= (8, 0) else "float32"
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-    except OSError:
-        return "float32"
-    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
-
-
-def _prepare_decoding() -> None:
-    """Shares the cores out between the decoding threads, and has them give back the memory that a photo took."""
-    threadpool_limits(1, "blas")
-    cv2.setNumThreads(1)
-    # glibc would keep for each thread what its largest photo took: eight times the memory of one.
-    with suppress(AttributeError):  # of another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-
-
-def _prepare_device(threads: int, gpu: bool) -> None:
-    import tensorflow as tf
-
-    devices = tf.config.list_physical_devices("GPU")
-    if gpu and not devices:
-        raise InputError(
-            "Ray gave an actor a GPU that TensorFlow cannot see: install the [gpu] extra "
-            "(pip install 'flowers-batch[gpu]') where the actors run, or hide the GPU by CUDA_VISIBLE_DEVICES= (empty)."
-        )
-    for device in devices:
-        # Else TensorFlow takes the whole GPU's memory at once.
-        tf.config.experimental.set_memory_growth(device, True)
-    with suppress(RuntimeError):  # a process that has used TensorFlow before, as no actor has, keeps its threads
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-
-
-def _stored(codes: NDArray[np.float32], store: str) -> NDArray[np.floating]:
-    """Codes in the type that they are stored in, so that labels from photos equal labels from a codes folder."""
-    with np.errstate(over="ignore"):
-        stored = codes.astype(store)
-    if not np.isfinite(stored).all():
-        worst = np.abs(codes).max()
-        raise RunError(
-            f"A code holds {worst:g}, which {store} cannot: "
-            + ("encode with --store float32." if np.isfinite(worst) else "check the network's weights.")
-        )
-    return stored
-
-
-def _image_columns(chunk: list[Loaded]) -> dict[str, pa.Array]:
-    pictures = [image.picture for image in chunk]
-    failures = [image.failure or (None, None) for image in chunk]
+def _image_columns(fed: list[Fed]) -> dict[str, pa.Array]:
+    failures = [image.failure or (None, None) for image in fed]
     values: dict[str, list[Any]] = {
-        "path": [loaded.image.path for loaded in chunk],
-        "folder": [folder_of(loaded.image.path, loaded.image.source) for loaded in chunk],
-        "sha256": [image.sha256 for image in chunk],
-        "phash": [picture and picture.phash for picture in pictures],
-        "bytes": [image.size for image in chunk],
-        "width": [picture and picture.width for picture in pictures],
-        "height": [picture and picture.height for picture in pictures],
-        "status": [OK if picture else FAILED for picture in pictures],
+        "path": [image.image.path for image in fed],
+        "folder": [folder_of(image.image.path, image.image.source) for image in fed],
+        "sha256": [image.sha256 for image in fed],
+        "phash": [image.phash for image in fed],
+        "bytes": [image.size for image in fed],
+        "width": [image.width for image in fed],
+        "height": [image.height for image in fed],
+        "status": [FAILED if image.failure else OK for image in fed],
         "reason": [reason for reason, _ in failures],
         "message": [message for _, message in failures],
     }
@@ -590,7 +448,3 @@ def _code_column(codes: NDArray[np.floating], ok: NDArray[np.bool_], kind: pa.Da
 def _spread(values: list[Any], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
     remaining = iter(values)
     return pa.array([next(remaining) if present else None for present in ok], kind)
-
-
-def _add(stages: dict[str, float], name: str, seconds: float) -> None:
-    stages[name] = stages.get(name, 0.0) + seconds

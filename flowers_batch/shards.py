@@ -311,13 +311,18 @@ def completed(folder: Folder, kind: str, manifest: Manifest, fingerprint: str) -
         return {shard.number: footer for shard, footer in zip(manifest.shards, found, strict=True) if footer}
 
 
-def carried_over(folder: Folder, kind: str, shard: Shard, schema: pa.Schema, fingerprint: str) -> pa.Table:
+def carried_over(
+    folder: Folder, kind: str, shard: Shard, schema: pa.Schema, fingerprint: str
+) -> tuple[pa.Array, Iterator[pa.RecordBatch]]:
     """The rows of a shard's file that still hold although the shard has changed; none where it has no such file.
 
     A row holds if the manifest says of its image what it said when the file was written: the file's footer tells
     by its `inputs` which of the shard's former states that was.
+
+    Returns:
+        The rows' paths, and the rows in the manifest's order, a row group in memory at a time.
     """
-    none = schema.empty_table()
+    none = pa.array([], pa.string()), iter(())
     footer = read_footer(folder, kind, shard.number)
     if footer is None or (footer.fingerprint, footer.shard) != (fingerprint, shard.number):
         return none
@@ -329,12 +334,16 @@ def carried_over(folder: Folder, kind: str, shard: Shard, schema: pa.Schema, fin
         return none
     same = set(zip(*_input_columns(then), strict=True)) & set(zip(*_input_columns(now), strict=True))
     paths = pa.array([row[0] for row in same], pa.string())
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        for batch in read_shard(folder, kind, shard.number, schema.names):
+            yield batch.filter(pc.is_in(batch["path"], paths))
+
     try:
-        table = pa.Table.from_batches(read_shard(folder, kind, shard.number, schema.names), schema)
+        found = sum(map(len, rows()))  # all of it is read once before, since a damaged file is written anew
     except InputError:
         return none
-    kept = table.filter(pc.is_in(table["path"], paths))
-    return kept if len(kept) == len(paths) else none
+    return (paths, rows()) if found == len(paths) else none
 
 
 def _differences(

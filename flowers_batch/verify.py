@@ -118,7 +118,7 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
     if (footer.shard, footer.inputs) != (shard.number, shard.inputs):
         found.problems.append(f"{name} was made from other images than the manifest names.")
     try:
-        batches = read_shard(folder, job.kind, shard.number)  # all of it: each page has a checksum
+        batches = list(read_shard(folder, job.kind, shard.number))  # all of it: each page has a checksum
     except InputError as error:
         found.problems.append(str(error))
         return

@@ -116,7 +116,7 @@ class ScriptedActor:
         self.run, self.inspect = (SimpleNamespace(remote=partial(self.work, name)) for name in ("run", "inspect"))
 
     def started(self) -> Answer:
-        return Answer(Started(fingerprint(), "host", ()))
+        return Answer(Started(fingerprint(), "host", (), 1))
 
     def positioned(self) -> Answer:
         self.step += self.answer.moves
@@ -326,7 +326,7 @@ class Deadly:
 
     def __call__(self, threads: int, gpu: bool):
         worker = self.inner(threads, gpu)
-        read = worker._source.read
+        read = worker._feed.reader.read
         image, lives = self.image, Path(self.lives)
 
         class Source:
@@ -336,7 +336,7 @@ class Deadly:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return read(listed)
 
-        worker._source = Source()
+        worker._feed.reader = Source()
         return worker
 
 

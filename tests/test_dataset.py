@@ -241,11 +241,11 @@ def test_shard_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
     folder = open_folder(tmp_path)
     told = r"codes/shard-000003\.parquet cannot be read \(.+\): delete it, and run the same command again\.$"
     with pytest.raises(InputError, match=told):
-        read_shard(folder, CODES, 3, ["path"])
+        list(read_shard(folder, CODES, 3, ["path"]))
     (tmp_path / CODES).mkdir()
     (tmp_path / SHARD).write_bytes(b"PAR1 and so on")
     with pytest.raises(InputError, match=told):
-        read_shard(folder, CODES, 3, ["path"])
+        list(read_shard(folder, CODES, 3, ["path"]))
 
 
 @pytest.mark.parametrize(

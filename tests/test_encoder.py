@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from helpers import encoded, fingerprint, manifest_rows, random_pixels, some_head, source, write
 
-from flowers_batch import encoder as room
+from flowers_batch import device, feed
 from flowers_batch.config import EncodeConfig, InputError, RunError
 from flowers_batch.dataset import CODES, IMAGE_COLUMNS, Footer, codes_schema, predictions_schema, write_shard
 from flowers_batch.decode import decode
@@ -184,7 +184,7 @@ def test_equal_files_go_through_the_network_once_and_whole_batches_still_do(batc
         assert sha256 == hashlib.sha256(photos[path]).digest()
         np.testing.assert_array_equal(np.float32(code), mean_colour(decode(photos[path]).pixels[None])[0])
     whole, rest = divmod(distinct, batch_size)
-    assert sizes == [batch_size] * whole + [rest] * bool(rest)
+    assert sorted(sizes, reverse=True) == [batch_size] * whole + [rest] * bool(rest)
 
 
 def test_equal_files_have_equal_labels():
@@ -215,7 +215,7 @@ def test_shard_of_equal_files_keeps_the_pixels_of_none(monkeypatch):
         most = max(most, len(alive))
         return picture
 
-    monkeypatch.setattr(room, "decode", counted)
+    monkeypatch.setattr(feed, "decode", counted)
     assert len(table(encoder(Photos(photos), mean_colour, 3), photos)) == 400
     assert most <= 5 * 4
 
@@ -242,9 +242,9 @@ def test_photo_with_more_pixels_than_allowed_is_a_failed_row(tmp_path):
 _SIDE_BY_SIDE = """
 import resource, sys
 from pathlib import Path
-from test_encoder import Photos, drawn, encoder, room, table
+from test_encoder import Photos, drawn, encoder, feed, table
 
-room._PIXELS_A_THREAD = int(sys.argv[2])
+feed._PIXELS_A_THREAD = int(sys.argv[2])
 table(encoder(Photos(drawn(9))), drawn(9))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 photos = dict.fromkeys([f"{n}.png" for n in range(8)], Path(sys.argv[1]).read_bytes())
@@ -256,7 +256,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.parametrize(
     ("side", "pixels_a_thread"),
-    [(3000, 3000**2 // 8), pytest.param(12_000, room._PIXELS_A_THREAD, marks=pytest.mark.slow)],
+    [(3000, 3000**2 // 8), pytest.param(12_000, feed._PIXELS_A_THREAD, marks=pytest.mark.slow)],
 )
 def test_eight_huge_photos_side_by_side_take_the_memory_of_one(tmp_path, side, pixels_a_thread):
     write(tmp_path, {"huge.png": encoded(PIL.Image.new("RGBA", (side, side), (9, 8, 7, 200)), compress_level=1)})
@@ -300,7 +300,7 @@ def test_only_a_few_batches_are_decoded_ahead_of_a_slow_writer():
     written = 0
     for rows in encoder(photos, mean_colour, 3, batch_size=batch).batches(0, manifest_rows(names), {}):
         time.sleep(0.02)
-        assert photos.reads - written <= 5 * batch
+        assert photos.reads - written <= (feed._BATCHES_AHEAD + 2) * batch
         written += len(rows)
     assert written == 80
 
@@ -351,7 +351,7 @@ def test_fault_that_is_the_users_to_mend_is_raised_as_it_is():
 
 
 def test_large_files_are_held_in_memory_one_at_a_time(monkeypatch):
-    monkeypatch.setattr(room, "_LARGE_FILE", 40)
+    monkeypatch.setattr(feed, "_LARGE_FILE", 40)
     photos, held, most = drawn(60), set(), {True: 0, False: 0}
     order = {path: size for size, path in enumerate(photos, 1)}  # `listed` says these sizes
 
@@ -514,7 +514,7 @@ def test_weights_that_are_not_there_are_refused(tmp_path):
     [("sse2 avx2 avx512f", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("", "float32")],
 )
 def test_precision_of_a_processor_is_what_it_computes_in(monkeypatch, flags, expected):
-    monkeypatch.setattr(room.Path, "read_text", lambda *_, **__: f"model name : amx\nflags : {flags}\n")
+    monkeypatch.setattr(device.Path, "read_text", lambda *_, **__: f"model name : amx\nflags : {flags}\n")
     assert hardware_precision(False) == expected
 
 
@@ -522,7 +522,7 @@ def test_precision_without_a_description_of_the_processor_is_float32(monkeypatch
     def missing(*_, **__):
         raise FileNotFoundError
 
-    monkeypatch.setattr(room.Path, "read_text", missing)
+    monkeypatch.setattr(device.Path, "read_text", missing)
     assert hardware_precision(False) == "float32"
 
 

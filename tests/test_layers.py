@@ -30,7 +30,9 @@ BELOW = {
     "decode": set(),
     "heads": {"storage"},
     "inspection": {"decode", "sources"},
-    "encoder": {"inspection", "decode", "heads", "dataset", "sources", "storage"} | NETWORK,
+    "device": set(),
+    "feed": {"decode", "sources"},
+    "encoder": {"device", "feed", "inspection", "heads", "dataset", "sources", "storage"} | NETWORK,
     "cluster": {"encoder", "shards", "dataset", "sources", "storage"},
     "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"} | NETWORK,
     "training": {"heads", "dataset", "storage"},
@@ -42,7 +44,7 @@ BELOW = {
 }
 # The rooms that alone import a library, and whether they may do so before it is needed.
 OWNERS = {"ray": ("cluster", True), "sklearn": ("training", True), "matplotlib": ("report", False)}
-OWNERS |= {"tensorflow": ("encoder", False)}
+OWNERS |= {"tensorflow": ("device", False)}
 
 
 @dataclass(frozen=True)

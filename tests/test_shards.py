@@ -571,7 +571,11 @@ def encoded_shard(folder: Folder, shard: room.Shard, mark: float, inputs: str | 
 
 
 def kept(folder: Folder, shard: room.Shard, fingerprint: str = "print") -> dict[str, object]:
-    rows = carried_over(folder, CODES, shard, codes_schema(2, "float16"), fingerprint)
+    schema = codes_schema(2, "float16")
+    paths, batches = carried_over(folder, CODES, shard, schema, fingerprint)
+    rows = pa.Table.from_batches(batches, schema)
+    in_file = read_rows(folder, shard)["path"].to_pylist()
+    assert rows["path"].to_pylist() == [path for path in in_file if path in paths.to_pylist()]
     return dict(zip(rows["path"].to_pylist(), rows["code"].to_pylist(), strict=True))
 
 

@@ -1,0 +1,122 @@
+"""What a machine's hardware can do: the precision it computes in, and passes of a network through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowers_batch.config import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+CPU_BATCH = 32  # a CPU is as fast with 8; more would only take more memory
+GPU_BATCH = 256  # keeps any of today's GPUs busy; one with less memory takes it in parts
+# What TensorFlow, JAX and CUDA call it when a batch does not fit.
+_OUT_OF_MEMORY = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "out of memory", "OOM")
+
+
+def pixel_type(precision: str) -> type[np.float32] | type[np.uint8]:
+    """What pixels are handed to the network in: rounded to a byte where it computes in no more digits anyway."""
+    return np.uint8 if precision == "bfloat16" else np.float32
+
+
+def hardware_precision(gpu: bool) -> str:
+    """`bfloat16` where the hardware computes in it, `float32` elsewhere."""
+    if gpu:
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        return "bfloat16" if details.get("compute_capability", (0, 0)) >= (8, 0) else "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return "float32"
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+
+
+def prepare_device(threads: int, gpu: bool) -> None:
+    """Readies TensorFlow in a process that has not used it: how much of a GPU, and how many cores it takes.
+
+    Raises:
+        InputError: It sees no GPU although it should.
+    """
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    if gpu and not devices:
+        raise InputError(
+            "Ray gave an actor a GPU that TensorFlow cannot see: install the [gpu] extra "
+            "(pip install 'flowers-batch[gpu]') where the actors run, or hide the GPU by CUDA_VISIBLE_DEVICES= (empty)."
+        )
+    for device in devices:
+        # Else TensorFlow takes the whole GPU's memory at once.
+        tf.config.experimental.set_memory_growth(device, True)
+    with suppress(RuntimeError):  # a process that has used TensorFlow before, as no actor has, keeps its threads
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+class Passes:
+    """A network that takes a batch in as many passes as the device's memory asks for.
+
+    Args:
+        run: One pass: pixels [N, 224, 224, 3] to codes [N, width], which may still be computed when it returns.
+        size: Images in a pass, at first; halved whenever one does not fit.
+    """
+
+    def __init__(self, run: Callable[[NDArray[Any]], Any], size: int):
+        self._run, self.size = run, size
+
+    def __call__(self, pixels: NDArray[Any]) -> Any:
+        """The codes of a batch: an array, or what `np.asarray` waits for and makes one of."""
+        parts: list[Any] = []
+        first = 0
+        while first < len(pixels):
+            try:
+                parts.append(self._run(pixels[first : first + self.size]))
+            except Exception as error:
+                if self.size == 1 or not _is_out_of_memory(error):
+                    raise
+                self.size //= 2
+            else:
+                first += self.size
+        return parts[0] if len(parts) == 1 else np.concatenate([np.asarray(part) for part in parts])
+
+    def fit(self, pixels: NDArray[Any]) -> None:
+        """Finds the size that fits, by passes with such pixels; also compiles what is compiled at first use."""
+        np.asarray(self(pixels))
+
+
+def compiled(model: keras.Model, dtype: type[np.generic]) -> Callable[[NDArray[Any]], Any]:
+    """A model as one call, which on a GPU returns before all is computed; compiled once, whatever the batch size.
+
+    Args:
+        model: Pixels [N, 224, 224, 3] to codes.
+        dtype: Of the pixels; they cross to the device as they are.
+    """
+    import keras
+
+    if keras.backend.backend() == "jax":  # compiled once a batch size
+        import jax
+
+        state = [variable.value for variable in model.variables]
+        run = jax.jit(lambda state, pixels: model.stateless_call(state, [], pixels)[0])
+        return lambda pixels: run(state, pixels)
+    import tensorflow as tf
+
+    # Without XLA, which on CPUs is slower than oneDNN's kernels and compiles anew for each batch size.
+    return tf.function(
+        lambda pixels: model(pixels, training=False),
+        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), dtype)],
+        jit_compile=False,
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    told = f"{type(error).__name__}: {error}"
+    return any(sign in told for sign in _OUT_OF_MEMORY)

@@ -1,0 +1,384 @@
+"""Feeds a network: images are read and decoded ahead, into whole batches, and what comes out is put in order again.
+
+Threads take the images of a shard one after the other. Each decodes its image straight into the next free place of
+the batch that is being filled, so a batch holds whatever was ready first. A full batch goes to the network; while that
+is busy with it, the next ones are filled. There are a few buffers of pixels, used again and again: who wants one waits
+until the network has given one back, and by that a slow network holds up the decoding. Threads that find a shard at
+its end begin with the next one while the last batches of the first are still computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from flowers_batch.config import FlowersError, RunError
+from flowers_batch.decode import SIDE, PixelBudget, Pixels, decode, prepare_thread
+from flowers_batch.sources import Image
+
+_BUFFERS = 4  # of a batch's pixels: one in the network, one ready for it, one being filled for each of two shards
+_BATCHES_AHEAD = 8  # images that are taken before an earlier one's row is: bounds the codes that wait
+_FILES_KNOWN = 4096  # whose equals are not decoded again: bounds the codes that are kept for that
+_PIXELS_A_THREAD = 32_000_000  # more than most cameras take, and a fifth of the largest photo that is allowed
+_LARGE_FILE = 64 << 20  # bytes; files that have more are held in memory one at a time
+# Why an image failed; exceptions that are faults of the program may have a `reason` too (UnicodeError).
+_REASONS = {"missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported"}
+_REASONS |= {"crashed_decoder", "timeout"}
+
+Condemned = Mapping[str, tuple[str, str]]  # reason and message, by path, of images that are not to be touched
+Codes = NDArray[np.floating]
+# Pixels [N, 224, 224, 3] to codes [N, width]: an array, or what `np.asarray` waits for and makes one of.
+Network = Callable[[Pixels], Any]
+
+
+class Reader(Protocol):
+    """What images are read from: `sources.Source`."""
+
+    def read(self, image: Image) -> bytes:
+        """Reads an image's bytes."""
+
+
+class Fed:
+    """An image on its way, and in the end what is known of it.
+
+    Attributes:
+        image: As it was listed.
+        size, sha256: Of the file's bytes; None where it could not be read.
+        width, height, phash: Of the picture, as in `decode.Picture`; None where there is none.
+        failure: Reason and message; None where there is a picture.
+        code: What the network gave; None where there is no picture.
+    """
+
+    __slots__ = ("batch", "code", "done", "failure", "height", "image", "phash", "place", "sha256", "size", "width")
+
+    def __init__(self, image: Image):
+        self.image = image
+        self.size: int | None = None
+        self.sha256: bytes | None = None
+        self.width: int | None = None
+        self.height: int | None = None
+        self.phash: int | None = None
+        self.failure: tuple[str, str] | None = None
+        self.code: Codes | None = None
+        self.batch: _Batch | None = None
+        self.place: int | Fed = 0  # in its batch; or the first image with equal bytes
+        self.done = threading.Event()
+
+
+class _Batch:
+    """Pixels that are filled by several threads, and the codes that they become."""
+
+    def __init__(self, pixels: Pixels):
+        self.pixels = pixels
+        self.taken = self.filled = 0
+        self.codes: Future[Codes] = Future()
+
+
+class Feed:
+    """Threads that read and decode, a network, and the buffers between them.
+
+    Args:
+        network: What computes the codes.
+        reader: Where images are read from.
+        batch_size: Images in one pass through the network; the last batch of a shard is cut to a power of two that
+            holds it, so that the network sees few shapes.
+        pixel_type: What the network takes, float32 or uint8.
+        store: The codes' type, float16 or float32.
+        threads: Threads that read and decode.
+        max_pixels: Photos with more fail as `too_large`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        reader: Reader,
+        batch_size: int,
+        pixel_type: DTypeLike,
+        store: str,
+        threads: int,
+        max_pixels: int,
+    ):
+        self.batch_size, self.threads, self.touched = batch_size, threads, 0
+        self.reader, self.max_pixels = reader, max_pixels
+        self.budget, self.large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
+        self.buffers: SimpleQueue[Pixels] = SimpleQueue()
+        for _ in range(_BUFFERS):
+            self.buffers.put(np.zeros((batch_size, SIDE, SIDE, 3), pixel_type))
+        self._network, self._store = network, store
+        self._decoding = ThreadPoolExecutor(threads, "decode", prepare_thread)
+        self._launching, self._fetching = ThreadPoolExecutor(1, "launch"), ThreadPoolExecutor(1, "fetch")
+        self._lock, self._shards, self._fetched = threading.Lock(), 0, 0.0
+
+    def run(self, images: Iterable[Image], condemned: Condemned, stages: dict[str, float]) -> Iterator[list[Fed]]:
+        """Feeds a shard's images to the network, and yields them in their order, a few at a time.
+
+        May be called again while an earlier call goes on: its images follow those of the first.
+
+        Args:
+            images: The shard's images.
+            condemned: Those that fail without being touched, since they would end or stall the process.
+            stages: Gains the seconds spent in `read` and `decode` (over all threads), `wait` (in which the network
+                had no batch) and `network`.
+
+        Raises:
+            RunError: A code does not fit into the type that it is stored in, or an image stopped the program.
+        """
+        with self._lock:
+            self._shards += 1
+            if self._shards == 1:
+                self._fetched = time.perf_counter()
+        shard = _Shard(self, images, condemned, stages)
+        try:
+            for _ in range(self.threads):
+                self._decoding.submit(shard.work)
+            yield from shard.results()
+        finally:
+            shard.stop()
+            with self._lock:
+                self._shards -= 1
+
+    def touch(self) -> None:
+        """Counts an image that was read and decoded, or could not be."""
+        with self._lock:
+            self.touched += 1
+
+    def compute(self, batch: _Batch, stages: dict[str, float]) -> None:
+        """Has the network compute a batch's codes, after those that it was given before."""
+        self._launching.submit(self._launch, batch, stages)
+
+    def _launch(self, batch: _Batch, stages: dict[str, float]) -> None:
+        # Fetching is another thread's: where computing goes on behind the call, the next batch is copied meanwhile.
+        begun = time.perf_counter()
+        size = min(1 << (batch.taken - 1).bit_length(), self.batch_size)
+        try:
+            launched = self._network(batch.pixels[:size])
+        except BaseException as error:
+            self.give_back(batch, error)
+        else:
+            self._fetching.submit(self._fetch, batch, launched, begun, stages)
+
+    def _fetch(self, batch: _Batch, launched: Any, begun: float, stages: dict[str, float]) -> None:
+        try:
+            codes: Codes | BaseException = _stored(np.asarray(launched)[: batch.taken], self._store)
+        except BaseException as error:
+            codes = error
+        now = time.perf_counter()
+        add(stages, "wait", max(0.0, begun - self._fetched))
+        add(stages, "network", now - max(begun, self._fetched))
+        self._fetched = now
+        self.give_back(batch, codes)
+
+    def give_back(self, batch: _Batch, codes: Codes | BaseException) -> None:
+        """Frees a batch's pixels, and says what they became."""
+        self.buffers.put(batch.pixels)
+        if isinstance(codes, BaseException):
+            batch.codes.set_exception(codes)
+        else:
+            batch.codes.set_result(codes)
+
+
+class _Shard:
+    """The images of one shard while they are fed."""
+
+    def __init__(self, feed: Feed, images: Iterable[Image], condemned: Condemned, stages: dict[str, float]):
+        self._feed, self._images, self._condemned, self._stages = feed, iter(images), condemned, stages
+        self._lock = threading.Lock()  # guards all that follows
+        self._arrived, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._order: deque[Fed] = deque()
+        self._ahead = self._busy = 0  # images whose rows were not taken yet; those that threads are at
+        self._ended = self._stopped = self._starving = False
+        self._error: BaseException | None = None
+        self._known: dict[bytes, Fed] = {}
+        self._batch: _Batch | None = None  # that is being filled
+        self._placing = threading.Lock()  # held while that one is exchanged, which may take a while
+
+    def work(self) -> None:
+        """What each thread does until no image is left."""
+        fed = None
+        try:
+            while (fed := self._next()) is not None:
+                self._load(fed)
+                self._finish(fed)
+                fed = None
+        except BaseException as error:
+            self._error = self._error or error
+            self.stop()
+            if fed:
+                self._finish(fed)
+
+    def results(self) -> Iterator[list[Fed]]:
+        """All images in their order, a batch's number at a time, each as soon as its code is there."""
+        ready: list[Fed] = []
+        while (fed := self._first()) is not None:
+            self._resolve(fed)
+            ready.append(fed)
+            with self._lock:
+                self._ahead -= 1
+                self._room.notify()
+            if len(ready) == self._feed.batch_size:
+                yield ready
+                ready = []
+        if self._error:
+            raise self._error
+        if ready:
+            yield ready
+
+    def stop(self) -> None:
+        """Takes no image more; those that threads are at are ended, and computed no more."""
+        with self._lock:
+            self._stopped = True
+            self._end()
+        self._flush()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._arrived.notify_all()
+        self._room.notify_all()
+
+    def _first(self) -> Fed | None:
+        """The first image whose row was not taken yet."""
+        with self._lock:
+            self._arrived.wait_for(lambda: self._order or self._ended)
+            return self._order.popleft() if self._order else None
+
+    def _next(self) -> Fed | None:
+        """The next image that no thread has taken yet."""
+        with self._lock:
+            self._room.wait_for(lambda: self._ended or not self._is_far_ahead)
+            image = None if self._ended else next(self._images, None)
+            if image is not None:
+                fed = Fed(image)
+                self._order.append(fed)
+                self._ahead += 1
+                self._busy += 1
+                self._arrived.notify()
+                return fed
+            self._end()
+        self._flush()
+        return None
+
+    @property
+    def _is_far_ahead(self) -> bool:
+        return self._ahead >= self._feed.batch_size * _BATCHES_AHEAD
+
+    def _load(self, fed: Fed) -> None:
+        fed.failure = self._condemned.get(fed.image.path)
+        if not fed.failure:
+            with self._feed.large_file if fed.image.bytes > _LARGE_FILE else nullcontext():
+                self._read_and_decode(fed)
+
+    def _read_and_decode(self, fed: Fed) -> None:
+        begun = read = time.perf_counter()
+        try:
+            data = self._feed.reader.read(fed.image)
+            read = time.perf_counter()
+            fed.size, fed.sha256 = len(data), hashlib.sha256(data).digest()
+            if not self._is_known(fed):
+                picture = decode(data, self._feed.max_pixels, self._feed.budget, lambda: self._place(fed))
+                fed.width, fed.height, fed.phash = picture.width, picture.height, picture.phash
+        except FlowersError:
+            raise
+        except Exception as error:
+            reason = getattr(error, "reason", None)
+            if reason not in _REASONS:
+                raise RunError(f"{fed.image.path} stopped the run by a fault of the program: {error!r}.") from error
+            fed.failure = (reason, str(error))
+        ended = time.perf_counter()
+        with self._lock:
+            add(self._stages, "read", (read if fed.size is not None else ended) - begun)
+            add(self._stages, "decode", ended - read if fed.size is not None else 0.0)
+
+    def _is_known(self, fed: Fed) -> bool:
+        """Whether an image before had the same bytes: then all is known by that one."""
+        assert fed.sha256
+        with self._lock:
+            first = self._known.get(fed.sha256)
+            if first:
+                fed.place = first
+                return True
+            if len(self._known) == _FILES_KNOWN:
+                self._known.clear()
+            self._known[fed.sha256] = fed
+            return False
+
+    def _place(self, fed: Fed) -> Pixels:
+        """The next free place of the batch that is being filled."""
+        with self._placing:
+            batch = self._batch = self._batch or _Batch(self._feed.buffers.get())
+            fed.batch, fed.place = batch, batch.taken
+            batch.taken += 1
+            if batch.taken == self._feed.batch_size:
+                self._batch = None
+            return batch.pixels[fed.place]
+
+    def _finish(self, fed: Fed) -> None:
+        with self._lock:
+            self._busy -= 1
+            batch, is_full = fed.batch, False
+            if batch:
+                batch.filled += 1
+                is_full = batch.filled == self._feed.batch_size
+        if batch and is_full:
+            self._compute(batch)
+        fed.done.set()
+        self._feed.touch()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Has the batch that is being filled computed as it is, if nothing will fill it: at the end, or where the rows
+        of too many images that need no place in it wait for its codes."""
+        with self._lock:
+            if self._busy or not self._batch or not (self._ended or (self._starving and self._is_far_ahead)):
+                return
+            batch, self._batch = self._batch, None
+        self._compute(batch)
+
+    def _compute(self, batch: _Batch) -> None:
+        if self._stopped:
+            self._feed.give_back(batch, self._error or CancelledError())
+        else:
+            self._feed.compute(batch, self._stages)
+
+    def _resolve(self, fed: Fed) -> None:
+        """Waits for all that is to be known of an image."""
+        fed.done.wait()
+        if self._error:
+            raise self._error
+        if isinstance(fed.place, Fed):
+            first = fed.place
+            self._resolve(first)
+            fed.width, fed.height, fed.phash = first.width, first.height, first.phash
+            fed.failure, fed.code = first.failure, first.code
+        elif fed.batch and not fed.failure:
+            self._starving = True
+            self._flush()
+            fed.code = fed.batch.codes.result()[fed.place]
+            self._starving = False
+
+
+def add(stages: dict[str, float], name: str, seconds: float) -> None:
+    """Adds to the seconds of a stage."""
+    stages[name] = stages.get(name, 0.0) + seconds
+
+
+def _stored(codes: NDArray[np.float32], store: str) -> Codes:
+    """Codes in the type that they are stored in, so that labels from photos equal labels from a codes folder."""
+    with np.errstate(over="ignore"):
+        stored = codes.astype(store)
+    if not np.isfinite(stored).all():
+        worst = np.abs(codes).max()
+        raise RunError(
+            f"A code holds {worst:g}, which {store} cannot: "
+            + ("encode with --store float32." if np.isfinite(worst) else "check the network's weights.")
+        )
+    return stored
