@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -318,6 +319,7 @@ def _tell_random(weights: str) -> None:
         print(note, file=sys.stderr)
 
 
+_BAR = 40  # characters of the chart's longest bar
 _ASIDE = {
     "vanished": "vanished, and kept until --prune",
     "duplicates": "with the bytes of another",
@@ -345,11 +347,18 @@ def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) 
     if summary["reasons"]:
         print("  failed: " + ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items()))
     if summary["stages"]:
-        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary["stages"].items())
-        print(
-            f"  {summary['seconds']:.1f} s, {summary['images_per_second']:.1f} images/s once started; seconds: {stages}"
-        )
+        print(f"  {summary['seconds']:.1f} s, {summary['images_per_second']:.1f} images/s once started")
+        print(*_chart(summary["stage_rates"], summary["stage_shares"]), sep="\n")
     print(f"  {out}")
+
+
+def _chart(rates: dict[str, float | None], shares: dict[str, float]) -> Iterator[str]:
+    """What limits a run: each stage's images/s alone, and a bar of the time in which it was at work."""
+    yield "  by stage: images/s alone, and at work for"
+    for stage, share in shares.items():
+        rate = rates[stage]
+        told = f"{rate:10,.1f}" if rate else f"{'':10}"
+        yield f"    {stage:8}{told}  {share:4.0%} {'#' * round(share * _BAR)}".rstrip()
 
 
 def _print_json(value: Any) -> None:

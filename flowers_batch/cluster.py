@@ -32,6 +32,7 @@ from flowers_batch.sources import Image, images_of
 from flowers_batch.storage import open_folder
 
 _SHARDS_AN_ACTOR = 2  # the images of one are taken when those of the other are, so that nothing waits in between
+_OF_THREADS = ("read", "decode")  # stages whose seconds are summed over an actor's threads
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 60.0  # an actor that waits this long for resources is worth a word
 _SUSPICIOUS_DEATHS = 2  # of actors on one shard: its images are inspected then
@@ -75,12 +76,11 @@ class Resources:
 
 @dataclass(frozen=True)
 class Started:
-    """What an actor says when it is ready: what its rows depend on, where it runs, and with how many threads."""
+    """What an actor says when it is ready: what its rows depend on, and where it runs."""
 
     fingerprint: Fingerprint
     host: str
     gpus: tuple[str, ...]
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished shard: its footer as written, the seconds that each stage took, and how many rows were kept."""
+    """A finished shard: its footer as written, the seconds that each stage took, and how many rows were kept.
+
+    Seconds of `read` and `decode` are those of all the actor's threads together.
+    """
 
     footer: Footer
     stages: dict[str, float]
@@ -113,9 +116,10 @@ class Outcome:
 
     Attributes:
         footers: By the shard's number.
-        stages: Seconds by stage, over all actors.
+        stages: Seconds by stage, over all actors, as `Done` has them.
         seconds: From the first actor that was ready to the last shard.
         actors: Where they ran: host, and GPUs as Ray numbers them.
+        size: How many worked at once.
         deaths: Actors that died.
         stalls: Actors that were killed because they made no progress.
         carried: Rows of shards that had changed which still held.
@@ -125,6 +129,7 @@ class Outcome:
     stages: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     actors: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    size: int = 0
     deaths: int = 0
     stalls: int = 0
     carried: int = 0
@@ -155,7 +160,7 @@ class ShardActor:
     def start(self) -> Started:
         """Makes the worker, which may take a while, and tells what its rows will depend on."""
         self._worker = self._factory(self._threads, bool(self._gpus))
-        return Started(self._worker.fingerprint, socket.gethostname(), self._gpus, self._threads)
+        return Started(self._worker.fingerprint, socket.gethostname(), self._gpus)
 
     def run(self, shard: Shard, condemned: Condemned) -> Done:
         """Works on a shard and publishes it, without touching the condemned images."""
@@ -175,6 +180,7 @@ class ShardActor:
         counted = self._counted(shard, batches, waited)
         footer = write_shard(self._folder, self._kind, schema, counted, expected)
         stages["write"] = time.perf_counter() - begun - waited[0]
+        stages |= {name: stages[name] / self._threads for name in _OF_THREADS if name in stages}
         self._rows.pop(shard.number)
         return Done(footer, stages, len(kept))
 
@@ -399,6 +405,7 @@ class _Pool:
                 self._tell()
         self._tell()
         self._outcome.seconds = time.monotonic() - (begun or last_work)
+        self._outcome.size = sum(member.started for member in self._members)
         return self._outcome
 
     def _take_answers(self) -> None:

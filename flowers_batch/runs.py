@@ -79,7 +79,10 @@ class Summary:
         already_done: Images that earlier runs had done.
         seconds: Of this run, start-up included.
         images_per_second: Of this run, from the first actor that was ready; 0 where nothing was left to do.
-        stages: Seconds by stage, over all actors; `read` and `decode` over all threads.
+        stages: Seconds by stage, over all actors; of an actor's threads, which `read` and `decode`, together.
+        stage_rates: Images/s that each stage would reach if it alone took time; the lowest is what limits the run.
+            None for `wait`, in which the network had nothing to do.
+        stage_shares: The part of the actors' time, 0 to 1, in which each stage was at work; they overlap.
         reasons: Failed rows by reason.
         fingerprint: What the rows depend on, `Fingerprint.digest`.
         shards: How many files the rows lie in.
@@ -102,6 +105,8 @@ class Summary:
     seconds: float
     images_per_second: float
     stages: dict[str, float]
+    stage_rates: dict[str, float | None]
+    stage_shares: dict[str, float]
     reasons: dict[str, int]
     fingerprint: str
     shards: int
@@ -445,7 +450,10 @@ class _Run:
         for footer in footers.values():
             reasons.update(footer.reasons)
         already = outcome.carried + sum(footer.ok + footer.failed for footer in before.values())
-        rate = (manifest.images - already) / outcome.seconds if outcome.seconds else 0.0
+        done = manifest.images - already
+        rate = done / outcome.seconds if outcome.seconds else 0.0
+        shares = {name: seconds / (outcome.seconds * outcome.size) for name, seconds in outcome.stages.items()}
+        rates = {name: round(rate / share, 1) if share and name != "wait" else None for name, share in shares.items()}
         return Summary(
             images=manifest.images,
             ok=sum(footer.ok for footer in footers.values()),
@@ -459,6 +467,8 @@ class _Run:
             seconds=round(time.monotonic() - self._began, 3),
             images_per_second=round(rate, 3),
             stages={stage: round(seconds, 3) for stage, seconds in outcome.stages.items()},
+            stage_rates=rates,
+            stage_shares={stage: round(share, 4) for stage, share in shares.items()},
             reasons=dict(reasons.most_common()),
             fingerprint=self.job.fingerprint.digest,
             shards=len(manifest.shards),

@@ -116,7 +116,7 @@ class ScriptedActor:
         self.run, self.inspect = (SimpleNamespace(remote=partial(self.work, name)) for name in ("run", "inspect"))
 
     def started(self) -> Answer:
-        return Answer(Started(fingerprint(), "host", (), 1))
+        return Answer(Started(fingerprint(), "host", ()))
 
     def positioned(self) -> Answer:
         self.step += self.answer.moves
