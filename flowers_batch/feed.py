@@ -28,7 +28,7 @@ from flowers_batch.sources import Image
 
 _BUFFERS = 4  # of a batch's pixels: one in the network, one ready for it, one being filled for each of two shards
 _BATCHES_AHEAD = 8  # images that are taken before an earlier one's row is: bounds the codes that wait
-_FILES_KNOWN = 4096  # whose equals are not decoded again: bounds the codes that are kept for that
+_FILES_KNOWN = 1024  # whose equals are not decoded again: bounds the codes that are kept for that
 _PIXELS_A_THREAD = 32_000_000  # more than most cameras take, and a fifth of the largest photo that is allowed
 _LARGE_FILE = 64 << 20  # bytes; files that have more are held in memory one at a time
 # Why an image failed; exceptions that are faults of the program may have a `reason` too (UnicodeError).

@@ -1,0 +1,91 @@
+"""An actor's peak memory with huge shards over that with small ones, on the same images: `python memory.py`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+from numpy.typing import NDArray
+
+from flowers_batch.cluster import ShardActor
+from flowers_batch.dataset import CODES
+from flowers_batch.encoder import Encoder, EncoderFactory
+from flowers_batch.shards import write_manifest
+from flowers_batch.sources import open_source
+from flowers_batch.storage import open_folder
+
+IMAGES = 65_536
+SMALL, LARGE = 512, 65_536  # images in a shard
+WIDTH = 4096  # as relu6
+
+
+def wide(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Codes as long as VGG16's, of a photo's first pixels: without a network, there is the least memory around them."""
+    return pixels.reshape(len(pixels), -1)[:, :WIDTH].astype(np.float32)
+
+
+class Factory(EncoderFactory):
+    """Makes encoders of wide codes."""
+
+    def __call__(self, threads: int, gpu: bool) -> Encoder:
+        """An encoder without a network."""
+        made = super().__call__(threads, gpu)
+        return Encoder(wide, WIDTH, self.source, made.fingerprint, 32, threads)
+
+
+def peak(archive: Path, shard_size: int) -> int:
+    """Encodes an archive as an actor does, two shards at once; gives this process's peak memory in bytes."""
+    from flowers_batch.config import EncodeConfig
+
+    source = open_source(archive)
+    with tempfile.TemporaryDirectory() as out:
+        shards = write_manifest(open_folder(out), source, shard_size, "run").shards
+        actor = ShardActor(Factory(EncodeConfig(network="null"), source), out, CODES, 2, (), "here")
+        actor.start()
+        with ThreadPoolExecutor(2) as pool:
+            done = list(pool.map(lambda shard: actor.run(shard, {}), shards))
+        assert sum(each.footer.ok for each in done) == IMAGES
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Measures each size of shards in a process of its own, and tells the ratio."""
+    arguments = common.arguments(
+        __doc__, archive={"type": Path, "help": "for a child process: the images"}, shard_size={"type": int}
+    )
+    if arguments.archive:
+        print(peak(arguments.archive, arguments.shard_size))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        small = Path(scratch, "small")
+        small.mkdir()
+        for number, path in enumerate(common.photos(arguments.photos, Path(scratch))[:64]):
+            (small / f"{number}.jpg").write_bytes(common.enlarged(path, 64, 48))
+        archive = common.archive(sorted(small.iterdir()), Path(scratch, "archive"), IMAGES)
+
+        def measured(shard_size: int) -> float:
+            command = [sys.executable, __file__, "--archive", str(archive), "--shard-size", str(shard_size)]
+            return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1e6
+
+        peaks = common.in_turn(1, small=lambda: measured(SMALL), large=lambda: measured(LARGE))
+    common.tell(
+        "memory",
+        [
+            common.ratio(
+                f"peak memory of an actor, shards of {LARGE} over {SMALL}", peaks["large"], peaks["small"], 1.1, False
+            )
+        ],
+        {"megabytes": peaks},
+    )
+
+
+if __name__ == "__main__":
+    main()
