@@ -1,0 +1,155 @@
+"""VGG16 to relu6 on this machine's device: images/s by batch size and precision, copies, and fed with JPEG files.
+
+Needs neither Ray nor TensorFlow: `KERAS_BACKEND=jax python network.py` measures a GPU that only JAX can use.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import common
+import keras
+import numpy as np
+from layers import multiply_adds
+
+from flowers_batch.device import CPU_BATCH, GPU_BATCH, Passes, compiled, pixel_type
+from flowers_batch.feed import Feed
+from flowers_batch.sources import Image
+from tensorflow_vgg import weights
+from tensorflow_vgg.network import build
+
+LAYER = "relu6"
+SECONDS = 6.0  # of each measurement, about
+SIDE = 4096  # of the square matrices whose product shows what the device can do
+# Dense bfloat16 peaks in FLOP/s, from NVIDIA's data sheets.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "T4": 65e12}
+AIMED_AT = "H200"  # and what it is to reach, in images/s: from pixels in memory, and from JPEG bytes
+AIMS = 13_000, 8_000
+CPU_SIZES, GPU_SIZES = (1, 8, CPU_BATCH), (32, 64, 128, GPU_BATCH, 512)
+
+
+class Memory:
+    """Files in memory, as a source of images."""
+
+    def __init__(self, files: list[bytes]):
+        self.files = files
+
+    def read(self, image: Image) -> bytes:
+        """A file's bytes."""
+        return self.files[int(image.path)]
+
+
+def device() -> str:
+    """The name of what the backend computes on."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(found[0])["device_name"] if found else "cpu"
+
+
+def rate(run: Callable[[Any], Any], argument: Any) -> float:
+    """Calls a second, each begun before the last one's result is fetched; the first ones are not counted."""
+    np.asarray(run(argument))
+    began = time.perf_counter()
+    np.asarray(run(argument))
+    calls = max(2, round(SECONDS / (time.perf_counter() - began)))
+    began, last = time.perf_counter(), run(argument)
+    for _ in range(calls - 1):
+        last, before = run(argument), last
+        np.asarray(before)
+    np.asarray(last)
+    return calls / (time.perf_counter() - began)
+
+
+def matrix_product_rate(precision: str) -> float:
+    """FLOP/s of a product of large matrices: what this device can do."""
+    square = keras.ops.ones((SIDE, SIDE), precision)
+    return rate(lambda matrix: keras.ops.matmul(matrix, square)[:1, :1].__array__(), square) * 2 * SIDE**3
+
+
+def copy_seconds(pixels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """Seconds that a batch's pixels take to the device, and its codes back."""
+    there = []
+    for _ in range(5):
+        began = time.perf_counter()
+        tensor = keras.ops.convert_to_tensor(pixels)
+        np.asarray(tensor[0, 0, 0])  # waits
+        there.append(time.perf_counter() - began)
+    back = []
+    for _ in range(5):
+        tensor = keras.ops.convert_to_tensor(codes) + 0
+        np.asarray(tensor[0, :1])
+        began = time.perf_counter()
+        np.asarray(tensor)
+        back.append(time.perf_counter() - began)
+    return min(there), min(back)
+
+
+def fed_rate(network: Passes, size: int, precision: str, files: list[bytes], threads: int) -> float:
+    """Images/s from JPEG bytes to codes, as an actor does it."""
+    feed = Feed(network, Memory(files), size, pixel_type(precision), "float16", threads, 10**9)
+    images = [Image(str(number)) for number in range(len(files))]
+    for fed in feed.run(images[: 2 * size], {}, {}):
+        assert all(image.failure is None for image in fed)
+    began = time.perf_counter()
+    done = sum(len(fed) for fed in feed.run(images, {}, {}))
+    return done / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Measures each precision and batch size, prints a table and a JSON line."""
+    arguments = common.arguments(
+        __doc__, threads={"type": int, "default": os.cpu_count(), "help": "threads that decode (default: the cores)"}
+    )
+    name = device()
+    sizes = CPU_SIZES if name.lower() == "cpu" else GPU_SIZES
+    flop = 2 * multiply_adds("vgg16", LAYER)
+    nominal = next((peak for known, peak in PEAKS.items() if known in name), None)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = [path.read_bytes() for path in common.photos(arguments.photos, Path(scratch))]
+        for precision in ("float32", "bfloat16"):
+            able = matrix_product_rate(precision)
+            model = build("vgg16", LAYER, weights.load(weights.find("random:0"), "vgg16", LAYER), precision)
+            for size in sizes:
+                pixels = np.random.default_rng(0).integers(0, 256, (size, *model.input_shape[1:]))
+                pixels = pixels.astype(pixel_type(precision))
+                network = Passes(compiled(model, pixels.dtype.type), size)
+                found = rate(network, pixels) * size
+                there, back = copy_seconds(pixels, np.zeros((size, *model.output_shape[1:]), np.float32))
+                row = {
+                    "precision": precision,
+                    "batch": size,
+                    "images/s": found,
+                    "of a matrix product": found * flop / able,
+                }
+                row |= {"of the nominal bf16 peak": found * flop / nominal} if nominal else {}
+                row |= {"copy in, ms": there * 1e3, "copy out, ms": back * 1e3}
+                if size == sizes[-1]:
+                    count = max(3 * size, round(SECONDS * found))
+                    # Equal files would be decoded once only.
+                    files = [sources[n % len(sources)] + b"%d" % n for n in range(count)]
+                    row["images/s from JPEG bytes"] = fed_rate(network, size, precision, files, arguments.threads)
+                rows.append(
+                    {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
+                )
+                print(rows[-1], flush=True)
+    claims = []
+    if AIMED_AT in name:
+        for key, aim in zip(("images/s", "images/s from JPEG bytes"), AIMS, strict=True):
+            claims.append(common.Claim(f"{AIMED_AT}: {key}", max(row.get(key, 0.0) for row in rows), aim))
+    figures = {"device": name, "backend": keras.backend.backend(), "threads": arguments.threads, "rows": rows}
+    common.tell("network", claims, figures)
+
+
+if __name__ == "__main__":
+    main()
