@@ -24,7 +24,9 @@ from flowers_batch.dataset import (
     Job,
     Run,
     codes_schema,
+    content_of,
     folder_of,
+    interleave,
     library_versions,
     open_run,
     predictions_schema,
@@ -130,26 +132,59 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
     assert pq.read_table(tmp_path / shard_name(PREDICTIONS, 3)).equals(pa.Table.from_batches([batch]))
 
 
-def test_shard_is_one_row_group_compressed_with_zstd_and_codes_are_split_into_planes(tmp_path):
-    batches = [codes_batch(100) for _ in range(30)]
+def test_shard_is_compressed_with_zstd_and_codes_are_split_into_planes(tmp_path):
+    batches = [codes_batch(100) for _ in range(15)]
     write_shard(open_folder(tmp_path), CODES, batches[0].schema, batches, LIKE)
     metadata = pq.read_metadata(tmp_path / SHARD)
-    assert (metadata.num_row_groups, metadata.num_rows) == (1, 3000)
+    assert (metadata.num_row_groups, metadata.num_rows) == (1, 1500)
     columns = [metadata.row_group(0).column(number) for number in range(metadata.num_columns)]
     assert {column.compression for column in columns} == {"ZSTD"}
     (code,) = [column for column in columns if column.path_in_schema.startswith("code")]
     assert "BYTE_STREAM_SPLIT" in code.encodings
 
 
-def test_large_shard_is_one_row_group(tmp_path):
-    count = (1 << 20) + 5  # more than pyarrow puts into a row group by itself
-    schema = codes_schema(1, "float16")
-    columns = [
-        pa.array(["x"] * count) if name in ("path", "status") else pa.nulls(count, schema.field(name).type)
-        for name in schema.names
+def test_large_shard_is_written_and_read_a_row_group_at_a_time(tmp_path, monkeypatch):
+    folder, batch, taken, written = open_folder(tmp_path), codes_batch(100), 0, []
+
+    def batches():
+        nonlocal taken
+        for _ in range(70):
+            taken += 1
+            yield batch
+
+    write_table = pq.ParquetWriter.write_table
+    monkeypatch.setattr(
+        pq.ParquetWriter,
+        "write_table",
+        lambda self, table, **options: written.append((taken, len(table))) or write_table(self, table, **options),
+    )
+    footer = write_shard(folder, CODES, batch.schema, batches(), LIKE)
+    assert [rows for _, rows in written] == [2100, 2100, 2100, 700]
+    assert [batches for batches, _ in written] == [21, 42, 63, 70]  # none is held longer than it must be
+    assert pq.read_metadata(tmp_path / SHARD).num_row_groups == 4
+    assert (footer.ok, footer.failed) == (7000, 0)
+    assert footer.content == content_of(pq.read_table(tmp_path / SHARD))
+    groups = read_shard(folder, CODES, 3, ["path"])
+    assert len(next(groups)) == 2100
+    assert sum(map(len, groups)) == 4900
+
+
+@pytest.mark.parametrize("mask", ["", "0", "1", "0110", "1" * 1500 + "01" * 800 + "0" * 700])
+def test_two_streams_of_rows_become_one_in_the_order_that_is_asked_for(mask):
+    is_first = np.array([letter == "1" for letter in mask], bool)
+    expected = [
+        f"{'first' if first else 'second'} {is_first[:row].tolist().count(first)}" for row, first in enumerate(is_first)
     ]
-    write_shard(open_folder(tmp_path), CODES, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)], LIKE)
-    assert pq.read_metadata(tmp_path / SHARD).num_row_groups == 1
+    schema = pa.schema([pa.field("path", pa.string())])
+
+    def stream(name: str, count: int):
+        rows = [{"path": f"{name} {number}"} for number in range(count)]
+        for start in range(0, count, 7):
+            yield pa.RecordBatch.from_pylist(rows[start : start + 7], schema)
+
+    first, second = stream("first", int(is_first.sum())), stream("second", int((~is_first).sum()))
+    rows = pa.Table.from_batches(interleave(first, second, is_first, schema), schema)
+    assert rows["path"].to_pylist() == expected
 
 
 def test_shard_without_rows_is_a_shard(tmp_path):

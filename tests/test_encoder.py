@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from helpers import encoded, fingerprint, manifest_rows, random_pixels, some_head, source, write
 
-from flowers_batch import device, feed
+from flowers_batch import feed
 from flowers_batch.config import EncodeConfig, InputError, RunError
 from flowers_batch.dataset import CODES, IMAGE_COLUMNS, Footer, codes_schema, predictions_schema, write_shard
 from flowers_batch.decode import decode
@@ -28,7 +28,6 @@ from flowers_batch.encoder import (
     LabellerFactory,
     NullNetwork,
     codes_of,
-    hardware_precision,
     weights_identity,
 )
 from flowers_batch.sources import Image, ReadError
@@ -507,23 +506,6 @@ def test_factory_is_small_enough_to_travel_and_asks_for_a_gpu_only_to_compute(tm
 def test_weights_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.npy"):
         weights_identity(EncodeConfig(weights=str(tmp_path / "nowhere.npy")))
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [("sse2 avx2 avx512f", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("", "float32")],
-)
-def test_precision_of_a_processor_is_what_it_computes_in(monkeypatch, flags, expected):
-    monkeypatch.setattr(device.Path, "read_text", lambda *_, **__: f"model name : amx\nflags : {flags}\n")
-    assert hardware_precision(False) == expected
-
-
-def test_precision_without_a_description_of_the_processor_is_float32(monkeypatch):
-    def missing(*_, **__):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(device.Path, "read_text", missing)
-    assert hardware_precision(False) == "float32"
 
 
 def test_images_that_need_no_network_show_that_work_goes_on():

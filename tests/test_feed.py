@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from helpers import encoded, listed, random_pixels
+from test_encoder import Photos, drawn, mean_colour
+
+from flowers_batch import feed as room
+from flowers_batch.config import RunError
+from flowers_batch.decode import decode
+from flowers_batch.feed import Feed
+
+UNREAD = RunError("The folder is gone.")
+
+
+def feed(photos, network=mean_colour, batch_size=4, pixel_type=np.float32, threads=2) -> Feed:
+    return Feed(network, Photos(photos), batch_size, pixel_type, "float32", threads, 10**9)
+
+
+def run(made: Feed, paths, stages=None) -> list[room.Fed]:
+    return [fed for several in made.run(listed(paths), {}, {} if stages is None else stages) for fed in several]
+
+
+def test_pixels_are_rounded_to_bytes_where_the_network_takes_bytes():
+    seen = []
+
+    def network(pixels):
+        seen.append(pixels.copy())
+        return mean_colour(pixels)
+
+    photos = drawn(8)
+    codes = [fed.code for fed in run(feed(photos, network, 8, np.uint8), photos)]
+    (pixels,) = seen
+    assert pixels.dtype == np.uint8
+    exact = np.stack([decode(photo).pixels for photo in photos.values()])
+    order = [int(np.abs(pixels - np.rint(one)).sum((1, 2, 3)).argmin()) for one in exact]
+    assert sorted(order) == list(range(8))
+    np.testing.assert_array_equal(pixels[order], np.rint(exact))
+    np.testing.assert_array_equal(codes, mean_colour(pixels)[order].astype(np.float32))
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(1, [1]), (5, [8]), (8, [8]), (11, [4, 8]), (12, [4, 8]), (24, [8] * 3)])
+def test_network_sees_whole_batches_and_powers_of_two(images, sizes):
+    seen = []
+
+    def network(pixels):
+        seen.append(len(pixels))
+        return mean_colour(pixels)
+
+    photos = drawn(images)
+    expected = {path: mean_colour(decode(photo).pixels[None])[0] for path, photo in photos.items()}
+    for fed in run(feed(photos, network, 8), photos):
+        np.testing.assert_array_equal(fed.code, expected[fed.image.path])
+    assert sorted(seen) == sizes
+
+
+def test_a_slow_photo_holds_up_no_batch_of_those_behind_it():
+    photos, came = drawn(20), threading.Event()
+    first = next(iter(photos))
+
+    class Slow(Photos):
+        def read(self, image):
+            if image.path == first:
+                assert came.wait(20)  # until others were computed
+            return super().read(image)
+
+    def network(pixels):
+        came.set()
+        return mean_colour(pixels)
+
+    made = Feed(network, Slow(photos), 4, np.float32, "float32", 2, 10**9)
+    assert [fed.image.path for fed in run(made, photos)] == list(photos)
+
+
+def test_two_shards_are_fed_at_once_and_each_keeps_its_rows():
+    photos = drawn(60)
+    paths = list(photos)
+    made = feed(photos, threads=3)
+    with ThreadPoolExecutor(2) as pool:
+        shards = list(pool.map(lambda part: run(made, part), [paths[:23], paths[23:40], paths[40:]]))
+    assert [[fed.image.path for fed in shard] for shard in shards] == [paths[:23], paths[23:40], paths[40:]]
+    for fed in (fed for shard in shards for fed in shard):
+        np.testing.assert_array_equal(fed.code, mean_colour(decode(photos[fed.image.path]).pixels[None])[0])
+
+
+def test_the_second_shard_is_decoded_while_the_first_is_computed():
+    photos = drawn(12)
+    paths = list(photos)
+    hold, reader = threading.Event(), Photos(photos)
+
+    def network(pixels):
+        assert hold.wait(20)
+        return mean_colour(pixels)
+
+    made = Feed(network, reader, 4, np.float32, "float32", 2, 10**9)
+    with ThreadPoolExecutor(2) as pool:
+        shards = [pool.submit(run, made, part) for part in (paths[:6], paths[6:])]
+        until = time.monotonic() + 20
+        while reader.reads < 12 and time.monotonic() < until:
+            time.sleep(0.001)
+        assert reader.reads == 12  # and no code is there yet
+        hold.set()
+        assert [len(shard.result()) for shard in shards] == [6, 6]
+
+
+def test_failures_and_repeats_without_end_do_not_stop_a_batch_that_is_not_full():
+    one = encoded(random_pixels(20, 20))
+    photos = {"000.png": one} | {f"{n:03d}.png": (one if n % 2 else b"a letter") for n in range(1, 300)}
+    fed = run(feed(photos), photos)
+    assert [each.code is not None for each in fed] == [True, *(bool(n % 2) for n in range(1, 300))]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_run_that_is_given_up_leaves_the_feed_as_it_was(threads):
+    photos = drawn(60)
+    paths = list(photos)
+    made = feed(photos, threads=threads)
+    for _ in range(6):
+        given_up = made.run(listed(paths), {}, {})
+        next(given_up)
+        given_up.close()
+    made.reader.photos = photos | {paths[20]: UNREAD}
+    for _ in range(6):
+        with pytest.raises(RunError) as raised:
+            run(made, paths)
+        assert raised.value is UNREAD
+    made.reader.photos = photos
+    assert len(run(made, paths)) == 60
+    assert made.buffers.qsize() == room._BUFFERS
+
+
+def test_network_that_fails_once_ends_that_shard_only():
+    photos, calls = drawn(30), []
+
+    def network(pixels):
+        calls.append(len(pixels))
+        if len(calls) == 2:
+            raise MemoryError("no room")
+        return mean_colour(pixels)
+
+    made = feed(photos, network)
+    with pytest.raises(MemoryError, match="no room"):
+        run(made, photos)
+    assert len(run(made, photos)) == 30
+
+
+def test_codes_that_are_still_computed_when_the_network_returns_are_waited_for():
+    class Later:
+        def __init__(self, codes):
+            self.codes = codes
+
+        def __array__(self, dtype=None, copy=None):
+            time.sleep(0.01)
+            return self.codes
+
+    photos, stages = drawn(20), {}
+    fed = run(feed(photos, lambda pixels: Later(mean_colour(pixels))), photos, stages)
+    for each in fed:
+        np.testing.assert_array_equal(each.code, mean_colour(decode(photos[each.image.path]).pixels[None])[0])
+    assert stages["network"] >= 0.05
+    assert stages.keys() == {"read", "decode", "wait", "network"}
