@@ -199,8 +199,8 @@ def compare(folder_of_photos: Path | None) -> None:
         precision = json.loads((folder / "codes/job.json").read_text())["fingerprint"]["precision"]
         rates = in_turn(
             ROUNDS,
-            encode=partial(once, *command("encode", "auto", PHOTOS)),
             network=stack.enter_context(kept(*command("network", precision, PHOTOS))),
+            encode=partial(once, *command("encode", "auto", PHOTOS)),
             predict=partial(once, *command("predict")),
             notebook=stack.enter_context(kept(*command("notebook"))),
             ray_data=partial(once, *command("ray_data")),
