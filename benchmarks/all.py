@@ -65,14 +65,14 @@ def run(script: str) -> Told:
 
 
 def machine(photos: str | None) -> list[str]:
-    """What the figures depend on, a line each."""
+    """What the figures depend on, a line each; asked before anything is measured, since others' work disturbs."""
     cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     model = next((line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith("model name")), "unknown")
     has = ", ".join(name for name in INSTRUCTIONS if name in cpu.split()) or "none of note"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return [
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, begun at a load of {os.getloadavg()[0]:.1f}",
         f"{model}, {os.cpu_count()} cores ({has}), {memory:.0f} GiB",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {libraries}",
         "Photos: a folder of JPEG files that was named" if photos else "Photos: drawn, since none were named",
@@ -104,8 +104,9 @@ def main() -> None:
     photos = arguments(__doc__).photos
     if photos:
         os.environ[PHOTOS_ENVIRONMENT] = str(photos)
+    about = machine(photos)
     all_told = [run(script) for script in SCRIPTS]
-    RESULTS.write_text(page(machine(photos), all_told), encoding="utf-8")
+    RESULTS.write_text(page(about, all_told), encoding="utf-8")
     short = [f"{told.script}: it {told.failure}" for told in all_told if told.failure]
     short += [f"{told.script}: {claim['claim']}" for told in all_told for claim in told.claims if not claim["holds"]]
     print(f"{RESULTS.name} is written.", *(f"Does not hold: {each}." for each in short), sep="\n")

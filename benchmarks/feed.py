@@ -70,7 +70,7 @@ def grid(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def ray_data(folder: Path) -> float:
-    """A plain Ray Data pipeline from photos to Parquet: images a second, start-up aside where it can be told."""
+    """A plain Ray Data pipeline from photos to Parquet: images a second once Ray runs."""
     import ray
     import ray.data
 
@@ -97,7 +97,7 @@ def main() -> None:
 
 def compare(folder_of_photos: Path | None) -> None:
     """Measures all peers in turn, and tells."""
-    rates: dict[str, list[float]] = {name: [] for name in PEERS}  # without what a process does before and after
+    rates: dict[str, list[float]] = {name: [] for name in PEERS}  # as the peers tell them, start-up aside
 
     def whole(name: str, folder: Path) -> float:
         """Files a second of a process, from its launch to its end."""
@@ -113,7 +113,7 @@ def compare(folder_of_photos: Path | None) -> None:
         ratio("feeding over Ray Data, start-up included", wholes["encode"], wholes["ray_data"], 6.0),
     ]
     aside = ratio("", rates["encode"], rates["ray_data"], 0)
-    figures: dict[str, object] = {"feeding over Ray Data, start-up aside": f"{aside.value:.2f}"}
+    figures: dict[str, object] = {"feeding over Ray Data, the start of Ray aside": f"{aside.value:.2f}"}
     for name in PEERS:
         figures[f"{name}, images/s"] = f"{statistics.median(rates[name]):.0f}"
         figures[f"{name}, images/s, start-up included"] = f"{statistics.median(wholes[name]):.0f}"
