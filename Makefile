@@ -4,7 +4,7 @@ BIN := .venv/bin
 # On a machine with an NVIDIA GPU, TensorFlow's CUDA libraries come along.
 EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
-.PHONY: demo test chaos test-all lint clean
+.PHONY: demo test chaos test-all bench lint clean
 
 # The stamp is newer than what it was made from, so that a changed pin installs anew.
 .venv/installed: pyproject.toml constraints.txt
@@ -25,6 +25,10 @@ chaos: .venv/installed
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest
+
+# What is claimed of speed and exactness, measured here and now: benchmarks/RESULTS.md. FLOWERS_BATCH_PHOTOS names photos.
+bench: .venv/installed
+	$(BIN)/python benchmarks/all.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

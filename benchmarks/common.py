@@ -6,17 +6,18 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-_PHOTOS = "FLOWERS_BATCH_PHOTOS"  # as for the tests: a folder of photos
+PHOTOS_ENVIRONMENT = "FLOWERS_BATCH_PHOTOS"  # as for the tests: a folder of photos
 _DRAWN = 60
 
 
@@ -48,7 +49,10 @@ def arguments(description: str, **more: dict) -> argparse.Namespace:
     """The command line: `--photos`, and what a benchmark adds (`argparse`'s keywords, by name)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        "--photos", type=Path, default=os.environ.get(_PHOTOS), help=f"a folder of photos (default: ${_PHOTOS})"
+        "--photos",
+        type=Path,
+        default=os.environ.get(PHOTOS_ENVIRONMENT),
+        help=f"a folder of photos (default: ${PHOTOS_ENVIRONMENT})",
     )
     for name, settings in more.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
@@ -60,7 +64,7 @@ def photos(folder: str | Path | None, scratch: Path) -> list[Path]:
     if folder is None:
         from flowers_batch.drawings import draw_photos
 
-        print(f"No photos are named (--photos or {_PHOTOS}): drawn ones are taken.", file=sys.stderr)
+        print(f"No photos are named (--photos or {PHOTOS_ENVIRONMENT}): drawn ones are taken.", file=sys.stderr)
         folder = scratch / "drawn"
         draw_photos(folder, _DRAWN)
     found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
@@ -103,6 +107,44 @@ def ratio(claim: str, ours: Sequence[float], peers: Sequence[float], target: flo
     """A claim on the median of the rounds' ratios."""
     ratios = [mine / theirs for mine, theirs in zip(ours, peers, strict=True)]
     return Claim(claim, statistics.median(ratios), target, at_least, (min(ratios), max(ratios)))
+
+
+@contextmanager
+def kept(script: str, *options: object) -> Iterator[Callable[[], float]]:
+    """Keeps a script in a process of its own, where `serve` measures once for each call of what this gives.
+
+    It begins when that process is ready, so that its start disturbs no measure.
+    """
+    command = [sys.executable, script, *map(str, options)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+
+        def answer() -> str:
+            if line := process.stdout.readline():
+                return line
+            raise SystemExit(f"{' '.join(command[1:])} ended with code {process.wait()} before it had answered.")
+
+        def measure() -> float:
+            print(file=process.stdin, flush=True)
+            return json.loads(answer())
+
+        answer()
+        yield measure
+
+
+def once(script: str, *options: object) -> float:
+    """One measure by a script in a process of its own, which ends with it."""
+    with kept(script, *options) as measure:
+        return measure()
+
+
+def serve(measure: Callable[[], float]) -> None:
+    """What the other process of `kept` does: says that it is ready, and measures as often as it is asked."""
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        with redirect_stdout(sys.stderr):  # libraries that print must not answer
+            answer = measure()
+        print(json.dumps(answer), flush=True)
 
 
 @contextmanager

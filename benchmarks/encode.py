@@ -1,0 +1,232 @@
+"""Images a second of `encode` and `predict` with VGG16 up to relu6, against the network alone and others' loops.
+
+Each peer runs in a process of its own. Those that are warm when they are measured stay from round to round; a run of
+ours, or of Ray Data, is a new process with a Ray of its own. Start-up counts for nobody: ours is timed from the first
+actor that is ready, Ray Data from the moment at which its network is given the first batch. By then it has read photos
+ahead, which is in its favour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from common import archive, arguments, in_turn, kept, once, photos, ratio, serve, stopwatch, tell
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+ROUNDS = 3
+BATCH, NOTEBOOK_BATCH = 32, 10
+SHARD = 64
+PHOTOS = 128
+SLOWER = 96  # photos where all is float32, which takes twice the time
+CLASSES = 2
+WEIGHTS = "random:0"
+
+
+def encode(folder: Path, precision: str, count: int) -> float:
+    """Our codes of photos."""
+    import flowers_batch as fb
+
+    config = fb.EncodeConfig(weights=WEIGHTS, precision=precision, batch_size=BATCH, shard_size=SHARD)
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        return fb.encode(listed(folder, count), out, config).images_per_second
+
+
+def predict(folder: Path) -> float:
+    """Our labels of photos, by the model that `train` left."""
+    import flowers_batch as fb
+
+    config = fb.PredictConfig(batch_size=BATCH, shard_size=SHARD)
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        return fb.predict(listed(folder, PHOTOS), out, folder / "model", config).images_per_second
+
+
+def train(folder: Path) -> float:
+    """A model for `predict`: labels are drawn, since nothing here asks how good they are."""
+    import flowers_batch as fb
+
+    with stopwatch() as seconds:
+        fb.encode(listed(folder, SHARD), folder / "codes", fb.EncodeConfig(weights=WEIGHTS, batch_size=BATCH))
+        labels = folder / "labels.csv"
+        drawn = np.random.default_rng(0).permutation(SHARD) % CLASSES
+        names = [f"{path},class {label}" for path, label in zip(paths(folder, SHARD), drawn, strict=True)]
+        labels.write_text("\n".join(["path,label", *names]))
+        fb.train(folder / "codes", folder / "model", fb.TrainConfig(labels=str(labels)))
+        return seconds()
+
+
+def network(folder: Path, precision: str, count: int) -> Callable[[], float]:
+    """The same network, warm, on pixels that lie in memory: what nothing that uses it can surpass."""
+    from flowers_batch.decode import decode
+
+    pixels = np.stack([decode(path.read_bytes()).pixels for path in paths(folder, count)])
+    compute = vgg16(precision)
+    compute(pixels[:BATCH])
+
+    def measure() -> float:
+        with stopwatch() as seconds:
+            for start in range(0, count, BATCH):
+                compute(pixels[start : start + BATCH]).numpy()
+            return count / seconds()
+
+    return measure
+
+
+def notebook(folder: Path) -> Callable[[], float]:
+    """The course notebook's loop, warm: ten photos are read by scikit-image, then their codes are computed."""
+    from tensorflow_vgg.images import load_image
+
+    chosen = paths(folder, SLOWER - SLOWER % NOTEBOOK_BATCH)
+    compute = vgg16("float32")
+
+    def batch(start: int) -> None:
+        photos = [load_image(path) for path in chosen[start : start + NOTEBOOK_BATCH]]
+        compute(np.stack(photos).astype(np.float32) * 255).numpy()
+
+    batch(0)
+
+    def measure() -> float:
+        with stopwatch() as seconds:
+            for start in range(0, len(chosen), NOTEBOOK_BATCH):
+                batch(start)
+            return len(chosen) / seconds()
+
+    return measure
+
+
+class KerasVgg16:
+    """What a plain Ray Data pipeline maps over its batches: Keras' own VGG16, cut at its first wide layer."""
+
+    def __init__(self) -> None:
+        import keras
+
+        whole = keras.applications.VGG16(weights=None, include_top=True)
+        self._model = keras.Model(whole.input, whole.get_layer("fc1").output)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Codes of a batch, and when it was begun."""
+        import keras
+
+        begun = np.full(len(batch["path"]), time.time())
+        pixels = keras.applications.vgg16.preprocess_input(batch["image"].astype(np.float32))
+        return {"path": batch["path"], "code": self._model.predict_on_batch(pixels), "begun": begun}
+
+
+def ray_data(folder: Path) -> float:
+    """A plain Ray Data pipeline: its own reader and writer, and one actor whose TensorFlow uses all cores."""
+    import pyarrow.parquet as pq
+    import ray
+    import ray.data
+
+    cores = os.cpu_count() or 1
+    # On two cores, Ray Data needs one of them to read while the actor holds the other.
+    ray.init(address="local", num_cpus=max(cores, 2), log_to_driver=False)
+    read = ray.data.read_images(list(map(str, paths(folder, SLOWER))), size=(224, 224), mode="RGB", include_paths=True)
+    mapped = read.map_batches(
+        KerasVgg16, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=max(cores - 1, 1)
+    )
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        mapped.write_parquet(out)
+        ended = time.time()
+        begun = pq.read_table(out, columns=["begun"])["begun"].to_numpy()
+    ray.shutdown()
+    assert len(begun) == SLOWER
+    return SLOWER / (ended - begun.min())
+
+
+def vgg16(precision: str) -> Callable[[np.ndarray], tf.Tensor]:
+    """VGG16 up to relu6, as a bare function of TensorFlow's."""
+    from tensorflow_vgg import weights
+    from tensorflow_vgg.network import build
+
+    model = build("vgg16", "relu6", weights.load(weights.find(WEIGHTS), "vgg16", "relu6"), precision)
+    import tensorflow as tf  # last, so that it is as quiet as `build` makes it
+
+    return tf.function(model, jit_compile=False)
+
+
+def paths(folder: Path, count: int) -> list[Path]:
+    """The first photos of the archive."""
+    return sorted((folder / "photos").iterdir())[:count]
+
+
+def listed(folder: Path, count: int) -> Path:
+    """A list of the first photos of the archive, as `encode` takes it."""
+    path = folder / f"first-{count}.txt"
+    path.write_text("\n".join(map(str, paths(folder, count))))
+    return path
+
+
+def main() -> None:
+    """Measures all peers in turn, or is one of them."""
+    options = arguments(__doc__, peer={}, folder={"type": Path}, precision={}, count={"type": int})
+    folder = options.folder
+    peers = {
+        "encode": lambda: partial(encode, folder, options.precision, options.count),
+        "predict": lambda: partial(predict, folder),
+        "train": lambda: partial(train, folder),
+        "network": lambda: network(folder, options.precision, options.count),
+        "notebook": lambda: notebook(folder),
+        "ray_data": lambda: partial(ray_data, folder),
+    }
+    if options.peer:
+        serve(peers[options.peer]())
+    else:
+        compare(options.photos)
+
+
+def compare(folder_of_photos: Path | None) -> None:
+    """Measures all peers in turn, and tells."""
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        folder = Path(scratch)
+        archive(photos(folder_of_photos, folder), folder / "photos", PHOTOS)
+
+        def command(peer: str, precision: str = "float32", count: int = SLOWER) -> tuple[object, ...]:
+            return (__file__, "--peer", peer, "--folder", folder, "--precision", precision, "--count", count)
+
+        once(*command("train"))
+        precision = json.loads((folder / "codes/job.json").read_text())["fingerprint"]["precision"]
+        rates = in_turn(
+            ROUNDS,
+            network=stack.enter_context(kept(*command("network", precision, PHOTOS))),
+            encode=partial(once, *command("encode", "auto", PHOTOS)),
+            predict=partial(once, *command("predict")),
+            notebook=stack.enter_context(kept(*command("notebook"))),
+            ray_data=partial(once, *command("ray_data")),
+            encode_float32=partial(once, *command("encode")),
+            network_float32=stack.enter_context(kept(*command("network"))),
+        )
+    claims = [
+        ratio(f"encode over the warm network alone, {precision}", rates["encode"], rates["network"], 0.95),
+        ratio("encode over the course notebook's loop, float32", rates["encode_float32"], rates["notebook"], 1.1),
+        ratio(f"predict over encode, {precision}", rates["predict"], rates["encode"], 0.95),
+    ]
+    of_bfloat16 = [
+        ratio("encode in bfloat16 over the course notebook's loop", rates["encode"], rates["notebook"], 2.0),
+        ratio("encode in bfloat16 over a plain Ray Data pipeline", rates["encode"], rates["ray_data"], 2.0),
+    ]
+    figures: dict[str, object] = {}
+    if precision == "bfloat16":
+        claims += of_bfloat16
+    else:
+        for claim in of_bfloat16:
+            figures[claim.claim] = f"not measured: this CPU has no bfloat16, and in {precision} it is {claim.value:.2f}"
+    alone = ratio("", rates["encode_float32"], rates["network_float32"], 0)
+    figures["encode over the warm network alone, float32"] = round(alone.value, 3)
+    figures |= {f"{name}, images/s": f"{statistics.median(each):.2f}" for name, each in rates.items()}
+    tell("encode", claims, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""How soon `flowers-batch --help` answers, against a Python that does nothing."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from common import Claim, arguments, in_turn, stopwatch, tell
+
+ROUNDS = 10
+
+
+def seconds_of(*command: object) -> float:
+    """The wall time of a command."""
+    with stopwatch() as seconds:
+        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+        return seconds()
+
+
+def main() -> None:
+    """Times both in turn."""
+    arguments(__doc__)
+    seconds = in_turn(
+        ROUNDS,
+        help=lambda: seconds_of(Path(sys.executable).with_name("flowers-batch"), "--help"),
+        nothing=lambda: seconds_of(sys.executable, "-c", "pass"),
+    )
+    answer = seconds["help"]
+    claim = Claim(
+        "seconds until flowers-batch --help has answered",
+        statistics.median(answer),
+        0.5,
+        False,
+        (min(answer), max(answer)),
+    )
+    tell("startup", [claim], {"seconds of python -c pass": f"{statistics.median(seconds['nothing']):.3f}"})
+
+
+if __name__ == "__main__":
+    main()
