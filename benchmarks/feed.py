@@ -5,18 +5,15 @@ Each peer runs in a process of its own, which is new in each round.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import statistics
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from common import archive, arguments, in_turn, once, photos, ratio, serve, stopwatch, tell
 
@@ -24,8 +21,6 @@ ROUNDS = 3
 FILES = 3600
 SHARD = 600
 BATCH = 32
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = 32 << 20  # the most that the second option takes
 
 
 def encode(folder: Path) -> float:
@@ -38,9 +33,7 @@ def encode(folder: Path) -> float:
 
 def decode(folder: Path) -> float:
     """Files a second that the cores read and decode when they do nothing else: the limit of `encode`."""
-    from threadpoolctl import threadpool_limits
-
-    from flowers_batch.decode import decode
+    from flowers_batch.decode import decode, prepare_process
 
     paths = sorted(folder.iterdir())
     threads = os.cpu_count() or 1
@@ -53,12 +46,8 @@ def decode(folder: Path) -> float:
             done += 1
         return done
 
-    cv2.setNumThreads(1)
-    # Else glibc gives each photo's memory back to the kernel, and half as much time again goes on getting it anew.
-    with suppress(AttributeError):  # of another C library
-        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            ctypes.CDLL(None).mallopt(option, _KEPT_BYTES)
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool, stopwatch() as seconds:
+    prepare_process()
+    with ThreadPoolExecutor(threads) as pool, stopwatch() as seconds:
         assert sum(pool.map(work, range(threads))) == len(paths)
         return len(paths) / seconds()
 

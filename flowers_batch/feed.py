@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from flowers_batch.config import FlowersError, RunError
-from flowers_batch.decode import SIDE, PixelBudget, Pixels, decode, prepare_thread
+from flowers_batch.decode import SIDE, PixelBudget, Pixels, decode, prepare_process
 from flowers_batch.sources import Image
 
 _BUFFERS = 4  # of a batch's pixels: one in the network, one ready for it, one being filled for each of two shards
@@ -59,9 +59,9 @@ class Fed:
         code: What the network gave; None where there is no picture.
     """
 
-    __slots__ = ("batch", "code", "done", "failure", "height", "image", "phash", "place", "sha256", "size", "width")
+    __slots__ = ("batch", "chunk", "code", "failure", "height", "image", "phash", "place", "sha256", "size", "width")
 
-    def __init__(self, image: Image):
+    def __init__(self, image: Image, chunk: _Chunk):
         self.image = image
         self.size: int | None = None
         self.sha256: bytes | None = None
@@ -70,9 +70,18 @@ class Fed:
         self.phash: int | None = None
         self.failure: tuple[str, str] | None = None
         self.code: Codes | None = None
+        self.chunk = chunk
         self.batch: _Batch | None = None
         self.place: int | Fed = 0  # in its batch; or the first image with equal bytes
-        self.done = threading.Event()
+
+
+class _Chunk:
+    """Images that follow each other, and become rows together."""
+
+    def __init__(self) -> None:
+        self.fed: list[Fed] = []
+        self.busy = 0  # images that threads are at
+        self.decoded = threading.Event()  # all of them were, or could not be
 
 
 class _Batch:
@@ -115,9 +124,10 @@ class Feed:
         for _ in range(_BUFFERS):
             self.buffers.put(np.zeros((batch_size, SIDE, SIDE, 3), pixel_type))
         self._network, self._store = network, store
-        self._decoding = ThreadPoolExecutor(threads, "decode", prepare_thread)
+        self._decoding = ThreadPoolExecutor(threads, "decode")
         self._launching, self._fetching = ThreadPoolExecutor(1, "launch"), ThreadPoolExecutor(1, "fetch")
-        self._lock, self._shards, self._fetched = threading.Lock(), 0, 0.0
+        self.lock, self._shards, self._fetched = threading.Lock(), 0, 0.0
+        prepare_process()
 
     def run(self, images: Iterable[Image], condemned: Condemned, stages: dict[str, float]) -> Iterator[list[Fed]]:
         """Feeds a shard's images to the network, and yields them in their order, a few at a time.
@@ -133,7 +143,7 @@ class Feed:
         Raises:
             RunError: A code does not fit into the type that it is stored in, or an image stopped the program.
         """
-        with self._lock:
+        with self.lock:
             self._shards += 1
             if self._shards == 1:
                 self._fetched = time.perf_counter()
@@ -144,13 +154,8 @@ class Feed:
             yield from shard.results()
         finally:
             shard.stop()
-            with self._lock:
+            with self.lock:
                 self._shards -= 1
-
-    def touch(self) -> None:
-        """Counts an image that was read and decoded, or could not be."""
-        with self._lock:
-            self.touched += 1
 
     def compute(self, batch: _Batch, stages: dict[str, float]) -> None:
         """Has the network compute a batch's codes, after those that it was given before."""
@@ -192,9 +197,10 @@ class _Shard:
 
     def __init__(self, feed: Feed, images: Iterable[Image], condemned: Condemned, stages: dict[str, float]):
         self._feed, self._images, self._condemned, self._stages = feed, iter(images), condemned, stages
-        self._lock = threading.Lock()  # guards all that follows
-        self._arrived, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._order: deque[Fed] = deque()
+        self._lock = feed.lock  # guards all that follows
+        self._begun, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._chunks: deque[_Chunk] = deque()  # of which no row was taken yet
+        self._chunk: _Chunk | None = None  # the last one
         self._ahead = self._busy = 0  # images whose rows were not taken yet; those that threads are at
         self._ended = self._stopped = self._starving = False
         self._error: BaseException | None = None
@@ -207,8 +213,7 @@ class _Shard:
         fed = None
         try:
             while (fed := self._next()) is not None:
-                self._load(fed)
-                self._finish(fed)
+                self._finish(fed, *self._load(fed))
                 fed = None
         except BaseException as error:
             self._error = self._error or error
@@ -217,39 +222,30 @@ class _Shard:
                 self._finish(fed)
 
     def results(self) -> Iterator[list[Fed]]:
-        """All images in their order, a batch's number at a time, each as soon as its code is there."""
-        ready: list[Fed] = []
-        while (fed := self._first()) is not None:
-            self._resolve(fed)
-            ready.append(fed)
+        """All images in their order, a batch's number at a time, as soon as their codes are there."""
+        while (chunk := self._first()) is not None:
+            chunk.decoded.wait()
+            for fed in chunk.fed:
+                self._resolve(fed)
             with self._lock:
-                self._ahead -= 1
-                self._room.notify()
-            if len(ready) == self._feed.batch_size:
-                yield ready
-                ready = []
+                self._ahead -= len(chunk.fed)
+                self._room.notify_all()
+            yield chunk.fed
         if self._error:
             raise self._error
-        if ready:
-            yield ready
 
     def stop(self) -> None:
         """Takes no image more; those that threads are at are ended, and computed no more."""
         with self._lock:
             self._stopped = True
             self._end()
-        self._flush()
+            batch = self._unfillable()
+        self._compute(batch)
 
-    def _end(self) -> None:
-        self._ended = True
-        self._arrived.notify_all()
-        self._room.notify_all()
-
-    def _first(self) -> Fed | None:
-        """The first image whose row was not taken yet."""
+    def _first(self) -> _Chunk | None:
         with self._lock:
-            self._arrived.wait_for(lambda: self._order or self._ended)
-            return self._order.popleft() if self._order else None
+            self._begun.wait_for(lambda: self._chunks or self._ended)
+            return self._chunks.popleft() if self._chunks else None
 
     def _next(self) -> Fed | None:
         """The next image that no thread has taken yet."""
@@ -257,46 +253,56 @@ class _Shard:
             self._room.wait_for(lambda: self._ended or not self._is_far_ahead)
             image = None if self._ended else next(self._images, None)
             if image is not None:
-                fed = Fed(image)
-                self._order.append(fed)
+                if self._chunk is None or len(self._chunk.fed) == self._feed.batch_size:
+                    self._chunk = _Chunk()
+                    self._chunks.append(self._chunk)
+                    self._begun.notify()
+                fed = Fed(image, self._chunk)
+                self._chunk.fed.append(fed)
+                self._chunk.busy += 1
                 self._ahead += 1
                 self._busy += 1
-                self._arrived.notify()
                 return fed
             self._end()
-        self._flush()
+            batch = self._unfillable()
+        self._compute(batch)
         return None
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._chunk and not self._chunk.busy:
+            self._chunk.decoded.set()
+        self._begun.notify_all()
+        self._room.notify_all()
 
     @property
     def _is_far_ahead(self) -> bool:
         return self._ahead >= self._feed.batch_size * _BATCHES_AHEAD
 
-    def _load(self, fed: Fed) -> None:
+    def _load(self, fed: Fed) -> tuple[float, float]:
+        """Reads and decodes an image; gives the seconds that both took."""
         fed.failure = self._condemned.get(fed.image.path)
-        if not fed.failure:
-            with self._feed.large_file if fed.image.bytes > _LARGE_FILE else nullcontext():
-                self._read_and_decode(fed)
-
-    def _read_and_decode(self, fed: Fed) -> None:
-        begun = read = time.perf_counter()
-        try:
-            data = self._feed.reader.read(fed.image)
-            read = time.perf_counter()
-            fed.size, fed.sha256 = len(data), hashlib.sha256(data).digest()
-            if not self._is_known(fed):
-                picture = decode(data, self._feed.max_pixels, self._feed.budget, lambda: self._place(fed))
-                fed.width, fed.height, fed.phash = picture.width, picture.height, picture.phash
-        except FlowersError:
-            raise
-        except Exception as error:
-            reason = getattr(error, "reason", None)
-            if reason not in _REASONS:
-                raise RunError(f"{fed.image.path} stopped the run by a fault of the program: {error!r}.") from error
-            fed.failure = (reason, str(error))
-        ended = time.perf_counter()
-        with self._lock:
-            add(self._stages, "read", (read if fed.size is not None else ended) - begun)
-            add(self._stages, "decode", ended - read if fed.size is not None else 0.0)
+        if fed.failure:
+            return 0.0, 0.0
+        with self._feed.large_file if fed.image.bytes > _LARGE_FILE else nullcontext():
+            begun = time.perf_counter()
+            read = None
+            try:
+                data = self._feed.reader.read(fed.image)
+                read = time.perf_counter()
+                fed.size, fed.sha256 = len(data), hashlib.sha256(data).digest()
+                if not self._is_known(fed):
+                    picture = decode(data, self._feed.max_pixels, self._feed.budget, lambda: self._place(fed))
+                    fed.width, fed.height, fed.phash = picture.width, picture.height, picture.phash
+            except FlowersError:
+                raise
+            except Exception as error:
+                reason = getattr(error, "reason", None)
+                if reason not in _REASONS:
+                    raise RunError(f"{fed.image.path} stopped the run by a fault of the program: {error!r}.") from error
+                fed.failure = (reason, str(error))
+            ended = time.perf_counter()
+            return (read or ended) - begun, ended - (read or ended)
 
     def _is_known(self, fed: Fed) -> bool:
         """Whether an image before had the same bytes: then all is known by that one."""
@@ -321,47 +327,53 @@ class _Shard:
                 self._batch = None
             return batch.pixels[fed.place]
 
-    def _finish(self, fed: Fed) -> None:
+    def _finish(self, fed: Fed, read: float = 0.0, decoded: float = 0.0) -> None:
         with self._lock:
+            add(self._stages, "read", read)
+            add(self._stages, "decode", decoded)
+            self._feed.touched += 1
             self._busy -= 1
-            batch, is_full = fed.batch, False
-            if batch:
-                batch.filled += 1
-                is_full = batch.filled == self._feed.batch_size
-        if batch and is_full:
-            self._compute(batch)
-        fed.done.set()
-        self._feed.touch()
-        self._flush()
-
-    def _flush(self) -> None:
-        """Has the batch that is being filled computed as it is, if nothing will fill it: at the end, or where the rows
-        of too many images that need no place in it wait for its codes."""
-        with self._lock:
-            if self._busy or not self._batch or not (self._ended or (self._starving and self._is_far_ahead)):
-                return
-            batch, self._batch = self._batch, None
+            fed.chunk.busy -= 1
+            if not fed.chunk.busy and (self._ended or len(fed.chunk.fed) == self._feed.batch_size):
+                fed.chunk.decoded.set()
+            full = None
+            if fed.batch:
+                fed.batch.filled += 1
+                full = fed.batch if fed.batch.filled == self._feed.batch_size else None
+            batch = self._unfillable()
+        self._compute(full)
         self._compute(batch)
 
-    def _compute(self, batch: _Batch) -> None:
-        if self._stopped:
+    def _unfillable(self) -> _Batch | None:
+        """Takes away the batch that is being filled, if nothing will fill it: at the end, or where the rows of too many
+        images that need no place in it wait for its codes."""
+        if self._busy or not (self._ended or (self._starving and self._is_far_ahead)):
+            return None
+        batch, self._batch = self._batch, None
+        return batch
+
+    def _compute(self, batch: _Batch | None) -> None:
+        if batch and self._stopped:
             self._feed.give_back(batch, self._error or CancelledError())
-        else:
+        elif batch:
             self._feed.compute(batch, self._stages)
 
     def _resolve(self, fed: Fed) -> None:
         """Waits for all that is to be known of an image."""
-        fed.done.wait()
         if self._error:
             raise self._error
         if isinstance(fed.place, Fed):
             first = fed.place
+            first.chunk.decoded.wait()
             self._resolve(first)
             fed.width, fed.height, fed.phash = first.width, first.height, first.phash
             fed.failure, fed.code = first.failure, first.code
         elif fed.batch and not fed.failure:
-            self._starving = True
-            self._flush()
+            if not fed.batch.codes.done():
+                with self._lock:
+                    self._starving = True
+                    batch = self._unfillable()
+                self._compute(batch)
             fed.code = fed.batch.codes.result()[fed.place]
             self._starving = False
 
