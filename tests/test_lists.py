@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import write
+from helpers import images_in, write
 
 from flowers_batch import storage
 from flowers_batch.config import InputError, RunError
@@ -55,7 +55,7 @@ def listing(request, tmp_path) -> Callable[..., Path]:
 
 
 def paths(source: Source) -> list[str]:
-    return [image.path for image in source.images()]
+    return [image.path for image in images_in(source)]
 
 
 def reason_of(source: Source, path: str) -> tuple[str, str]:
@@ -69,7 +69,7 @@ def test_entries_are_relative_to_the_lists_folder_or_absolute_and_keyed_as_writt
     write(tmp_path, {"photos/a/b.jpg": b"1", "photos/ä ö.jpg": b"22", "other/no-suffix": b"333"})
     entries = [str(tmp_path / "other/no-suffix"), "../photos/a/b.jpg", "a/b.jpg", "ä ö.jpg"]
     photos = open_source(listing(entries))
-    found = list(photos.images())
+    found = images_in(photos)
     assert [image.path for image in found] == sorted(entries, key=str.encode)
     assert {image.path: photos.read(image) for image in found} == dict(
         zip(entries, [b"333", b"1", b"1", b"22"], strict=True)
@@ -81,12 +81,12 @@ def test_size_and_time_are_those_of_the_file_unless_the_list_tells_both(tmp_path
     write(tmp_path, {"a.jpg": b"12345"})
     os.utime(tmp_path / "a.jpg", (TIME.timestamp(), TIME.timestamp()))
     expected = Image("a.jpg", 5, TIME)
-    assert list(open_source(text(tmp_path / "l.txt", ["a.jpg"])).images()) == [expected]
+    assert images_in(open_source(text(tmp_path / "l.txt", ["a.jpg"]))) == [expected]
     for write_list, name in ((comma_separated, "l.csv"), (table, "l.parquet")):
         told = write_list(tmp_path / name, ["a.jpg"], size=[7])
-        assert list(open_source(told).images()) == [expected]
+        assert images_in(open_source(told)) == [expected]
         told = write_list(tmp_path / name, ["a.jpg"], bytes=[7], mtime=["2020-01-02T03:04:05.000Z"])
-        assert list(open_source(told).images()) == [Image("a.jpg", 7, datetime(2020, 1, 2, 3, 4, 5, 0, UTC))]
+        assert images_in(open_source(told)) == [Image("a.jpg", 7, datetime(2020, 1, 2, 3, 4, 5, 0, UTC))]
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_size_and_time_are_those_of_the_file_unless_the_list_tells_both(tmp_path
 )
 def test_time_may_be_written_in_many_ways(tmp_path, written, meant):
     told = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=[1], mtime=[written])
-    assert next(open_source(told).images()).mtime == meant
+    assert images_in(open_source(told))[0].mtime == meant
 
 
 def test_entry_at_a_url_has_no_size_and_no_time(tmp_path):
-    assert list(open_source(text(tmp_path / "l.txt", ["s3://b/a.jpg"])).images()) == [Image("s3://b/a.jpg", 0, EPOCH)]
+    assert images_in(open_source(text(tmp_path / "l.txt", ["s3://b/a.jpg"]))) == [Image("s3://b/a.jpg", 0, EPOCH)]
 
 
 def test_repeats_are_dropped_and_counted_each_time(listing, tmp_path):
@@ -132,7 +132,7 @@ def test_entries_below_the_root_are_keyed_relative_to_it(listing, tmp_path):
         str(tmp_path / "data/c.jpg"),
     ]
     photos = open_source(listing(entries), str(tmp_path / "data"))
-    found = {image.path: photos.read(image) for image in photos.images()}
+    found = {image.path: photos.read(image) for image in images_in(photos)}
     assert found == {"a/b.jpg": b"1", "c.jpg": b"2", str(tmp_path / "data2/d.jpg"): b"3"}
     assert photos.repeated == 1 and photos.root == str(tmp_path / "data")
 
@@ -171,14 +171,14 @@ def test_name_that_is_no_utf8_is_found(tmp_path, name):
         file.write(b"photo")
     (tmp_path / name).write_bytes((b"path\n" if name == "l.csv" else b"") + raw + b"\n//bytes/caf%E9.jpg\n")
     photos = open_source(tmp_path / name)
-    (image,) = photos.images()
+    (image,) = images_in(photos)
     assert image == Image("//bytes/caf%E9.jpg", 5, image.mtime)
     assert photos.read(image) == b"photo" and photos.repeated == 1
 
 
 def test_named_file_that_is_not_there_is_a_row_that_is_missing(listing):
     photos = open_source(listing(["nowhere.jpg"]))
-    assert list(photos.images()) == [Image("nowhere.jpg")]
+    assert images_in(photos) == [Image("nowhere.jpg")]
     assert reason_of(photos, "nowhere.jpg")[0] == "missing"
 
 
@@ -272,7 +272,7 @@ def test_memory_does_not_grow_with_the_list(listing):
     photos = open_source(listing([f"s3://bucket/{number * 7919 % 40_000:060d}.jpg" for number in range(40_000)]))
     tracemalloc.start()
     try:
-        found = sum(1 for _ in photos.images())
+        found = sum(map(len, photos.batches()))
         assert tracemalloc.get_traced_memory()[1] < 6 << 20
     finally:
         tracemalloc.stop()

@@ -16,6 +16,7 @@ from flowers_batch import shards as room
 from flowers_batch import storage
 from flowers_batch.config import InputError
 from flowers_batch.dataset import CODES, Footer, codes_schema, write_shard
+from flowers_batch.reading import batches_of
 from flowers_batch.shards import (
     carried_over,
     completed,
@@ -26,7 +27,7 @@ from flowers_batch.shards import (
     read_rows,
     write_manifest,
 )
-from flowers_batch.sources import Image, path_bytes
+from flowers_batch.sources import Image, images_of, path_bytes
 from flowers_batch.storage import Folder, open_folder
 
 PATHS = [f"{folder}/{number:03d}.jpg" for folder in ("a", "b", "ü") for number in range(9)]  # 27
@@ -40,11 +41,12 @@ class Listing:
     repeated = 0
     in_path_order = True
 
-    def __init__(self, images: list[Image], ignored: int = 0):
-        self._images, self.ignored = images, ignored
+    def __init__(self, images: list[Image], ignored: int = 0, batch: int = 6):
+        self._images, self.ignored, self._batch = images, ignored, batch
 
-    def images(self):
-        return iter(self._images)
+    def batches(self):
+        for start in range(0, len(self._images), self._batch):
+            yield from batches_of(self._images[start : start + self._batch])
 
 
 @pytest.fixture(params=["local", "store"])
@@ -161,8 +163,8 @@ def test_an_error_of_the_disk_is_never_taken_for_a_killed_listing(folder, monkey
 class Killed(Listing):
     """A listing that ends after 20 images, as the death of a process ends it."""
 
-    def images(self):
-        yield from self._images[:20]
+    def batches(self):
+        yield from Listing(self._images[:20]).batches()
         raise KeyboardInterrupt
 
 
@@ -197,8 +199,8 @@ def test_manifest_that_another_run_overwrote_is_refused(folder, monkeypatch):
     monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
 
     class Raced(Listing):
-        def images(self):
-            yield from self._images
+        def batches(self):
+            yield from super().batches()
             write_manifest(folder, Listing(self._images), 5, "other")
 
     with pytest.raises(InputError, match="is being written by another run"):
@@ -396,7 +398,8 @@ def test_many_generations_are_merged_outside_memory(folder, monkeypatch):
     write_manifest(folder, Listing(images[::3]), 4, "run")
     grown(folder, sorted([*images[::3], *images[1::3]], key=lambda image: path_bytes(image.path)))
     grown(folder, images)
-    assert [row.image for row in room.rows_in_path_order(folder, read_manifest(folder))] == images
+    found = room.rows_in_path_order(folder, read_manifest(folder))
+    assert [image for rows in found for image in images_of(rows)] == images
 
 
 def test_a_shard_may_lose_all_its_images(folder):
@@ -554,7 +557,7 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, m
             assert gone == (path not in sizes)
             assert size == sizes.get(path, size)
             assert shard == (model[path][1] if path in model else shard)
-        in_order = [row.image.path for row in room.rows_in_path_order(folder, manifest)]
+        in_order = [path for rows in room.rows_in_path_order(folder, manifest) for path in rows["path"].to_pylist()]
         assert in_order == sorted(found, key=path_bytes)
         model = found
 
