@@ -342,8 +342,8 @@ def _differences(
         returned = known & same & was_gone & ~retried
         lost = ~known & (~was_gone | prune)
         unknown = ~_where(pc.is_in(new["path"], old["path"]))
-        counts["known"] += np.count_nonzero(known)
-        counts["listed"] += np.count_nonzero(known) + np.count_nonzero(unknown)
+        counts["known"] += _count(known)
+        counts["listed"] += _count(known) + _count(unknown)
         for kind, action, chosen, images, attempt in (
             ("changed", CHANGE, known & ~same, found, _numbers(0, len(old))),
             ("retried", CHANGE, retried, old, pc.add(old["attempt"], pa.scalar(1, pa.int32()))),
@@ -352,16 +352,20 @@ def _differences(
             ("vanished", GONE, lost & (not prune), old, old["attempt"]),
         ):
             if chosen.any():
-                counts[kind] += np.count_nonzero(chosen)
+                counts[kind] += _count(chosen)
                 yield _rows(images, old["shard"], attempt, action).filter(pa.array(chosen))
         if unknown.any():
-            counts["new"] += np.count_nonzero(unknown)
+            counts["new"] += _count(unknown)
             yield _added(new.filter(pa.array(unknown)))
 
 
 def _where(condition: pa.Array) -> NDArray[np.bool_]:
     """Where a condition holds: bool [rows]; not where it is null."""
     return condition.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def _count(chosen: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(chosen))
 
 
 def _same(rows: pa.RecordBatch, others: pa.RecordBatch) -> NDArray[np.bool_]:

@@ -176,11 +176,6 @@ def microseconds(time: datetime) -> int:
     return (time - EPOCH) // _MICROSECOND
 
 
-def time_of(number: int) -> datetime:
-    """The time that `microseconds` gave the number of."""
-    return EPOCH + number * _MICROSECOND
-
-
 @contextmanager
 def _scratch() -> Iterator[sqlite3.Connection]:
     """A database without a name: it lies in memory up to a bound, then in the folder that TMPDIR names."""
