@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import images_in, write
 
-from flowers_batch import storage
+from flowers_batch import lists, storage
 from flowers_batch.config import InputError, RunError
 from flowers_batch.reading import EPOCH, Image, ReadError
 from flowers_batch.sources import Source, open_source
@@ -238,6 +238,114 @@ def test_time_of_a_parquet_list_that_is_none_is_refused_in_a_sentence(tmp_path, 
         InputError, match=r"^Row 1 of the list .* cannot be understood \(.* is no time\): .* ISO 8601\.$"
     ):
         paths(open_source(tmp_path / "l.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "meant"),
+    [
+        ([1, None, 3], [1, 0, 3]),
+        (["1", "", None], [1, 0, 0]),
+        ([" 7", "+7", "1_000"], [7, 7, 1000]),
+        ([7.9, 7.0, None], [7, 7, 0]),
+        (pa.array([1, 2, 3], pa.uint64()), [1, 2, 3]),
+        (pa.array([None, None, None]), [0, 0, 0]),
+    ],
+)
+def test_sizes_may_be_written_in_many_ways(tmp_path, sizes, meant):
+    entries = ["s3://b/0.jpg", "s3://b/1.jpg", "s3://b/2.jpg"]
+    told = table(tmp_path / "l.parquet", entries, size=sizes)
+    assert [image.bytes for image in images_in(open_source(told))] == meant
+
+
+@pytest.mark.parametrize(
+    "size", ["0x10", "1e3", "7.5", pa.scalar(2**63, pa.uint64()), str(2**63), date(2024, 5, 1), [1]]
+)
+def test_size_that_is_none_is_refused_in_a_sentence(tmp_path, size):
+    told = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=pa.array([size]))
+    with pytest.raises(InputError, match=r"^Row 1 of the list .* cannot be understood \(.*\): give sizes in bytes"):
+        paths(open_source(told))
+
+
+@pytest.mark.parametrize("write_list", [comma_separated, table])
+def test_times_with_and_without_zone_may_stand_in_one_list(tmp_path, write_list):
+    times = ["2020-01-02T03:04:05", "2020-01-02T03:04:05-01:00", "2020-01-02", "20200102T030405.1234567Z", "", None]
+    entries = [f"s3://b/{number}.jpg" for number in range(6)]
+    name = "l.csv" if write_list is comma_separated else "l.parquet"
+    told = write_list(tmp_path / name, entries, bytes=[1] * 6, mtime=times)
+    day = datetime(2020, 1, 2, tzinfo=UTC)
+    assert [image.mtime for image in images_in(open_source(told))] == [
+        day.replace(hour=3, minute=4, second=5),
+        day.replace(hour=4, minute=4, second=5),
+        day,
+        day.replace(hour=3, minute=4, second=5, microsecond=123456),
+        EPOCH,
+        EPOCH,
+    ]
+
+
+@pytest.mark.parametrize("time", ["0000-01-01T00:00:00", "10000-01-01", pa.scalar(-(2**60), pa.timestamp("us"))])
+def test_time_that_python_does_not_know_is_refused(tmp_path, time):
+    pq.write_table(pa.table({"path": ["a.jpg"], "mtime": pa.array([time])}), tmp_path / "l.parquet")
+    with pytest.raises(InputError, match=r"l\.parquet cannot be (read|understood)"):
+        paths(open_source(tmp_path / "l.parquet"))
+
+
+@pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_of_a_parquet_list_may_be_of_any_type(tmp_path, type_):
+    entries, times = pa.array(["s3://b/a.jpg", "s3://b/b.jpg"]), pa.array(["2020-01-02", "2020-01-02"])
+    told = table(tmp_path / "l.parquet", entries.cast(type_), size=[1, 2], mtime=times.cast(type_))
+    day = datetime(2020, 1, 2, tzinfo=UTC)
+    assert images_in(open_source(told)) == [Image("s3://b/a.jpg", 1, day), Image("s3://b/b.jpg", 2, day)]
+
+
+def test_paths_that_are_no_text_are_none(tmp_path):
+    with pytest.raises(InputError, match=r"^Row 1 of the list .* has no path: "):
+        paths(open_source(table(tmp_path / "l.parquet", [1, 2])))
+
+
+def test_parquet_text_that_is_no_utf8_is_refused_in_a_sentence(tmp_path):
+    offsets, content = pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe")
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, offsets, content])
+    with pytest.raises(InputError, match=r"l\.parquet cannot be read: "):
+        paths(open_source(table(tmp_path / "l.parquet", broken)))
+
+
+@pytest.mark.parametrize("write_list", [comma_separated, table])
+@pytest.mark.parametrize("broken", ["", None])
+def test_row_that_is_wrong_is_told_by_its_number_however_many_are_read_at_once(
+    tmp_path, monkeypatch, write_list, broken
+):
+    monkeypatch.setattr(lists, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(lists, "_COLUMN_ROWS", 4)
+    entries = [f"{number:02d}.jpg" for number in range(10)]
+    name = "l.csv" if write_list is comma_separated else "l.parquet"
+    with pytest.raises(InputError, match=r"^Row 7 of the list .* has no path"):
+        paths(open_source(write_list(tmp_path / name, [*entries[:6], broken, *entries[7:]])))
+
+
+def test_rows_of_csv_may_be_short_or_long_and_blank_lines_are_none(tmp_path):
+    (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg,,more\n3\n')
+    photos = open_source(tmp_path / "l.csv")
+    with pytest.raises(InputError, match=r"^Row 3 of the list .* has no path"):
+        paths(photos)
+    (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg,,more\n')
+    assert images_in(photos) == [Image("s3://b/a,\n1.jpg", 1), Image("s3://b/b.jpg", 2)]
+
+
+def test_repeats_and_order_are_noticed_however_many_rows_are_read_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(lists, "_COLUMN_ROWS", 2)
+    for entries, repeated in ((["a", "b", "b", "b", "b", "c"], 3), (["a", "c", "b", "d"], 0), (["b", "b", "a"], 1)):
+        photos = open_source(table(tmp_path / "l.parquet", entries))
+        assert (paths(photos), photos.repeated) == (sorted(set(entries)), repeated)
+
+
+def test_entries_of_all_kinds_below_a_root_are_keyed_one_by_one(tmp_path):
+    root = write(tmp_path / "dätä", {"a.jpg": b"1"})
+    raw = os.fsencode(root) + b"/caf\xe9.jpg"
+    entries = [str(root / "a?b@c.jpg").encode(), b"x", os.fsencode(root) + b"/", b"s3://b/k?p=1", raw, b"/dat"]
+    (tmp_path / "l.txt").write_bytes(b"\n".join(entries))
+    found = {"a?b@c.jpg", "x", "", "s3://b/k?p=1", "//bytes/caf%E9.jpg", "/dat"}
+    assert set(paths(open_source(tmp_path / "l.txt", str(root)))) == found
 
 
 def test_parquet_that_is_none_is_refused_in_a_sentence(tmp_path):
