@@ -37,7 +37,7 @@ from flowers_batch.reading import (
     read_disk,
     read_store,
 )
-from flowers_batch.sorting import are_in_path_order, batches_in_order, microseconds, without_repeats
+from flowers_batch.sorting import are_in_path_order, batches_in_order, without_repeats
 from flowers_batch.storage import NOT_UTF8, Folder, open_folder, persistently, without_credentials
 
 _SIZES, _TIME = ("bytes", "size"), "mtime"  # columns that a list may have besides its paths
@@ -45,7 +45,7 @@ _URL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://")
 _BUFFER_BYTES = 1 << 20
 _COLUMN_ROWS = 16384  # read from a Parquet file as columns
 _ENTRIES = pa.schema([pa.field(PATH, pa.string()), pa.field("bytes", pa.int64()), pa.field(_TIME, TIME)])
-_FIRST, _LAST = (microseconds(time.replace(tzinfo=UTC)) for time in (datetime.min, datetime.max))
+_FIRST, _LAST = (pa.scalar(time.replace(tzinfo=UTC), TIME).value for time in (datetime.min, datetime.max))
 _MOST_BYTES = 2**63 - 1  # of a size, in the manifest's column
 
 

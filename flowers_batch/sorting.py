@@ -6,7 +6,6 @@ import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from itertools import chain, islice
 from operator import methodcaller
 from typing import TypeVar
@@ -15,11 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowers_batch.config import RunError
-from flowers_batch.reading import EPOCH, PATH, ROWS_AT_ONCE, paths_bytes
+from flowers_batch.reading import PATH, ROWS_AT_ONCE, paths_bytes
 
 Row = TypeVar("Row", bound=tuple[int | bytes | str | None, ...])
 _MEMORY_KIB = 32 << 10  # held at most for a table, and as much again for sorting it
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def in_order(rows: Iterable[Row]) -> Iterator[Row]:
@@ -169,11 +167,6 @@ class UniqueNames:
         self._database.execute("UPDATE names SET times = times + 1 WHERE name = ?", (name,))
         (times,) = self._database.execute("SELECT times FROM names WHERE name = ?", (name,)).fetchone()
         return self.unique(b"%b#%d" % (name, times))  # which may stand there literally
-
-
-def microseconds(time: datetime) -> int:
-    """A time as a number that sorts."""
-    return (time - EPOCH) // _MICROSECOND
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from flowers_batch.shards import (
     read_rows,
     write_manifest,
 )
-from flowers_batch.sorting import microseconds
 from flowers_batch.sources import Image, images_of, path_bytes
 from flowers_batch.storage import Folder, open_folder
 
@@ -286,7 +285,7 @@ def test_inputs_of_a_table_are_what_their_description_says():
             encoded = [(value or "").encode() for value in values]
             whole.update(b"".join(len(value).to_bytes(8, "little") for value in encoded) + b"".join(encoded))
         else:
-            numbers = [microseconds(value) if name == "mtime" else value or 0 for value in values]
+            numbers = [(v - EPOCH) // timedelta(microseconds=1) if name == "mtime" else v or 0 for v in values]
             whole.update(b"".join(number.to_bytes(8, "little", signed=True) for number in numbers))
     assert room._inputs(rows) == whole.hexdigest()
 
