@@ -25,6 +25,7 @@ from flowers_batch.reading import (
     ROWS_AT_ONCE,
     Image,
     ReadError,
+    batches_of,
     check_size,
     is_image,
     path_bytes,
@@ -67,13 +68,16 @@ class _Containers(ABC):
         """The absolute path or the URL of the file, or the pattern."""
         return self.folder.url_of(self.name)
 
-    def images(self) -> Iterator[Image]:
-        """Lists the images, file by file in the order of names, and from front to back in each.
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Lists the images, file by file in the order of names, and from front to back in each: columns `IMAGES`.
 
         Raises:
             InputError: A file is not whole, so that images would be left out in silence.
         """
         self.ignored = 0
+        return batches_of(self._images())
+
+    def _images(self) -> Iterator[Image]:
         with unique_names() as names:
             for name in self.folder.matching(self.name):
                 changed = _changed(self.folder, name)

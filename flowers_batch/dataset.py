@@ -356,7 +356,8 @@ def count_duplicates(folder: Folder, kind: str, shards: int, images: int) -> int
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             values = np.concatenate(list(pool.map(digests, range(shards))))
-        found += len(values) - len(np.unique(values))
+        values.sort()  # many times as fast as np.unique
+        found += int(np.count_nonzero(values[1:] == values[:-1]))
     return found
 
 

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from itertools import islice
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flowers_batch.config import RunError, first_line
 from flowers_batch.storage import NOT_UTF8, Folder, persistently
 
 SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
 PATH = "path"  # the column of a list or a table that holds images' paths
-ROWS_AT_ONCE = 4096  # paths read from a Parquet file
+ROWS_AT_ONCE = 4096  # that are Python's objects for a while
+TIME = pa.timestamp("us", "UTC")
+IMAGES = pa.schema(  # the columns of a listing: `Image`'s attributes
+    [
+        pa.field(PATH, pa.string(), nullable=False),
+        pa.field("source", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("mtime", TIME, nullable=False),
+    ]
+)
 EPOCH = datetime.fromtimestamp(0, UTC)
 MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
 
@@ -53,10 +65,18 @@ class Image:
     offset: int | None = None
 
 
-def images_of(rows: pa.Table) -> list[Image]:
-    """The images that manifest rows tell of."""
+def images_of(rows: pa.Table | pa.RecordBatch) -> list[Image]:
+    """The images that rows of a listing or of the manifest tell of; they have at least the columns `IMAGES`."""
     columns = [rows[field.name].to_pylist() for field in fields(Image)]
     return [Image(*values) for values in zip(*columns, strict=True)]
+
+
+def batches_of(images: Iterable[Image]) -> Iterator[pa.RecordBatch]:
+    """Images as a listing: batches with the columns `IMAGES`, of at most `ROWS_AT_ONCE` rows."""
+    iterator = iter(images)
+    while chunk := list(islice(iterator, ROWS_AT_ONCE)):
+        columns = [pa.array([getattr(image, field.name) for image in chunk], field.type) for field in IMAGES]
+        yield pa.RecordBatch.from_arrays(columns, schema=IMAGES)
 
 
 def is_image(name: bytes) -> bool:
@@ -77,6 +97,23 @@ def path_bytes(path: str) -> bytes:
     if path.startswith(NOT_UTF8):
         return unquote_to_bytes(path.removeprefix(NOT_UTF8))
     return path.encode()
+
+
+def paths_text(names: pa.Array) -> pa.Array:
+    """`path_text` of each: binary [n] to string [n]."""
+    try:
+        return names.cast(pa.string())
+    except pa.ArrowInvalid:  # one is no UTF-8
+        return pa.array([name and path_text(name) for name in names.to_pylist()], pa.string())
+
+
+def paths_bytes(paths: pa.Array) -> pa.Array:
+    """`path_bytes` of each, which paths are ordered by: string [n] to binary [n]."""
+    names, encoded = paths.cast(pa.binary()), pc.starts_with(paths, NOT_UTF8)
+    if not encoded.true_count:
+        return names
+    decoded = [path_bytes(path) for path in paths.filter(encoded).to_pylist()]
+    return pc.replace_with_mask(names, encoded, pa.array(decoded, pa.binary()))
 
 
 def on_disk(path: str, where: bytes) -> Image:

@@ -392,7 +392,7 @@ class _Run:
             already = manifest.images - sum(shard.images for shard in missing)
             with watch(shown, verb, manifest.images, already) as watcher:
                 outcome = run_shards(factory, self.folder.url, self.job.kind, missing, cluster, self._agree, watcher)
-        footers = self._complete(manifest)
+        footers = self._complete(manifest) if missing else before
         left = [shard.number for shard in manifest.shards if shard.number not in footers]
         if left:
             raise RunError(

@@ -8,47 +8,47 @@ those of a few row groups, applied one after the other.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from flowers_batch.config import InputError
 from flowers_batch.dataset import SUCCESS, Footer, read_footer, read_note, read_shard
-from flowers_batch.sorting import in_order, microseconds, time_of
-from flowers_batch.sources import SUFFIXES, Image, Source, images_of, path_bytes
+from flowers_batch.sorting import aligned, batches_in_order, merged
+from flowers_batch.sources import IMAGES, SUFFIXES, Image, Source, images_of, paths_bytes
 from flowers_batch.storage import Folder, persistently
 
 MANIFEST = "manifest"
 NEW = 2**31 - 1  # stands for the shard of an image that has none yet, and sorts behind all others
 ADD, CHANGE, GONE, REMOVE = "add", "change", "gone", "remove"
-_PART_KEY = b"flowers_batch.manifest.2"  # the number changes with what is written there
+_PART_KEY = b"flowers_batch.manifest.3"  # the number changes with what is written there
 _SHARDS_A_PART = 256
 _FOOTERS_AT_ONCE = 32  # reading a footer is waiting, mostly
 _GENERATIONS_MERGED = 64  # each has a shard's rows in memory meanwhile
 CHANGES = ("new", "changed", "vanished", "returned", "pruned", "retried")
 
-_IMAGE_COLUMNS = [field.name for field in fields(Image)]
 _SCHEMA = pa.schema(
     [
         pa.field("shard", pa.int32(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("source", pa.string()),
-        pa.field("offset", pa.int64()),
-        pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("mtime", pa.timestamp("us", "UTC"), nullable=False),
-        pa.field("attempt", pa.int32(), nullable=False),
-        pa.field("action", pa.string(), nullable=False),
+        *IMAGES,
+        pa.field("attempt", pa.int32(), nullable=False),  # how often it was asked for again after it had failed
+        pa.field("action", pa.string(), nullable=False),  # of its last generation: `add`, `change`, `gone` or `remove`
     ]
 )
+_KNOWN = _SCHEMA.append(pa.field("failed", pa.bool_(), nullable=False))
+_INPUTS = (*IMAGES.names, "attempt")  # what a shard's file is made from
+_REPETITIVE = ["shard", "source", "attempt", "action"]
 
 
 @dataclass(frozen=True)
@@ -108,25 +108,6 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Row:
-    """An image in the manifest.
-
-    Attributes:
-        image: As it was listed.
-        shard: Its shard; `NEW` if it has none yet.
-        attempt: How often it was asked for again after it had failed.
-        action: What its last generation did: `add`, `change`, `gone` or `remove`.
-        failed: Whether it is known to have failed for a reason that may have passed.
-    """
-
-    image: Image
-    shard: int = NEW
-    attempt: int = 0
-    action: str = ADD
-    failed: bool = False
-
-
-@dataclass(frozen=True)
 class _Piece:
     """Rows of one shard in a generation, and what the shard becomes by them."""
 
@@ -147,7 +128,7 @@ def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) ->
         InputError: There are no images, or another run writes to the folder.
     """
     nothing = Manifest([], 0, 0, place_of(source), (), (), 0, source.in_path_order)
-    manifest = _publish(folder, nothing, _cut(map(Row, source.images()), shard_size, 0), source, run)
+    manifest = _publish(folder, nothing, _cut(map(_added, source.batches()), shard_size, 0), source, run)
     if not manifest.shards:
         raise _no_images(source)
     return manifest
@@ -186,16 +167,16 @@ def grow_manifest(
             another run writes to the folder.
     """
     counts: Counter[str] = Counter()
-    after: Iterator[Row] = map(Row, source.images())
+    after = source.batches()
     if not source.in_path_order:
-        after = _sorted(after, lambda row: (_path_key(row),))
+        after = batches_in_order(after, _path_key)
     before = rows_in_path_order(folder, manifest, lambda shard: failed(shard) if retry or shard.gone else frozenset())
-    differences = _sorted(_differences(before, after, prune, retry, counts), _place_key)
+    differences = batches_in_order(_differences(before, after, prune, retry, counts), _place_key)
     pieces: Iterator[_Piece] = itertools.chain.from_iterable(
         _cut(rows, shard_size, len(manifest.shards))
         if number == NEW
-        else [_changed(folder, manifest.shards[number], list(rows))]
-        for number, rows in itertools.groupby(differences, lambda row: row.shard)
+        else [_changed(folder, manifest.shards[number], pa.Table.from_batches(rows))]
+        for number, rows in _by_shard(differences)
     )
     must_know = bool(manifest.images) and (prune or place_of(source) != manifest.source)
     pieces = _checked(pieces, counts, must_know, source, manifest)
@@ -253,22 +234,30 @@ def read_rows(folder: Folder, shard: Shard) -> pa.Table:
 
 def rows_in_path_order(
     folder: Folder, manifest: Manifest, failed: Callable[[Shard], Set[str]] = lambda shard: frozenset()
-) -> Iterator[Row]:
-    """Streams all rows in the order of their paths' bytes; `failed` tells which of a shard's paths have failed."""
+) -> Iterator[pa.RecordBatch]:
+    """Streams all rows in the order of their paths' bytes, a few shards in memory at a time.
 
-    def rows(shard: Shard) -> Iterator[Row]:
-        table, paths = read_rows(folder, shard), failed(shard)
-        columns = [table[name].to_pylist() for name in ("attempt", "action")]
-        for image, attempt, action in zip(images_of(table), *columns, strict=True):
-            yield Row(image, shard.number, attempt, action, image.path in paths)
+    Args:
+        folder: The run's folder.
+        manifest: As it is.
+        failed: Tells which paths of a shard have failed.
+
+    Yields:
+        Batches of the manifest's columns and `failed`.
+    """
+
+    def rows(shard: Shard) -> list[pa.RecordBatch]:
+        table = read_rows(folder, shard)
+        have_failed = pc.is_in(table["path"], pa.array(list(failed(shard)), pa.string()))
+        return table.append_column(_KNOWN.field("failed"), have_failed).combine_chunks().to_batches()
 
     generations = [
         itertools.chain.from_iterable(map(rows, manifest.shards[first:stop]))
         for first, stop in itertools.pairwise((*manifest.first_shards, len(manifest.shards)))
     ]
     if manifest.in_path_order and len(generations) <= _GENERATIONS_MERGED:
-        return heapq.merge(*generations, key=_path_key)
-    return _sorted(itertools.chain.from_iterable(generations), lambda row: (_path_key(row),))
+        return merged(generations, _KNOWN)
+    return batches_in_order(itertools.chain.from_iterable(generations), _path_key)
 
 
 def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:
@@ -347,42 +336,61 @@ def carried_over(
 
 
 def _differences(
-    before: Iterator[Row], after: Iterator[Row], prune: bool, retry: bool, counts: Counter[str]
-) -> Iterator[Row]:
+    before: Iterator[pa.RecordBatch], after: Iterator[pa.RecordBatch], prune: bool, retry: bool, counts: Counter[str]
+) -> Iterator[pa.RecordBatch]:
     """What makes the manifest's rows those of a new listing, if both are in the order of paths' bytes.
 
     Besides the changes, `counts` gains how many images are `listed`, and how many of them were `known`.
     """
-    for _, rows in itertools.groupby(heapq.merge(before, after, key=_path_key), _path_key):
-        old, *others = rows
-        new = others[0].image if others else old.image
-        if old.shard == NEW:
-            counts["listed"] += 1
-            counts["new"] += 1
-            yield old
-        elif others and (_says_something(new) or not _says_something(old.image)):
-            counts["listed"] += 1
-            counts["known"] += 1
-            if new != old.image:
-                counts["changed"] += 1
-                yield Row(new, old.shard, 0, CHANGE)
-            elif old.failed and (retry or old.action == GONE):
-                counts["retried"] += 1
-                yield Row(new, old.shard, old.attempt + 1, CHANGE)
-            elif old.action == GONE:
-                counts["returned"] += 1
-                yield replace(old, action=CHANGE)
-        elif prune:
-            counts["pruned"] += 1
-            yield replace(old, action=REMOVE)
-        elif old.action != GONE:  # a name that leads nowhere any more, as a link to a lost disk, is gone too
-            counts["vanished"] += 1
-            yield replace(old, action=GONE)
+    for old, new in aligned([before, after], [_KNOWN, IMAGES]):
+        found = new.take(pc.index_in(old["path"], new["path"]))  # rows of nulls where there is none
+        # A name that leads nowhere any more, as a link to a lost disk, is gone too.
+        known = _where(found["path"].is_valid()) & (_says_something(found) | ~_says_something(old))
+        same, was_gone = _same(found, old), _where(pc.equal(old["action"], GONE))
+        retried = known & same & _where(old["failed"]) & (was_gone | retry)
+        returned = known & same & was_gone & ~retried
+        lost = ~known & (~was_gone | prune)
+        unknown = ~_where(pc.is_in(new["path"], old["path"]))
+        counts["known"] += _count(known)
+        counts["listed"] += _count(known) + _count(unknown)
+        for kind, action, chosen, images, attempt in (
+            ("changed", CHANGE, known & ~same, found, _numbers(0, len(old))),
+            ("retried", CHANGE, retried, old, pc.add(old["attempt"], pa.scalar(1, pa.int32()))),
+            ("returned", CHANGE, returned, old, old["attempt"]),
+            ("pruned", REMOVE, lost & prune, old, old["attempt"]),
+            ("vanished", GONE, lost & (not prune), old, old["attempt"]),
+        ):
+            if chosen.any():
+                counts[kind] += _count(chosen)
+                yield _rows(images, old["shard"], attempt, action).filter(pa.array(chosen))
+        if unknown.any():
+            counts["new"] += _count(unknown)
+            yield _added(new.filter(pa.array(unknown)))
 
 
-def _says_something(image: Image) -> bool:
-    """Whether the listing knows anything of the image but its name."""
-    return image != Image(image.path)
+def _where(condition: pa.Array) -> NDArray[np.bool_]:
+    """Where a condition holds: bool [rows]; not where it is null."""
+    return condition.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def _count(chosen: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(chosen))
+
+
+def _same(rows: pa.RecordBatch, others: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Where the images of two batches are the same, row by row: bool [rows]."""
+    same = np.ones(len(rows), bool)
+    for name in IMAGES.names:
+        one, other = rows[name], others[name]
+        same &= _where(pc.equal(one, other)) | _where(pc.and_(one.is_null(), other.is_null()))
+    return same
+
+
+def _says_something(rows: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Where a listing knows anything of an image but its name: bool [rows]."""
+    has_time = pc.not_equal(rows["mtime"].cast(pa.int64()), 0)  # the epoch stands for none
+    has_place = pc.or_(rows["source"].is_valid(), rows["offset"].is_valid())
+    return _where(pc.not_equal(rows["bytes"], 0)) | _where(has_time) | _where(has_place)
 
 
 def _checked(
@@ -405,21 +413,60 @@ def place_of(source: Source) -> str:
     return source.url if source.root is None else f"{source.url}, below {source.root}"
 
 
-def _cut(rows: Iterable[Row], size: int, first: int) -> Iterator[_Piece]:
+def _added(images: pa.RecordBatch) -> pa.RecordBatch:
+    """Manifest rows of images that have no shard yet."""
+    return _rows(images, _numbers(NEW, len(images)), _numbers(0, len(images)), ADD)
+
+
+def _numbers(number: int, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(number, pa.int32()), count)
+
+
+def _rows(images: pa.RecordBatch, shards: pa.Array, attempts: pa.Array, action: str) -> pa.RecordBatch:
+    """Manifest rows: images, what shards they stand in, how often they were asked for again, and what is done."""
+    columns = [shards, *(images[name] for name in IMAGES.names), attempts, pa.repeat(action, len(images))]
+    return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
+
+
+def _by_shard(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
+    """The rows of each shard, if they stand one behind the other."""
+
+    def pieces() -> Iterator[tuple[int, pa.RecordBatch]]:
+        for batch in batches:
+            numbers = batch["shard"].to_numpy()
+            for start, stop in itertools.pairwise([0, *np.flatnonzero(np.diff(numbers)) + 1, len(batch)]):
+                yield int(numbers[start]), batch.slice(start, stop - start)
+
+    for number, group in itertools.groupby(pieces(), itemgetter(0)):
+        yield number, (rows for _, rows in group)
+
+
+def _cut(batches: Iterable[pa.RecordBatch], size: int, first: int) -> Iterator[_Piece]:
     """Cuts rows into new shards, the first of which has the number `first`."""
-    rows = iter(rows)
-    for number in itertools.count(first):
-        chunk = list(itertools.islice(rows, size))
-        if not chunk:
-            return
-        table = _table(number, chunk)
-        yield _Piece(_shard(number, table), table)
+    for number, pieces in enumerate(_in_chunks(batches, size), first):
+        rows = pa.Table.from_batches(pieces)
+        rows = rows.set_column(0, _SCHEMA.field("shard"), _numbers(number, len(rows)))
+        yield _Piece(_shard(number, rows), rows)
 
 
-def _changed(folder: Folder, shard: Shard, rows: list[Row]) -> _Piece:
+def _in_chunks(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:
+    """Slices of batches, so many that each list has `size` rows, the last one the rest."""
+    pieces: list[pa.RecordBatch] = []
+    missing = size
+    for batch in batches:
+        while len(batch) >= missing:
+            yield [*pieces, batch.slice(0, missing)]
+            batch, pieces, missing = batch.slice(missing), [], size
+        if len(batch):
+            pieces.append(batch)
+            missing -= len(batch)
+    if pieces:
+        yield pieces
+
+
+def _changed(folder: Folder, shard: Shard, rows: pa.Table) -> _Piece:
     """What rows of a new generation make of a shard."""
-    table = _table(shard.number, rows)
-    return _Piece(_shard(shard.number, _applied(read_rows(folder, shard), table)), table)
+    return _Piece(_shard(shard.number, _applied(read_rows(folder, shard), rows)), rows)
 
 
 def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Source, run: str) -> Manifest:
@@ -435,7 +482,9 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
     while piece is not None:
         with (
             folder.publish(_part_name(part)) as scratch,
-            pq.ParquetWriter(scratch, _SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+            pq.ParquetWriter(
+                scratch, _SCHEMA, compression="zstd", use_dictionary=_REPETITIVE, write_page_checksum=True
+            ) as writer,
         ):
             written: list[Shard] = []
             while piece is not None and len(written) < _SHARDS_A_PART:
@@ -510,8 +559,10 @@ def _row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
 
 def _applied(rows: pa.Table, delta: pa.Table) -> pa.Table:
     """Rows of a shard after a later generation: changed in place, or removed."""
-    by_path = {row["path"]: row for table in (rows, delta) for row in table.to_pylist()}
-    return pa.Table.from_pylist([row for row in by_path.values() if row["action"] != REMOVE], _SCHEMA)
+    later = pc.index_in(rows["path"], delta["path"])
+    now = pc.coalesce(pc.add(later, len(rows)), pa.array(np.arange(len(rows))))
+    rows = pa.concat_tables([rows, delta]).take(now)
+    return rows.filter(pc.not_equal(rows["action"], REMOVE))
 
 
 def _part_name(part: int) -> str:
@@ -552,40 +603,36 @@ def _no_images(source: Any) -> InputError:
     )
 
 
-def _table(shard: int, rows: list[Row]) -> pa.Table:
-    columns = {name: [getattr(row.image, name) for row in rows] for name in _IMAGE_COLUMNS}
-    columns |= {"shard": [shard] * len(rows), "attempt": [row.attempt for row in rows]}
-    columns |= {"action": [row.action for row in rows]}
-    return pa.table([pa.array(columns[field.name], field.type) for field in _SCHEMA], _SCHEMA)
-
-
 def _input_columns(rows: pa.Table) -> list[list[str | None]]:
     """What a shard's file is made from, as columns of words: manifest rows less shard and action; paths come first."""
-    return [rows[name].cast(pa.string()).to_pylist() for name in (*_IMAGE_COLUMNS, "attempt")]
+    return [rows[name].cast(pa.string()).to_pylist() for name in _INPUTS]
 
 
 def _inputs(rows: pa.Table) -> str:
-    """SHA-256 of what a shard's file is made from."""
-    return hashlib.sha256(json.dumps(_input_columns(rows)).encode()).hexdigest()
+    """SHA-256 of what a shard's file is made from, however the table is cut into chunks.
+
+    Hashed are the number of rows, then of each column of `_INPUTS`, in that order: a byte for each row, 1 where it
+    has a value; of text, the length of each value in bytes, then all values one after the other, in UTF-8; of any
+    other column, each value (of times, the microseconds since 1970). Numbers are int64, little-endian; where there
+    is no value, the length or the number is 0.
+    """
+    digest = hashlib.sha256(np.int64(len(rows)).astype("<i8").tobytes())
+    for name in _INPUTS:
+        column = rows[name].combine_chunks()
+        digest.update(column.is_valid().cast(pa.uint8()).to_numpy())
+        if pa.types.is_string(column.type):
+            values = column.fill_null("")
+            digest.update(pc.binary_length(values).to_numpy().astype("<i8"))
+            digest.update(pc.binary_join(pa.ListArray.from_arrays([0, len(values)], values), "")[0].as_buffer())
+        else:
+            digest.update(column.cast(pa.int64()).fill_null(0).to_numpy().astype("<i8"))
+    return digest.hexdigest()
 
 
-def _path_key(row: Row) -> bytes:
-    return path_bytes(row.image.path)
+def _path_key(rows: pa.RecordBatch) -> list[pa.Array]:
+    return [paths_bytes(rows["path"])]
 
 
-def _place_key(row: Row) -> tuple[int, str, int, bytes]:
-    """Where an image lies: its shard, and within that the order in which a file that holds several is read best."""
-    return row.shard, row.image.source or "", row.image.offset or 0, _path_key(row)
-
-
-def _sorted(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> Iterator[Row]:
-    """Sorts rows outside memory."""
-    tuples = ((*key(row), *_flat(row)) for row in rows)
-    for *_, path, size, changed, source, offset, shard, attempt, action, failed in in_order(tuples):
-        yield Row(Image(path, size, time_of(changed), source, offset), shard, attempt, action, bool(failed))
-
-
-def _flat(row: Row) -> tuple[Any, ...]:
-    image = row.image
-    listed = (image.path, image.bytes, microseconds(image.mtime), image.source, image.offset)
-    return (*listed, row.shard, row.attempt, row.action, row.failed)
+def _place_key(rows: pa.RecordBatch) -> list[pa.Array]:
+    """Where images lie: their shard, and within that the order in which a file that holds several is read best."""
+    return [rows["shard"], rows["source"].fill_null(""), rows["offset"].fill_null(0), *_path_key(rows)]

@@ -1,20 +1,23 @@
-"""Sorting, and finding repeats, of more than memory holds: SQLite does it in a scratch file of its own."""
+"""The order of paths, and sorting and finding repeats of more than memory holds: SQLite does it in a scratch file."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from itertools import chain
+from itertools import chain, islice
+from operator import methodcaller
 from typing import TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flowers_batch.config import RunError
-from flowers_batch.reading import EPOCH
+from flowers_batch.reading import PATH, ROWS_AT_ONCE, paths_bytes
 
 Row = TypeVar("Row", bound=tuple[int | bytes | str | None, ...])
 _MEMORY_KIB = 32 << 10  # held at most for a table, and as much again for sorting it
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def in_order(rows: Iterable[Row]) -> Iterator[Row]:
@@ -38,6 +41,111 @@ def in_order(rows: Iterable[Row]) -> Iterator[Row]:
         yield from database.execute(f"SELECT * FROM rows ORDER BY {columns}")
 
 
+def batches_in_order(
+    batches: Iterable[pa.RecordBatch], key: Callable[[pa.RecordBatch], Sequence[pa.Array]] = lambda batch: ()
+) -> Iterator[pa.RecordBatch]:
+    """Sorts the rows of batches with one schema, outside memory; nulls come first.
+
+    Args:
+        batches: Their columns are of text, bytes, whole numbers, times or truth values.
+        key: Gives columns to sort a batch by; rows that are equal in them, or all, are sorted by the batch's own.
+
+    Raises:
+        RunError: The scratch disk is full.
+    """
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
+        return
+    rows = in_order(
+        row
+        for batch in chain([first], iterator)
+        for start in range(0, len(batch), ROWS_AT_ONCE)
+        for row in _rows(batch.slice(start, ROWS_AT_ONCE), key)
+    )
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        columns = list(zip(*chunk, strict=True))[-len(first.schema) :]
+        arrays = [_column(values, type_) for values, type_ in zip(columns, first.schema.types, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=first.schema)
+
+
+def _rows(
+    batch: pa.RecordBatch, key: Callable[[pa.RecordBatch], Sequence[pa.Array]]
+) -> Iterator[tuple[int | bytes | str | None, ...]]:
+    own = [column if _is_text(column.type) else column.cast(pa.int64()) for column in batch.columns]
+    return zip(*(column.to_pylist() for column in (*key(batch), *own)), strict=True)
+
+
+def _column(values: Sequence[int | bytes | str | None], type_: pa.DataType) -> pa.Array:
+    return pa.array(values, type_) if _is_text(type_) else pa.array(values, pa.int64()).cast(type_)
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_binary(type_)
+
+
+def are_in_path_order(batches: Iterable[pa.RecordBatch]) -> bool:
+    """Whether all rows are in the order of their paths' bytes; repeats may be among them."""
+    last = None
+    for batch in batches:
+        names = paths_bytes(batch[PATH])
+        if pc.any(pc.less(names, _behind(last, names))).as_py():
+            return False
+        last = names[-1].as_py() if len(names) else last
+    return True
+
+
+def without_repeats(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Drops rows that have the same path as the one before; gives each batch, and how many rows it lost."""
+    last = None
+    for batch in batches:
+        paths = batch[PATH]
+        kept = batch.filter(pc.not_equal(paths, _behind(last, paths)).fill_null(True))
+        last = paths[-1].as_py() if len(paths) else last
+        yield kept, len(batch) - len(kept)
+
+
+def _behind(last: str | bytes | None, column: pa.Array) -> pa.Array:
+    """A column one row later: it begins with the last value of the batch before, and lacks its own last."""
+    return pa.concat_arrays([pa.array([last], column.type), column])[:-1]
+
+
+def aligned(
+    streams: Sequence[Iterable[pa.RecordBatch]], schemas: Sequence[pa.Schema]
+) -> Iterator[list[pa.RecordBatch]]:
+    """Cuts batches of several streams so that those of one step hold all rows of one stretch of the order of paths.
+
+    Args:
+        streams: Each in the order of its paths' bytes.
+        schemas: Of each stream.
+
+    Yields:
+        A batch of each stream, some of them without rows.
+    """
+    ended = [pa.RecordBatch.from_pylist([], schema) for schema in schemas]
+    heads = ended
+    rest = [filter(len, stream) for stream in streams]
+    while True:
+        heads = [head if len(head) else next(left, none) for head, left, none in zip(heads, rest, ended, strict=True)]
+        names = [paths_bytes(head[PATH]) for head in heads]
+        lasts = [column[-1].as_py() for column in names if len(column)]
+        if not lasts:
+            return
+        ends = [bisect_right(column, min(lasts), key=methodcaller("as_py")) for column in names]
+        yield [head.slice(0, end) for head, end in zip(heads, ends, strict=True)]
+        heads = [head.slice(end) for head, end in zip(heads, ends, strict=True)]
+
+
+def merged(streams: Sequence[Iterable[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """One stream of several of the same columns, all of them in the order of paths' bytes."""
+    for pieces in aligned(streams, [schema] * len(streams)):
+        first, *others = filter(len, pieces)
+        if others:
+            rows = pa.concat_batches([first, *others])
+            first = rows.take(pc.sort_indices(paths_bytes(rows[PATH])))
+        yield first
+
+
 @contextmanager
 def unique_names() -> Iterator[UniqueNames]:
     """Gives what makes names unique; their memory lies in a scratch file."""
@@ -59,16 +167,6 @@ class UniqueNames:
         self._database.execute("UPDATE names SET times = times + 1 WHERE name = ?", (name,))
         (times,) = self._database.execute("SELECT times FROM names WHERE name = ?", (name,)).fetchone()
         return self.unique(b"%b#%d" % (name, times))  # which may stand there literally
-
-
-def microseconds(time: datetime) -> int:
-    """A time as a number that sorts."""
-    return (time - EPOCH) // _MICROSECOND
-
-
-def time_of(number: int) -> datetime:
-    """The time that `microseconds` gave the number of."""
-    return EPOCH + number * _MICROSECOND
 
 
 @contextmanager

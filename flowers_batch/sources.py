@@ -17,21 +17,35 @@ from flowers_batch.containers import TableSource, TarSource, image_columns
 from flowers_batch.lists import ListSource
 from flowers_batch.reading import (
     EPOCH,
+    IMAGES,
     SUFFIXES,
     Image,
     ReadError,
+    batches_of,
     images_of,
     is_image,
     on_disk,
     path_bytes,
     path_text,
+    paths_bytes,
     read_bytes,
     read_disk,
     read_store,
 )
 from flowers_batch.storage import Folder, Where, open_folder, persistently, split_file
 
-__all__ = ["SUFFIXES", "FolderSource", "Image", "ReadError", "Source", "images_of", "open_source", "path_bytes"]
+__all__ = [
+    "IMAGES",
+    "SUFFIXES",
+    "FolderSource",
+    "Image",
+    "ReadError",
+    "Source",
+    "images_of",
+    "open_source",
+    "path_bytes",
+    "paths_bytes",
+]
 _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
 
 
@@ -66,8 +80,8 @@ class Source(Protocol):
     def found_by_path(self) -> bool:
         """Whether an image's path alone says where to read it; else its `source` and `offset` do."""
 
-    def images(self) -> Iterator[Image]:
-        """Lists the images, each path once."""
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Lists the images, each path once, some thousands at a time: batches with the columns `IMAGES`."""
 
     def read(self, image: Image) -> bytes:
         """Reads an image's bytes, or raises `ReadError`."""
@@ -97,17 +111,19 @@ class FolderSource:
         """The folder's absolute path, or its URL."""
         return self.folder.url
 
-    def images(self) -> Iterator[Image]:
-        """Lists the images in the order of their full paths' bytes, one folder in memory at a time.
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Lists the images in the order of their full paths' bytes, one folder in memory at a time: columns `IMAGES`.
 
         Raises:
             InputError: A folder cannot be listed, so that images would be left out in silence.
         """
         self.ignored = 0
+        return batches_of(self._images())
+
+    def _images(self) -> Iterator[Image]:
         entries = self._on_disk if self.folder.is_local else self._in_store
-        path = [
-            entries(b"")
-        ]  # what is left of each folder from the root down; no recursion: folders lie as deep as they like
+        # What is left of each folder from the root down; no recursion: folders lie as deep as they like.
+        path = [entries(b"")]
         while path:
             entry = next(path[-1], None)
             if entry is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -214,8 +213,11 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _twice(folder: Folder, manifest: Manifest) -> Iterator[str]:
     """Paths that stand in the manifest more than once: in order, they are neighbours."""
-    paths = (row.image.path for row in rows_in_path_order(folder, manifest))
-    return (path for path, again in itertools.pairwise(paths) if path == again)
+    last = None
+    for rows in rows_in_path_order(folder, manifest):
+        paths = pa.concat_arrays([pa.array([last], pa.string()), rows["path"]])
+        yield from paths[1:].filter(pc.equal(paths[1:], paths[:-1])).to_pylist()
+        last = paths[-1].as_py()
 
 
 def _check_summary(folder: Folder, found: Verification) -> None:

@@ -19,7 +19,8 @@ from pyarrow import fs
 from flowers_batch import shards
 from flowers_batch.config import Fingerprint
 from flowers_batch.heads import Head
-from flowers_batch.sources import FolderSource, open_source
+from flowers_batch.reading import batches_of
+from flowers_batch.sources import FolderSource, Source, images_of, open_source
 from flowers_batch.sources import Image as Listed
 from flowers_batch.storage import Folder
 
@@ -111,6 +112,11 @@ def source(path: Path) -> FolderSource:
     return open_source(str(path))
 
 
+def images_in(source: Source) -> list[Listed]:
+    """All that a source lists."""
+    return [image for batch in source.batches() for image in images_of(batch)]
+
+
 def fingerprint(**changes: Any) -> Fingerprint:
     """Some codes' fingerprint."""
     values = {"network": "null", "layer": "relu6", "weights": "null", "precision": "float32", "store": "float16"}
@@ -124,7 +130,7 @@ def listed(paths: Iterable[str], size: int = 1) -> list[Listed]:
 
 def manifest_rows(paths: list[str]) -> pa.Table:
     """What an encoder needs of a shard's manifest rows."""
-    return shards._table(0, [shards.Row(image) for image in listed(paths)])
+    return pa.Table.from_batches(map(shards._added, batches_of(listed(paths))), shards._SCHEMA)
 
 
 def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int = 0, **options: Any) -> Head:

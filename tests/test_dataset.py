@@ -25,6 +25,7 @@ from flowers_batch.dataset import (
     Run,
     codes_schema,
     content_of,
+    count_duplicates,
     folder_of,
     interleave,
     library_versions,
@@ -334,6 +335,18 @@ def test_finished_run_is_opened_and_streams_its_rows_in_order(tmp_path):
     assert run.shards == 3
     rows = [path for batch in run.batches(["path"]) for path in batch["path"].to_pylist()]
     assert rows == [path for batch in shards for path in batch["path"].to_pylist()]
+
+
+@pytest.mark.parametrize("at_once", [2, 1 << 24])
+def test_duplicates_are_counted_but_for_the_first_of_each_kind_and_failed_rows(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(dataset, "_DIGESTS_AT_ONCE", at_once)
+    folder, schema = open_folder(tmp_path), codes_schema(1, "float16")
+    contents = [["a", "b", None, "a"], ["c", None, "a"], [], ["b"]]
+    for number, names in enumerate(contents):
+        rows = [image_row(name, None) if name else image_row("x", "missing") for name in names]
+        batch = pa.RecordBatch.from_pylist([row | {"code": None} for row in rows], schema)
+        write_shard(folder, CODES, schema, [batch], replace(LIKE, shard=number))
+    assert count_duplicates(folder, CODES, len(contents), 8) == 3
 
 
 def test_unfinished_run_is_refused_in_a_sentence(tmp_path):

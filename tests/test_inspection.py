@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import encoded, poisonous, random_pixels, source, write
+from helpers import encoded, images_in, poisonous, random_pixels, source, write
 from threadpoolctl import threadpool_limits
 
 from flowers_batch.config import FlowersError, RunError
@@ -30,7 +30,7 @@ def poison(tmp_path, monkeypatch) -> None:
 
 
 def culprits(folder: Path, progress=lambda done: None, seconds: float = SECONDS) -> dict[str, tuple[str, str]]:
-    images = list(source(folder).images())
+    images = images_in(source(folder))
     return find_culprits(str(folder), None, images, MAX_PIXELS, seconds, progress)
 
 
@@ -61,7 +61,7 @@ def test_images_that_fail_as_images_do_are_innocent(tmp_path):
 
 def test_photo_beyond_the_limit_of_pixels_is_innocent(tmp_path):
     folder = write(tmp_path / "photos", {"large.png": encoded(random_pixels(30, 40))})
-    assert find_culprits(str(folder), None, list(source(folder).images()), 100, SECONDS, lambda done: None) == {}
+    assert find_culprits(str(folder), None, images_in(source(folder)), 100, SECONDS, lambda done: None) == {}
 
 
 def test_names_of_all_kinds_reach_the_child(tmp_path, poison):
@@ -70,7 +70,7 @@ def test_names_of_all_kinds_reach_the_child(tmp_path, poison):
     folder.mkdir()
     for name in names:
         (folder / name).write_bytes(b"POISON crash")
-    assert set(culprits(folder)) == {image.path for image in source(folder).images()}
+    assert set(culprits(folder)) == {image.path for image in images_in(source(folder))}
 
 
 def test_what_libraries_print_is_no_answer(tmp_path, monkeypatch):
@@ -94,7 +94,7 @@ def test_child_that_cannot_start_is_said_in_one_sentence(tmp_path, monkeypatch):
 
 def test_source_that_is_gone_is_said_in_its_own_words(tmp_path):
     folder = write(tmp_path / "photos", good(1))
-    images = list(source(folder).images())
+    images = images_in(source(folder))
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(FlowersError, match=r"^There is no "):
         find_culprits(str(folder), None, images, MAX_PIXELS, SECONDS, lambda done: None)

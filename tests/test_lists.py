@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import write
+from helpers import images_in, write
 
-from flowers_batch import storage
+from flowers_batch import lists, storage
 from flowers_batch.config import InputError, RunError
 from flowers_batch.reading import EPOCH, Image, ReadError
 from flowers_batch.sources import Source, open_source
@@ -55,7 +55,7 @@ def listing(request, tmp_path) -> Callable[..., Path]:
 
 
 def paths(source: Source) -> list[str]:
-    return [image.path for image in source.images()]
+    return [image.path for image in images_in(source)]
 
 
 def reason_of(source: Source, path: str) -> tuple[str, str]:
@@ -69,7 +69,7 @@ def test_entries_are_relative_to_the_lists_folder_or_absolute_and_keyed_as_writt
     write(tmp_path, {"photos/a/b.jpg": b"1", "photos/ä ö.jpg": b"22", "other/no-suffix": b"333"})
     entries = [str(tmp_path / "other/no-suffix"), "../photos/a/b.jpg", "a/b.jpg", "ä ö.jpg"]
     photos = open_source(listing(entries))
-    found = list(photos.images())
+    found = images_in(photos)
     assert [image.path for image in found] == sorted(entries, key=str.encode)
     assert {image.path: photos.read(image) for image in found} == dict(
         zip(entries, [b"333", b"1", b"1", b"22"], strict=True)
@@ -81,12 +81,12 @@ def test_size_and_time_are_those_of_the_file_unless_the_list_tells_both(tmp_path
     write(tmp_path, {"a.jpg": b"12345"})
     os.utime(tmp_path / "a.jpg", (TIME.timestamp(), TIME.timestamp()))
     expected = Image("a.jpg", 5, TIME)
-    assert list(open_source(text(tmp_path / "l.txt", ["a.jpg"])).images()) == [expected]
+    assert images_in(open_source(text(tmp_path / "l.txt", ["a.jpg"]))) == [expected]
     for write_list, name in ((comma_separated, "l.csv"), (table, "l.parquet")):
         told = write_list(tmp_path / name, ["a.jpg"], size=[7])
-        assert list(open_source(told).images()) == [expected]
+        assert images_in(open_source(told)) == [expected]
         told = write_list(tmp_path / name, ["a.jpg"], bytes=[7], mtime=["2020-01-02T03:04:05.000Z"])
-        assert list(open_source(told).images()) == [Image("a.jpg", 7, datetime(2020, 1, 2, 3, 4, 5, 0, UTC))]
+        assert images_in(open_source(told)) == [Image("a.jpg", 7, datetime(2020, 1, 2, 3, 4, 5, 0, UTC))]
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_size_and_time_are_those_of_the_file_unless_the_list_tells_both(tmp_path
 )
 def test_time_may_be_written_in_many_ways(tmp_path, written, meant):
     told = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=[1], mtime=[written])
-    assert next(open_source(told).images()).mtime == meant
+    assert images_in(open_source(told))[0].mtime == meant
 
 
 def test_entry_at_a_url_has_no_size_and_no_time(tmp_path):
-    assert list(open_source(text(tmp_path / "l.txt", ["s3://b/a.jpg"])).images()) == [Image("s3://b/a.jpg", 0, EPOCH)]
+    assert images_in(open_source(text(tmp_path / "l.txt", ["s3://b/a.jpg"]))) == [Image("s3://b/a.jpg", 0, EPOCH)]
 
 
 def test_repeats_are_dropped_and_counted_each_time(listing, tmp_path):
@@ -132,7 +132,7 @@ def test_entries_below_the_root_are_keyed_relative_to_it(listing, tmp_path):
         str(tmp_path / "data/c.jpg"),
     ]
     photos = open_source(listing(entries), str(tmp_path / "data"))
-    found = {image.path: photos.read(image) for image in photos.images()}
+    found = {image.path: photos.read(image) for image in images_in(photos)}
     assert found == {"a/b.jpg": b"1", "c.jpg": b"2", str(tmp_path / "data2/d.jpg"): b"3"}
     assert photos.repeated == 1 and photos.root == str(tmp_path / "data")
 
@@ -171,14 +171,14 @@ def test_name_that_is_no_utf8_is_found(tmp_path, name):
         file.write(b"photo")
     (tmp_path / name).write_bytes((b"path\n" if name == "l.csv" else b"") + raw + b"\n//bytes/caf%E9.jpg\n")
     photos = open_source(tmp_path / name)
-    (image,) = photos.images()
+    (image,) = images_in(photos)
     assert image == Image("//bytes/caf%E9.jpg", 5, image.mtime)
     assert photos.read(image) == b"photo" and photos.repeated == 1
 
 
 def test_named_file_that_is_not_there_is_a_row_that_is_missing(listing):
     photos = open_source(listing(["nowhere.jpg"]))
-    assert list(photos.images()) == [Image("nowhere.jpg")]
+    assert images_in(photos) == [Image("nowhere.jpg")]
     assert reason_of(photos, "nowhere.jpg")[0] == "missing"
 
 
@@ -240,6 +240,114 @@ def test_time_of_a_parquet_list_that_is_none_is_refused_in_a_sentence(tmp_path, 
         paths(open_source(tmp_path / "l.parquet"))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "meant"),
+    [
+        ([1, None, 3], [1, 0, 3]),
+        (["1", "", None], [1, 0, 0]),
+        ([" 7", "+7", "1_000"], [7, 7, 1000]),
+        ([7.9, 7.0, None], [7, 7, 0]),
+        (pa.array([1, 2, 3], pa.uint64()), [1, 2, 3]),
+        (pa.array([None, None, None]), [0, 0, 0]),
+    ],
+)
+def test_sizes_may_be_written_in_many_ways(tmp_path, sizes, meant):
+    entries = ["s3://b/0.jpg", "s3://b/1.jpg", "s3://b/2.jpg"]
+    told = table(tmp_path / "l.parquet", entries, size=sizes)
+    assert [image.bytes for image in images_in(open_source(told))] == meant
+
+
+@pytest.mark.parametrize(
+    "size", ["0x10", "1e3", "7.5", pa.scalar(2**63, pa.uint64()), str(2**63), date(2024, 5, 1), [1]]
+)
+def test_size_that_is_none_is_refused_in_a_sentence(tmp_path, size):
+    told = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=pa.array([size]))
+    with pytest.raises(InputError, match=r"^Row 1 of the list .* cannot be understood \(.*\): give sizes in bytes"):
+        paths(open_source(told))
+
+
+@pytest.mark.parametrize("write_list", [comma_separated, table])
+def test_times_with_and_without_zone_may_stand_in_one_list(tmp_path, write_list):
+    times = ["2020-01-02T03:04:05", "2020-01-02T03:04:05-01:00", "2020-01-02", "20200102T030405.1234567Z", "", None]
+    entries = [f"s3://b/{number}.jpg" for number in range(6)]
+    name = "l.csv" if write_list is comma_separated else "l.parquet"
+    told = write_list(tmp_path / name, entries, bytes=[1] * 6, mtime=times)
+    day = datetime(2020, 1, 2, tzinfo=UTC)
+    assert [image.mtime for image in images_in(open_source(told))] == [
+        day.replace(hour=3, minute=4, second=5),
+        day.replace(hour=4, minute=4, second=5),
+        day,
+        day.replace(hour=3, minute=4, second=5, microsecond=123456),
+        EPOCH,
+        EPOCH,
+    ]
+
+
+@pytest.mark.parametrize("time", ["0000-01-01T00:00:00", "10000-01-01", pa.scalar(-(2**60), pa.timestamp("us"))])
+def test_time_that_python_does_not_know_is_refused(tmp_path, time):
+    pq.write_table(pa.table({"path": ["a.jpg"], "mtime": pa.array([time])}), tmp_path / "l.parquet")
+    with pytest.raises(InputError, match=r"l\.parquet cannot be (read|understood)"):
+        paths(open_source(tmp_path / "l.parquet"))
+
+
+@pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_of_a_parquet_list_may_be_of_any_type(tmp_path, type_):
+    entries, times = pa.array(["s3://b/a.jpg", "s3://b/b.jpg"]), pa.array(["2020-01-02", "2020-01-02"])
+    told = table(tmp_path / "l.parquet", entries.cast(type_), size=[1, 2], mtime=times.cast(type_))
+    day = datetime(2020, 1, 2, tzinfo=UTC)
+    assert images_in(open_source(told)) == [Image("s3://b/a.jpg", 1, day), Image("s3://b/b.jpg", 2, day)]
+
+
+def test_paths_that_are_no_text_are_none(tmp_path):
+    with pytest.raises(InputError, match=r"^Row 1 of the list .* has no path: "):
+        paths(open_source(table(tmp_path / "l.parquet", [1, 2])))
+
+
+def test_parquet_text_that_is_no_utf8_is_refused_in_a_sentence(tmp_path):
+    offsets, content = pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe")
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, offsets, content])
+    with pytest.raises(InputError, match=r"l\.parquet cannot be read: "):
+        paths(open_source(table(tmp_path / "l.parquet", broken)))
+
+
+@pytest.mark.parametrize("write_list", [comma_separated, table])
+@pytest.mark.parametrize("broken", ["", None])
+def test_row_that_is_wrong_is_told_by_its_number_however_many_are_read_at_once(
+    tmp_path, monkeypatch, write_list, broken
+):
+    monkeypatch.setattr(lists, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(lists, "_COLUMN_ROWS", 4)
+    entries = [f"{number:02d}.jpg" for number in range(10)]
+    name = "l.csv" if write_list is comma_separated else "l.parquet"
+    with pytest.raises(InputError, match=r"^Row 7 of the list .* has no path"):
+        paths(open_source(write_list(tmp_path / name, [*entries[:6], broken, *entries[7:]])))
+
+
+def test_rows_of_csv_may_be_short_or_long_and_blank_lines_are_none(tmp_path):
+    (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg,,more\n3\n')
+    photos = open_source(tmp_path / "l.csv")
+    with pytest.raises(InputError, match=r"^Row 3 of the list .* has no path"):
+        paths(photos)
+    (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg,,more\n')
+    assert images_in(photos) == [Image("s3://b/a,\n1.jpg", 1), Image("s3://b/b.jpg", 2)]
+
+
+def test_repeats_and_order_are_noticed_however_many_rows_are_read_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(lists, "_COLUMN_ROWS", 2)
+    for entries, repeated in ((["a", "b", "b", "b", "b", "c"], 3), (["a", "c", "b", "d"], 0), (["b", "b", "a"], 1)):
+        photos = open_source(table(tmp_path / "l.parquet", entries))
+        assert (paths(photos), photos.repeated) == (sorted(set(entries)), repeated)
+
+
+def test_entries_of_all_kinds_below_a_root_are_keyed_one_by_one(tmp_path):
+    root = write(tmp_path / "dätä", {"a.jpg": b"1"})
+    raw = os.fsencode(root) + b"/caf\xe9.jpg"
+    entries = [str(root / "a?b@c.jpg").encode(), b"x", os.fsencode(root) + b"/", b"s3://b/k?p=1", raw, b"/dat"]
+    (tmp_path / "l.txt").write_bytes(b"\n".join(entries))
+    found = {"a?b@c.jpg", "x", "", "s3://b/k?p=1", "//bytes/caf%E9.jpg", "/dat"}
+    assert set(paths(open_source(tmp_path / "l.txt", str(root)))) == found
+
+
 def test_parquet_that_is_none_is_refused_in_a_sentence(tmp_path):
     write(tmp_path, {"l.parquet": b"nothing of the kind"})
     with pytest.raises(InputError, match=r"l\.parquet cannot be read as Parquet: .*\.$"):
@@ -272,7 +380,7 @@ def test_memory_does_not_grow_with_the_list(listing):
     photos = open_source(listing([f"s3://bucket/{number * 7919 % 40_000:060d}.jpg" for number in range(40_000)]))
     tracemalloc.start()
     try:
-        found = sum(1 for _ in photos.images())
+        found = sum(map(len, photos.batches()))
         assert tracemalloc.get_traced_memory()[1] < 6 << 20
     finally:
         tracemalloc.stop()

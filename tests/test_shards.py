@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import random
+import tracemalloc
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import listed, source, store, write
+from helpers import START, listed, source, store, write
 
 from flowers_batch import shards as room
 from flowers_batch import storage
 from flowers_batch.config import InputError
 from flowers_batch.dataset import CODES, Footer, codes_schema, write_shard
+from flowers_batch.reading import EPOCH, batches_of
 from flowers_batch.shards import (
     carried_over,
     completed,
@@ -26,7 +29,7 @@ from flowers_batch.shards import (
     read_rows,
     write_manifest,
 )
-from flowers_batch.sources import Image, path_bytes
+from flowers_batch.sources import Image, images_of, path_bytes
 from flowers_batch.storage import Folder, open_folder
 
 PATHS = [f"{folder}/{number:03d}.jpg" for folder in ("a", "b", "ü") for number in range(9)]  # 27
@@ -40,11 +43,12 @@ class Listing:
     repeated = 0
     in_path_order = True
 
-    def __init__(self, images: list[Image], ignored: int = 0):
-        self._images, self.ignored = images, ignored
+    def __init__(self, images: list[Image], ignored: int = 0, batch: int = 6):
+        self._images, self.ignored, self._batch = images, ignored, batch
 
-    def images(self):
-        return iter(self._images)
+    def batches(self):
+        for start in range(0, len(self._images), self._batch):
+            yield from batches_of(self._images[start : start + self._batch])
 
 
 @pytest.fixture(params=["local", "store"])
@@ -161,8 +165,8 @@ def test_an_error_of_the_disk_is_never_taken_for_a_killed_listing(folder, monkey
 class Killed(Listing):
     """A listing that ends after 20 images, as the death of a process ends it."""
 
-    def images(self):
-        yield from self._images[:20]
+    def batches(self):
+        yield from Listing(self._images[:20]).batches()
         raise KeyboardInterrupt
 
 
@@ -197,8 +201,8 @@ def test_manifest_that_another_run_overwrote_is_refused(folder, monkeypatch):
     monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
 
     class Raced(Listing):
-        def images(self):
-            yield from self._images
+        def batches(self):
+            yield from super().batches()
             write_manifest(folder, Listing(self._images), 5, "other")
 
     with pytest.raises(InputError, match="is being written by another run"):
@@ -241,6 +245,98 @@ def test_inputs_of_equal_images_are_equal_whatever_the_run_and_the_shard(tmp_pat
 
 def test_paths_cannot_be_shifted_from_one_row_to_the_next_unnoticed(tmp_path):
     assert inputs_of(tmp_path, listed(["a", "b,c"])) != inputs_of(tmp_path, listed(["a,b", "c"]))
+
+
+def some_rows(count: int = 40) -> pa.Table:
+    """Manifest rows with nulls among them, and text of several lengths."""
+    draw = random.Random(1)
+    images = [
+        Image(f"ü{number}{'x' * draw.randrange(9)}.jpg", number, START, draw.choice([None, "t.tar"]), offset)
+        for number, offset in enumerate(draw.choices([None, 0, 7], k=count))
+    ]
+    return pa.Table.from_batches([room._added(batch) for batch in batches_of(images)])
+
+
+def test_inputs_are_the_same_however_the_table_is_cut_and_its_nulls_are_kept():
+    rows = some_rows()
+    inputs = room._inputs(rows)
+    for size in (1, 3, 7):
+        slices = [rows.slice(start, size) for start in range(0, len(rows), size)]
+        assert room._inputs(pa.concat_tables(slices)) == inputs
+    longer = pa.concat_tables([rows.slice(0, 5), rows, rows.slice(3)]).combine_chunks()
+    assert room._inputs(longer.slice(5, len(rows))) == inputs
+    assert room._inputs(pa.Table.from_pylist(rows.to_pylist(), rows.schema)) == inputs
+    bitmap = pa.py_buffer(b"\xff" * 5)  # where no value is null, there may be a buffer that says so, or none
+    sizes = pa.Array.from_buffers(pa.int64(), 40, [bitmap, rows["bytes"].combine_chunks().buffers()[1]])
+    assert room._inputs(rows.set_column(4, rows.schema.field(4), sizes)) == inputs
+    hidden = pa.array(["left over" if source is None else source for source in rows["source"].to_pylist()])
+    validity = rows["source"].combine_chunks().buffers()[0]
+    hidden = pa.Array.from_buffers(pa.string(), 40, [validity, *hidden.buffers()[1:]])
+    assert room._inputs(rows.set_column(2, rows.schema.field(2), hidden)) == inputs
+
+
+def test_inputs_of_a_table_are_what_their_description_says():
+    rows = some_rows(3)
+    whole = hashlib.sha256((3).to_bytes(8, "little"))
+    for name in ("path", "source", "offset", "bytes", "mtime", "attempt"):
+        values = rows[name].to_pylist()
+        whole.update(bytes(value is not None for value in values))
+        if name in ("path", "source"):
+            encoded = [(value or "").encode() for value in values]
+            whole.update(b"".join(len(value).to_bytes(8, "little") for value in encoded) + b"".join(encoded))
+        else:
+            numbers = [(v - EPOCH) // timedelta(microseconds=1) if name == "mtime" else v or 0 for v in values]
+            whole.update(b"".join(number.to_bytes(8, "little", signed=True) for number in numbers))
+    assert room._inputs(rows) == whole.hexdigest()
+
+
+def test_inputs_differ_when_a_value_moves_to_another_row_or_column():
+    images = [Image("a", 1), Image("b", 2), Image("c", 3, EPOCH, "t", 5)]
+    moved = [
+        images,
+        [Image("a", 2), Image("b", 1), images[2]],
+        [Image("b", 1), Image("a", 2), images[2]],
+        [Image("a", 1), Image("b", 2, EPOCH, "t", 5), Image("c", 3)],
+        [Image("a", 1), Image("b", 2, EPOCH, None, 5), Image("c", 3, EPOCH, "t")],
+        [Image("a", 1), Image("b", 2), Image("c", 5, EPOCH, "t", 3)],
+        [Image("a", 1), Image("b", 2), Image("ct", 3, EPOCH, "", 5)],
+        [Image("a", 1), Image("bc", 2), Image("", 3, EPOCH, "t", 5)],
+        [Image("a", 1, EPOCH, None, 0), Image("b", 2), images[2]],  # nothing is not zero
+        [Image("a", 1, EPOCH, ""), Image("b", 2), images[2]],
+        images[:2],
+        [*images, Image("")],
+    ]
+    tables = [pa.Table.from_batches(map(room._added, batches_of(some))) for some in moved]
+    tables.append(tables[0].set_column(6, room._SCHEMA.field("attempt"), pa.array([0, 1, 0], pa.int32())))
+    assert len({room._inputs(table) for table in tables}) == len(tables)
+
+
+class Large(Listing):
+    """A listing of many images that are never all in memory."""
+
+    ROWS = 4000
+
+    def batches(self):
+        for number in range(100):
+            names = [f"{number:03d}/{'x' * 50}{name:04d}.jpg" for name in range(self.ROWS)]
+            yield from batches_of([Image(name, 1, START) for name in names])
+            self.most = max(getattr(self, "most", 0), pa.total_allocated_bytes())
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    """Their columns take 35 MB, and as Python's objects they take 100 MB."""
+    folder, listing, before = open_folder(tmp_path), Large([]), pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        manifest = write_manifest(folder, listing, 1000, "run")
+        assert listing.most - before < 4 << 20
+        listing.most = 0
+        assert grow_manifest(folder, manifest, listing, 1000, "next")[1] == dict.fromkeys(COUNTS, 0)
+        assert listing.most - before < 6 << 20
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+    assert manifest.images == 400_000
 
 
 def finish(
@@ -396,7 +492,8 @@ def test_many_generations_are_merged_outside_memory(folder, monkeypatch):
     write_manifest(folder, Listing(images[::3]), 4, "run")
     grown(folder, sorted([*images[::3], *images[1::3]], key=lambda image: path_bytes(image.path)))
     grown(folder, images)
-    assert [row.image for row in room.rows_in_path_order(folder, read_manifest(folder))] == images
+    found = room.rows_in_path_order(folder, read_manifest(folder))
+    assert [image for rows in found for image in images_of(rows)] == images
 
 
 def test_a_shard_may_lose_all_its_images(folder):
@@ -554,7 +651,7 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, m
             assert gone == (path not in sizes)
             assert size == sizes.get(path, size)
             assert shard == (model[path][1] if path in model else shard)
-        in_order = [row.image.path for row in room.rows_in_path_order(folder, manifest)]
+        in_order = [path for rows in room.rows_in_path_order(folder, manifest) for path in rows["path"].to_pylist()]
         assert in_order == sorted(found, key=path_bytes)
         model = found
 

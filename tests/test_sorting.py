@@ -4,16 +4,27 @@ import os
 import sqlite3
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC
+from itertools import chain, pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowers_batch import sorting
 from flowers_batch.config import RunError
-from flowers_batch.sorting import in_order, microseconds, time_of, unique_names
+from flowers_batch.reading import TIME, path_bytes, path_text
+from flowers_batch.sorting import (
+    aligned,
+    are_in_path_order,
+    batches_in_order,
+    in_order,
+    merged,
+    unique_names,
+    without_repeats,
+)
 
 ROOT = Path(__file__).parent.parent
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -23,11 +34,6 @@ SIZE = st.integers(-(1 << 63), (1 << 63) - 1)
 @given(st.lists(st.tuples(st.binary(max_size=8), SIZE, TEXT)))
 def test_rows_come_as_sorted_has_them(rows):
     assert list(in_order(rows)) == sorted(rows)
-
-
-def test_times_are_kept_to_the_microsecond():
-    time = datetime(2024, 5, 1, 12, 0, 0, 123457, UTC)
-    assert time_of(microseconds(time)) == time
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
@@ -63,6 +69,87 @@ def test_repeats_are_numbered_and_a_name_that_stands_there_literally_is_left_alo
     with unique_names() as names:
         assert [names.unique(name) for name in (b"x", b"x", b"x")] == [b"x", b"x#2", b"x#3"]
         assert [names.unique(name) for name in (b"y", b"y#2", b"y")] == [b"y", b"y#2", b"y#2#2"]
+
+
+ROW = pa.schema([("path", pa.string()), ("raw", pa.binary()), ("n", pa.int32()), ("t", TIME), ("b", pa.bool_())])
+
+
+def nullable(values):
+    return st.none() | values
+
+
+@given(
+    st.lists(
+        st.tuples(
+            nullable(TEXT),
+            nullable(st.binary(max_size=4)),
+            nullable(st.integers(-9, 9)),
+            nullable(st.datetimes(timezones=st.just(UTC))),
+            nullable(st.booleans()),
+        )
+    ),
+    st.integers(1, 5),
+)
+def test_batches_are_sorted_by_their_key_then_by_their_columns_and_keep_their_types(rows, size):
+    batches = [
+        pa.RecordBatch.from_pylist([dict(zip(ROW.names, row, strict=True)) for row in rows[start : start + size]], ROW)
+        for start in range(0, len(rows), size)
+    ]
+    found = list(batches_in_order(batches, lambda batch: [batch["n"]]))
+    assert all(batch.schema == ROW for batch in found)
+
+    def key(row):  # None comes first; text in the order of its bytes
+        n, (path, *others) = row[2], row
+        texts = [path if path is None else path.encode(), *others]
+        return [(value is not None, value) for value in (n, *texts)]
+
+    expected = sorted(rows, key=lambda row: [(has, value if has else 0) for has, value in key(row)])
+    assert [tuple(row.values()) for batch in found for row in batch.to_pylist()] == expected
+
+
+def in_batches(paths: list[str], size: int) -> list[pa.RecordBatch]:
+    """Batches of a column `path`, the last of which may be shorter; some without rows stand between them."""
+    slices = [paths[start : start + size] for start in range(0, len(paths), size)]
+    return [pa.record_batch({"path": pa.array(part, pa.string())}) for some in slices for part in (some, [])]
+
+
+PATH = st.text("aé/😀", max_size=3) | st.binary(max_size=2).map(path_text)
+SMALL = st.integers(1, 4)
+
+
+@given(st.lists(PATH, max_size=9), SMALL, st.booleans())
+def test_order_is_noticed_across_batches_and_is_that_of_the_bytes(paths, size, is_sorted):
+    paths = sorted(paths, key=path_bytes) if is_sorted else paths
+    names = [path_bytes(path) for path in paths]
+    assert are_in_path_order(in_batches(paths, size)) == (names == sorted(names))
+
+
+def test_order_of_a_name_that_is_no_utf8_is_that_of_its_bytes_not_of_its_path():
+    paths = ["a.jpg", "//bytes/caf%E9.jpg", "z.jpg"]
+    assert are_in_path_order(in_batches(paths, 1)) and paths != sorted(paths)
+    assert not are_in_path_order(in_batches(sorted(paths), 3))
+
+
+@given(st.lists(PATH, max_size=9), SMALL)
+def test_repeats_are_dropped_across_batches_and_counted(paths, size):
+    paths = sorted(paths, key=path_bytes)
+    found = list(without_repeats(in_batches(paths, size)))
+    kept = [path for batch, _ in found for path in batch["path"].to_pylist()]
+    assert kept == sorted(set(paths), key=path_bytes)
+    assert sum(dropped for _, dropped in found) == len(paths) - len(kept)
+
+
+@given(st.lists(st.tuples(st.sets(PATH, max_size=9), SMALL), max_size=4))
+def test_streams_are_cut_at_the_same_paths_and_merged(streams):
+    ordered = [sorted(paths, key=path_bytes) for paths, _ in streams]
+    schema = pa.schema([("path", pa.string())])
+    batches = [in_batches(paths, size) for paths, (_, size) in zip(ordered, streams, strict=True)]
+    steps = [[batch["path"].to_pylist() for batch in step] for step in aligned(batches, [schema] * len(streams))]
+    assert [list(chain(*parts)) for parts in zip(*steps, strict=True)] == (ordered if steps else [])
+    spans = [sorted(map(path_bytes, chain(*step))) for step in steps]
+    assert all(spans) and all(before[-1] < after[0] for before, after in pairwise(spans))
+    together = [path for batch in merged(batches, schema) for path in batch["path"].to_pylist()]
+    assert together == sorted(chain(*ordered), key=path_bytes)
 
 
 def test_full_disk_is_told_in_a_sentence(monkeypatch):

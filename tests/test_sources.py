@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from helpers import source, store, write
+from helpers import images_in, source, store, write
 
 from flowers_batch import reading, sources, storage
 from flowers_batch.config import InputError, RunError
@@ -57,7 +57,7 @@ def _quick_retries(monkeypatch):
 
 
 def paths(photos: FolderSource) -> list[str]:
-    return [image.path for image in photos.images()]
+    return [image.path for image in images_in(photos)]
 
 
 def reason_of(photos: FolderSource, path: str) -> str:
@@ -96,7 +96,7 @@ def test_order_is_that_of_the_paths_for_random_trees(opened, tmp_path):
 def test_size_and_time_of_each_image_are_told(opened, tmp_path):
     write(tmp_path / "photos", {"a.jpg": b"12345"})
     os.utime(tmp_path / "photos" / "a.jpg", (1_700_000_000.25, 1_700_000_000.25))
-    (image,) = opened.images()
+    (image,) = images_in(opened)
     assert (image.path, image.bytes) == ("a.jpg", 5)
     assert image.mtime == datetime.fromtimestamp(1_700_000_000.25, UTC)
 
@@ -130,8 +130,8 @@ def test_folder_named_like_an_image_is_walked_and_is_no_image(opened, tmp_path):
 def test_store_lists_and_reads_as_the_disk_does(tmp_path):
     write(tmp_path / "photos", {name: name.encode() for name in [*NAMES, "notes.txt"]})
     local, remote = source(tmp_path / "photos"), FolderSource(store(tmp_path / "photos"))
-    there = [(image.path, image.bytes) for image in remote.images()]
-    assert there == [(image.path, image.bytes) for image in local.images()]
+    there = [(image.path, image.bytes) for image in images_in(remote)]
+    assert there == [(image.path, image.bytes) for image in images_in(local)]
     assert remote.ignored == local.ignored == 1
     assert [remote.read(Image(path)) for path, _ in there] == [local.read(Image(path)) for path, _ in there]
 
@@ -139,7 +139,7 @@ def test_store_lists_and_reads_as_the_disk_does(tmp_path):
 def test_symlinked_file_is_followed(tmp_path):
     write(tmp_path, {"elsewhere/photo": b"12345", "photos/x.txt": b""})
     (tmp_path / "photos" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "photo")
-    (image,) = source(tmp_path / "photos").images()
+    (image,) = images_in(source(tmp_path / "photos"))
     assert (image.path, image.bytes) == ("link.jpg", 5)
     assert source(tmp_path / "photos").read(Image("link.jpg")) == b"12345"
 
@@ -163,7 +163,7 @@ def test_root_that_is_a_symlink_is_followed(tmp_path):
 def test_broken_link_is_an_image_that_is_missing(tmp_path):
     (tmp_path / "a.jpg").symlink_to(tmp_path / "nowhere")
     photos = source(tmp_path)
-    (image,) = photos.images()
+    (image,) = images_in(photos)
     assert (image.path, image.bytes) == ("a.jpg", 0)
     assert reason_of(photos, "a.jpg") == "missing"
 
@@ -299,7 +299,7 @@ def test_empty_folder_has_no_images(opened):
 @pytest.mark.parametrize("gone", ["removed", "emptied"])
 def test_folder_that_vanished_ends_the_run_instead_of_making_every_image_missing(opened, tmp_path, gone):
     write(tmp_path / "photos", {"a.jpg": b"x"})
-    (image,) = opened.images()
+    (image,) = images_in(opened)
     shutil.rmtree(tmp_path / "photos")
     if gone == "emptied" and opened.folder.is_local:  # what an unmounted disk leaves
         (tmp_path / "photos").mkdir()
@@ -349,7 +349,7 @@ def test_tries_wait_longer_each_time(monkeypatch):
 
 def test_file_that_shrank_since_it_was_listed_is_read_as_it_is(opened, tmp_path):
     write(tmp_path / "photos", {"a.jpg": b"12345"})
-    (image,) = opened.images()
+    (image,) = images_in(opened)
     os.truncate(tmp_path / "photos" / "a.jpg", 2)
     assert opened.read(image) == b"12"
 
@@ -391,7 +391,7 @@ def test_hundred_thousand_files_in_one_folder_are_listed_in_bounded_memory(tmp_p
         os.close(os.open(tmp_path / f"{number:06d}.jpg", os.O_CREAT | os.O_WRONLY))
     tracemalloc.start()
     try:
-        found = sum(1 for _ in source(tmp_path).images())
+        found = sum(map(len, source(tmp_path).batches()))
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()

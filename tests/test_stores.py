@@ -16,7 +16,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import write
+from helpers import images_in, write
 
 from flowers_batch import storage
 from flowers_batch.config import InputError, RunError
@@ -57,7 +57,7 @@ def stored(s3, archive_of_all) -> str:
 
 
 def contents(source: Source) -> list[tuple[str, int | None, bytes]]:
-    return [(image.path, image.offset, source.read(image)) for image in source.images()]
+    return [(image.path, image.offset, source.read(image)) for image in images_in(source)]
 
 
 @pytest.mark.parametrize("name", ["photos", "0.tar", "*.tar", "1.parquet", "0*.parquet", "list.txt", "paths.parquet"])
@@ -70,10 +70,10 @@ def test_source_in_a_store_gives_what_its_twin_on_the_disk_does(s3, archive_of_a
 
 
 def test_size_and_time_come_from_the_store(s3, stored):
-    images = list(open_source(s3.url(f"{stored}/photos")).images())
+    images = images_in(open_source(s3.url(f"{stored}/photos")))
     assert {image.path: image.bytes for image in images} == {name: len(name.encode()) * 100 for name in NAMES}
     assert all(image.mtime > EPOCH for image in images)
-    assert next(open_source(s3.url(f"{stored}/0.tar")).images()).mtime > EPOCH
+    assert images_in(open_source(s3.url(f"{stored}/0.tar")))[0].mtime > EPOCH
 
 
 def test_list_on_the_disk_names_objects_in_stores(s3, archive_of_all, stored, tmp_path):
@@ -82,7 +82,7 @@ def test_list_on_the_disk_names_objects_in_stores(s3, archive_of_all, stored, tm
     listed.append(f"s3://{s3.bucket}/{stored}/list.txt")
     (tmp_path / "list.txt").write_text("\n".join(listed))
     photos = open_source(tmp_path / "list.txt", s3.url(f"{stored}/photos"))
-    assert {image.path: photos.read(image) for image in photos.images()} == {
+    assert {image.path: photos.read(image) for image in images_in(photos)} == {
         "x+y.jpg": b"x+y.jpg" * 100,
         "Zoë 😀.jpg": "Zoë 😀.jpg".encode() * 100,
         "a/b.jpg": b"a/b.jpg" * 100,
@@ -154,7 +154,7 @@ def faulty(s3) -> Iterator[type[Faulty]]:
 @pytest.mark.parametrize("kind", ["photos", "0.tar", "0.parquet", "list.txt"])
 def test_error_of_a_store_that_passes_is_tried_again(s3, stored, faulty, kind):
     photos = open_source(replace(s3, port=faulty.port).url(f"{stored}/{kind}"))
-    found = list(photos.images())
+    found = images_in(photos)
     expected = [content for _, _, content in contents(open_source(s3.url(f"{stored}/{kind}")))]
     faulty.faults.update({name: [500, 400, 503, 400] for name in ("a/b.jpg", "0.tar", "0.parquet")})
     assert [photos.read(image) for image in found] == expected
@@ -163,7 +163,7 @@ def test_error_of_a_store_that_passes_is_tried_again(s3, stored, faulty, kind):
 
 def test_error_of_a_store_that_lasts_is_a_row_that_is_unreadable(s3, stored, faulty):
     photos = open_source(replace(s3, port=faulty.port).url(f"{stored}/photos"))
-    found = list(photos.images())
+    found = images_in(photos)
     faulty.faults["x%2By.jpg"] = [403] * 100
     for image in found:
         if image.path == "x+y.jpg":

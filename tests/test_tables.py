@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import write
+from helpers import images_in, write
 
 from flowers_batch import containers, reading, storage
 from flowers_batch.config import InputError, RunError
@@ -39,7 +39,7 @@ def contents(count: int, size: int = 500) -> list[bytes]:
 
 
 def paths(source: Source) -> list[str]:
-    return [image.path for image in source.images()]
+    return [image.path for image in images_in(source)]
 
 
 def reason_of(source: Source, image: Image) -> str:
@@ -53,7 +53,7 @@ def reason_of(source: Source, image: Image) -> str:
 def test_rows_without_paths_are_known_by_file_and_row(tmp_path, type_):
     rows = contents(25)
     photos = open_source(table(tmp_path / "a.parquet", pa.array(rows, type_)))
-    found = list(photos.images())
+    found = images_in(photos)
     assert [i.path for i in found] == [f"a.parquet#{row:09d}" for row in range(25)]
     assert [(i.source, i.offset, i.bytes) for i in found] == [("a.parquet", row, 0) for row in range(25)]
     assert [photos.read(image) for image in found] == rows
@@ -67,13 +67,13 @@ def test_hugging_faces_images_keep_their_paths(tmp_path):
     photos = open_source(table(tmp_path / "a.parquet", pa.array(rows, HUGGING_FACE)))
     expected = [row["path"] or f"a.parquet#{number:09d}" for number, row in enumerate(rows)]
     assert paths(photos) == expected
-    assert [photos.read(image) for image in photos.images()] == [row["bytes"] for row in rows]
+    assert [photos.read(image) for image in images_in(photos)] == [row["bytes"] for row in rows]
 
 
 def test_column_path_names_the_rows(tmp_path):
     photos = open_source(table(tmp_path / "a.parquet", contents(3), path=["c/x.jpg", None, "../z"]))
     assert paths(photos) == ["c/x.jpg", "a.parquet#000000001", "../z"]
-    assert [folder_of(i.path, i.source) for i in photos.images()] == ["c", None, None]
+    assert [folder_of(i.path, i.source) for i in images_in(photos)] == ["c", None, None]
 
 
 def test_images_own_path_goes_before_the_column_path(tmp_path):
@@ -87,13 +87,13 @@ def test_paths_that_repeat_are_numbered_within_and_across_files(tmp_path):
         table(tmp_path / f"{name}.parquet", contents(len(names)), path=names)
     photos = open_source(tmp_path / "*.parquet")
     assert paths(photos) == ["x", "x#2", "x#2#2", "x#3", "y"]
-    assert [photos.read(i) for i in photos.images()] == contents(3) + contents(2)
+    assert [photos.read(i) for i in images_in(photos)] == contents(3) + contents(2)
 
 
 def test_row_without_bytes_is_missing_and_costs_no_other_row(tmp_path):
     rows = [{"bytes": b"1", "path": "a"}, {"bytes": None, "path": "b"}, None, {"bytes": b"", "path": "d"}]
     photos = open_source(table(tmp_path / "a.parquet", pa.array(rows, HUGGING_FACE)))
-    first, second, third, last = photos.images()
+    first, second, third, last = images_in(photos)
     assert photos.read(first) == b"1" and photos.read(last) == b""
     assert reason_of(photos, second) == reason_of(photos, third) == "missing"
 
@@ -102,7 +102,7 @@ def test_column_named_image_is_taken_else_the_only_one_that_fits(tmp_path):
     other = pa.array([b"x"])
     for column, others, expected in (("image", {"mask": other}, b"i"), ("photo", {}, b"i"), ("a.b", {}, b"i")):
         photos = open_source(table(tmp_path / "a.parquet", [b"i"], column, **others))
-        assert [photos.read(image) for image in photos.images()] == [expected]
+        assert [photos.read(image) for image in images_in(photos)] == [expected]
         os.unlink(tmp_path / "a.parquet")
 
 
@@ -135,14 +135,14 @@ def test_table_that_is_cut_short_is_refused_in_a_sentence(tmp_path):
 def test_time_is_the_files(tmp_path):
     path = table(tmp_path / "a.parquet", [b"i"])
     os.utime(path, (1_700_000_000.25, 1_700_000_000.25))
-    assert next(open_source(path).images()).mtime == datetime.fromtimestamp(1_700_000_000.25, UTC)
+    assert images_in(open_source(path))[0].mtime == datetime.fromtimestamp(1_700_000_000.25, UTC)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_may_be_asked_for_in_any_order(tmp_path, seed):
     rows = contents(60, 50)
     photos = open_source(table(tmp_path / f"{seed}.parquet", rows, row_group=7))
-    images = list(photos.images())
+    images = images_in(photos)
     draw = random.Random(seed)
     wanted = [draw.randrange(60) for _ in range(100)] if seed else [*range(60), *range(59, -1, -1)]
     assert [photos.read(images[row]) for row in wanted] == [rows[row] for row in wanted]
@@ -152,7 +152,7 @@ def test_rows_passed_over_are_let_go_of_and_read_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(containers, "_WINDOW_ROWS", 3)
     rows = contents(30)
     photos = open_source(table(tmp_path / "a.parquet", rows, row_group=30))
-    images = list(photos.images())
+    images = images_in(photos)
     wanted = [20, 19, 18, 17, 5, 4, 1, 29, 0]
     assert [photos.read(images[row]) for row in wanted] == [rows[row] for row in wanted]
 
@@ -161,8 +161,8 @@ def test_threads_read_one_table_at_once_and_so_does_another_process(tmp_path):
     rows = contents(300, 5000)
     photos = open_source(table(tmp_path / "a.parquet", rows, row_group=100))
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(photos.read, photos.images())) == rows
-        assert list(pool.map(pickle.loads(pickle.dumps(photos)).read, photos.images())) == rows
+        assert list(pool.map(photos.read, images_in(photos))) == rows
+        assert list(pool.map(pickle.loads(pickle.dumps(photos)).read, images_in(photos))) == rows
 
 
 def test_row_group_is_streamed_once_for_threads_that_are_a_little_apart(tmp_path, monkeypatch):
@@ -170,7 +170,7 @@ def test_row_group_is_streamed_once_for_threads_that_are_a_little_apart(tmp_path
     begin = containers._Rows._from
     monkeypatch.setattr(containers._Rows, "_from", lambda self, group: starts.append(group) or begin(self, group))
     photos = open_source(table(tmp_path / "a.parquet", contents(200), row_group=50))
-    images = list(photos.images())
+    images = images_in(photos)
     swapped = [images[row ^ 7] for row in range(200)]
     for image in swapped:
         photos.read(image)
@@ -197,7 +197,7 @@ def test_memory_does_not_hold_a_row_group(tmp_path, monkeypatch):
     tracemalloc.start()
     try:
         with ThreadPoolExecutor(8) as pool:
-            assert sum(pool.map(read, photos.images())) == sum(100_000 - number for number in range(1, 1001))
+            assert sum(pool.map(read, images_in(photos))) == sum(100_000 - number for number in range(1, 1001))
         assert tracemalloc.get_traced_memory()[1] < 12 << 20
     finally:
         tracemalloc.stop()
@@ -207,7 +207,7 @@ def test_memory_does_not_hold_a_row_group(tmp_path, monkeypatch):
 def test_rows_passed_over_are_held_within_a_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(containers, "_WINDOW_BYTES", 1 << 20)
     photos = open_source(table(tmp_path / "a.parquet", contents(50, 100_000), row_group=50))
-    *_, last = photos.images()
+    *_, last = images_in(photos)
     tracemalloc.start()
     try:
         assert len(photos.read(last)) == 100_049
@@ -225,7 +225,7 @@ def test_broken_page_costs_its_own_row_group_alone(tmp_path):
     content[start + 5 : start + 400] = os.urandom(395)
     path.write_bytes(content)
     photos = open_source(path)
-    found = list(photos.images())
+    found = images_in(photos)
     good = [number for number in range(40) if number // 10 != 1]
     assert [photos.read(found[number]) for number in good] == [rows[number] for number in good]
     assert {reason_of(photos, found[number]) for number in range(10, 20)} == {"unreadable"}
@@ -237,7 +237,7 @@ def test_rows_of_a_table_that_was_replaced_are_missing_never_each_others_bytes(t
     rows = contents(20)
     path = table(tmp_path / "a.parquet", rows)
     photos = open_source(path)
-    found = list(photos.images())
+    found = images_in(photos)
     table(path, rows[5:] if column == "image" else ["no image"] * 20, column)
     os.utime(path, (1, 1))
     assert {reason_of(photos, image) for image in found} == {"missing"}
@@ -246,7 +246,7 @@ def test_rows_of_a_table_that_was_replaced_are_missing_never_each_others_bytes(t
 def test_rows_of_a_table_that_vanished_are_missing_unless_its_folder_did(tmp_path):
     write(tmp_path, {"t/notes.txt": b""})
     photos = open_source(table(tmp_path / "t" / "a.parquet", contents(3)))
-    (image, *_) = photos.images()
+    (image, *_) = images_in(photos)
     (tmp_path / "t" / "a.parquet").unlink()
     assert reason_of(photos, image) == "missing"
     (tmp_path / "t" / "notes.txt").unlink()
@@ -257,7 +257,7 @@ def test_rows_of_a_table_that_vanished_are_missing_unless_its_folder_did(tmp_pat
 def test_too_large_row_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_BYTES", 10)
     photos = open_source(table(tmp_path / "a.parquet", [bytes(10), bytes(11)]))
-    small, large = photos.images()
+    small, large = images_in(photos)
     assert photos.read(small) == bytes(10)
     assert reason_of(photos, large) == "too_large"
 
@@ -267,6 +267,6 @@ def test_paths_are_listed_without_reading_the_images(tmp_path, monkeypatch):
     photos = open_source(table(tmp_path / "a.parquet", rows, row_group=300))
     del rows
     before, most = pa.total_allocated_bytes(), 0
-    for _ in photos.images():
+    for _ in photos.batches():
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < 4 << 20

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from helpers import write
+from helpers import images_in, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,14 +41,14 @@ def tar(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.PAX_FO
 
 
 def paths(source: Source) -> list[str]:
-    return [image.path for image in source.images()]
+    return [image.path for image in images_in(source)]
 
 
 @pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
 def test_members_are_listed_where_they_lie_and_read_in_place(tmp_path, kind):
     members = [(f"class/{number}.jpg", random.Random(number).randbytes(number * 300)) for number in range(9, -1, -1)]
     photos = open_source(tar(tmp_path / "a.tar", members, kind))
-    found = list(photos.images())
+    found = images_in(photos)
     assert [(image.path, photos.read(image)) for image in found] == [(f"a.tar!{name}", data) for name, data in members]
     assert {image.source for image in found} == {"a.tar"}
     whole = (tmp_path / "a.tar").read_bytes()
@@ -61,11 +61,11 @@ def test_time_is_the_tars_so_that_one_that_was_written_anew_is_noticed(tmp_path)
     path = tar(tmp_path / "a.tar", [("a.jpg", b"old")])
     os.utime(path, (1_700_000_000.25, 1_700_000_000.25))
     photos = open_source(path)
-    (old,) = photos.images()
+    (old,) = images_in(photos)
     assert old.mtime == datetime.fromtimestamp(1_700_000_000.25, UTC)
     assert photos.read(old) == b"old"
     tar(path, [("b.jpg", b""), ("a.jpg", b"new")])
-    new = list(photos.images())[1]
+    new = images_in(photos)[1]
     assert new.mtime > old.mtime
     assert photos.read(new) == b"new"
 
@@ -76,7 +76,7 @@ def test_all_tars_that_fit_are_one_source_in_the_order_of_names(tmp_path):
     tar(tmp_path / "other.tar", [("x.jpg", b"")])
     photos = open_source(tmp_path / "part-*.tar")
     assert paths(photos) == [f"part-{number:03d}.tar!{name}.jpg" for number in (1, 2, 10) for name in "ba"]
-    assert [photos.read(image) for image in photos.images()][::2] == [b"1", b"2", b"10"]
+    assert [photos.read(image) for image in images_in(photos)][::2] == [b"1", b"2", b"10"]
     assert photos.url == str(tmp_path / "part-*.tar")
 
 
@@ -93,7 +93,7 @@ def test_name_of_a_member_is_only_a_name(tmp_path, kind):
     ]
     names.append("/".join(["long" * 20] * 2) + "/a.jpg")
     photos = open_source(tar(tmp_path / "a.tar", [(name, name.encode()) for name in names], kind))
-    assert {i.path: photos.read(i) for i in photos.images()} == {f"a.tar!{name}": name.encode() for name in names}
+    assert {i.path: photos.read(i) for i in images_in(photos)} == {f"a.tar!{name}": name.encode() for name in names}
     assert os.listdir(tmp_path) == ["a.tar"]
 
 
@@ -109,7 +109,7 @@ def test_any_bytes_may_be_a_members_name(tmp_path_factory, names):
     path = tmp_path_factory.mktemp("any") / "é.tar"
     members = [((name + b"/x.jpg").decode("utf-8", "surrogateescape"), name) for name in names]
     photos = open_source(tar(path, members, tarfile.GNU_FORMAT))
-    found = list(photos.images())
+    found = images_in(photos)
     assert [path_bytes(i.path) for i in found] == ["é.tar!".encode() + name + b"/x.jpg" for name in names]
     assert [photos.read(image) for image in found] == names
     for image in found:
@@ -134,7 +134,7 @@ def test_only_files_that_are_named_as_images_are_images_and_the_rest_is_ignored(
 def test_repeats_are_numbered_and_each_is_read(tmp_path):
     names = ["x.jpg", "x.jpg", "y.jpg", "x.jpg", "é\udce9.jpg", "é\udce9.jpg"]
     photos = open_source(tar(tmp_path / "a.tar", [(name, b"%d" % number) for number, name in enumerate(names)]))
-    found = list(photos.images())
+    found = images_in(photos)
     assert [i.path for i in found][:4] == ["a.tar!x.jpg", "a.tar!x.jpg#2", "a.tar!y.jpg", "a.tar!x.jpg#3"]
     assert [path_bytes(i.path) for i in found][4:] == [b"a.tar!\xc3\xa9\xe9.jpg", b"a.tar!\xc3\xa9\xe9.jpg#2"]
     assert [photos.read(image) for image in found] == [b"%d" % number for number in range(6)]
@@ -153,7 +153,7 @@ def test_repeats_are_numbered_and_each_is_read(tmp_path):
 )
 def test_label_by_folder_is_the_folder_in_the_tar(tmp_path, name, label):
     (tmp_path / "sub").mkdir()
-    (image,) = open_source(tar(tmp_path / "sub" / "a.tar", [(name, b"")])).images()
+    (image,) = images_in(open_source(tar(tmp_path / "sub" / "a.tar", [(name, b"")])))
     found = folder_of(image.path, image.source)
     assert found == ("%C3%A9%E9" if label == "" else label)
 
@@ -236,7 +236,7 @@ def test_sparse_member_is_a_row_that_cannot_be_read(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as file:
         file.addfile(header, io.BytesIO(b"x"))
     photos = open_source(tmp_path / "a.tar")
-    (image,) = photos.images()
+    (image,) = images_in(photos)
     with pytest.raises(ReadError) as refused:
         photos.read(image)
     assert refused.value.reason == "unreadable"
@@ -246,20 +246,20 @@ def test_members_of_a_tar_that_was_replaced_are_missing_never_each_others_bytes(
     members = [(f"{number}.jpg", b"%d" % number * 700) for number in range(3)]
     path = tar(tmp_path / "a.tar", members)
     photos = open_source(path)
-    found = list(photos.images())
+    found = images_in(photos)
     tar(path, members[::-1])
     os.utime(path, (1, 1))
     for image in found:
         with pytest.raises(ReadError, match=r"^The file that holds it was replaced since it was listed\.$") as refused:
             photos.read(image)
         assert refused.value.reason == "missing"
-    assert [photos.read(image) for image in photos.images()] == [content for _, content in members[::-1]]
+    assert [photos.read(image) for image in images_in(photos)] == [content for _, content in members[::-1]]
 
 
 def test_member_of_a_tar_that_was_cut_short_since_is_unreadable_never_garbage(tmp_path):
     path, _ = whole(tmp_path)
     photos = open_source(path)
-    found = list(photos.images())
+    found = images_in(photos)
     photos.read(found[0])
     os.truncate(path, found[2].offset + 100)
     assert photos.read(found[1]) == b"\x02" * 700
@@ -273,7 +273,7 @@ def test_members_of_a_tar_that_vanished_are_missing_unless_its_folder_did(tmp_pa
     write(tmp_path, {"t/notes.txt": b""})
     path = tar(tmp_path / "t" / "a.tar", [("a.jpg", b"1")])
     photos = open_source(path)
-    (image,) = photos.images()
+    (image,) = images_in(photos)
     path.unlink()
     with pytest.raises(ReadError) as refused:
         photos.read(image)
@@ -289,7 +289,7 @@ def test_tar_whose_handle_went_stale_is_opened_anew(tmp_path, monkeypatch):
             raise OSError(errno.ESTALE, "Stale file handle")
 
     photos = open_source(tar(tmp_path / "a.tar", [("a.jpg", b"1")]))
-    (image,) = photos.images()
+    (image,) = images_in(photos)
     opened, really = [Stale()], Folder.open
     monkeypatch.setattr(Folder, "open", lambda *of: opened.pop() if opened else really(*of))
     monkeypatch.setattr(storage, "RETRY_SECONDS", (0.0,))
@@ -299,7 +299,7 @@ def test_tar_whose_handle_went_stale_is_opened_anew(tmp_path, monkeypatch):
 def test_too_large_member_is_refused_without_reading_it(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_BYTES", 10)
     photos = open_source(tar(tmp_path / "a.tar", [("a.jpg", bytes(10)), ("b.jpg", bytes(11))]))
-    small, large = photos.images()
+    small, large = images_in(photos)
     assert photos.read(small) == bytes(10)
     with pytest.raises(ReadError) as refused:
         photos.read(large)
@@ -316,15 +316,15 @@ def test_threads_read_one_tar_at_once_and_so_does_another_process(tmp_path):
     contents = [random.Random(number).randbytes(5000) for number in range(200)]
     photos = open_source(tar(tmp_path / "a.tar", [(f"{n}.jpg", data) for n, data in enumerate(contents)]))
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(photos.read, photos.images())) == contents
-        assert list(pool.map(pickle.loads(pickle.dumps(photos)).read, photos.images())) == contents
+        assert list(pool.map(photos.read, images_in(photos))) == contents
+        assert list(pool.map(pickle.loads(pickle.dumps(photos)).read, images_in(photos))) == contents
 
 
 def test_memory_does_not_grow_with_the_members(tmp_path):
     path = tar(tmp_path / "a.tar", [(f"{number}.jpg", b"x") for number in range(5000)])
     tracemalloc.start()
     try:
-        found = sum(1 for _ in open_source(path).images())
+        found = sum(map(len, open_source(path).batches()))
         assert tracemalloc.get_traced_memory()[1] < 3 << 20  # tarfile's own list of members would take 5 MB
     finally:
         tracemalloc.stop()

@@ -1,0 +1,164 @@
+"""Planning ten million images: listing, the manifest, going on with it, and merging: `python benchmarks/plan.py`."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from common import Claim, arguments, in_turn, ratio, stopwatch, tell
+
+from flowers_batch import EncodeConfig, encode
+from flowers_batch.dataset import CODES, SUCCESS, Footer, Job, codes_schema, write_job, write_shard
+from flowers_batch.encoder import codes_fingerprint, weights_identity
+from flowers_batch.shards import read_manifest, read_rows
+from flowers_batch.storage import Folder, open_folder
+
+MANY, FEW = 10_000_000, 100_000
+ROUNDS = 2
+CONFIG = EncodeConfig(network="null", precision="float32")
+_ROWS_AT_ONCE = 500_000
+_A_FOLDER = 1000
+_SAMPLE_SECONDS = 0.005
+# What `encode` does until it hands out shards: it lists the images where there is no manifest, and else merges.
+_PLAN = f"""
+import json, sys, time
+from flowers_batch.shards import grow_manifest, read_manifest, write_manifest
+from flowers_batch.sources import open_source
+from flowers_batch.storage import open_folder
+
+began = time.perf_counter()
+source, folder = open_source(sys.argv[1]), open_folder(sys.argv[2])
+manifest = read_manifest(folder)
+if manifest is None:
+    changes, manifest = {{}}, write_manifest(folder, source, {CONFIG.shard_size}, "run")
+else:
+    manifest, changes = grow_manifest(folder, manifest, source, {CONFIG.shard_size}, "run")
+print(json.dumps([time.perf_counter() - began, manifest.images, sum(changes.values())]))
+"""
+
+
+def write_list(path: Path, count: int) -> Path:
+    """A list as an inventory of S3 gives it, in the order of its paths, with sizes and times."""
+    random = np.random.default_rng(0)
+    schema = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("mtime", pa.timestamp("ms", "UTC"))])
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, count, _ROWS_AT_ONCE):
+            numbers = np.arange(first, min(first + _ROWS_AT_ONCE, count))
+            folders, names, marks = (
+                pc.utf8_lpad(pa.array(values).cast(pa.string()), 9, "0")
+                for values in (numbers // _A_FOLDER, numbers, random.integers(0, 10**9, len(numbers)))
+            )
+            parts = ("s3://photos/archive/", folders, "/", names, "-", marks, ".jpg", "")
+            sizes = random.integers(20_000, 8_000_000, len(numbers))
+            times = pa.array(random.integers(1_600_000_000_000, 1_700_000_000_000, len(numbers))).cast(schema.types[2])
+            writer.write_table(pa.table([pc.binary_join_element_wise(*parts), pa.array(sizes), times], schema))
+    return path
+
+
+def plan(images: Path, out: Path) -> tuple[float, int, int, int]:
+    """Plans in a process of its own: seconds, images, changes, and the most memory that no file stood behind."""
+    peak = 0
+    with subprocess.Popen([sys.executable, "-c", _PLAN, images, out], stdout=subprocess.PIPE, text=True) as child:
+        while child.poll() is None:
+            peak = max(peak, anonymous_bytes(child.pid))
+            time.sleep(_SAMPLE_SECONDS)
+        if child.returncode:
+            raise SystemExit(f"Planning {images} ended with exit code {child.returncode}: see its error above.")
+        seconds, planned, changes = json.load(child.stdout)
+    return seconds, planned, changes, peak
+
+
+def anonymous_bytes(pid: int) -> int:
+    """A process's memory that no file stands behind; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except ProcessLookupError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
+
+
+def finish(folder: Folder, images: Path) -> int:
+    """Writes all shards of a manifest, with digests and without codes, as an encoder that read nothing would."""
+    weights, name = weights_identity(CONFIG)
+    job = Job(CODES, str(images), codes_fingerprint(CONFIG, weights, CONFIG.precision), name)
+    schema = codes_schema(1, CONFIG.store)
+    shards = read_manifest(folder).shards
+
+    def write(shard) -> None:
+        count = shard.images
+        digests = pa.py_buffer(np.random.default_rng(shard.number).bytes(32 * count))
+        columns = {column.name: pa.nulls(count, column.type) for column in schema}
+        columns["path"] = read_rows(folder, shard)["path"].combine_chunks()
+        columns["sha256"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), count, [None, digests])
+        columns |= {"status": pa.repeat("failed", count), "reason": pa.repeat("missing", count)}
+        rows = pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)
+        write_shard(folder, CODES, schema, [rows], Footer(job.fingerprint.digest, shard.number, shard.inputs, 0, 0))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, shards))
+    write_job(folder, job)
+    return len(shards)
+
+
+def main() -> None:
+    """Measures, and prints a table and a JSON line."""
+    settings = arguments(__doc__, images={"type": int, "default": MANY, "help": f"how many (default: {MANY})"})
+    with tempfile.TemporaryDirectory() as scratch:
+        lists = {count: write_list(Path(scratch) / f"{count}.parquet", count) for count in (settings.images, FEW)}
+        out = Path(scratch) / "run"
+        peaks: dict[int, list[float]] = {count: [] for count in lists}
+
+        def planned(count: int) -> float:
+            shutil.rmtree(out, ignore_errors=True)
+            seconds, images, _, peak = plan(lists[count], out)
+            assert images == count
+            peaks[count].append(peak)
+            return count / seconds
+
+        rates = in_turn(ROUNDS, few=lambda: planned(FEW), many=lambda: planned(settings.images))
+        seconds, _, changes, merging_peak = plan(lists[settings.images], out)
+        assert changes == 0
+        shards = finish(open_folder(out), lists[settings.images])
+
+        def go_on() -> float:
+            (out / SUCCESS).unlink(missing_ok=True)
+            with stopwatch() as passed:
+                summary = encode(lists[settings.images], out, CONFIG)
+            assert summary.already_done == summary.images == settings.images
+            return passed()
+
+        going_on = in_turn(ROUNDS, seconds=go_on)["seconds"]
+    best = max(rates["many"])
+    tell(
+        "plan",
+        [
+            Claim("images/s planned", best, 200_000, spread=(min(rates["many"]), best)),
+            ratio(f"peak memory, {settings.images} images over {FEW}", *(peaks[n] for n in lists), 1.5, False),
+            Claim(
+                f"seconds of going on with {shards} whole shards",
+                min(going_on),
+                5,
+                False,
+                (min(going_on), max(going_on)),
+            ),
+        ],
+        {
+            "images/s planned of few": round(max(rates["few"])),
+            "images/s merged, nothing changed": round(settings.images / seconds),
+            "peak MB of planning many, few, merging": [
+                round(value / 1e6) for value in (max(peaks[settings.images]), max(peaks[FEW]), merging_peak)
+            ],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
