@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import PHOTOS_ENVIRONMENT, arguments, stopwatch
+from common import PHOTOS_ENVIRONMENT, arguments, stopwatch, table
 
 SCRIPTS = ("decode", "fidelity", "encode", "feed", "plan", "memory", "actors", "network", "startup")
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -95,7 +95,8 @@ def page(about: list[str], all_told: list[Told]) -> str:
             lines.append(f"| {told.script} | **failed: it {told.failure}** | | | | **does not hold** |")
     for told in all_told:
         lines += ["", f"## {told.script}, {told.seconds:.0f} s", ""]
-        lines += [f"- {name}: {value}" for name, value in told.figures.items()]
+        for name, value in told.figures.items():
+            lines += ["", *table(value), ""] if isinstance(value, list) else [f"- {name}: {value}"]
     return "\n".join(lines) + "\n"
 
 

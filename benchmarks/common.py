@@ -154,6 +154,13 @@ def stopwatch() -> Iterator[Callable[[], float]]:
     yield lambda: time.perf_counter() - began
 
 
+def table(rows: list[dict[str, object]]) -> list[str]:
+    """Figures that belong together as the lines of a table in Markdown."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in cells]
+
+
 def tell(benchmark: str, claims: Sequence[Claim], figures: dict[str, object]) -> None:
     """Prints the claims as a table, then all as one JSON line."""
     width = max((len(claim.claim) for claim in claims), default=0)
@@ -163,6 +170,6 @@ def tell(benchmark: str, claims: Sequence[Claim], figures: dict[str, object]) ->
         verdict = "holds" if claim.holds else "FAILS"
         print(f"{claim.claim:{width}}  {claim.value:10.4g} {sign} {claim.target:<8g} {verdict}{spread}")
     for name, value in figures.items():
-        print(f"{name:{width}}  {value}")
+        print(f"{name:{width}}  {value}" if not isinstance(value, list) else "\n".join([f"{name}:", *table(value)]))
     told = [asdict(claim) | {"holds": claim.holds} for claim in claims]
     print(json.dumps({"benchmark": benchmark, "claims": told, "figures": figures}))
