@@ -163,7 +163,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
         if sum(map(len, held)) >= ROWS_A_GROUP:
             yield pa.Table.from_batches(held, schema)
             held = []
-    if held:
+    if any(map(len, held)):
         yield pa.Table.from_batches(held, schema)
 
 

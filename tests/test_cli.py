@@ -33,7 +33,15 @@ def test_the_whole_job_from_the_command_line(capsys, archive, tmp_path, local_ra
     code, out, _ = run(capsys, "train", codes, model, "--labels", "folder", "--head", "mlp", "--seed", "3")
     assert code == 0 and "test accuracy" in out and "confusion" in out
     arguments = ("predict", str(archive), labels, "--model", model, "--csv", str(tmp_path / "labels.csv"))
-    assert run(capsys, *arguments)[0] == 0
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if "%" in line] == [
+        "read",
+        "decode",
+        "wait",
+        "network",
+        "write",
+    ]
     assert len((tmp_path / "labels.csv").read_text().splitlines()) == 31
     code, out, _ = run(capsys, "verify", labels)
     assert code == 0 and "whole" in out

@@ -61,7 +61,11 @@ def test_summary_counts_what_was_done(archive, encoded):
     assert (summary["images"], summary["ok"], summary["failed"], summary["ignored"]) == (30, 30, 0, 1)
     assert (summary["already_done"], summary["shards"], summary["reasons"]) == (0, 4, {})
     assert summary["images_per_second"] > 0
-    assert set(summary["stages"]) == {"read", "decode", "wait", "network", "write"}
+    stages = {"read", "decode", "wait", "network", "write"}
+    assert set(summary["stages"]) == set(summary["stage_shares"]) == set(summary["stage_rates"]) == stages
+    assert all(0 <= share <= 1 for share in summary["stage_shares"].values())
+    rates = {name: rate for name, rate in summary["stage_rates"].items() if name != "wait"}
+    assert summary["stage_rates"]["wait"] is None and min(rates.values()) >= summary["images_per_second"]
 
 
 def test_running_again_does_nothing(archive, encoded):
