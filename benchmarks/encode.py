@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROUNDS = 3
 BATCH, NOTEBOOK_BATCH = 32, 10
 SHARD = 64
-PHOTOS = 128
+PHOTOS = 192
 SLOWER = 96  # photos where all is float32, which takes twice the time
 CLASSES = 2
 WEIGHTS = "random:0"

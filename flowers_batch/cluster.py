@@ -32,7 +32,6 @@ from flowers_batch.sources import Image, images_of
 from flowers_batch.storage import open_folder
 
 _SHARDS_AN_ACTOR = 2  # the images of one are taken when those of the other are, so that nothing waits in between
-_OF_THREADS = ("read", "decode")  # stages whose seconds are summed over an actor's threads
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 60.0  # an actor that waits this long for resources is worth a word
 _SUSPICIOUS_DEATHS = 2  # of actors on one shard: its images are inspected then
@@ -90,12 +89,12 @@ class Position:
     Attributes:
         node: Where it runs, as Ray names the node.
         step: Grows with all that it gets done: a batch, an image that is inspected, a file that is written.
-        begun: The shards whose images it has touched, and that are not written yet: rows so far, and how many failed.
+        rows: The shards that it is at: rows so far, and how many of them failed.
     """
 
     node: str
     step: int = 0
-    begun: dict[int, tuple[int, int]] = field(default_factory=dict)
+    rows: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,6 @@ class ShardActor:
         counted = self._counted(shard, batches, waited)
         footer = write_shard(self._folder, self._kind, schema, counted, expected)
         stages["write"] = time.perf_counter() - begun - waited[0]
-        stages |= {name: stages[name] / self._threads for name in _OF_THREADS if name in stages}
         self._rows.pop(shard.number)
         return Done(footer, stages, len(kept))
 
@@ -215,9 +213,7 @@ class ShardActor:
         """How far it is; called while the other methods run."""
         if not hasattr(self, "_worker"):
             return Position(self._node, self._step)
-        # Copied whole: other threads change them.
-        begun = {shard: rows for shard, rows in self._rows.copy().items() if any(rows) or shard in self._worker.begun}
-        return Position(self._node, self._step + self._worker.touched, begun)
+        return Position(self._node, self._step + self._worker.touched, self._rows.copy())
 
 
 def run_shards(
@@ -297,6 +293,7 @@ class _Member:
         poll: The object that `position` will give.
         position: Its last answer; None until it has its resources.
         quiet: Seconds for which that answer has not changed, or it has had no work.
+        overtaken: Shards that later ones were finished before, and the seconds for which they have had no more rows.
         started: Whether it takes shards.
     """
 
@@ -305,6 +302,7 @@ class _Member:
     poll: Any
     position: Position | None = None
     quiet: float = 0.0
+    overtaken: dict[int, float] = field(default_factory=dict)
     started: bool = False
 
 
@@ -316,11 +314,13 @@ class _Task:
         member: The actor.
         shard: What it works on; None while it starts.
         take: What is done with its answer.
+        asked: When.
     """
 
     member: _Member
     shard: Shard | None
     take: Callable[[Any], None]
+    asked: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -430,6 +430,7 @@ class _Pool:
                 dead.setdefault(task.member, error)
             else:
                 del self._tasks[reference]
+                self._note_overtaken(task)
                 task.take(answer)
         for member, death in dead.items():
             if "creation task" in str(death):  # its node lacks something that the program needs
@@ -440,6 +441,14 @@ class _Pool:
             self._outcome.deaths += 1
             self._watcher.say(f"An actor died: {_cause(death)} Its shards go to others.")
             self._replace(member, _cause(death))
+
+    def _note_overtaken(self, ended: _Task) -> None:
+        """Notes which of an actor's shards is late: one that was asked for before another that is finished."""
+        if ended.shard:
+            ended.member.overtaken.pop(ended.shard.number, None)
+            for task in self._tasks.values():
+                if task.member is ended.member and task.shard and task.asked < ended.asked:
+                    task.member.overtaken.setdefault(task.shard.number, 0.0)
 
     def _hand_out(self) -> None:
         """Gives waiting shards to the actors that have fewest: all get one before any gets a second.
@@ -517,7 +526,9 @@ class _Pool:
 
         self._poll(0.0)  # it may have said where it runs
         gone = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
-        for number in self._touched(member):
+        # Which of its shards was to blame is not known: its images may have been taken since it last told of itself.
+        held = [task.shard.number if task.shard else None for task in self._tasks.values() if task.member is member]
+        for number in held:
             trouble = self._troubles[number]
             trouble.nodes.append(member.position.node if member.position else None)
             # Whatever died with its node did not die of the shard; Ray may learn of the node later than of the actor.
@@ -533,17 +544,11 @@ class _Pool:
             trouble.suspect |= stalled or deaths >= _SUSPICIOUS_DEATHS
         self.add_actor(self._forget(member))
 
-    def _touched(self, member: _Member) -> list[int | None]:
-        """The shards that an actor may have died of: those whose images it had touched, as far as that is known."""
-        shards = [task.shard for task in self._tasks.values() if task.member is member]
-        held = [shard.number if shard else None for shard in shards]
-        begun = member.position.begun if member.position else {}
-        return [number for number in held if number in begun] or held
-
     def _replace_stalled(self) -> None:
         busy = {task.member for task in self._tasks.values()}
         for member in list(self._members):
-            if member in busy and member.position and member.quiet > self._stall_timeout:
+            longest = max(member.quiet, *member.overtaken.values(), 0.0)
+            if member in busy and member.position and longest > self._stall_timeout:
                 self._outcome.stalls += 1
                 why = f"it made no progress for {self._stall_timeout:g} seconds."
                 self._watcher.say(f"An actor is killed: {why} Its shards go to others.")
@@ -570,9 +575,15 @@ class _Pool:
         answered = set(ready)
         for member in self._members:
             member.quiet += seconds
+            for number in member.overtaken:
+                member.overtaken[number] += seconds
             if member.poll in answered:
                 with contextlib.suppress(ray.exceptions.RayError):
                     position = ray.get(member.poll)
+                    before = member.position.rows if member.position else {}
+                    for number in member.overtaken:
+                        if position.rows.get(number) != before.get(number):
+                            member.overtaken[number] = 0.0
                     if position != member.position:
                         member.position, member.quiet = position, 0.0
                 member.poll = member.actor.position.remote()
@@ -581,7 +592,7 @@ class _Pool:
         """Tells the watcher what is done, wholly and partly."""
         footers = self._outcome.footers
         positions = [member.position for member in self._members if member.position]
-        partly = {number: rows for position in positions for number, rows in position.begun.items()}
+        partly = {number: rows for position in positions for number, rows in position.rows.items()}
         counts = partly | {number: (footer.ok + footer.failed, footer.failed) for number, footer in footers.items()}
         self._watcher.update(sum(done for done, _ in counts.values()), sum(failed for _, failed in counts.values()))
 

@@ -80,16 +80,26 @@ class Passes:
             try:
                 parts.append(self._run(pixels[first : first + self.size]))
             except Exception as error:
-                if self.size == 1 or not _is_out_of_memory(error):
-                    raise
-                self.size //= 2
+                self._halve(error)
             else:
                 first += self.size
         return parts[0] if len(parts) == 1 else np.concatenate([np.asarray(part) for part in parts])
 
     def fit(self, pixels: NDArray[Any]) -> None:
         """Finds the size that fits, by passes with such pixels; also compiles what is compiled at first use."""
-        np.asarray(self(pixels))
+        while True:
+            try:
+                np.asarray(self(pixels))
+            except Exception as error:  # some devices tell only when the codes are asked for
+                self._halve(error)
+            else:
+                return
+
+    def _halve(self, error: Exception) -> None:
+        told = f"{type(error).__name__}: {error}"
+        if self.size == 1 or not any(sign in told for sign in _OUT_OF_MEMORY):
+            raise error
+        self.size //= 2
 
 
 def compiled(model: keras.Model, dtype: type[np.generic]) -> Callable[[NDArray[Any]], Any]:
@@ -115,8 +125,3 @@ def compiled(model: keras.Model, dtype: type[np.generic]) -> Callable[[NDArray[A
         input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), dtype)],
         jit_compile=False,
     )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    told = f"{type(error).__name__}: {error}"
-    return any(sign in told for sign in _OUT_OF_MEMORY)

@@ -47,7 +47,6 @@ class Worker(Protocol):
     schema: pa.Schema
     fingerprint: Fingerprint
     keeps_rows: bool  # whether rows of an older file of a shard may be carried over
-    begun: set[int]  # shards of which images were touched, and not all rows are made
 
     @property
     def touched(self) -> int:
@@ -95,7 +94,7 @@ class Encoder:
         max_pixels: int = EncodeConfig.max_pixels,
     ):
         self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
-        self.fingerprint, self.keeps_rows, self.begun = fingerprint, True, set[int]()
+        self.fingerprint, self.keeps_rows = fingerprint, True
         self._width, self._labeller = width, labeller
         pixels = pixel_type(fingerprint.precision)
         self._feed = Feed(network, source, batch_size, pixels, fingerprint.store, threads, max_pixels)
@@ -108,7 +107,7 @@ class Encoder:
     def batches(
         self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
     ) -> Iterator[pa.RecordBatch]:
-        """Encodes a shard; may be called again while another is encoded, which then follows without a pause.
+        """Encodes a shard; another thread may ask for the next one meanwhile, which then follows without a pause.
 
         Equal files go through the network once, if they do not lie too far from each other.
 
@@ -116,22 +115,14 @@ class Encoder:
             shard: Its number.
             rows: Its manifest rows.
             condemned: Images that fail without being touched, since they would end or stall the process.
-            stages: Gains the seconds spent in `read` and `decode` (over all threads), `wait` (for the next batch's
-                pixels), and `network`.
+            stages: Gains the seconds spent in `read` and `decode` (by all threads together), `wait` (for the next
+                batch's pixels), and `network`.
 
         Raises:
             RunError: A code does not fit into the type that it is stored in.
         """
-        try:
-            for fed in self._feed.run(self._images(shard, rows), condemned, stages):
-                yield self._table(fed)
-        finally:
-            self.begun.discard(shard)
-
-    def _images(self, shard: int, rows: pa.Table) -> Iterator[Image]:
-        self.begun.add(shard)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            yield from images_of(rows.slice(start, _ROWS_AT_ONCE))
+        for fed in self._feed.run(_images(rows), condemned, stages):
+            yield self._table(fed)
 
     def _table(self, fed: list[Fed]) -> pa.RecordBatch:
         columns: dict[str, pa.Array] = _image_columns(fed)
@@ -187,7 +178,7 @@ class CodesLabeller:
     def __init__(self, codes: str, fingerprint: Fingerprint, labeller: Labeller):
         self.schema = predictions_schema()
         self.fingerprint = fingerprint
-        self.begun, self.touched = set[int](), 0
+        self.touched = 0
         self.keeps_rows = False  # labels are made in no time, and codes may have been made anew
         self._codes, self._labeller = open_folder(codes), labeller
 
@@ -195,7 +186,6 @@ class CodesLabeller:
         self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = _NONE
     ) -> Iterator[pa.RecordBatch]:
         """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
-        self.begun.add(shard)
         begun = time.perf_counter()
         for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
             self.touched += len(batch)
@@ -206,7 +196,6 @@ class CodesLabeller:
             add(stages, "network", time.perf_counter() - begun)
             yield pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
             begun = time.perf_counter()
-        self.begun.discard(shard)
 
 
 @dataclass(frozen=True)
@@ -267,8 +256,8 @@ class EncoderFactory:
                 parameters = identity.of(vgg.load(found, config.network, config.layer))
                 model = build(config.network, config.layer, parameters, precision, config.pool)
             passes = Passes(compiled(model, pixel_type(precision)), batch_size)
-            if gpu:
-                passes.fit(np.zeros((batch_size, *model.input_shape[1:]), pixel_type(precision)))
+            # On a GPU the largest batch, to see whether it fits; a CPU only compiles what is compiled at first use.
+            passes.fit(np.zeros((batch_size if gpu else 1, *model.input_shape[1:]), pixel_type(precision)))
             network, weights, batch_size = passes, identity.hexdigest, passes.size
         fingerprint = codes_fingerprint(config, weights, precision)
         labeller = None
@@ -419,6 +408,12 @@ def _weights_errors() -> Iterator[None]:
         yield
     except (WeightsError, DownloadError) as error:
         raise InputError(str(error)) from None
+
+
+def _images(rows: pa.Table) -> Iterator[Image]:
+    """A shard's images, of which only some are objects of Python at a time."""
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield from images_of(rows.slice(start, _ROWS_AT_ONCE))
 
 
 def _image_columns(fed: list[Fed]) -> dict[str, pa.Array]:

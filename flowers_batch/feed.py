@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -59,7 +60,20 @@ class Fed:
         code: What the network gave; None where there is no picture.
     """
 
-    __slots__ = ("batch", "chunk", "code", "failure", "height", "image", "phash", "place", "sha256", "size", "width")
+    __slots__ = (
+        "batch",
+        "chunk",
+        "code",
+        "failure",
+        "height",
+        "image",
+        "phash",
+        "place",
+        "sha256",
+        "size",
+        "waited",
+        "width",
+    )
 
     def __init__(self, image: Image, chunk: _Chunk):
         self.image = image
@@ -70,9 +84,10 @@ class Fed:
         self.phash: int | None = None
         self.failure: tuple[str, str] | None = None
         self.code: Codes | None = None
-        self.chunk = chunk
+        self.chunk: _Chunk | None = chunk  # None once all is known
         self.batch: _Batch | None = None
         self.place: int | Fed = 0  # in its batch; or the first image with equal bytes
+        self.waited = 0.0  # seconds, for a place
 
 
 class _Chunk:
@@ -124,21 +139,25 @@ class Feed:
         for _ in range(_BUFFERS):
             self.buffers.put(np.zeros((batch_size, SIDE, SIDE, 3), pixel_type))
         self._network, self._store = network, store
-        self._decoding = ThreadPoolExecutor(threads, "decode")
-        self._launching, self._fetching = ThreadPoolExecutor(1, "launch"), ThreadPoolExecutor(1, "fetch")
-        self.lock, self._shards, self._fetched = threading.Lock(), 0, 0.0
+        self._decoding = _Threads(threads, "decode")
+        self._launching, self._fetching = _Threads(1, "launch"), _Threads(1, "fetch")
+        self.lock, self._shards, self._fetched = (
+            threading.RLock(),
+            0,
+            0.0,
+        )  # reentrant: a run that is given up is ended wherever it is collected
         prepare_process()
 
     def run(self, images: Iterable[Image], condemned: Condemned, stages: dict[str, float]) -> Iterator[list[Fed]]:
         """Feeds a shard's images to the network, and yields them in their order, a few at a time.
 
-        May be called again while an earlier call goes on: its images follow those of the first.
+        Another thread may call it while an earlier call goes on: its images follow those of the first.
 
         Args:
             images: The shard's images.
             condemned: Those that fail without being touched, since they would end or stall the process.
-            stages: Gains the seconds spent in `read` and `decode` (over all threads), `wait` (in which the network
-                had no batch) and `network`.
+            stages: Gains the seconds spent in `read` and `decode` (by all threads together), `wait` (in which the
+                network had no batch) and `network`.
 
         Raises:
             RunError: A code does not fit into the type that it is stored in, or an image stopped the program.
@@ -190,6 +209,31 @@ class Feed:
             batch.codes.set_exception(codes)
         else:
             batch.codes.set_result(codes)
+
+
+class _Threads:
+    """Threads that make calls in the order of asking; a process may end while they wait, as no executor's may."""
+
+    def __init__(self, count: int, name: str):
+        self._calls: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
+        for _ in range(count):
+            threading.Thread(target=_make_calls, args=(self._calls,), name=name, daemon=True).start()
+        weakref.finalize(self, _end_calls, self._calls, count)
+
+    def submit(self, call: Callable[..., None], *arguments: Any) -> None:
+        self._calls.put((call, *arguments))
+
+
+def _make_calls(calls: SimpleQueue[tuple[Any, ...] | None]) -> None:
+    while asked := calls.get():
+        call, *arguments = asked
+        call(*arguments)
+        del asked, call, arguments  # or they would live until the next ones come
+
+
+def _end_calls(calls: SimpleQueue[tuple[Any, ...] | None], count: int) -> None:
+    for _ in range(count):
+        calls.put(None)
 
 
 class _Shard:
@@ -319,20 +363,23 @@ class _Shard:
 
     def _place(self, fed: Fed) -> Pixels:
         """The next free place of the batch that is being filled."""
+        begun = time.perf_counter()
         with self._placing:
             batch = self._batch = self._batch or _Batch(self._feed.buffers.get())
             fed.batch, fed.place = batch, batch.taken
             batch.taken += 1
             if batch.taken == self._feed.batch_size:
                 self._batch = None
-            return batch.pixels[fed.place]
+        fed.waited = time.perf_counter() - begun
+        return batch.pixels[fed.place]
 
     def _finish(self, fed: Fed, read: float = 0.0, decoded: float = 0.0) -> None:
         with self._lock:
-            add(self._stages, "read", read)
-            add(self._stages, "decode", decoded)
+            add(self._stages, "read", read / self._feed.threads)
+            add(self._stages, "decode", (decoded - fed.waited) / self._feed.threads)
             self._feed.touched += 1
             self._busy -= 1
+            assert fed.chunk
             fed.chunk.busy -= 1
             if not fed.chunk.busy and (self._ended or len(fed.chunk.fed) == self._feed.batch_size):
                 fed.chunk.decoded.set()
@@ -359,12 +406,14 @@ class _Shard:
             self._feed.compute(batch, self._stages)
 
     def _resolve(self, fed: Fed) -> None:
-        """Waits for all that is to be known of an image."""
+        """Waits for all that is to be known of an image, and lets go of what led to it."""
         if self._error:
             raise self._error
+        if fed.chunk is None:
+            return
+        fed.chunk.decoded.wait()
         if isinstance(fed.place, Fed):
             first = fed.place
-            first.chunk.decoded.wait()
             self._resolve(first)
             fed.width, fed.height, fed.phash = first.width, first.height, first.phash
             fed.failure, fed.code = first.failure, first.code
@@ -376,6 +425,7 @@ class _Shard:
                 self._compute(batch)
             fed.code = fed.batch.codes.result()[fed.place]
             self._starving = False
+        fed.chunk, fed.batch, fed.place = None, None, 0
 
 
 def add(stages: dict[str, float], name: str, seconds: float) -> None:

@@ -31,6 +31,7 @@ IMAGES = pa.schema(  # the columns of a listing: `Image`'s attributes
     ]
 )
 EPOCH = datetime.fromtimestamp(0, UTC)
+_READ_BYTES = 1 << 20
 MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
 
 
@@ -169,11 +170,13 @@ def read_disk(path: bytes) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ReadError("unreadable", "It is not a regular file.")
         check_size(status.st_size)
-        # A byte more than it has, so that the end is seen at once; a file object would ask the kernel three times more.
-        data = os.read(handle, status.st_size + 1)
-        while len(data) < status.st_size and (more := os.read(handle, status.st_size - len(data))):
-            data += more  # a network's file system may give less than it was asked for
-        return data
+        # A byte more than it has, so that its end is seen at once; a file object would ask the kernel three times more.
+        parts = [os.read(handle, status.st_size + 1)]
+        if len(parts[0]) != status.st_size:  # it has grown, or its file system tells no sizes or gives a part at a time
+            while more := os.read(handle, _READ_BYTES):
+                parts.append(more)
+                check_size(sum(map(len, parts)))
+        return b"".join(parts)
     finally:
         os.close(handle)
 

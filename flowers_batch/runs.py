@@ -58,7 +58,7 @@ from flowers_batch.shards import (
 from flowers_batch.sources import Source, open_source
 from flowers_batch.storage import Folder, Where, open_folder
 
-_OLD_SCRATCH_SECONDS = 3600.0  # no writer takes so long over one file
+_OLD_SCRATCH_SECONDS = 3600.0  # no writer pauses so long between two row groups
 # Reasons of rows that may succeed when they are tried again; too_large under another --max-pixels.
 _PASSING = ("missing", "unreadable", "timeout", "too_large")
 

@@ -172,6 +172,21 @@ def test_every_actor_gets_a_shard_before_any_gets_a_second(scripted):
     assert held(actors=2, shards=9) == [2, 2]
 
 
+def test_a_shard_that_hangs_while_later_ones_pass_it_is_a_stall(scripted):
+    times = Counter()
+
+    def behave(method: str, shard: int, *arguments: Any) -> Any:
+        times[method, shard] += 1
+        if method == "inspect":
+            return {}
+        # Others move on for long after their actor could have been noticed by its silence alone.
+        return STALLS if (shard, times[method, shard]) == (0, 1) else Answer(looks=20, moves=True)
+
+    outcome, said = scripted(behave, shards=40)
+    assert outcome.stalls == 1 and len(outcome.footers) == 40
+    assert any("shard 0: its images are inspected" in sentence for sentence in said)
+
+
 class Script:
     """What actors do with one shard, time after time; all others they do at once.
 

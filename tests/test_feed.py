@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -163,3 +167,53 @@ def test_codes_that_are_still_computed_when_the_network_returns_are_waited_for()
         np.testing.assert_array_equal(each.code, mean_colour(decode(photos[each.image.path]).pixels[None])[0])
     assert stages["network"] >= 0.05
     assert stages.keys() == {"read", "decode", "wait", "network"}
+
+
+def test_waiting_for_the_network_is_no_decoding():
+    photos, stages = drawn(60), {}
+
+    def slow(pixels):
+        time.sleep(0.05)
+        return mean_colour(pixels)
+
+    run(feed(photos, slow), photos, stages)
+    assert stages["network"] >= 0.05 * 15
+    assert stages["decode"] < 0.3 * stages["network"]
+
+
+def test_images_whose_rows_were_taken_are_let_go_even_if_later_ones_repeat_them():
+    few = list(drawn(30).values())
+    photos = {f"{n:04d}.png": few[n * n % 31 % 30] for n in range(1500)}
+
+    def alive() -> int:
+        return sum(isinstance(each, room.Fed) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # what is let go must not wait for the collector of cycles
+    try:
+        before = alive()  # of other tests
+        most = 0
+        for several in feed(photos).run(listed(photos), {}, {}):
+            assert all(fed.code is not None for fed in several)
+            most = max(most, alive() - before)
+    finally:
+        gc.enable()
+    assert 0 < most <= (room._BATCHES_AHEAD + 4) * 4 + len(few)
+
+
+_GIVEN_UP = """
+import threading
+from test_feed import feed, drawn, listed
+
+photos = drawn(40)
+run = feed(photos).run(listed(list(photos)), {}, {})
+next(run)
+print("ended", flush=True)
+"""
+
+
+def test_a_process_ends_although_a_run_in_it_did_not():
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _GIVEN_UP]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr

@@ -396,3 +396,10 @@ def test_hundred_thousand_files_in_one_folder_are_listed_in_bounded_memory(tmp_p
     finally:
         tracemalloc.stop()
     assert found == 100_000
+
+
+def test_file_whose_size_nobody_tells_is_read_to_its_end():
+    from flowers_batch.reading import read_disk
+
+    assert os.stat("/proc/self/mountinfo").st_size == 0
+    assert read_disk(b"/proc/self/mountinfo") == Path("/proc/self/mountinfo").read_bytes() != b""
