@@ -9,6 +9,7 @@ its end begin with the next one while the last batches of the first are still co
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import threading
 import time
@@ -141,12 +142,11 @@ class Feed:
         self._network, self._store = network, store
         self._decoding = _Threads(threads, "decode")
         self._launching, self._fetching = _Threads(1, "launch"), _Threads(1, "fetch")
-        self.lock, self._shards, self._fetched = (
-            threading.RLock(),
-            0,
-            0.0,
-        )  # reentrant: a run that is given up is ended wherever it is collected
+        # Reentrant, since a run that was given up is stopped by whichever thread collects it.
+        self.lock, self._fetched = threading.RLock(), 0.0
+        self._shards: set[_Shard] = set()  # that are run
         prepare_process()
+        _FEEDS.add(self)
 
     def run(self, images: Iterable[Image], condemned: Condemned, stages: dict[str, float]) -> Iterator[list[Fed]]:
         """Feeds a shard's images to the network, and yields them in their order, a few at a time.
@@ -163,10 +163,10 @@ class Feed:
             RunError: A code does not fit into the type that it is stored in, or an image stopped the program.
         """
         with self.lock:
-            self._shards += 1
-            if self._shards == 1:
+            if not self._shards:
                 self._fetched = time.perf_counter()
-        shard = _Shard(self, images, condemned, stages)
+            shard = _Shard(self, images, condemned, stages)
+            self._shards.add(shard)
         try:
             for _ in range(self.threads):
                 self._decoding.submit(shard.work)
@@ -174,7 +174,14 @@ class Feed:
         finally:
             shard.stop()
             with self.lock:
-                self._shards -= 1
+                self._shards.discard(shard)
+
+    def end(self) -> None:
+        """Gives up what is run, and ends the threads."""
+        for shard in list(self._shards):
+            shard.stop()
+        for threads in (self._decoding, self._launching, self._fetching):
+            threads.join()
 
     def compute(self, batch: _Batch, stages: dict[str, float]) -> None:
         """Has the network compute a batch's codes, after those that it was given before."""
@@ -212,16 +219,27 @@ class Feed:
 
 
 class _Threads:
-    """Threads that make calls in the order of asking; a process may end while they wait, as no executor's may."""
+    """Threads that make calls in the order of asking, and end with who holds them.
+
+    Unlike an executor's, they keep no process from ending that has given up a run.
+    """
 
     def __init__(self, count: int, name: str):
         self._calls: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
-        for _ in range(count):
-            threading.Thread(target=_make_calls, args=(self._calls,), name=name, daemon=True).start()
-        weakref.finalize(self, _end_calls, self._calls, count)
+        self._threads = [
+            threading.Thread(target=_make_calls, args=(self._calls,), name=name, daemon=True) for _ in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+        weakref.finalize(self, _end_calls, self._calls, count).atexit = False
 
     def submit(self, call: Callable[..., None], *arguments: Any) -> None:
         self._calls.put((call, *arguments))
+
+    def join(self) -> None:
+        _end_calls(self._calls, len(self._threads))
+        for thread in self._threads:
+            thread.join()
 
 
 def _make_calls(calls: SimpleQueue[tuple[Any, ...] | None]) -> None:
@@ -234,6 +252,16 @@ def _make_calls(calls: SimpleQueue[tuple[Any, ...] | None]) -> None:
 def _end_calls(calls: SimpleQueue[tuple[Any, ...] | None], count: int) -> None:
     for _ in range(count):
         calls.put(None)
+
+
+_FEEDS: weakref.WeakSet[Feed] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_feeds() -> None:
+    """Ends all threads in order: one that is in a library's code when Python is gone would abort the process."""
+    for feed in list(_FEEDS):
+        feed.end()
 
 
 class _Shard:
