@@ -31,6 +31,7 @@ from flowers_batch.sources import Image
 _BUFFERS = 4  # of a batch's pixels: one in the network, one ready for it, one being filled for each of two shards
 _BATCHES_AHEAD = 8  # images that are taken before an earlier one's row is: bounds the codes that wait
 _FILES_KNOWN = 1024  # whose equals are not decoded again: bounds the codes that are kept for that
+_END_SECONDS = 5.0  # a thread that takes longer over what it is at is left to it
 _PIXELS_A_THREAD = 32_000_000  # more than most cameras take, and a fifth of the largest photo that is allowed
 _LARGE_FILE = 64 << 20  # bytes; files that have more are held in memory one at a time
 # Why an image failed; exceptions that are faults of the program may have a `reason` too (UnicodeError).
@@ -239,7 +240,7 @@ class _Threads:
     def join(self) -> None:
         _end_calls(self._calls, len(self._threads))
         for thread in self._threads:
-            thread.join()
+            thread.join(_END_SECONDS)
 
 
 def _make_calls(calls: SimpleQueue[tuple[Any, ...] | None]) -> None:
@@ -274,10 +275,11 @@ class _Shard:
         self._chunks: deque[_Chunk] = deque()  # of which no row was taken yet
         self._chunk: _Chunk | None = None  # the last one
         self._ahead = self._busy = 0  # images whose rows were not taken yet; those that threads are at
-        self._ended = self._stopped = self._starving = False
+        self._ended = self._stopped = False
         self._error: BaseException | None = None
         self._known: dict[bytes, Fed] = {}
         self._batch: _Batch | None = None  # that is being filled
+        self._awaited: _Batch | None = None  # whose codes the next row waits for
         self._placing = threading.Lock()  # held while that one is exchanged, which may take a while
 
     def work(self) -> None:
@@ -296,7 +298,6 @@ class _Shard:
     def results(self) -> Iterator[list[Fed]]:
         """All images in their order, a batch's number at a time, as soon as their codes are there."""
         while (chunk := self._first()) is not None:
-            chunk.decoded.wait()
             for fed in chunk.fed:
                 self._resolve(fed)
             with self._lock:
@@ -422,7 +423,7 @@ class _Shard:
     def _unfillable(self) -> _Batch | None:
         """Takes away the batch that is being filled, if nothing will fill it: at the end, or where the rows of too many
         images that need no place in it wait for its codes."""
-        if self._busy or not (self._ended or (self._starving and self._is_far_ahead)):
+        if self._busy or not (self._ended or (self._batch is self._awaited and self._is_far_ahead)):
             return None
         batch, self._batch = self._batch, None
         return batch
@@ -448,11 +449,10 @@ class _Shard:
         elif fed.batch and not fed.failure:
             if not fed.batch.codes.done():
                 with self._lock:
-                    self._starving = True
+                    self._awaited = fed.batch
                     batch = self._unfillable()
                 self._compute(batch)
             fed.code = fed.batch.codes.result()[fed.place]
-            self._starving = False
         fed.chunk, fed.batch, fed.place = None, None, 0
 
 
