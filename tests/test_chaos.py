@@ -143,7 +143,7 @@ def through_a_storm(tmp_path: Path, seed: int, shards: int, drivers: int, second
 
 @pytest.mark.chaos
 def test_rows_survive_a_short_storm(tmp_path):
-    assert through_a_storm(tmp_path, 1, shards=64, drivers=3, seconds=(2, 4)).kills >= 3
+    assert through_a_storm(tmp_path, 1, shards=96, drivers=3, seconds=(0.7, 1.5)).kills >= 3
 
 
 @pytest.mark.chaos
