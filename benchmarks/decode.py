@@ -1,6 +1,7 @@
-"""Decoding and resizing on one core against the reference, on small photos and on a camera's: `python decode.py`.
+"""Decoding and resizing on one core against the reference, on small photos and on a camera's.
 
-Also what libjpeg's scaled decoding would gain on large photos, and what it would cost: relative errors of the codes.
+Each peer is warm, in a process of its own: ours with an actor's settings, the reference as the notebook runs it. Also
+told is what libjpeg's scaled decoding would gain on large photos, and what it would cost: relative errors of codes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from flowers_batch.decode import SIDE, decode
+from flowers_batch.decode import SIDE, decode, prepare_process
 from tensorflow_vgg.images import load_image
 
 SMALL, LARGE = 100, 4  # photos in a round
@@ -67,59 +70,83 @@ def code_errors(exact: NDArray[np.float32], others: dict[str, NDArray[np.float32
     }
 
 
+def ours(paths: Sequence[Path]) -> float:
+    """Photos a second as an actor's thread decodes them."""
+    return rate(decode, [path.read_bytes() for path in paths])
+
+
+def reference(paths: Sequence[Path]) -> float:
+    """Photos a second as the course notebook reads them."""
+    return rate(load_image, paths)
+
+
+def scaled(scale: int) -> Callable[[Sequence[Path]], float]:
+    """Photos a second by libjpeg's scaled decoding."""
+    return lambda paths: rate(lambda data: decode_scaled(data, scale), [path.read_bytes() for path in paths])
+
+
+PEERS = {"ours": ours, "reference": reference} | {f"1/{scale}": scaled(scale) for scale in SCALES}
+
+
 def main() -> None:
-    """Times decoding and the reference in turn, and tells the ratios."""
-    arguments = common.arguments(__doc__)
-    cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as scratch, threadpool_limits(1):
-        small = common.photos(arguments.photos, Path(scratch))[:SMALL]
-        contents = {path: path.read_bytes() for path in small}
-        for path in small:  # once, so that all is warm
-            decode(contents[path])
-        # Small ones first: large arrays would teach the allocator to keep memory, which helps the reference only.
+    """Measures all peers in turn, or is one of them."""
+    options = common.arguments(__doc__, peer={}, folder={"type": Path}, count={"type": int})
+    if not options.peer:
+        compare(options.photos)
+        return
+    if options.peer == "reference":
+        threadpool_limits(1)
+    else:
+        prepare_process()
+    measure = partial(PEERS[options.peer], sorted(options.folder.iterdir())[: options.count])
+    measure()  # once, so that all is warm
+    common.serve(measure)
+
+
+def compare(folder_of_photos: Path | None) -> None:
+    """Measures all peers in turn, and tells."""
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        small, large = Path(scratch, "small"), Path(scratch, "large")
+        photos = common.archive(common.photos(folder_of_photos, Path(scratch)), small, SMALL)
+        large.mkdir()
+        for path in sorted(photos.iterdir())[:LARGE]:
+            (large / path.name).write_bytes(common.enlarged(path, *CAMERA))
+
+        def kept(peer: str, folder: Path, count: int) -> Callable[[], float]:
+            return stack.enter_context(common.kept(__file__, "--peer", peer, "--folder", folder, "--count", count))
+
         rates = common.in_turn(
-            ROUNDS,
-            small=lambda: rate(lambda path: decode(contents[path]), small),
-            small_reference=lambda: rate(load_image, small),
+            ROUNDS, small=kept("ours", small, SMALL), small_reference=kept("reference", small, SMALL)
         )
-        large = [Path(scratch, f"large-{number}.jpg") for number in range(LARGE)]
-        for path, source in zip(large, small, strict=False):
-            path.write_bytes(common.enlarged(source, *CAMERA))
-            contents[path] = path.read_bytes()
         rates |= common.in_turn(
             ROUNDS - 2,
-            large=lambda: rate(lambda path: decode(contents[path]), large),
-            large_reference=lambda: rate(load_image, large[:1]),
-            **{
-                f"large_{scale}": lambda scale=scale: rate(lambda p: decode_scaled(contents[p], scale), large)
-                for scale in SCALES
-            },
+            large=kept("ours", large, LARGE),
+            large_reference=kept("reference", large, 1),
+            **{f"large_{scale}": kept(f"1/{scale}", large, LARGE) for scale in SCALES},
         )
-        exact = np.stack([decode(contents[path]).pixels for path in large])
-        scaled = {f"1/{scale}": np.stack([decode_scaled(contents[path], scale) for path in large]) for scale in SCALES}
-        differences = [
-            np.abs(decode(contents[path]).pixels - load_image(path) * 255).max() for path in (*small, *large[:1])
-        ]
-        kilobytes = round(float(np.mean([len(contents[path]) for path in large])) / 1000)
+        contents = {path: path.read_bytes() for path in (*small.iterdir(), *large.iterdir())}
+        exact = np.stack([decode(contents[path]).pixels for path in large.iterdir()])
+        others = {
+            f"1/{scale}": np.stack([decode_scaled(contents[p], scale) for p in large.iterdir()]) for scale in SCALES
+        }
+        compared = [*small.iterdir(), next(large.iterdir())]
+        differences = [np.abs(decode(contents[path]).pixels - load_image(path) * 255).max() for path in compared]
+        kilobytes = round(float(np.mean([path.stat().st_size for path in large.iterdir()])) / 1000)
     common.tell(
         "decode",
         [
-            common.ratio(
-                "decoding, one core, over the reference: small photos", rates["small"], rates["small_reference"], 9
-            ),
-            common.ratio(
-                "decoding, one core, over the reference: 4000x3000", rates["large"], rates["large_reference"], 9
-            ),
+            common.ratio(f"decoding, one core, over the reference: {name}", rates[peer], rates[f"{peer}_reference"], 9)
+            for name, peer in (("small photos", "small"), (f"{CAMERA[0]}x{CAMERA[1]}", "large"))
         ],
         {
             "images/s, medians": {name: round(float(np.median(found)), 2) for name, found in rates.items()},
             "kB of a 4000x3000 photo": kilobytes,
             "largest difference from the reference, levels": float(max(differences)),
             "4000x3000, scaled decoding: largest difference, levels": {
-                name: round(float(np.abs(pixels - exact).max()), 2) for name, pixels in scaled.items()
+                name: round(float(np.abs(pixels - exact).max()), 2) for name, pixels in others.items()
             },
             "4000x3000, scaled decoding: largest relative error of a code": code_errors(
-                exact, scaled | {"rounded to uint8": np.rint(exact)}
+                exact, others | {"rounded to uint8": np.rint(exact)}
             ),
         },
     )

@@ -139,7 +139,8 @@ class Feed:
         self.budget, self.large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
         self.buffers: SimpleQueue[Pixels] = SimpleQueue()
         for _ in range(_BUFFERS):
-            self.buffers.put(np.zeros((batch_size, SIDE, SIDE, 3), pixel_type))
+            # Not `zeros`, of which the system would clear each page only when it is first written to.
+            self.buffers.put(np.full((batch_size, SIDE, SIDE, 3), 0, pixel_type))
         self._network, self._store = network, store
         self._decoding = _Threads(threads, "decode")
         self._launching, self._fetching = _Threads(1, "launch"), _Threads(1, "fetch")
