@@ -41,7 +41,7 @@ _BAND = 64  # rows converted at a time: keeps memory small, and skips the resize
 _LARGEST_FILTERED = 850  # pixels of a side: of longer ones most smoothed pixels would not be used
 _HASHED_SIDE = 32
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_SMALL_BYTES = 4 << 20  # what a small photo takes in float32
+_SMALL_BYTES = 16 << 20  # a photo of five megapixels, or the largest of the network's passing arrays
 
 Pixels = NDArray[Any]  # float32 or uint8 [..., 224, 224, 3], RGB in [0, 255]
 
@@ -112,11 +112,11 @@ def prepare_process() -> None:
     threadpool_limits(1, "blas")
     cv2.setNumThreads(1)
     # glibc would keep for each thread what its largest photo took, eight times the memory of one; but to give back
-    # every small photo's memory too would have the kernel clear it for the next one, which takes as long as decoding.
+    # all that is small too would have the kernel clear it for the next use, which for a photo takes as long as decoding.
     with suppress(AttributeError):  # of another C library
         c = ctypes.CDLL(None)
         c.mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES)
-        c.mallopt(_M_TRIM_THRESHOLD, 4 * _SMALL_BYTES)
+        c.mallopt(_M_TRIM_THRESHOLD, 2 * _SMALL_BYTES)
 
 
 def decode(
