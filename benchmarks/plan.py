@@ -153,9 +153,9 @@ def main() -> None:
         {
             "images/s planned of few": round(max(rates["few"])),
             "images/s merged, nothing changed": round(settings.images / seconds),
-            "peak MB of planning many, few, merging": [
-                round(value / 1e6) for value in (max(peaks[settings.images]), max(peaks[FEW]), merging_peak)
-            ],
+            "peak MB of planning many, few, merging": ", ".join(
+                f"{value / 1e6:.0f}" for value in (max(peaks[settings.images]), max(peaks[FEW]), merging_peak)
+            ),
         },
     )
 
