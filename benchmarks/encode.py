@@ -72,7 +72,7 @@ def train(folder: Path) -> float:
         drawn = np.random.default_rng(0).permutation(SHARD) % CLASSES
         names = [f"{path},class {label}" for path, label in zip(paths(folder, SHARD), drawn, strict=True)]
         labels.write_text("\n".join(["path,label", *names]))
-        fb.train(folder / "codes", folder / "model", fb.TrainConfig(labels=str(labels)))
+        fb.train(folder / "codes", folder / "model", fb.TrainConfig(labels=(str(labels),)))
         return seconds()
 
 

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowers_batch.candidates import next_labels, suspects
     from flowers_batch.config import (
         ClusterConfig,
         EncodeConfig,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from flowers_batch.verify import Verification, verify
 
 _ROOMS = {
+    "candidates": ("next_labels", "suspects"),
     "config": (
         "ClusterConfig",
         "EncodeConfig",
@@ -58,8 +60,10 @@ __all__ = [
     "TrainConfig",
     "Verification",
     "encode",
+    "next_labels",
     "predict",
     "report",
+    "suspects",
     "train",
     "verify",
 ]

@@ -129,18 +129,26 @@ def train(
     codes: Annotated[str, typer.Argument(help="Codes folder, as `encode` made it.")],
     model: Annotated[str, typer.Argument(help="Folder that gets the classifier.")],
     labels: Annotated[
-        str,
-        typer.Option(help="`folder` (a photo's class is its folder's name), or a CSV or Parquet file path,label."),
-    ] = TrainConfig.labels,
-    head: Annotated[str, typer.Option(help="logistic or mlp (256 hidden units).")] = TrainConfig.head,
-    seed: Annotated[int, typer.Option(help="Decides the split and what is drawn at random.")] = TrainConfig.seed,
+        list[str],
+        typer.Option(
+            help="`folder` (a photo's class is its folder's name), or a CSV or Parquet file path,label. "
+            "May be given several times: of several labels of a photo, the last one counts."
+        ),
+    ] = list(TrainConfig.labels),  # noqa: B006
+    head: Annotated[
+        str, typer.Option(help="logistic, mlp (256 hidden units), or auto: the better one.")
+    ] = TrainConfig.head,
+    min_precision: Annotated[
+        float, typer.Option(help="How often labels are to be right that are not said to be unknown.")
+    ] = TrainConfig.min_precision,
+    seed: Annotated[int, typer.Option(help="Decides what is drawn at random.")] = TrainConfig.seed,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Train a classifier on the codes of labelled photos, and say how good it is."""
     from flowers_batch.training import train as run_train
 
-    metrics = run_train(codes, model, TrainConfig(labels, head, seed))
+    metrics = run_train(codes, model, TrainConfig(tuple(labels), head, min_precision, seed))
     _tell_random(metrics["weights"])
     if json_:
         _print_json(metrics)
@@ -186,6 +194,45 @@ def predict(
     )
     summary = run_predict(source, out, model, config, csv=csv, progress=True)
     _print_summary("labelled", out, summary.to_json(), json_)
+
+
+@app.command(epilog="Example: flowers-batch suspects run/model --out suspects.csv")
+def suspects(
+    model: Annotated[str, typer.Argument(help="Model folder, as `train` made it.")],
+    out: Annotated[str | None, typer.Option(help="CSV file that gets them, ready to correct.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List labelled photos whose label looks wrong, the surest first."""
+    from flowers_batch.candidates import suspects as find_suspects
+
+    rows = find_suspects(model, out)
+    if json_:
+        _print_json({"suspects": rows})
+        return
+    for row in rows[:_SHOWN]:
+        print(f"{row['probability']:6.1%}  {row['label']} -> {row['suggested']}  {row['path']}")
+    _tell_rest(len(rows), "labels look wrong", out)
+
+
+@app.command("next", epilog="Example: flowers-batch next run/predictions -n 100 --out labels.csv")
+def next_(
+    predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
+    count: Annotated[int, typer.Option("-n", help="How many photos.")] = 100,
+    out: Annotated[str | None, typer.Option(help="CSV file that gets them, ready to fill in.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the photos without a label that are most worth one: uncertain, and different from each other."""
+    from flowers_batch.candidates import next_labels
+
+    rows = next_labels(predictions, count, out)
+    if json_:
+        _print_json({"next": rows})
+        return
+    for row in rows[:_SHOWN]:
+        print(f"{row['probability']:6.1%}  {row['prediction']}  {row['path']}")
+    _tell_rest(len(rows), "photos are most worth a label", out)
 
 
 @app.command(epilog="Example: flowers-batch report run/predictions --out report.html")
@@ -287,21 +334,61 @@ def weights_check(
 
 def training_text(metrics: dict[str, Any], model: str) -> str:
     """What a person wants to know of a training."""
-    classes = metrics["classes"]
+    classes, test, split = metrics["classes"], metrics["test"], metrics["split"]
     lines = [
         f"trained {metrics['head']} on {metrics['photos']['train']} photos of {len(classes)} classes: {model}",
         *(f"  {_accuracy(side, metrics[side])}" for side in ("validation", "test")),
-        "  confusion of the test photos (rows: true class, columns: predicted)",
     ]
-    width = max(map(len, classes))
-    for name, row in zip(classes, metrics["test"]["confusion_matrix"], strict=True):
-        lines.append(f"    {name:<{width}} " + " ".join(f"{count:5d}" for count in row))
+    if split["accuracy_without_groups"] is not None:
+        lines.append(
+            f"  {split['grouped_photos']} photos are copies of others, or nearly: they were kept on one side "
+            f"(with copies on both, the accuracy would have seemed {split['accuracy_without_groups']:.1%})"
+        )
+    if split["moved"]:
+        lines.append(f"  {split['moved']} photos changed sides since the last training, with their copies")
+    calibration, unknown = metrics["calibration"], metrics["unknown"]
+    lines.append(
+        f"  certainty is off by {calibration['ece_after']:.1%} in the mean ({calibration['ece_before']:.1%} before "
+        f"it was calibrated by a temperature of {calibration['temperature']:.2f})"
+    )
+    if unknown["precision"] is None:
+        lines.append(
+            f"  no label is sure enough to be right {unknown['min_precision']:.0%} of the time: all are marked unknown "
+            "(ask for less with --min-precision)"
+        )
+    else:
+        lines.append(
+            f"  labels below {unknown['threshold']:.1%} are marked unknown: {unknown['coverage']:.0%} of the "
+            f"validation photos are above it, and {unknown['precision']:.1%} of those are right"
+        )
+    lines.append("  would more labels help? test accuracy by labels used:")
+    lines += [
+        f"    {point['share']:4.0%} ({point['photos']} photos) {point['accuracy']:6.1%}"
+        for point in metrics["learning_curve"]
+    ]
+    width = max(map(len, [*classes, "class"]))
+    lines.append("  the test photos, by class; then how often each class (row) was taken for which (column)")
+    lines.append(f"    {'class':<{width}} photos precision recall     f1")
+    for name, row in zip(classes, test["confusion_matrix"], strict=True):
+        of = test["per_class"][name]
+        lines.append(
+            f"    {name:<{width}} {of['photos']:6d} {of['precision']:9.1%} {of['recall']:6.1%} {of['f1']:6.1%}  "
+            + " ".join(f"{count:5d}" for count in row)
+        )
+    if metrics["conflicts"]:
+        lines.append(f"  {len(metrics['conflicts'])} sets of equal photos have different labels, such as:")
+        lines += [
+            "    " + ", ".join(f"{path} ({label})" for path, label in labels.items())
+            for labels in metrics["conflicts"][:_CONFLICTS]
+        ]
     for name, words in (
         ("without_code", "labelled photos could not be read, and are left out"),
-        ("unknown_paths", "labels are for paths that the codes do not have"),
+        ("unknown_paths", "labels are for paths that the codes do not have, such as "),
+        ("empty_labels", "rows of the labels' files have no label"),
     ):
         if metrics[name]:
-            lines.append(f"  {metrics[name]} {words}")
+            examples = ", ".join(metrics["unknown_examples"][:3]) if name == "unknown_paths" else ""
+            lines.append(f"  {metrics[name]} {words}{examples}")
     return "\n".join(lines)
 
 
@@ -313,12 +400,21 @@ def _accuracy(side: str, figures: dict[str, Any]) -> str:
     )
 
 
+def _tell_rest(count: int, what: str, out: str | None) -> None:
+    """What follows on a list of which only the first rows were shown."""
+    shown = f"; the first {_SHOWN} are shown" if count > _SHOWN else ""
+    where = f"all are in {out}: give it to `train` by --labels once it is edited" if out else "--out FILE writes all"
+    print(f"{count} {what}{shown}" + (f"; {where}" if count else ""))
+
+
 def _tell_random(weights: str) -> None:
     if weights.startswith("random:"):
         note = f"The weights are {weights}, never trained: results say nothing about what real ones give."
         print(note, file=sys.stderr)
 
 
+_SHOWN = 20  # rows of a list; the file has all
+_CONFLICTS = 5  # that are shown; metrics.json has all
 _BAR = 40  # characters of the chart's longest bar
 _ASIDE = {
     "vanished": "vanished, and kept until --prune",

@@ -116,17 +116,25 @@ class TrainConfig:
     """How a classifier is trained on codes.
 
     Attributes:
-        labels: `folder` (a photo's class is the name of its folder), or a CSV or Parquet file `path,label`.
-        head: `logistic` (multinomial regression) or `mlp` (256 hidden units).
-        seed: Decides the split and whatever the head draws at random.
+        labels: Each `folder` (a photo's class is the name of its folder), or a CSV or Parquet file `path,label`; of
+            several labels of a photo, the last one counts.
+        head: `logistic` (multinomial regression), `mlp` (256 hidden units) or `auto`, the better one on the validation
+            side.
+        min_precision: How often labels are to be right that are not said to be unknown.
+        seed: Decides whatever is drawn at random, the split not among it.
     """
 
-    labels: str = "folder"
-    head: str = "logistic"
+    labels: tuple[str, ...] = ("folder",)
+    head: str = "auto"
+    min_precision: float = 0.95
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("--head", self.head, ("logistic", "mlp"))
+        if not self.labels or isinstance(self.labels, str):
+            raise InputError(f"labels must be a tuple of `folder` and files. Received: {self.labels!r}.")
+        _one_of("--head", self.head, ("auto", "logistic", "mlp"))
+        if not 0 < self.min_precision <= 1:
+            raise InputError(f"--min-precision must lie above 0, and be 1 at most. Received: {self.min_precision}.")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must lie in 0..{2**32 - 1}. Received: {self.seed}.")
 

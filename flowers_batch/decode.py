@@ -111,8 +111,8 @@ def prepare_process() -> None:
     """Readies a process for threads that decode a photo each: libraries start no more, and memory is kept for them."""
     threadpool_limits(1, "blas")
     cv2.setNumThreads(1)
-    # glibc would keep for each thread what its largest photo took, eight times the memory of one; but to give back
-    # all that is small too would have the kernel clear it for the next use, which for a photo takes as long as decoding.
+    # glibc would keep for each thread what its largest photo took, eight times the memory of one; but to give back all
+    # that is small too would have the kernel clear it for the next use, which for a photo takes as long as decoding.
     with suppress(AttributeError):  # of another C library
         c = ctypes.CDLL(None)
         c.mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES)

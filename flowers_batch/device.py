@@ -54,11 +54,18 @@ def prepare_device(threads: int, gpu: bool) -> None:
             "Ray gave an actor a GPU that TensorFlow cannot see: install the [gpu] extra "
             "(pip install 'flowers-batch[gpu]') where the actors run, or hide the GPU by CUDA_VISIBLE_DEVICES= (empty)."
         )
-    for device in devices:
-        # Else TensorFlow takes the whole GPU's memory at once.
-        tf.config.experimental.set_memory_growth(device, True)
+    share_gpus()
     with suppress(RuntimeError):  # a process that has used TensorFlow before, as no actor has, keeps its threads
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+def share_gpus() -> None:
+    """Keeps TensorFlow from taking the whole memory of each GPU at once."""
+    import tensorflow as tf
+
+    for device in tf.config.list_physical_devices("GPU"):
+        with suppress(RuntimeError):  # it has begun to use the GPU
+            tf.config.experimental.set_memory_growth(device, True)
 
 
 class Passes:

@@ -40,14 +40,18 @@ class Head:
     temperature: float = 1.0
     threshold: float | None = None
 
-    def probabilities(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Probabilities float32 [N, classes] of codes [N, D]."""
+    def logits(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
+        """What the temperature divides, float32 [N, classes], of codes [N, D]."""
         values = (codes.astype(np.float32) - self.mean) / self.scale
         for number, (kernel, bias) in enumerate(self.layers):
             if number:
                 values = np.maximum(values, 0)
             values = values @ kernel + bias
-        values = values / np.float32(self.temperature)
+        return values
+
+    def probabilities(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Probabilities float32 [N, classes] of codes [N, D]."""
+        values = self.logits(codes) / np.float32(self.temperature)
         values = np.exp(values - values.max(1, keepdims=True))
         return values / values.sum(1, keepdims=True)
 
@@ -79,7 +83,8 @@ class Model:
         weights: The name of the network's weights.
         codes: The codes folder that it was trained on.
         images: Where the images of those codes lie.
-        split: How the labelled photos were divided: seed, and photos on each side.
+        split: How the labelled photos were divided: photos on each side, and groups.
+        training: The kind of the head, and what was asked of the training.
         versions: Versions of the libraries that trained it.
     """
 
@@ -89,6 +94,7 @@ class Model:
     codes: str
     images: str
     split: dict[str, Any]
+    training: dict[str, Any]
     versions: dict[str, str]
 
 
@@ -107,6 +113,7 @@ def save_model(folder: Folder, model: Model) -> None:
         "codes": model.codes,
         "images": model.images,
         "split": model.split,
+        "training": model.training,
         "versions": model.versions,
     }
     folder.write_json(MODEL, description)
@@ -135,7 +142,7 @@ def load_model(where: Where) -> Model:
             threshold=described["threshold"],
         )
         identity = described["identity"]
-        rest = {name: described[name] for name in ("weights", "codes", "images", "split", "versions")}
+        rest = {name: described[name] for name in ("weights", "codes", "images", "split", "training", "versions")}
         fingerprint = Fingerprint.from_json(described["fingerprint"])
     except FileNotFoundError:
         raise InputError(f"{folder.url} is not a model folder: make one with `flowers-batch train`.") from None

@@ -247,7 +247,7 @@ def _imagenet_model(config: PredictConfig, before: Job | None, notes: list[str])
     classes = _imagenet_classes(notes)
     head = Head(classes, np.zeros(len(classes), np.float32), np.ones(len(classes), np.float32), ())
     precision = before.fingerprint.precision if before else encoding.precision
-    return Model(head, codes_fingerprint(encoding, weights, precision), name, "", "", {}, {})
+    return Model(head, codes_fingerprint(encoding, weights, precision), name, "", "", {}, {}, {})
 
 
 def _imagenet_classes(notes: list[str]) -> tuple[str, ...]:

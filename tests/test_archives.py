@@ -82,7 +82,7 @@ def test_archives_of_each_kind_give_the_codes_and_labels_of_their_photos(
     labels = tmp_path / "labels.csv"
     paths = {name: PATH_OF[make](photos, name) for name in names(photos)}
     labels.write_text("path,label\n" + "".join(f"{path},{name[:3]}\n" for name, path in paths.items()))
-    fb.train(codes, tmp_path / "model", fb.TrainConfig(labels=str(labels)))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(labels=(str(labels),)))
     fb.predict(archive, tmp_path / "labels", tmp_path / "model", fb.PredictConfig(shard_size=7))
     labelled = rows(tmp_path / "labels", "predictions", "prediction")
     assert sum(labelled[path]["prediction"] == name[:3] for name, path in paths.items()) >= 27

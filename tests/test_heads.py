@@ -16,7 +16,13 @@ CLASSES = ("daisy", "Löwenzahn", "roses")
 
 
 def model_of(head, **changes) -> Model:
-    values = {"weights": "random:0", "codes": "/codes", "images": "/photos", "split": {"seed": 1, "train": 8}}
+    values = {
+        "weights": "random:0",
+        "codes": "/codes",
+        "images": "/photos",
+        "split": {"train": 8},
+        "training": {"seed": 1},
+    }
     return Model(head, fingerprint(), **(values | {"versions": {"python": "3"}} | changes))
 
 
@@ -73,7 +79,7 @@ def test_model_is_loaded_as_it_was_saved(tmp_path, hidden, threshold):
         assert loaded.head.arrays[name].dtype == np.float32
         np.testing.assert_array_equal(loaded.head.arrays[name], array)
     assert loaded.head.identity == model.head.identity
-    for name in ("fingerprint", "weights", "codes", "images", "split", "versions"):
+    for name in ("fingerprint", "weights", "codes", "images", "split", "training", "versions"):
         assert getattr(loaded, name) == getattr(model, name)
 
 

@@ -35,16 +35,21 @@ BELOW = {
     "encoder": {"device", "feed", "inspection", "heads", "dataset", "sources", "storage"} | NETWORK,
     "cluster": {"encoder", "shards", "dataset", "sources", "storage"},
     "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"} | NETWORK,
-    "training": {"heads", "dataset", "storage"},
+    "labels": {"dataset", "storage"},
+    "grouping": set(),
+    "evaluation": set(),
+    "fitting": {"evaluation", "heads", "device"},
+    "training": {"labels", "grouping", "fitting", "evaluation", "heads", "dataset", "storage"},
+    "candidates": {"labels", "grouping", "fitting", "heads", "dataset", "storage"},
     "verify": {"runs", "shards", "dataset", "storage"},
     "report": {"shards", "dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,
-    "cli": {"demo", "verify", "report", "training", "runs", "encoder"} | NETWORK,
-    "__init__": {"runs", "training", "report", "verify"},
+    "cli": {"demo", "verify", "report", "training", "candidates", "runs", "encoder"} | NETWORK,
+    "__init__": {"runs", "training", "candidates", "report", "verify"},
 }
 # The rooms that alone import a library, and whether they may do so before it is needed.
-OWNERS = {"ray": ("cluster", True), "sklearn": ("training", True), "matplotlib": ("report", False)}
-OWNERS |= {"tensorflow": ("device", False)}
+OWNERS = {"ray": ("cluster", True), "sklearn": ("fitting", False), "matplotlib": ("report", False)}
+OWNERS |= {"cleanlab": ("candidates", False), "tensorflow": ("device", False)}
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def test_a_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
     names.write_text(
         "path,label\n" + "".join(f"{row['path']},new {row['path'][:3]}\n" for row in rows(encoded, "codes", "path"))
     )
-    fb.train(str(encoded), str(tmp_path / "model"), fb.TrainConfig(labels=str(names)))
+    fb.train(str(encoded), str(tmp_path / "model"), fb.TrainConfig(labels=(str(names),)))
     summary = fb.predict(str(encoded), str(tmp_path / "labels"), str(tmp_path / "model"))
     assert summary.already_done == 0
     assert all(row["prediction"].startswith("new ") for row in rows(tmp_path / "labels", "predictions", "prediction"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 import flowers_batch as fb
-from flowers_batch import training
 from flowers_batch.config import Fingerprint
 from flowers_batch.dataset import CODES, IMAGE_COLUMNS, SUCCESS, Footer, Job, codes_schema, write_job, write_shard
 from flowers_batch.heads import load_model
@@ -22,17 +22,30 @@ from flowers_batch.storage import open_folder
 WIDTH = 12
 
 
-def write_codes(folder: Path, labels: list[str | None], failed: int = 0, seed: int = 0) -> Path:
-    """A finished codes folder: codes of a class lie around a point of its own; the last `failed` have none."""
+def write_codes(
+    folder: Path, labels: list[str | None], failed: int = 0, seed: int = 0, copies: int = 0, spread: float = 1.0
+) -> Path:
+    """A finished codes folder: codes of a class lie around a point of its own; the last `failed` have none.
+
+    Each of the first `copies` photos has two: one of equal bytes, and one whose picture is nearly the same.
+    """
     random = np.random.default_rng(seed)
     centres = {label: random.normal(0, 2, WIDTH) for label in dict.fromkeys(labels)}
-    codes = np.stack([random.normal(centres[label], 1) for label in labels]).astype(np.float16)
+    codes = np.stack([random.normal(centres[label], spread) for label in labels]).astype(np.float16)
+    hashes = random.integers(0, 2**64, len(labels), np.uint64)
+    digests = [hashlib.sha256(b"%d" % number).digest() for number in range(len(labels))]
+    labels = labels + labels[:copies] * 2
+    codes = np.concatenate([codes, codes[:copies], codes[:copies]])
+    hashes = np.concatenate([hashes, hashes[:copies], hashes[:copies] ^ np.uint64(0b1010101)])
+    digests += digests[:copies] + [hashlib.sha256(b"edited %d" % number).digest() for number in range(copies)]
     ok = np.arange(len(labels)) < len(labels) - failed
     schema = codes_schema(WIDTH, "float16")
     columns = {name: [None] * len(labels) for name in IMAGE_COLUMNS}
     columns |= {
         "path": [f"{label or ''}/{number:03d}.jpg".lstrip("/") for number, label in enumerate(labels)],
         "folder": labels,
+        "sha256": [digest if good else None for digest, good in zip(digests, ok, strict=True)],
+        "phash": [number if good else None for number, good in zip(hashes.tolist(), ok, strict=True)],
         "status": ["ok" if good else "failed" for good in ok],
         "reason": [None if good else "truncated" for good in ok],
         "code": [code if good else None for code, good in zip(codes, ok, strict=True)],
@@ -50,55 +63,96 @@ def labels(**counts: int) -> list[str]:
     return [name for name, count in counts.items() for _ in range(count)]
 
 
-@pytest.mark.parametrize("head", ["logistic", "mlp"])
+@pytest.mark.parametrize("head", ["auto", "logistic", "mlp"])
 def test_a_head_learns_what_can_be_learnt_and_says_how_well(tmp_path, head):
-    codes = write_codes(tmp_path / "codes", labels(daisy=60, rose=60, tulip=30))
+    codes = write_codes(tmp_path / "codes", labels(daisy=160, rose=160, tulip=80))
     metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head=head))
     assert metrics["test"]["accuracy"] > 0.85
-    assert metrics["photos"] == {"train": 120, "validation": 15, "test": 15}
-    assert np.array(metrics["test"]["confusion_matrix"]).sum() == 15
+    assert sum(metrics["photos"].values()) == 400 and metrics["photos"]["train"] > 280
+    assert np.array(metrics["test"]["confusion_matrix"]).sum() == metrics["photos"]["test"]
     low, high = metrics["test"]["interval95"]
     assert low <= metrics["test"]["accuracy"] <= high
     assert metrics == json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert set(metrics["heads"]) == ({"logistic", "mlp"} if head == "auto" else {head})
+    best = min(metrics["heads"], key=lambda kind: metrics["heads"][kind]["validation_log_loss"])
+    assert metrics["head"] == best
 
 
-@pytest.mark.parametrize("head", ["logistic", "mlp"])
-@pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c")])
-def test_the_saved_head_gives_scikit_learns_probabilities(head, names, monkeypatch):
-    fitted = []
-    for kind in ("linear_model.LogisticRegression", "neural_network.MLPClassifier"):
-        room, name = kind.split(".")
-        original = getattr(__import__(f"sklearn.{room}", fromlist=[name]), name)
-
-        class Kept(original):
-            def fit(self, codes, targets):
-                fitted.append((self, codes))
-                return super().fit(codes, targets)
-
-        monkeypatch.setattr(f"sklearn.{kind}", Kept)
-    random = np.random.default_rng(0)
-    targets = random.integers(0, len(names), 90)
-    codes = random.normal(targets[:, None], 1, (90, WIDTH)).astype(np.float32)
-    head = training._fit(codes, targets, names, fb.TrainConfig(head=head))
-    estimator, standardised = fitted[0]
-    expected = estimator.predict_proba(standardised)
-    assert np.abs(head.probabilities(codes) - expected).max() < 1e-5
-
-
-def test_the_same_seed_gives_the_same_model_and_another_seed_another_split(tmp_path):
+def test_seed_decides_on_the_network_and_not_on_the_split(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=40, rose=40))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        fb.train(str(codes), str(tmp_path / name), fb.TrainConfig(seed=seed))
+        fb.train(str(codes), str(tmp_path / name), fb.TrainConfig(seed=seed, head="mlp"))
     identities = {name: load_model(str(tmp_path / name)).head.identity for name in "abc"}
     assert identities["a"] == identities["b"] != identities["c"]
+    sides = [pq.read_table(tmp_path / name / "split.parquet", columns=["path", "side"]) for name in "abc"]
+    assert sides[0] == sides[1] == sides[2]
 
 
-def test_split_keeps_each_class_on_each_side_and_each_photo_on_one(tmp_path):
-    targets = np.repeat([0, 1, 2], [3, 40, 101])
-    sides = training.split(targets, seed=5)
-    for target, held_out in ((0, 1), (1, 4), (2, 10)):
-        counts = np.bincount(sides[targets == target], minlength=3)
-        assert counts.tolist() == [counts.sum() - 2 * held_out, held_out, held_out]
+def test_copies_stay_on_one_side_and_what_they_would_have_promised_is_told(tmp_path):
+    """Codes without a pattern can be told apart only by having seen their copies."""
+    names = [str(number) for number in np.random.default_rng(4).integers(0, 2, 150)]
+    codes = write_codes(tmp_path / "codes", names, copies=150, spread=30)
+    metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="mlp"))
+    assert metrics["split"]["groups"] == 150 and metrics["split"]["grouped_photos"] == 450
+    assert metrics["split"]["accuracy_without_groups"] > metrics["test"]["accuracy"] + 0.1
+    rows = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
+    sides = {row["group"]: {other["side"] for other in rows if other["group"] == row["group"]} for row in rows}
+    assert len(sides) == 150 and all(len(found) == 1 for found in sides.values())
+    alone = fb.train(str(write_codes(tmp_path / "alone", names)), str(tmp_path / "alone model"))
+    assert alone["split"]["accuracy_without_groups"] is None
+
+
+def test_photos_that_change_sides_with_their_copies_are_counted(tmp_path):
+    names = labels(daisy=40, rose=40)
+    few, many = write_codes(tmp_path / "few", names), write_codes(tmp_path / "many", names, copies=80)
+    assert fb.train(str(few), str(tmp_path / "model"))["split"]["moved"] == 0
+    before = sides_of(tmp_path / "model")
+    moved = fb.train(str(many), str(tmp_path / "model"))["split"]["moved"]
+    after = sides_of(tmp_path / "model")
+    assert moved == sum(after[path] != side for path, side in before.items()) > 0
+    assert fb.train(str(many), str(tmp_path / "model"))["split"]["moved"] == 0
+
+
+def sides_of(model: Path) -> dict[str, str]:
+    return {row["path"]: row["side"] for row in pq.read_table(model / "split.parquet").to_pylist()}
+
+
+def test_unknown_is_what_is_not_sure_enough(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(a=300, b=300, c=300), spread=4)
+    metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="logistic", min_precision=0.9))
+    unknown = metrics["unknown"]
+    assert metrics["validation"]["accuracy"] < 0.9 <= unknown["precision"]
+    assert 0 < unknown["coverage"] < 1
+    assert load_model(str(tmp_path / "model")).head.threshold == unknown["threshold"]
+    assert unknown["test"]["precision"] > metrics["test"]["accuracy"]
+    assert unknown["auroc"] > 0.6
+
+
+def test_where_no_label_is_sure_enough_all_are_unknown(tmp_path):
+    random = [str(number) for number in np.random.default_rng(0).integers(0, 2, 600)]
+    codes = write_codes(tmp_path / "codes", random, spread=300)
+    metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="logistic", min_precision=1.0))
+    if metrics["unknown"]["precision"] is None:
+        assert metrics["unknown"]["threshold"] > 1
+    assert metrics["unknown"]["coverage"] < 0.2
+
+
+def test_the_curve_tells_whether_more_labels_would_help(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(a=300, b=300, c=300), spread=4)
+    curve = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="logistic"))["learning_curve"]
+    assert [point["share"] for point in curve] == [0.1, 0.25, 0.5, 1.0]
+    photos = [point["photos"] for point in curve]
+    assert photos == sorted(photos) and photos[0] == pytest.approx(photos[-1] / 10, abs=3)
+    assert curve[-1]["accuracy"] > curve[0]["accuracy"]
+
+
+def test_conflicting_labels_of_equal_photos_are_listed(tmp_path):
+    names = labels(daisy=30, rose=30)
+    codes = write_codes(tmp_path / "codes", names, copies=2)
+    (tmp_path / "labels.csv").write_text("path,label\ndaisy/060.jpg,rose\n")  # the copy of the first
+    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv")))
+    metrics = fb.train(str(codes), str(tmp_path / "model"), config)
+    assert metrics["conflicts"] == [{"daisy/000.jpg": "daisy", "daisy/060.jpg": "rose"}]
 
 
 def test_held_out_photos_take_no_part_in_training(tmp_path):
@@ -107,7 +161,7 @@ def test_held_out_photos_take_no_part_in_training(tmp_path):
     first = write_codes(tmp_path / "first", names)
     fb.train(str(first), str(tmp_path / "a"))
     rows = pq.read_table(tmp_path / "a" / "split.parquet").to_pylist()
-    test_paths = {row["path"] for row in rows if row["side"] != "train"}
+    test_paths = {row["path"] for row in rows if row["side"] == "test"}
     shard = first / "codes" / "shard-000000.parquet"
     table = pq.read_table(shard)
     codes = [
@@ -132,32 +186,10 @@ def test_metrics_are_those_of_the_split_that_is_written_down(tmp_path):
     assert metrics["test"]["accuracy"] == pytest.approx(score)
 
 
-def test_labels_from_a_file_override_folders(tmp_path):
-    codes = write_codes(tmp_path / "codes", labels(daisy=10, rose=10))
-    paths = [f"daisy/{number:03d}.jpg" for number in range(10)] + [f"rose/{number:03d}.jpg" for number in range(10, 20)]
-    table = {"path": [*paths, "elsewhere.jpg"], "label": ["x"] * 10 + ["y"] * 10 + ["x"]}
-    pq.write_table(pa.table(table), tmp_path / "labels.parquet")
-    with (tmp_path / "labels.csv").open("w", encoding="utf-8-sig") as file:
-        file.write("path,label\n" + "".join(f"{path},{label}\n" for path, label in zip(*table.values(), strict=True)))
-        file.write("daisy/000.jpg,\n")
-    for name in ("labels.csv", "labels.parquet"):
-        given = training.read_labelled(training.open_run(str(codes), CODES), str(tmp_path / name))
-        assert sorted(set(given.labels)) == ["x", "y"]
-        assert (len(given.paths), given.unknown_paths, given.unlabelled) == (20, 1, 0)
-
-
 def test_labels_are_never_taken_from_folders_unless_asked(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=10, rose=10))
     (tmp_path / "empty.csv").write_text("path,label\ndaisy/000.jpg,\n")
-    assert "None of the photos" in refused(codes, fb.TrainConfig(labels=str(tmp_path / "empty.csv")))
-
-
-def test_zero_is_a_label_and_strange_line_ends_are_names(tmp_path):
-    pq.write_table(pa.table({"path": ["a", "b", "c"], "label": [0.0, 1.0, float("nan")]}), tmp_path / "numbers.parquet")
-    assert training.read_labels(str(tmp_path / "numbers.parquet")) == {"a": "0.0", "b": "1.0"}
-    with (tmp_path / "names.csv").open("w", newline="") as file:
-        file.write('path,label\r\nrose\u2028x.jpg,rose\r\n"two\nlines.jpg",tulip\r\n')
-    assert training.read_labels(str(tmp_path / "names.csv")) == {"rose\u2028x.jpg": "rose", "two\nlines.jpg": "tulip"}
+    assert "None of the photos" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "empty.csv"),)))
 
 
 def refused(codes: Path, config: fb.TrainConfig | None = None) -> str:
@@ -171,18 +203,12 @@ def test_what_cannot_be_trained_on_is_told_in_a_sentence(tmp_path):
     assert "at least two classes" in refused(write_codes(tmp_path / "b", labels(rose=9)))
     assert "folder named for its class" in refused(write_codes(tmp_path / "c", [None] * 9))
     codes = write_codes(tmp_path / "d", labels(rose=9, tulip=9))
-    assert "no labels file" in refused(codes, fb.TrainConfig(labels=str(tmp_path / "none.csv")))
+    assert "no labels file" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "none.csv"),)))
     (tmp_path / "bad.csv").write_text("file;class\n1;2\n")
-    assert "columns path and label" in refused(codes, fb.TrainConfig(labels=str(tmp_path / "bad.csv")))
-    assert "no labels file" in refused(codes, fb.TrainConfig(labels=str(tmp_path)))
+    assert "columns path and label" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "bad.csv"),)))
+    assert "no labels file" in refused(codes, fb.TrainConfig(labels=(str(tmp_path),)))
     (tmp_path / "foreign.csv").write_text("path,label\nother/1.jpg,rose\n")
-    assert "such as rose/000.jpg" in refused(codes, fb.TrainConfig(labels=str(tmp_path / "foreign.csv")))
+    assert "such as rose/000.jpg" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "foreign.csv"),)))
     (codes / SUCCESS).unlink()
     assert "not finished" in refused(codes)
     assert "not a folder of codes" in refused(tmp_path)
-
-
-def test_wilson_interval_is_the_published_one():
-    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I: 81 of 263.
-    assert training.wilson_interval(81, 263) == pytest.approx([0.2553, 0.3662], abs=1e-4)
-    assert training.wilson_interval(0, 10)[0] == 0.0

@@ -1,0 +1,142 @@
+"""Which photos a person is asked to look at."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_training import labels, write_codes
+
+import flowers_batch as fb
+from flowers_batch.candidates import _spread
+from flowers_batch.cli import main
+from flowers_batch.dataset import PREDICTIONS, SUCCESS, Footer, Job, write_job, write_shard
+from flowers_batch.encoder import CodesLabeller, Labeller
+from flowers_batch.heads import load_model
+from flowers_batch.storage import open_folder
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def mislabelled(tmp_path):
+    """A codes folder with labels of which five are wrong, their paths, and the model that was trained on them."""
+    codes = write_codes(tmp_path / "codes", labels(daisy=60, rose=60, tulip=60), spread=0.5)
+    wrong = {f"daisy/{number:03d}.jpg": "rose" for number in (3, 14, 25)}
+    wrong |= {
+        "tulip/130.jpg": "daisy",
+        "tulip/141.jpg": "rose",
+    }
+    file = tmp_path / "labels.csv"
+    file.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in wrong.items()))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(file))))
+    return codes, wrong, tmp_path / "model"
+
+
+def test_wrong_labels_are_found_and_what_they_should_be(mislabelled):
+    _, wrong, model = mislabelled
+    rows = fb.suspects(model)
+    # Confident learning names those of which it is surer than of most photos of the class: few, and rightly.
+    assert 3 <= len(rows) <= 5 and {row["path"] for row in rows} <= set(wrong)
+    for row in rows:
+        assert row["label"] == wrong[row["path"]]
+        assert row["suggested"] == row["path"].split("/")[0] and row["probability"] > 0.6
+    assert rows == sorted(rows, key=lambda row: -row["probability"])
+
+
+def test_corrected_suspects_are_labels_for_the_next_training(mislabelled, tmp_path):
+    codes, _, model = mislabelled
+    rows = fb.suspects(model, tmp_path / "suspects.csv")
+    found = read(tmp_path / "suspects.csv")
+    assert [row["path"] for row in found] == [row["path"] for row in rows]
+    with (tmp_path / "corrected.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, found[0])
+        writer.writeheader()
+        writer.writerows(row | {"label": row["suggested"]} for row in found)
+    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv"), str(tmp_path / "corrected.csv")))
+    fb.train(codes, tmp_path / "again", config)
+    named = {row["path"]: row["label"] for row in pq.read_table(tmp_path / "again" / "split.parquet").to_pylist()}
+    assert all(named[row["path"]] == row["path"].split("/")[0] for row in rows)
+
+
+def test_a_copy_of_a_wrong_label_does_not_defend_it(tmp_path):
+    """A photo and its copies, all labelled wrongly: a classifier that had seen one would believe the others."""
+    names = labels(daisy=60, rose=60)
+    codes = write_codes(tmp_path / "codes", names, copies=1)
+    wrong = ["daisy/000.jpg", "daisy/120.jpg", "daisy/121.jpg"]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path},rose\n" for path in wrong))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(tmp_path / "labels.csv"))))
+    assert {row["path"] for row in fb.suspects(tmp_path / "model")[:3]} == set(wrong)
+
+
+@pytest.fixture(scope="module")
+def half_labelled(tmp_path_factory):
+    """Codes of which few are labelled, and predictions of all."""
+    base = tmp_path_factory.mktemp("next")
+    names = [str(number % 3) for number in range(300)]
+    codes = write_codes(base / "codes", names, copies=4, spread=3)
+    labelled = [f"{name}/{number:03d}.jpg" for number, name in enumerate(names)][::5]
+    (base / "labels.csv").write_text("path,label\n" + "".join(f"{path},{path[0]}\n" for path in labelled))
+    fb.train(codes, base / "model", fb.TrainConfig((str(base / "labels.csv"),), head="logistic"))
+    write_predictions(base / "predictions", codes, base / "model")
+    return base, set(labelled)
+
+
+def write_predictions(folder: Path, codes: Path, model: Path) -> None:
+    """What `predict` makes of codes, without a run."""
+    trained = load_model(model)
+    worker = CodesLabeller(str(codes), trained.fingerprint, Labeller(trained.head, 3))
+    target = open_folder(folder)
+    write_job(target, Job(PREDICTIONS, str(codes), trained.fingerprint, "null", model=str(model), codes=str(codes)))
+    rows = list(worker.batches(0, pa.table({}), {}))
+    write_shard(target, PREDICTIONS, worker.schema, rows, Footer(trained.fingerprint.digest, 0, "x", 0, 0))
+    target.write_json(SUCCESS, {"shards": 1, "images": sum(map(len, rows)), "failed": 0})
+
+
+def test_next_are_unlabelled_uncertain_and_no_copies(half_labelled, tmp_path):
+    base, labelled = half_labelled
+    rows = fb.next_labels(base / "predictions", 30, tmp_path / "next.csv")
+    assert len(rows) == 30 and not labelled & {row["path"] for row in rows}
+    assert [row["path"] for row in read(tmp_path / "next.csv")] == [row["path"] for row in rows]
+    assert all(row["label"] == "" for row in rows)
+    found = {row["path"]: row for row in pq.read_table(base / "predictions" / "predictions").to_pylist()}
+    # The first photo is labelled, and its copies by that: equal ones are not asked for.
+    assert "0/300.jpg" not in {row["path"] for row in rows}
+    digests = [found[row["path"]]["sha256"] for row in rows]
+    assert len(set(digests)) == 30
+    mean = np.mean([row["probability"] for row in rows])
+    assert mean < np.mean([row["probability"] for row in found.values()]) - 0.1
+
+
+def test_fewer_are_listed_where_there_are_no_more(half_labelled):
+    base, labelled = half_labelled
+    assert len(fb.next_labels(base / "predictions", 10_000)) == 308 - len(labelled) - 4
+    with pytest.raises(fb.InputError, match="-n must be 1 or more"):
+        fb.next_labels(base / "predictions", 0)
+
+
+def test_worth_and_difference_both_count():
+    distances = np.array([[0, 0.01, 1, 1], [0.01, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]])
+    assert _spread(np.array([0.9, 0.8, 0.3, 0.5]), distances, 4) == [0, 3, 2, 1]
+
+
+def test_commands_list_them(mislabelled, half_labelled, capsys, tmp_path):
+    base, _ = half_labelled
+    suspects, following = ["suspects", str(mislabelled[2])], ["next", str(base / "predictions"), "-n", "3"]
+    for arguments, key in ((suspects, "suspects"), (following, "next")):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--json"])
+        assert ended.value.code == 0
+        assert len(json.loads(capsys.readouterr().out)[key]) >= 3
+        with pytest.raises(SystemExit):
+            main([*arguments, "--out", str(tmp_path / "out.csv")])
+        told = capsys.readouterr().out
+        assert "--labels" in told and "%" in told and (tmp_path / "out.csv").exists()

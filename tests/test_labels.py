@@ -1,0 +1,52 @@
+"""Labels that people gave, read from folders and files."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from test_training import labels, write_codes
+
+from flowers_batch.dataset import CODES, open_run
+from flowers_batch.labels import LabelsFile, read_labelled, read_labels
+
+
+def test_labels_from_a_file_override_folders(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(daisy=10, rose=10))
+    paths = [f"daisy/{number:03d}.jpg" for number in range(10)] + [f"rose/{number:03d}.jpg" for number in range(10, 20)]
+    table = {"path": [*paths, "elsewhere.jpg"], "label": ["x"] * 10 + ["y"] * 10 + ["x"]}
+    pq.write_table(pa.table(table), tmp_path / "labels.parquet")
+    with (tmp_path / "labels.csv").open("w", encoding="utf-8-sig") as file:
+        file.write("path,label\n" + "".join(f"{path},{label}\n" for path, label in zip(*table.values(), strict=True)))
+        file.write("daisy/000.jpg,\n")
+    for name in ("labels.csv", "labels.parquet"):
+        given = read_labelled(open_run(str(codes), CODES), [str(tmp_path / name)])
+        assert sorted(set(given.labels)) == ["x", "y"]
+        assert (len(given.paths), given.unknown_paths, given.unlabelled) == (20, 1, 0)
+        assert given.unknown_examples == ["elsewhere.jpg"]
+        assert given.empty_labels == (1 if name == "labels.csv" else 0)
+
+
+def test_later_labels_win_wherever_they_come_from(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(daisy=2, rose=2))
+    (tmp_path / "one.csv").write_text("path,label\ndaisy/000.jpg,one\nrose/002.jpg,one\ngone/1.jpg,one\n")
+    (tmp_path / "two.csv").write_text("path,label\ndaisy/000.jpg,two\ndaisy/001.jpg,\ngone/1.jpg,two\n")
+    one, two = str(tmp_path / "one.csv"), str(tmp_path / "two.csv")
+    for files, expected in (
+        ([one, two], ["two", "one"]),
+        ([two, one], ["one", "one"]),
+        (["folder", one], ["one", "daisy", "one", "rose"]),
+        (["folder", one, two], ["two", "daisy", "one", "rose"]),
+        ([two, "folder"], ["daisy", "daisy", "rose", "rose"]),
+    ):
+        given = read_labelled(open_run(str(codes), CODES), files)
+        assert given.labels.tolist() == expected, files
+        assert given.unknown_paths == 1
+
+
+def test_zero_is_a_label_and_strange_line_ends_are_names(tmp_path):
+    pq.write_table(pa.table({"path": ["a", "b", "c"], "label": [0.0, 1.0, float("nan")]}), tmp_path / "numbers.parquet")
+    assert read_labels(str(tmp_path / "numbers.parquet")) == LabelsFile({"a": "0.0", "b": "1.0"}, 1)
+    with (tmp_path / "names.csv").open("w", newline="") as file:
+        file.write('path,label\r\nrose\u2028x.jpg,rose\r\n"two\nlines.jpg",tulip\r\n')
+    expected = {"rose\u2028x.jpg": "rose", "two\nlines.jpg": "tulip"}
+    assert read_labels(str(tmp_path / "names.csv")) == LabelsFile(expected, 0)
