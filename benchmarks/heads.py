@@ -12,7 +12,8 @@ from common import in_turn, ratio, stopwatch, tell
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from flowers_batch.fitting import LOGISTIC, Sample, fit
+from flowers_batch.fitting import LOGISTIC, fit
+from flowers_batch.samples import Sample, sample_of
 
 PHOTOS, TESTED = 20_000, 4000
 WIDTH, CLASSES, FACTORS = 4096, 10, 64
@@ -27,7 +28,7 @@ def drawn() -> Sample:
     factors = random.normal(random.normal(0, 1, (CLASSES, FACTORS))[targets], NOISE).astype(np.float32)
     features = random.normal(0, FACTORS**-0.5, (FACTORS, WIDTH)).astype(np.float32)
     codes = factors @ features + random.normal(0, 1, (len(targets), WIDTH)).astype(np.float32)
-    return Sample(np.maximum(codes, 0).astype(np.float16), targets, np.arange(len(targets)))
+    return sample_of(np.maximum(codes, 0).astype(np.float16), targets)
 
 
 def main() -> None:
@@ -43,16 +44,16 @@ def main() -> None:
             fitted = fit(LOGISTIC, train, test, classes, 0)
             took = seconds()
         strengths.append(fitted.strength or 0)
-        accuracies["ours"] = float((fitted.head.logits(test.codes).argmax(1) == test.targets).mean())
+        accuracies["ours"] = float((fitted.head.logits(test.array()).argmax(1) == test.targets).mean())
         return took
 
     def scikit_learn() -> float:
         with stopwatch() as seconds:
             scaler = StandardScaler()
-            codes = scaler.fit_transform(train.codes.astype(np.float32))
+            codes = scaler.fit_transform(train.array().astype(np.float32))
             model = LogisticRegression(C=strengths[-1], max_iter=500).fit(codes, train.targets)
             took = seconds()
-        accuracies["scikit-learn"] = model.score(scaler.transform(test.codes.astype(np.float32)), test.targets)
+        accuracies["scikit-learn"] = model.score(scaler.transform(test.array().astype(np.float32)), test.targets)
         return took
 
     times = in_turn(ROUNDS, ours=ours, scikit_learn=scikit_learn)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from flowers_batch.config import InputError
 from flowers_batch.dataset import CODES, PREDICTIONS, Run, codes_of, open_run
-from flowers_batch.fitting import Sample, out_of_fold
+from flowers_batch.fitting import out_of_fold
 from flowers_batch.grouping import NEAR, group
 from flowers_batch.heads import MODEL, SPLIT, load_model
 from flowers_batch.labels import read_labelled
+from flowers_batch.samples import CodesOnDisk, Sample, free_memory
 from flowers_batch.storage import Where, open_folder, split_file
 
 _CONSIDERED = 10  # of the least certain photos, for each one that is asked for
@@ -45,7 +46,8 @@ def suspects(model: Where, out: Where | None = None) -> list[dict[str, Any]]:
     run = open_run(trained.codes, CODES)
     labelled = read_labelled(run, trained.training["labels"])
     classes, targets = np.unique(labelled.labels, return_inverse=True)
-    sample = Sample(labelled.codes, targets, group(labelled.digests, labelled.hashes))
+    codes = CodesOnDisk(run, labelled.rows, free_memory() // 2)
+    sample = Sample(codes, np.arange(len(targets)), targets, group(labelled.digests, labelled.hashes)).loaded()
     probabilities = out_of_fold(sample, tuple(classes.tolist()), _SEED)
     found = find_label_issues(targets, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
     rows = [
@@ -84,7 +86,7 @@ def next_labels(predictions: Where, count: int = 100, out: Where | None = None) 
         raise InputError(f"-n must be 1 or more. Received: {count}.")
     run = open_run(predictions, PREDICTIONS)
     rows = _least_certain(run, count * _CONSIDERED, _labelled_digests(run))
-    order = _spread(1 - rows["margin"].to_numpy(), _distances(run, rows), count)
+    order = [] if not len(rows) else _spread(1 - rows["margin"].to_numpy(), _distances(run, rows), count)
     chosen = [
         {"path": row["path"], "label": "", "prediction": row["prediction"], "probability": round(row["probability"], 4)}
         for row in rows.take(pa.array(order, pa.int64())).to_pylist()

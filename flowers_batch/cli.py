@@ -141,6 +141,10 @@ def train(
     min_precision: Annotated[
         float, typer.Option(help="How often labels are to be right that are not said to be unknown.")
     ] = TrainConfig.min_precision,
+    memory: Annotated[
+        int | None,
+        typer.Option(help="Megabytes that codes may take; more are streamed. Default: half of what is free."),
+    ] = TrainConfig.memory,
     seed: Annotated[int, typer.Option(help="Decides what is drawn at random.")] = TrainConfig.seed,
     json_: Json = False,
     debug: Debug = False,
@@ -148,7 +152,7 @@ def train(
     """Train a classifier on the codes of labelled photos, and say how good it is."""
     from flowers_batch.training import train as run_train
 
-    metrics = run_train(codes, model, TrainConfig(tuple(labels), head, min_precision, seed))
+    metrics = run_train(codes, model, TrainConfig(tuple(labels), head, min_precision, memory, seed))
     _tell_random(metrics["weights"])
     if json_:
         _print_json(metrics)
@@ -404,7 +408,7 @@ def _tell_rest(count: int, what: str, out: str | None) -> None:
     """What follows on a list of which only the first rows were shown."""
     shown = f"; the first {_SHOWN} are shown" if count > _SHOWN else ""
     where = f"all are in {out}: give it to `train` by --labels once it is edited" if out else "--out FILE writes all"
-    print(f"{count} {what}{shown}" + (f"; {where}" if count else ""))
+    print(f"{count} {what}{shown}; {where}" if count else f"no {what}")
 
 
 def _tell_random(weights: str) -> None:

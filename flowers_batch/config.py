@@ -121,12 +121,14 @@ class TrainConfig:
         head: `logistic` (multinomial regression), `mlp` (256 hidden units) or `auto`, the better one on the validation
             side.
         min_precision: How often labels are to be right that are not said to be unknown.
+        memory: Megabytes that codes may take; of more, batches are read again and again. None: half of what is free.
         seed: Decides whatever is drawn at random, the split not among it.
     """
 
     labels: tuple[str, ...] = ("folder",)
     head: str = "auto"
     min_precision: float = 0.95
+    memory: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -135,6 +137,8 @@ class TrainConfig:
         _one_of("--head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:
             raise InputError(f"--min-precision must lie above 0, and be 1 at most. Received: {self.min_precision}.")
+        if self.memory is not None:
+            _at_least_one("--memory", self.memory)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must lie in 0..{2**32 - 1}. Received: {self.seed}.")
 

@@ -10,6 +10,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -287,6 +288,15 @@ def read_job(folder: Folder) -> Job | None:
 
 
 @dataclass(frozen=True)
+class RowGroup:
+    """A part of a shard's file that can be read by itself: which one it is, and how many rows it has."""
+
+    shard: int
+    number: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Run:
     """A run's folder, finished: every image is a row in it.
 
@@ -305,25 +315,57 @@ class Run:
         """How many shards it has."""
         return self.summary["shards"]
 
+    @property
+    def code_width(self) -> int:
+        """Numbers in a code."""
+        with _opened(self.folder, CODES, 0) as file:
+            return file.schema_arrow.field("code").type.list_size
+
+    def row_groups(self) -> list[RowGroup]:
+        """The parts of the shards' files that can be read by themselves, in the manifest's order."""
+        return [group for shard in range(self.shards) for group in _row_groups_of(self.folder, self.job.kind, shard)]
+
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Streams rows in the manifest's order, a shard in memory at a time."""
         for number in range(self.shards):
             yield from read_shard(self.folder, self.job.kind, number, columns)
 
 
-def read_shard(folder: Folder, kind: str, shard: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Streams columns of a shard, a row group in memory at a time; None: all.
+def read_shard(
+    folder: Folder, kind: str, shard: int, columns: Sequence[str] | None = None, group: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Streams columns of a shard, a row group in memory at a time.
+
+    Args:
+        folder: The run's folder.
+        kind: `CODES` or `PREDICTIONS`.
+        shard: Its number.
+        columns: Names; None: all.
+        group: The number of a row group; None: all.
 
     Raises:
         InputError: The shard's file is missing, is no Parquet file, or its bytes are not those that were written.
     """
+    with _opened(folder, kind, shard) as file:
+        for number in range(file.num_row_groups) if group is None else (group,):
+            table = persistently(lambda number=number: file.read_row_group(number, columns and list(columns)))  # type: ignore[misc]
+            yield from table.to_batches()
+
+
+def _row_groups_of(folder: Folder, kind: str, shard: int) -> list[RowGroup]:
+    with _opened(folder, kind, shard) as file:
+        return [
+            RowGroup(shard, number, file.metadata.row_group(number).num_rows) for number in range(file.num_row_groups)
+        ]
+
+
+@contextmanager
+def _opened(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile]:
+    """A shard's file; what goes wrong while it is read is told in a sentence."""
     name = shard_name(kind, shard)
     try:
         with persistently(lambda: folder.open(name)) as handle:
-            file = persistently(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
-            for group in range(file.num_row_groups):
-                table = persistently(lambda group=group: file.read_row_group(group, columns and list(columns)))  # type: ignore[misc]
-                yield from table.to_batches()
+            yield persistently(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{folder.url_of(name)} cannot be read ({first_line(error)[:-1]}): delete it, and run the same command "

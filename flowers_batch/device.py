@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +62,29 @@ def prepare_device(threads: int, gpu: bool) -> None:
 
 
 def share_gpus() -> None:
-    """Keeps TensorFlow from taking the whole memory of each GPU at once."""
-    import tensorflow as tf
+    """Loads TensorFlow, quietly, and keeps it from taking the whole memory of each GPU at once."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _without_stderr():  # before it reads that setting, TensorFlow tells at length which libraries it has found
+        import tensorflow as tf
 
-    for device in tf.config.list_physical_devices("GPU"):
+        devices = tf.config.list_physical_devices("GPU")
+    for device in devices:
         with suppress(RuntimeError):  # it has begun to use the GPU
             tf.config.experimental.set_memory_growth(device, True)
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drops what libraries write to the standard error stream, whatever language they are written in."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class Passes:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from flowers_batch.device import share_gpus
 from flowers_batch.evaluation import log_loss
 from flowers_batch.heads import Head, Layer
+from flowers_batch.samples import Sample
 
 LOGISTIC, MLP = "logistic", "mlp"
 KINDS = (LOGISTIC, MLP)
@@ -29,29 +29,9 @@ _GRADIENT, _IMPROVEMENT = 1e-4, 1e-7  # below either the regression has converge
 _HIDDEN_UNITS = 256  # the notebook's
 _DROPOUT = 0.5
 _BATCH = 64
+_JUDGED_PHOTOS = 8192  # of the validation side are enough to tell when to stop
 _EPOCHS, _PATIENCE = 50, 4  # at most; and so many without a better loss on the validation side
-_LEARNING_RATE = 5e-4
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Photos that a head is fitted to, or judged by.
-
-    Attributes:
-        codes: [N, width].
-        targets: int [N]: the number of each one's class.
-        groups: int [N]: photos of equal groups are copies of each other.
-    """
-
-    codes: NDArray[np.floating]
-    targets: NDArray[np.int_]
-    groups: NDArray[np.int_]
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> Sample:
-        return Sample(self.codes[chosen], self.targets[chosen], self.groups[chosen])
+_LEARNING_RATE = 0.03  # of Adam, over the root of a code's width: wider codes move their sums more
 
 
 @dataclass(frozen=True)
@@ -89,19 +69,54 @@ def fit(
         seed: Equal seeds and codes give equal heads.
         strength: Of a logistic regression; None chooses it by cross-validation in `train`.
     """
+    train = train.loaded()
+    scaler = _scaler(train)
+    if kind == LOGISTIC:
+        strength = strength or _choose_strength(train, scaler, len(classes), seed)
+    if kind == LOGISTIC and train.is_in_memory:
+        layers = [_logistic(scaler(train.array()), train.targets, len(classes), strength or 0)]
+        epochs = None
+    else:
+        layers, epochs = _network(train, validation, scaler, len(classes), seed, strength)
+    return Fitted(kind, Head(classes, scaler.mean, scaler.scale, tuple(layers)), strength, epochs)
+
+
+def logits_of(head: Head, sample: Sample) -> NDArray[np.float32]:
+    """A head's logits float32 [N, classes] of a sample."""
+    logits = np.empty((len(sample), len(head.classes)), np.float32)
+    for positions, codes in sample.chunks():
+        logits[positions] = head.logits(codes)
+    return logits
+
+
+@dataclass(frozen=True)
+class _Scaler:
+    """Standardises codes: mean and scale, float32 [width] each."""
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    def __call__(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
+        standardised = codes.astype(np.float32)
+        standardised -= self.mean
+        standardised /= self.scale
+        return standardised
+
+
+def _scaler(sample: Sample) -> _Scaler:
     from sklearn.preprocessing import StandardScaler
 
-    codes = train.codes.astype(np.float32)
-    scaler = StandardScaler(copy=False).fit(codes)
-    mean, scale = scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32)
-    standardised = Sample((codes - mean) / scale, train.targets, train.groups)
-    if kind == LOGISTIC:
-        strength = strength or _choose_strength(standardised, len(classes), seed)
-        layers = [_logistic(standardised, len(classes), strength)]
-        return Fitted(kind, Head(classes, mean, scale, tuple(layers)), strength=strength)
-    judge = Sample((validation.codes.astype(np.float32) - mean) / scale, validation.targets, validation.groups)
-    network, epochs = _network(standardised, judge, len(classes), seed)
-    return Fitted(kind, Head(classes, mean, scale, tuple(network)), epochs=epochs)
+    scaler = StandardScaler(copy=False)
+    for _, codes in sample.chunks():
+        scaler.partial_fit(codes.astype(np.float32))
+    return _Scaler(scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32))
+
+
+def _some(sample: Sample, count: int, seed: int) -> Sample:
+    """A sample, or so many of its photos if it has more."""
+    if len(sample) <= count:
+        return sample
+    return sample[np.sort(np.random.default_rng(seed).permutation(len(sample))[:count])]
 
 
 def out_of_fold(sample: Sample, classes: tuple[str, ...], seed: int) -> NDArray[np.float32]:
@@ -110,13 +125,11 @@ def out_of_fold(sample: Sample, classes: tuple[str, ...], seed: int) -> NDArray[
 
     strength: float | None = None
     probabilities = np.zeros((len(sample), len(classes)), np.float32)
-    for inside, outside in StratifiedGroupKFold(_JUDGING_FOLDS, shuffle=True, random_state=seed).split(
-        sample.codes, sample.targets, sample.groups
-    ):
-        part = Sample(sample.codes[inside], sample.targets[inside], sample.groups[inside])
-        fitted = fit(LOGISTIC, part, part, classes, seed, strength)
+    folds = StratifiedGroupKFold(_JUDGING_FOLDS, shuffle=True, random_state=seed)
+    for inside, outside in folds.split(sample.targets, sample.targets, sample.groups):
+        fitted = fit(LOGISTIC, sample[inside], sample[inside], classes, seed, strength)
         strength = fitted.strength
-        probabilities[outside] = fitted.head.probabilities(sample.codes[outside])
+        probabilities[outside] = fitted.head.probabilities_of(logits_of(fitted.head, sample[outside]))
     return probabilities
 
 
@@ -126,42 +139,41 @@ def _balance(targets: NDArray[np.int_], classes: int) -> NDArray[np.float32]:
     return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[targets].astype(np.float32)
 
 
-def _choose_strength(sample: Sample, classes: int, seed: int) -> float:
+def _choose_strength(sample: Sample, scaler: _Scaler, classes: int, seed: int) -> float:
     """The strength of the least log loss on folds that were not fitted to; copies lie in one fold."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    if len(sample) > _FOLDED_PHOTOS:
-        chosen = np.zeros(len(sample), bool)
-        chosen[np.random.default_rng(seed).permutation(len(sample))[:_FOLDED_PHOTOS]] = True
-        sample = sample[chosen]
+    sample = _some(sample, _FOLDED_PHOTOS, seed)
     if np.bincount(sample.targets, minlength=classes).min() < _FOLDS:
         return _DEFAULT_STRENGTH
+    codes, targets = scaler(sample.array()), sample.targets
     losses = np.zeros(len(STRENGTHS))
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds
-        for inside, outside in folds.split(sample.codes, sample.targets, sample.groups):
-            part, judge = (Sample(sample.codes[i], sample.targets[i], sample.groups[i]) for i in (inside, outside))
+        for inside, outside in folds.split(targets, targets, sample.groups):
+            part, judge = codes[inside], codes[outside]
             layer: Layer | None = None
             for number, strength in enumerate(STRENGTHS):
-                layer = _logistic(part, classes, strength, layer)
-                losses[number] += log_loss(judge.codes @ layer[0] + layer[1], judge.targets) * len(judge)
+                layer = _logistic(part, targets[inside], classes, strength, layer)
+                losses[number] += log_loss(judge @ layer[0] + layer[1], targets[outside]) * len(judge)
     return STRENGTHS[int(losses.argmin())]
 
 
-def _logistic(sample: Sample, classes: int, strength: float, start: Layer | None = None) -> Layer:
+def _logistic(
+    codes: NDArray[np.float32], targets: NDArray[np.int_], classes: int, strength: float, start: Layer | None = None
+) -> Layer:
     """Kernel [width, classes] and bias [classes] of a multinomial regression with an L2 penalty on the kernel.
 
     The same minimum as scikit-learn's `LogisticRegression`, which would copy the codes to float64 at every step.
     """
     from scipy.optimize import minimize
 
-    codes, targets = sample.codes, sample.targets
     weights = _balance(targets, classes)
     weights /= weights.sum()
     rows = np.arange(len(targets))
     width = codes.shape[1]
-    penalty = 1 / (strength * len(targets))
+    penalty = _penalty(strength, len(targets))
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         kernel, bias = np.split(flat.reshape(width + 1, classes), [width])
@@ -197,43 +209,56 @@ def _one_blas() -> Iterator[None]:
         yield
 
 
-def _network(train: Sample, validation: Sample, classes: int, seed: int) -> tuple[list[Layer], int]:
-    """Layers of a network with a hidden layer, as they were when the log loss on `validation` was least; the epoch."""
+def _penalty(strength: float, photos: int) -> float:
+    """What half of the squared kernel counts in a loss that is the mean over photos."""
+    return 1 / (strength * photos)
+
+
+def _network(
+    train: Sample, validation: Sample, scaler: _Scaler, classes: int, seed: int, strength: float | None
+) -> tuple[list[Layer], int]:
+    """Layers as they were when the log loss on photos of `validation` was least, and after how many epochs.
+
+    With a strength there is no hidden layer: a logistic regression of photos that are too many for memory.
+    """
+    share_gpus()
     import keras
 
-    share_gpus()
+    judge = _some(validation, _JUDGED_PHOTOS, seed)
+    judged = scaler(judge.array())
     with keras.device("cpu:0"):  # which a few batches a second do not need; actors may be using the GPUs
-        sizes = (train.codes.shape[1], _HIDDEN_UNITS, classes)
-        dense = [
-            keras.layers.Dense(
-                size, activation, kernel_initializer=keras.initializers.GlorotUniform((seed + number) % 2**32)
-            )
-            for number, (size, activation) in enumerate(zip(sizes[1:], ("relu", None), strict=True))
+        penalty = None if strength is None else keras.regularizers.L2(_penalty(strength, len(train)) / 2)
+        first, last = (keras.initializers.GlorotUniform((seed + number) % 2**32) for number in range(2))
+        hidden = [
+            keras.layers.Dense(_HIDDEN_UNITS, "relu", kernel_initializer=first),
+            keras.layers.Dropout(_DROPOUT, seed=seed),
         ]
-        dropout = keras.layers.Dropout(_DROPOUT, seed=seed)
-        model = keras.Sequential([keras.Input(sizes[:1]), dense[0], dropout, dense[1]])
-        model.compile(
-            keras.optimizers.Adam(_LEARNING_RATE),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            jit_compile=False,
-        )
+        output = keras.layers.Dense(classes, kernel_initializer=last, kernel_regularizer=penalty)
+        model = keras.Sequential([keras.Input([train.codes.width]), *([] if strength else hidden), output])
+        optimizer = keras.optimizers.Adam(_LEARNING_RATE * train.codes.width**-0.5)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer, loss, jit_compile=False)
         random = np.random.default_rng(seed)
         weights = _balance(train.targets, classes)
-        best, kept, kept_at, epoch = np.inf, [], 0, 0
+        best, kept, kept_at, epoch = np.inf, list[Layer](), 0, 0
         while epoch < min(_EPOCHS, kept_at + _PATIENCE):
             epoch += 1
-            order = random.permutation(len(train))
-            for start, end in pairwise([*range(0, len(order), _BATCH), len(order)]):
-                rows = order[start:end]
-                model.train_on_batch(train.codes[rows], train.targets[rows], weights[rows])
-            kernels = model.get_weights()
-            found = list(zip(kernels[::2], kernels[1::2], strict=True))
-            loss = log_loss(_logits(found, validation.codes), validation.targets)
-            if loss < best:
-                best, kept, kept_at = loss, found, epoch
+            for positions, codes in train.chunks(random):
+                for start in range(0, len(positions), _BATCH):
+                    batch = slice(start, start + _BATCH)
+                    chosen = positions[batch]
+                    model.train_on_batch(scaler(codes[batch]), train.targets[chosen], weights[chosen])
+            arrays = model.get_weights()
+            found = list(zip(arrays[::2], arrays[1::2], strict=True))
+            reached = log_loss(_logits(found, judged), judge.targets)
+            if reached < best:
+                best, kept, kept_at = reached, found, epoch
+            elif strength:
+                optimizer.learning_rate = float(optimizer.learning_rate) / 2  # the minimum is near
     return kept, kept_at
 
 
 def _logits(layers: list[Layer], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    (first, second) = layers
-    return np.maximum(values @ first[0] + first[1], 0) @ second[0] + second[1]
+    for number, (kernel, bias) in enumerate(layers):
+        values = (np.maximum(values, 0) if number else values) @ kernel + bias
+    return values

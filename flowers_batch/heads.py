@@ -51,7 +51,11 @@ class Head:
 
     def probabilities(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
         """Probabilities float32 [N, classes] of codes [N, D]."""
-        values = self.logits(codes) / np.float32(self.temperature)
+        return self.probabilities_of(self.logits(codes))
+
+    def probabilities_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities float32 [N, classes] of logits [N, classes]."""
+        values = logits / np.float32(self.temperature)
         values = np.exp(values - values.max(1, keepdims=True))
         return values / values.sum(1, keepdims=True)
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import fs
 
 from flowers_batch.config import InputError
-from flowers_batch.dataset import Run, codes_of
+from flowers_batch.dataset import OK, Run
 from flowers_batch.storage import split_file
 
 FOLDER = "folder"
@@ -33,7 +34,7 @@ class Labelled:
         labels: Their classes' names, as an array of str.
         digests: S32 [N]: SHA-256 of their files.
         hashes: uint64 [N]: perceptual hashes.
-        codes: float16 or float32 [N, width].
+        rows: int [N]: the row of the codes folder, counted over all its shards, that each one's code lies in.
         without_code: Labelled photos that failed.
         unknown_paths: Labels for paths that the codes folder does not have.
         unknown_examples: A few of those paths.
@@ -45,7 +46,7 @@ class Labelled:
     labels: NDArray[np.str_]
     digests: NDArray[np.bytes_]
     hashes: NDArray[np.uint64]
-    codes: NDArray[np.floating]
+    rows: NDArray[np.int_]
     without_code: int
     unknown_paths: int
     unknown_examples: list[str]
@@ -62,7 +63,7 @@ class Labelled:
 
 
 def read_labelled(run: Run, labels: Sequence[str]) -> Labelled:
-    """Streams a codes folder and keeps what is labelled.
+    """Streams a codes folder, but for the codes, and keeps what is labelled.
 
     Args:
         run: The codes folder.
@@ -74,11 +75,11 @@ def read_labelled(run: Run, labels: Sequence[str]) -> Labelled:
     """
     files = [None if file == FOLDER else read_labels(file) for file in labels]
     given = set[str]().union(*(file.labels for file in files if file))
-    kept: list[tuple[Any, ...]] = []  # by batch: paths, labels, digests, hashes, codes
-    without_code = unlabelled = 0
+    kept: list[tuple[list[Any], ...]] = []  # by batch: paths, digests, hashes, labels, rows
+    without_code = unlabelled = before = 0
     path = "roses/1.jpg"  # an example of one
-    for batch in run.batches(["path", "folder", "sha256", "phash", "status", "code"]):
-        values, ok = codes_of(batch)
+    for batch in run.batches(["path", "folder", "sha256", "phash", "status"]):
+        ok = pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False)
         paths = batch["path"].to_pylist()
         names: list[str | None] = [None] * len(paths)
         for file in files:
@@ -88,11 +89,12 @@ def read_labelled(run: Run, labels: Sequence[str]) -> Labelled:
         has_label = np.array([name is not None for name in names], bool)
         without_code += int((has_label & ~ok).sum())
         unlabelled += int((~has_label & ok).sum())
-        rows = pa.array(np.flatnonzero(has_label & ok))
-        columns = [batch[name].take(rows).to_pylist() for name in ("path", "sha256", "phash")]
-        kept.append((*columns, [names[row] for row in rows.to_pylist()], values[has_label[ok]]))
+        rows = np.flatnonzero(has_label & ok)
+        columns = [batch[name].take(pa.array(rows)).to_pylist() for name in ("path", "sha256", "phash")]
+        kept.append((*columns, [names[row] for row in rows], (before + rows).tolist()))
+        before += len(batch)
         path = next(iter(paths), path)
-    found = [list(chain.from_iterable(part[column] for part in kept)) for column in range(4)]
+    found = [list(chain.from_iterable(part[column] for part in kept)) for column in range(5)]
     if not found[0]:
         raise InputError(
             f"None of the photos in {run.folder.url} has a label: "
@@ -107,7 +109,7 @@ def read_labelled(run: Run, labels: Sequence[str]) -> Labelled:
         labels=np.array(found[3]),
         digests=np.array(found[1], "S32"),
         hashes=np.array(found[2], np.uint64),
-        codes=np.concatenate([part[4] for part in kept]),
+        rows=np.array(found[4], np.int64),
         without_code=without_code,
         unknown_paths=len(given),
         unknown_examples=sorted(given)[:_EXAMPLES],

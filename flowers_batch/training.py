@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.config import InputError, TrainConfig
-from flowers_batch.dataset import CODES, library_versions, open_run
+from flowers_batch.dataset import CODES, Run, library_versions, open_run
 from flowers_batch.evaluation import (
     at_threshold,
     auroc,
@@ -23,10 +23,11 @@ from flowers_batch.evaluation import (
     fit_temperature,
     log_loss,
 )
-from flowers_batch.fitting import KINDS, Fitted, Sample, fit
+from flowers_batch.fitting import KINDS, Fitted, fit, logits_of
 from flowers_batch.grouping import SIDES, TEST, TRAIN, VALIDATION, group, split, values_of
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, save_model
 from flowers_batch.labels import Labelled, read_labelled
+from flowers_batch.samples import CodesOnDisk, Sample, free_memory
 from flowers_batch.storage import Folder, Where, open_folder
 
 _CURVE = (0.1, 0.25, 0.5)  # shares of the labels, besides all of them
@@ -71,15 +72,16 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
     run = open_run(codes, CODES)
     folder = open_folder(model)
     labelled = read_labelled(run, config.labels)
-    photos = _divide(labelled)
+    photos = _divide(labelled, run, config.memory)
     fitted, tried = _fit_best(photos, config)
     head = fitted.head
-    test = photos.side(TEST)
-    validation = photos.side(VALIDATION)
-    before = calibration_curve(test.targets, replace(head, temperature=1.0).probabilities(test.codes))
-    threshold = find_threshold(validation.targets, head.probabilities(validation.codes), config.min_precision)
+    logits = logits_of(head, photos.sample)
+    targets, on = photos.sample.targets, [photos.sides == side for side in range(len(SIDES))]
+    before = calibration_curve(targets[on[TEST]], replace(head, temperature=1.0).probabilities_of(logits[on[TEST]]))
+    probabilities = head.probabilities_of(logits)
+    sides = [(targets[side], probabilities[side]) for side in on]
+    threshold = find_threshold(*sides[VALIDATION], config.min_precision)
     head = replace(head, threshold=threshold)
-    probabilities = head.probabilities(photos.sample.codes)
     counts = {name: int((photos.sides == side).sum()) for side, name in enumerate(SIDES)}
     metrics: dict[str, Any] = {
         "classes": list(photos.classes),
@@ -95,22 +97,21 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
         "weights": run.job.weights,
         "fingerprint": run.job.fingerprint.digest,
     }
-    on = {side: (photos.sample.targets[photos.sides == side], probabilities[photos.sides == side]) for side in range(3)}
     for side, name in enumerate(SIDES):
-        metrics[name] = evaluate(*on[side], list(photos.classes))
-    curve = calibration_curve(*on[TEST])
+        metrics[name] = evaluate(*sides[side], list(photos.classes))
+    curve = calibration_curve(*sides[TEST])
     metrics["calibration"] = {
         "temperature": head.temperature,
         "ece_before": calibration_error(before),
         "ece_after": calibration_error(curve),
         "curve": curve,
     }
-    sure, right = on[TEST][1].max(1), on[TEST][1].argmax(1) == on[TEST][0]
+    sure, right = probabilities[on[TEST]].max(1), probabilities[on[TEST]].argmax(1) == targets[on[TEST]]
     metrics["unknown"] = {
         "min_precision": config.min_precision,
         "threshold": threshold,
-        **at_threshold(*on[VALIDATION], threshold),
-        "test": at_threshold(*on[TEST], threshold),
+        **at_threshold(*sides[VALIDATION], threshold),
+        "test": at_threshold(*sides[TEST], threshold),
         "auroc": auroc(sure[right], sure[~right]),
     }
     metrics["learning_curve"] = _learning_curve(photos, fitted, config.seed, metrics["test"]["accuracy"])
@@ -142,7 +143,7 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
     return metrics
 
 
-def _divide(labelled: Labelled) -> _Photos:
+def _divide(labelled: Labelled, run: Run, memory: int | None) -> _Photos:
     counts = Counter(labelled.labels.tolist())
     if len(counts) < 2:
         raise InputError(f"All labelled photos are {next(iter(counts))}: label photos of at least two classes.")
@@ -150,9 +151,10 @@ def _divide(labelled: Labelled) -> _Photos:
     classes = tuple(names.tolist())
     groups = group(labelled.digests, labelled.hashes)
     values = values_of(labelled.digests, groups)
-    return _Photos(
-        classes, Sample(labelled.codes, targets, groups), values, split(values, groups, targets, list(classes))
-    )
+    sides = split(values, groups, targets, list(classes))
+    codes = CodesOnDisk(run, labelled.rows, memory * 10**6 if memory else free_memory() // 2)
+    sample = Sample(codes, np.arange(len(targets)), targets, groups).loaded()
+    return _Photos(classes, sample, values, sides)
 
 
 def _fit_best(photos: _Photos, config: TrainConfig) -> tuple[Fitted, dict[str, Any]]:
@@ -165,7 +167,7 @@ def _fit_best(photos: _Photos, config: TrainConfig) -> tuple[Fitted, dict[str, A
     best: Fitted | None = None
     for kind in KINDS if config.head == "auto" else (config.head,):
         fitted = fit(kind, train, validation, photos.classes, config.seed)
-        logits = fitted.head.logits(validation.codes)
+        logits = logits_of(fitted.head, validation)
         temperature = fit_temperature(logits, validation.targets)
         loss = log_loss(logits, validation.targets, temperature)
         tried[kind] = {
@@ -193,7 +195,7 @@ def _learning_curve(photos: _Photos, fitted: Fitted, seed: int, accuracy: float)
             chosen |= (train.targets == target) & np.isin(train.groups, taken)
         part = train[chosen]
         head = fit(fitted.kind, part, validation, photos.classes, seed, fitted.strength).head
-        right = head.logits(test.codes).argmax(1) == test.targets
+        right = logits_of(head, test).argmax(1) == test.targets
         points.append({"share": share, "photos": len(part), "accuracy": float(right.mean())})
     return [*points, {"share": 1.0, "photos": len(train), "accuracy": accuracy}]
 
@@ -205,7 +207,7 @@ def _without_groups(photos: _Photos, fitted: Fitted, seed: int) -> float:
     sides = split(np.random.default_rng(seed).random(len(sample)), alone, sample.targets, list(photos.classes))
     train, validation, test = (sample[sides == side] for side in range(3))
     head = fit(fitted.kind, train, validation, photos.classes, seed, fitted.strength).head
-    return float((head.logits(test.codes).argmax(1) == test.targets).mean())
+    return float((logits_of(head, test).argmax(1) == test.targets).mean())
 
 
 def _moved(model: Folder, paths: list[str], sides: NDArray[np.int_]) -> int:

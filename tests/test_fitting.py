@@ -7,7 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from flowers_batch.fitting import KINDS, LOGISTIC, MLP, STRENGTHS, Sample, fit
+from flowers_batch.fitting import KINDS, LOGISTIC, MLP, STRENGTHS, fit, logits_of
+from flowers_batch.samples import Sample, sample_of
 
 WIDTH = 24
 
@@ -18,11 +19,11 @@ def drawn(count: int, classes: int = 3, spread: float = 1.0, seed: int = 0, shar
     random = np.random.default_rng(seed)
     targets = random.choice(classes, count, p=shares)
     codes = random.normal(centres[targets], spread) * np.linspace(0.1, 30, WIDTH) + 5
-    return Sample(codes.astype(np.float16), targets, np.arange(count))
+    return sample_of(codes.astype(np.float16), targets)
 
 
 def accuracy(head, sample: Sample) -> float:
-    return float((head.logits(sample.codes).argmax(1) == sample.targets).mean())
+    return float((logits_of(head, sample).argmax(1) == sample.targets).mean())
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -31,14 +32,14 @@ def test_logistic_is_scikit_learns(classes, strength):
     train, test = drawn(300, classes, 3), drawn(100, classes, 3, seed=1)
     names = tuple("abcde"[:classes])
     head = fit(LOGISTIC, train, test, names, 0, strength).head
-    scaler = StandardScaler().fit(train.codes.astype(np.float64))
+    scaler = StandardScaler().fit(train.array().astype(np.float64))
     theirs = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-8)
-    theirs.fit(scaler.transform(train.codes), train.targets)
+    theirs.fit(scaler.transform(train.array()), train.targets)
     # Of two classes, scikit-learn penalises one kernel, which is the difference of ours: half the penalty.
     if classes > 2:
-        expected = theirs.predict_proba(scaler.transform(test.codes))
-        np.testing.assert_allclose(head.probabilities(test.codes), expected, atol=5e-3)
-    assert accuracy(head, test) >= theirs.score(scaler.transform(test.codes), test.targets) - 0.02
+        expected = theirs.predict_proba(scaler.transform(test.array()))
+        np.testing.assert_allclose(head.probabilities(test.array()), expected, atol=5e-3)
+    assert accuracy(head, test) >= theirs.score(scaler.transform(test.array()), test.targets) - 0.02
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -54,7 +55,7 @@ def test_the_same_seed_and_codes_give_the_same_head(kind):
 def test_rare_classes_are_not_forgotten(kind):
     train, test = drawn(600, spread=2.5, shares=[0.9, 0.05, 0.05]), drawn(900, spread=2.5, seed=1)
     head = fit(kind, train, drawn(200, spread=2.5, seed=2), tuple("abc"), 0).head
-    told = head.logits(test.codes).argmax(1)
+    told = head.logits(test.array()).argmax(1)
     recalls = [(told[test.targets == target] == target).mean() for target in range(3)]
     assert min(recalls) > 0.5
 
@@ -71,11 +72,11 @@ def test_a_network_learns_what_a_plane_cannot_and_stops_in_time():
     random = np.random.default_rng(0)
     codes = random.normal(0, 1, (900, 2)).astype(np.float32)
     circle = ((codes**2).sum(1) > 1.4).astype(int)
-    sample = Sample(codes, circle, np.arange(900))
+    sample = sample_of(codes, circle)
     train, validation, test = (sample[np.arange(900) % 3 == side] for side in range(3))
     network = fit(MLP, train, validation, ("in", "out"), 0)
     assert accuracy(network.head, test) > 0.8 > accuracy(fit(LOGISTIC, train, validation, ("in", "out"), 0).head, test)
-    noise = Sample(codes, random.integers(0, 2, 900), np.arange(900))
+    noise = sample_of(codes, random.integers(0, 2, 900))
     early = fit(MLP, noise[np.arange(900) < 600], noise[np.arange(900) >= 600], ("in", "out"), 0)
     assert early.epochs < 40
 
@@ -85,7 +86,7 @@ def test_copies_in_one_fold_do_not_make_a_strength_look_good():
     random = np.random.default_rng(3)
     codes = np.repeat(random.normal(0, 1, (40, 200)), 10, 0).astype(np.float32)
     targets = np.repeat(random.integers(0, 2, 40), 10)
-    together = Sample(codes, targets, np.repeat(np.arange(40), 10))
-    apart = Sample(codes, targets, np.arange(400))
+    together = sample_of(codes, targets, np.repeat(np.arange(40), 10))
+    apart = sample_of(codes, targets)
     names = ("a", "b")
     assert fit(LOGISTIC, together, together, names, 0).strength < fit(LOGISTIC, apart, apart, names, 0).strength

@@ -23,7 +23,13 @@ WIDTH = 12
 
 
 def write_codes(
-    folder: Path, labels: list[str | None], failed: int = 0, seed: int = 0, copies: int = 0, spread: float = 1.0
+    folder: Path,
+    labels: list[str | None],
+    failed: int = 0,
+    seed: int = 0,
+    copies: int = 0,
+    spread: float = 1.0,
+    batch: int | None = None,
 ) -> Path:
     """A finished codes folder: codes of a class lie around a point of its own; the last `failed` have none.
 
@@ -54,7 +60,7 @@ def write_codes(
     target = open_folder(folder)
     fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
     write_job(target, Job(CODES, str(folder), fingerprint, "null"))
-    write_shard(target, CODES, schema, table.to_batches(), Footer(fingerprint.digest, 0, "x", 0, 0))
+    write_shard(target, CODES, schema, table.to_batches(batch), Footer(fingerprint.digest, 0, "x", 0, 0))
     target.write_json(SUCCESS, {"shards": 1, "images": len(labels), "failed": failed})
     return folder
 

@@ -1,0 +1,118 @@
+"""Training on codes that are told not to fit in memory: what it takes above the libraries' own, and what it costs.
+
+Codes are drawn, as in `heads.py`, and lie in a folder as `encode` leaves them. `--codes 1000000` needs 9 GB of disk and
+an hour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from common import Claim, arguments, kept, serve, stopwatch, tell
+
+CODES = 100_000
+MEMORY = 300  # megabytes that codes may take, less than a tenth of these
+ALLOWED = 2e9  # bytes, whatever the number of codes
+WIDTH, CLASSES, FACTORS, SHARD, BATCH = 4096, 10, 64, 8192, 1024
+NOISE = 2.2
+
+
+def drawn(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Classes and codes, a batch at a time."""
+    random = np.random.default_rng(0)
+    centres = random.normal(0, 1, (CLASSES, FACTORS))
+    features = random.normal(0, FACTORS**-0.5, (FACTORS, WIDTH)).astype(np.float32)
+    for start in range(0, count, BATCH):
+        targets = random.integers(0, CLASSES, min(BATCH, count - start))
+        factors = random.normal(centres[targets], NOISE).astype(np.float32)
+        codes = factors @ features + random.standard_normal((len(targets), WIDTH), np.float32)
+        yield targets, np.maximum(codes, 0).astype(np.float16)
+
+
+def write(folder: Path, count: int) -> None:
+    """A folder of codes as `encode` leaves it."""
+    from flowers_batch import dataset
+    from flowers_batch.config import Fingerprint
+    from flowers_batch.storage import open_folder
+
+    target = open_folder(folder)
+    fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
+    schema = dataset.codes_schema(WIDTH, "float16")
+    random = np.random.default_rng(1)
+    number = 0
+
+    def batch(targets: np.ndarray, codes: np.ndarray) -> pa.RecordBatch:
+        nonlocal number
+        names = [f"{number + index:09d}" for index in range(len(targets))]
+        number += len(targets)
+        columns = {name: [None] * len(targets) for name in dataset.IMAGE_COLUMNS} | {
+            "path": [f"{target}/{name}.jpg" for target, name in zip(targets, names, strict=True)],
+            "folder": [f"class {target}" for target in targets],
+            "sha256": [hashlib.sha256(name.encode()).digest() for name in names],
+            "phash": random.integers(0, 2**64, len(targets), np.uint64),
+            "status": ["ok"] * len(targets),
+        }
+        values = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), type=schema.field("code").type)
+        arrays = [values if field.name == "code" else pa.array(columns[field.name], field.type) for field in schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    dataset.write_job(target, dataset.Job(dataset.CODES, str(folder), fingerprint, "null"))
+    batches = (batch(*both) for both in drawn(count))
+    shards = 0
+    while number < count:
+        rows = [next(batches) for _ in range(min(SHARD, count - number + BATCH - 1) // BATCH)]
+        footer = dataset.Footer(fingerprint.digest, shards, "x", 0, 0)
+        dataset.write_shard(target, dataset.CODES, schema, rows, footer)
+        shards += 1
+    target.write_json(dataset.SUCCESS, {"shards": shards, "images": count, "failed": 0})
+
+
+def train(folder: Path, head: str, memory: int) -> list[float]:
+    """Bytes above the libraries' own, seconds and test accuracy of a training."""
+    import keras
+    import scipy.optimize
+    import sklearn.model_selection
+
+    import flowers_batch as fb
+
+    assert keras and scipy and sklearn
+    fb.train  # noqa: B018  loads the room
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with stopwatch() as seconds:
+        metrics = fb.train(folder / "codes", folder / head, fb.TrainConfig(head=head, memory=memory))
+        took = seconds()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return [(peak - before) * 1024.0, took, metrics["test"]["accuracy"]]
+
+
+def main() -> None:
+    """Measures both heads, each in a process of its own."""
+    options = arguments(
+        __doc__, codes={"type": int, "default": CODES}, folder={"type": Path}, head={}, memory={"type": int}
+    )
+    if options.head:
+        serve(lambda: train(options.folder, options.head, options.memory))  # type: ignore[arg-type,return-value]
+        return
+    figures: dict[str, object] = {}
+    claims = []
+    with tempfile.TemporaryDirectory() as scratch:
+        write(Path(scratch, "codes"), options.codes)
+        for head in ("logistic", "mlp"):
+            with kept(__file__, "--folder", scratch, "--head", head, "--memory", MEMORY) as measure:
+                taken, seconds, accuracy = measure()  # type: ignore[misc]
+            print(json.dumps({head: [taken, seconds, accuracy]}), file=sys.stderr)
+            claims.append(Claim(f"bytes to train {head} on {options.codes} codes", taken, ALLOWED, at_least=False))
+            figures[head] = f"{seconds:.0f} s, test accuracy {accuracy:.2%}"
+    tell("training", claims, figures)
+
+
+if __name__ == "__main__":
+    main()
