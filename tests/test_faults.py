@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import draw_archive
-from helpers import encoded, poisonous, random_pixels, write
+from helpers import encoded, poisonous, write
 
 import flowers_batch as fb
 
@@ -115,7 +116,7 @@ def photos(tmp_path) -> Path:
 @pytest.fixture
 def slow_photos(tmp_path) -> Path:
     """40 pictures that take a while to decode, so that a shard of them is long at work."""
-    picture = encoded(random_pixels(1500, 1500))
+    picture = encoded(np.zeros((4000, 4000, 3), np.uint8))
     # Bytes behind the picture's end, since equal files would be decoded once.
     return write(tmp_path / "photos", {f"{number:02d}.png": picture + b"%d" % number for number in range(40)})
 
