@@ -79,11 +79,11 @@ def main() -> None:
     }
     between = np.bitwise_count(hashes[:, None] ^ hashes[None])[np.triu_indices(len(hashes), 1)]
     rows: list[dict[str, object]] = [
-        {"pairs": name, "median": f"{np.median(each):g}", "largest": each.max()}
+        {"pairs": name, "median": f"{np.median(each):g}", "largest": int(each.max())}
         | {f"within {limit}": f"{(each <= limit).mean():.1%}" for limit in SHOWN}
         for name, each in distances.items()
     ]
-    different = {"pairs": "different photos", "median": f"{np.median(between):g}", "smallest": between.min()}
+    different = {"pairs": "different photos", "median": f"{np.median(between):g}", "smallest": int(between.min())}
     rows.append(different | {f"within {limit}": f"{(between <= limit).mean():.1e}" for limit in SHOWN})
     near = float(np.mean([(distances[name] <= NEAR).mean() for name in SLIGHT]))
     tell(
