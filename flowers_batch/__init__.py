@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RunError,
         TrainConfig,
     )
+    from flowers_batch.export import export
     from flowers_batch.report import report
     from flowers_batch.runs import Summary, encode, predict
     from flowers_batch.training import train
@@ -43,6 +44,7 @@ _ROOMS = {
         "RunError",
         "TrainConfig",
     ),
+    "export": ("export",),
     "report": ("report",),
     "runs": ("Summary", "encode", "predict"),
     "training": ("train",),
@@ -60,6 +62,7 @@ __all__ = [
     "TrainConfig",
     "Verification",
     "encode",
+    "export",
     "next_labels",
     "predict",
     "report",

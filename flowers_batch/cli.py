@@ -239,6 +239,33 @@ def next_(
     _tell_rest(len(rows), "photos are most worth a label", out)
 
 
+@app.command(epilog="Example: flowers-batch export run/model flowers.onnx --format onnx")
+def export(
+    model: Annotated[str, typer.Argument(help="Model folder, as `train` made it.")],
+    out: Annotated[str, typer.Argument(help="What is written: a folder for savedmodel, else a file.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="savedmodel (takes image files' bytes), onnx (a decoded photo of any size) or keras (224x224 pixels).",
+        ),
+    ] = "savedmodel",
+    weights: Annotated[
+        str | None, typer.Option(help="Where the model's weights lie, if no longer where it says.")
+    ] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write network and classifier as one model that runs without this package."""
+    from flowers_batch.export import export as run_export
+
+    path = run_export(model, out, format_, weights)
+    if json_:
+        _print_json({"path": path})
+    else:
+        print(path)
+
+
 @app.command(epilog="Example: flowers-batch report run/predictions --out report.html")
 def report(
     folder: Annotated[str, typer.Argument(help="Folder of predictions, of codes, or of a model.")],

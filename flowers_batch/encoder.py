@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,9 @@ from flowers_batch.heads import Head
 from flowers_batch.inspection import find_culprits
 from flowers_batch.sources import Image, Source, images_of
 from flowers_batch.storage import open_folder, split_file
+
+if TYPE_CHECKING:
+    import keras
 
 _COPY_BYTES = 8 << 20
 _ROWS_AT_ONCE = 1024  # of a manifest that are made objects
@@ -245,20 +248,13 @@ class EncoderFactory:
             network, precision = NullNetwork(), "float32"
             weights = NULL_NETWORK
         else:
-            from tensorflow_vgg import weights as vgg
-            from tensorflow_vgg.network import build
-
             prepare_device(threads, gpu)
             precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
-            identity = vgg.Identity()
-            with _weights_errors():
-                found = vgg.find(weights_on_this_machine(config.weights), config.network)
-                parameters = identity.of(vgg.load(found, config.network, config.layer))
-                model = build(config.network, config.layer, parameters, precision, config.pool)
+            model, weights = build_network(config, precision)
             passes = Passes(compiled(model, pixel_type(precision)), batch_size)
             # On a GPU the largest batch, to see whether it fits; a CPU only compiles what is compiled at first use.
             passes.fit(np.zeros((batch_size if gpu else 1, *model.input_shape[1:]), pixel_type(precision)))
-            network, weights, batch_size = passes, identity.hexdigest, passes.size
+            network, batch_size = passes, passes.size
         fingerprint = codes_fingerprint(config, weights, precision)
         labeller = None
         if self.head is not None and self.top_k is not None:
@@ -335,6 +331,23 @@ def code_width(config: EncodeConfig) -> int:
             "becomes one with --pool avg, max or flatten, or choose a layer such as relu6."
         )
     return shape[-1] if config.pool in ("avg", "max") else math.prod(shape)
+
+
+def build_network(config: EncodeConfig, precision: str) -> tuple[keras.Model, str]:
+    """VGG up to the layer of the codes, and the identity of its weights.
+
+    Raises:
+        InputError: The weights are not to be had, or do not fit the network.
+    """
+    from tensorflow_vgg import weights as vgg
+    from tensorflow_vgg.network import build
+
+    identity = vgg.Identity()
+    with _weights_errors():
+        found = vgg.find(weights_on_this_machine(config.weights), config.network)
+        parameters = identity.of(vgg.load(found, config.network, config.layer))
+        model = build(config.network, config.layer, parameters, precision, config.pool)
+    return model, identity.hexdigest
 
 
 def weights_identity(config: EncodeConfig) -> tuple[str, str]:

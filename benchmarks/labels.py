@@ -1,0 +1,137 @@
+"""What labels on real photos are worth: strangers told from known ones, and chosen labels against random ones.
+
+Both start from a folder of photos, a class a folder. Weights are random unless others are named, and then nothing here
+says what trained ones would give; the figures are computed all the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from common import Claim, arguments, tell
+
+import flowers_batch as fb
+from flowers_batch.dataset import CODES, codes_of, open_run
+from flowers_batch.evaluation import auroc
+from flowers_batch.heads import load_model
+
+FIRST, CHOSEN = 0.15, 0.15  # shares of the photos that have a label at first, and that get one
+SEEDS = 5
+
+
+def codes_by_class(folder: Path) -> dict[str, np.ndarray]:
+    """Codes of each class."""
+    found: dict[str, list[np.ndarray]] = {}
+    for batch in open_run(folder, CODES).batches(["folder", "code"]):
+        codes, ok = codes_of(batch)
+        for name, code in zip(np.array(batch["folder"].to_pylist())[ok], codes, strict=True):
+            found.setdefault(name, []).append(code)
+    return {name: np.stack(each) for name, each in found.items()}
+
+
+def label(path: Path, rows: list[tuple[str, str]]) -> tuple[str, ...]:
+    """A file of labels."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    return (str(path),)
+
+
+def strangers(codes: Path, scratch: Path) -> tuple[list[dict[str, object]], list[float]]:
+    """A model without one of the classes, for each: how its certainty of known test photos differs from that class's."""
+    by_class = codes_by_class(codes)
+    paths = pq.read_table(codes / "codes", columns=["path", "folder"]).to_pylist()
+    rows: list[dict[str, object]] = []
+    values = []
+    for stranger in by_class:
+        known = [(row["path"], row["folder"]) for row in paths if row["folder"] != stranger]
+        metrics = fb.train(codes, scratch / stranger, fb.TrainConfig(label(scratch / "known.csv", known)))
+        split = pq.read_table(scratch / stranger / "split.parquet", filters=[("side", "=", "test")])
+        head = load_model(scratch / stranger).head
+        certain = split["probability"].to_numpy()
+        foreign = head.probabilities(by_class[stranger]).max(1)
+        value = auroc(certain, foreign)
+        assert value is not None and head.threshold is not None
+        values.append(value)
+        rows.append(
+            {
+                "stranger": stranger,
+                "AUROC": f"{value:.3f}",
+                "known ones said to be unknown": f"{(certain < head.threshold).mean():.0%}",
+                "strangers said to be unknown": f"{(foreign < head.threshold).mean():.0%}",
+                "test accuracy": f"{metrics['test']['accuracy']:.1%}",
+            }
+        )
+    return rows, values
+
+
+def chosen_or_random(codes: Path, scratch: Path, seed: int) -> tuple[float, float]:
+    """Accuracy on the photos that stay without a label, when `next` chose the ones that got one, and when chance did.
+
+    Both begin with the same few random labels.
+    """
+    random = np.random.default_rng(seed)
+    rows = pq.read_table(codes / "codes", columns=["path", "folder"]).to_pylist()
+    truth = {row["path"]: row["folder"] for row in rows}
+    order = random.permutation(sorted(truth)).tolist()
+    first = order[: round(FIRST * len(order))]
+    count = round(CHOSEN * len(order))
+    model, predictions = scratch / f"first-{seed}", scratch / f"predictions-{seed}"
+    config = fb.TrainConfig(label(scratch / "first.csv", [(path, truth[path]) for path in first]), head="logistic")
+    fb.train(codes, model, config)
+    fb.predict(codes, predictions, model)
+    picks = {
+        "chosen": [row["path"] for row in fb.next_labels(predictions, count)],
+        "random": order[len(first) : len(first) + count],
+    }
+    rest = set(truth) - set(first) - set(picks["chosen"]) - set(picks["random"])
+    accuracies = {}
+    for name, pick in picks.items():
+        labelled = [(path, truth[path]) for path in (*first, *pick)]
+        again = scratch / f"{name}-{seed}"
+        fb.train(codes, again, fb.TrainConfig(label(scratch / "again.csv", labelled), head="logistic"))
+        fb.predict(codes, scratch / f"{name}-predictions-{seed}", again)
+        told = pq.read_table(
+            scratch / f"{name}-predictions-{seed}" / "predictions", columns=["path", "prediction"]
+        ).to_pylist()
+        right = [row["prediction"] == truth[row["path"]] for row in told if row["path"] in rest]
+        accuracies[name] = statistics.mean(right)
+    return accuracies["chosen"], accuracies["random"]
+
+
+def main() -> None:
+    """Measures both, and tells."""
+    options = arguments(__doc__, weights={"default": "random:0"})
+    if options.photos is None:
+        raise SystemExit("Name a folder of photos, a class a folder, with --photos.")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        fb.encode(options.photos, scratch / "codes", fb.EncodeConfig(weights=options.weights))
+        rows, values = strangers(scratch / "codes", scratch)
+        pairs = []
+        for seed in range(SEEDS):
+            pairs.append(chosen_or_random(scratch / "codes", scratch, seed))
+            print(f"seed {seed}: chosen {pairs[-1][0]:.3f}, random {pairs[-1][1]:.3f}", file=sys.stderr)
+    gains = [chosen - random for chosen, random in pairs]
+    tell(
+        "labels",
+        [
+            Claim("strangers are less certain than known photos, mean AUROC", statistics.mean(values), 0.5),
+            Claim(
+                "accuracy that chosen labels gain over as many random ones",
+                statistics.mean(gains),
+                0.0,
+                spread=(min(gains), max(gains)),
+            ),
+        ],
+        {"weights": options.weights, "strangers": rows},
+    )
+
+
+if __name__ == "__main__":
+    main()

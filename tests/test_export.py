@@ -1,0 +1,156 @@
+"""What was exported labels photos as `predict` does, each format in its own runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pyarrow.parquet as pq
+import pytest
+from helpers import encoded, write
+
+import flowers_batch as fb
+from flowers_batch.cli import main
+from flowers_batch.decode import decode, decode_photo
+from flowers_batch.export import FORMATS
+
+# Sides on both sides of 224 and of 335, up to which there is no blur; upright and across.
+SIZES = [(60, 50), (224, 224), (300, 330), (331, 500), (700, 480), (1300, 900)]
+CLOSE = 2e-3  # between probabilities: codes are float16 on their way to `predict`'s, and libraries round otherwise
+
+
+def photo(height: int, width: int, seed: int) -> PIL.Image.Image:
+    """A smooth picture with noise, and a little more of the colour of its class."""
+    random = np.random.default_rng(seed)
+    coarse = PIL.Image.fromarray(random.integers(0, 256, (5, 5, 3), np.uint8)).resize((width, height))
+    noisy = np.asarray(coarse) + random.normal(0, 8, (height, width, 3)) + 30 * np.eye(3)[seed % 3]
+    return PIL.Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, local_ray):
+    """Photos, JPEG and PNG, what `predict` says of them, and the model."""
+    base = tmp_path_factory.mktemp("export")
+    files = {}
+    for seed, size in enumerate(SIZES * 4):
+        name, kind, options = ("png", "PNG", {}) if seed % 2 else ("jpg", "JPEG", {"quality": 92})
+        files[f"{'abc'[seed % 3]}/{seed:02d}.{name}"] = encoded(photo(*size, seed), kind, **options)
+    photos = write(base / "photos", files)
+    config = fb.EncodeConfig(weights="random:0", layer="pool2", pool="avg", precision="float32", store="float32")
+    fb.encode(photos, base / "codes", config)
+    fb.train(base / "codes", base / "model", fb.TrainConfig(head="mlp", min_precision=0.9))
+    fb.predict(photos, base / "labels", base / "model", fb.PredictConfig(top_k=3))
+    rows = pq.read_table(base / "labels" / "predictions").to_pylist()
+    classes = json.loads((base / "model" / "model.json").read_text())["classes"]
+    return base, files, {row["path"]: row for row in rows}, classes
+
+
+def assert_same(found: dict, rows: list[dict], classes: list[str]) -> None:
+    """Outputs of an exported model are those rows of predictions."""
+    assert {name: len(found[name]) for name in found} == dict.fromkeys(
+        ("label", "probability", "probabilities", "is_unknown"), len(rows)
+    )
+    for number, row in enumerate(rows):
+        sure = dict(zip(row["top_labels"], row["top_probabilities"], strict=True))
+        told = dict(zip(classes, np.asarray(found["probabilities"])[number].tolist(), strict=True))
+        assert told == pytest.approx(sure, abs=CLOSE), row["path"]
+        label = found["label"][number]
+        assert (label.decode() if isinstance(label, bytes) else label) == row["prediction"]
+        assert found["probability"][number] == pytest.approx(row["probability"], abs=CLOSE)
+        assert bool(found["is_unknown"][number]) == row["is_unknown"]
+
+
+def as_numpy(outputs: dict) -> dict:
+    return {name: np.asarray(value) for name, value in outputs.items()}
+
+
+def test_saved_model_labels_files(trained, tmp_path):
+    import tensorflow as tf
+
+    base, files, rows, classes = trained
+    fb.export(base / "model", tmp_path / "saved")
+    serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    outputs = serve(images=tf.constant(list(files.values())))
+    assert_same(as_numpy(outputs), [rows[path] for path in files], classes)
+
+
+def test_onnx_labels_photos_of_any_size(trained, tmp_path):
+    import onnxruntime
+
+    base, files, rows, classes = trained
+    fb.export(base / "model", tmp_path / "model.onnx", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    names = [output.name for output in session.get_outputs()]
+    for path, data in files.items():
+        outputs = session.run(None, {"image": decode_photo(data)})
+        assert_same(dict(zip(names, outputs, strict=True)), [rows[path]], classes)
+
+
+def test_keras_labels_pixels(trained, tmp_path):
+    import keras
+
+    base, files, rows, classes = trained
+    fb.export(base / "model", tmp_path / "model.keras", "keras")
+    pixels = np.stack([decode(data).pixels for data in files.values()])
+    outputs = keras.saving.load_model(tmp_path / "model.keras")(pixels)
+    assert_same(as_numpy(outputs), [rows[path] for path in files], classes)
+
+
+@pytest.mark.parametrize("layer", [{"layer": "relu6"}, {"layer": "pool5", "pool": "flatten"}])
+@pytest.mark.slow
+def test_whole_networks_are_exported(tmp_path, local_ray, layer):
+    import onnxruntime
+
+    files = {f"{'ab'[seed % 2]}/{seed}.png": encoded(photo(250, 240, seed)) for seed in range(12)}
+    photos = write(tmp_path / "photos", files)
+    fb.encode(photos, tmp_path / "codes", fb.EncodeConfig(weights="random:0", precision="float32", **layer))
+    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(head="logistic"))
+    fb.predict(tmp_path / "codes", tmp_path / "labels", tmp_path / "model")
+    fb.export(tmp_path / "model", tmp_path / "model.onnx", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for row in pq.read_table(tmp_path / "labels" / "predictions").to_pylist():
+        label, sure, *_ = session.run(None, {"image": decode_photo(files[row["path"]])})
+        assert (label[0], sure[0]) == (row["prediction"], pytest.approx(row["probability"], abs=0.01))
+
+
+def test_preprocessing_is_the_references(trained):
+    """The pixels that a SavedModel sees, against those of `decode`, which equal scikit-image's."""
+    from flowers_batch.export import _read
+
+    _, files, _, _ = trained
+    for path, data in files.items():
+        assert np.abs(_read(data).numpy() - decode(data).pixels).max() < 2e-3, path
+
+
+def refused(*arguments) -> str:
+    with pytest.raises(fb.InputError) as error:
+        fb.export(*arguments)
+    return str(error.value)
+
+
+def test_what_cannot_be_exported_is_told_in_a_sentence(trained, tmp_path):
+    model = trained[0] / "model"
+    assert "one of savedmodel, onnx, keras" in refused(model, tmp_path / "x", "tflite")
+    (tmp_path / "there").mkdir()
+    assert "no new path" in refused(model, tmp_path / "there")
+    assert "end in .keras" in refused(model, tmp_path / "model.h5", "keras")
+    assert "not a model folder" in refused(tmp_path / "there", tmp_path / "x")
+    assert "other weights" in refused(model, tmp_path / "x", "onnx", "random:1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+
+
+def test_command_exports(trained, tmp_path, capsys):
+    target = tmp_path / "new" / "model.onnx"
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(trained[0] / "model"), str(target), "--format", "onnx"])
+    assert ended.value.code == 0 and capsys.readouterr().out.strip() == str(target)
+    assert [path.name for path in target.parent.iterdir()] == ["model.onnx"] and set(FORMATS) > {"onnx"}
+
+
+def test_trained_model_is_not_trivial(trained):
+    _, _, rows, classes = trained
+    assert len({row["prediction"] for row in rows.values()}) == len(classes) == 3
+    assert len({row["is_unknown"] for row in rows.values()}) == 2
+    assert isinstance(trained[0], Path)
