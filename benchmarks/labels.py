@@ -43,7 +43,7 @@ def label(path: Path, rows: list[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def strangers(codes: Path, scratch: Path) -> tuple[list[dict[str, object]], list[float]]:
-    """A model without one of the classes, for each: how its certainty of known test photos differs from that class's."""
+    """For each class a model without it: how much surer it is of known test photos than of that class's."""
     by_class = codes_by_class(codes)
     paths = pq.read_table(codes / "codes", columns=["path", "folder"]).to_pylist()
     rows: list[dict[str, object]] = []
