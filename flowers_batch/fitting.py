@@ -28,10 +28,12 @@ _ITERATIONS = 500  # at most
 _GRADIENT, _IMPROVEMENT = 1e-4, 1e-7  # below either the regression has converged
 _HIDDEN_UNITS = 256  # the notebook's
 _DROPOUT = 0.5
-_BATCH = 64
+_BATCHES = 64, 1024  # photos in a step: at least and at most; between them, an epoch has so many steps
+_STEPS = 200
 _JUDGED_PHOTOS = 8192  # of the validation side are enough to tell when to stop
 _EPOCHS, _PATIENCE = 50, 4  # at most; and so many without a better loss on the validation side
-_LEARNING_RATE = 0.03  # of Adam, over the root of a code's width: wider codes move their sums more
+_GAIN = 1e-3  # a share of the loss: what gains less is no better
+_LEARNING_RATE = 0.03  # of Adam with the smallest steps, over the root of a code's width, whose sums move more
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,8 @@ def _network(
         ]
         output = keras.layers.Dense(classes, kernel_initializer=last, kernel_regularizer=penalty)
         model = keras.Sequential([keras.Input([train.codes.width]), *([] if strength else hidden), output])
-        optimizer = keras.optimizers.Adam(_LEARNING_RATE * train.codes.width**-0.5)
+        step = int(np.clip(len(train) // _STEPS, *_BATCHES))
+        optimizer = keras.optimizers.Adam(_LEARNING_RATE * (step / _BATCHES[0] / train.codes.width) ** 0.5)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss, jit_compile=False)
         random = np.random.default_rng(seed)
@@ -244,14 +247,14 @@ def _network(
         while epoch < min(_EPOCHS, kept_at + _PATIENCE):
             epoch += 1
             for positions, codes in train.chunks(random):
-                for start in range(0, len(positions), _BATCH):
-                    batch = slice(start, start + _BATCH)
+                for start in range(0, len(positions), step):
+                    batch = slice(start, start + step)
                     chosen = positions[batch]
                     model.train_on_batch(scaler(codes[batch]), train.targets[chosen], weights[chosen])
             arrays = model.get_weights()
             found = list(zip(arrays[::2], arrays[1::2], strict=True))
             reached = log_loss(_logits(found, judged), judge.targets)
-            if reached < best:
+            if reached < best * (1 - _GAIN):
                 best, kept, kept_at = reached, found, epoch
             elif strength:
                 optimizer.learning_rate = float(optimizer.learning_rate) / 2  # the minimum is near
