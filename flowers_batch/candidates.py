@@ -18,7 +18,7 @@ from flowers_batch.fitting import out_of_fold
 from flowers_batch.grouping import NEAR, group
 from flowers_batch.heads import MODEL, SPLIT, load_model
 from flowers_batch.labels import read_labelled
-from flowers_batch.samples import CodesOnDisk, Sample, free_memory
+from flowers_batch.samples import sample_in
 from flowers_batch.storage import Where, open_folder, split_file
 
 _CONSIDERED = 10  # of the least certain photos, for each one that is asked for
@@ -46,8 +46,7 @@ def suspects(model: Where, out: Where | None = None) -> list[dict[str, Any]]:
     run = open_run(trained.codes, CODES)
     labelled = read_labelled(run, trained.training["labels"])
     classes, targets = np.unique(labelled.labels, return_inverse=True)
-    codes = CodesOnDisk(run, labelled.rows, free_memory() // 2)
-    sample = Sample(codes, np.arange(len(targets)), targets, group(labelled.digests, labelled.hashes)).loaded()
+    sample = sample_in(run, labelled.rows, targets, group(labelled.digests, labelled.hashes))
     probabilities = out_of_fold(sample, tuple(classes.tolist()), _SEED)
     found = find_label_issues(targets, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
     rows = [

@@ -48,21 +48,19 @@ def prepare_device(threads: int, gpu: bool) -> None:
     Raises:
         InputError: It sees no GPU although it should.
     """
-    import tensorflow as tf
-
-    devices = tf.config.list_physical_devices("GPU")
-    if gpu and not devices:
+    if not share_gpus() and gpu:
         raise InputError(
             "Ray gave an actor a GPU that TensorFlow cannot see: install the [gpu] extra "
             "(pip install 'flowers-batch[gpu]') where the actors run, or hide the GPU by CUDA_VISIBLE_DEVICES= (empty)."
         )
-    share_gpus()
+    import tensorflow as tf
+
     with suppress(RuntimeError):  # a process that has used TensorFlow before, as no actor has, keeps its threads
         tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
-def share_gpus() -> None:
-    """Loads TensorFlow, quietly, and keeps it from taking the whole memory of each GPU at once."""
+def share_gpus() -> int:
+    """Loads TensorFlow, quietly, keeps it from taking the whole memory of each GPU at once, and counts them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _without_stderr():  # before it reads that setting, TensorFlow tells at length which libraries it has found
         import tensorflow as tf
@@ -71,6 +69,7 @@ def share_gpus() -> None:
     for device in devices:
         with suppress(RuntimeError):  # it has begun to use the GPU
             tf.config.experimental.set_memory_growth(device, True)
+    return len(devices)
 
 
 @contextmanager

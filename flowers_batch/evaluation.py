@@ -91,7 +91,7 @@ def calibration_curve(targets: NDArray[np.int_], probabilities: NDArray[np.float
     Returns:
         For each tenth of certainty that has photos: `photos`, their mean `probability`, their `accuracy`.
     """
-    sure, right = _outcomes(targets, probabilities)
+    sure, right = outcomes(targets, probabilities)
     bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     return [
         {
@@ -117,7 +117,7 @@ def find_threshold(targets: NDArray[np.int_], probabilities: NDArray[np.float32]
         probabilities: [N, classes].
         precision: The wanted share of right labels.
     """
-    sure, right = _outcomes(targets, probabilities)
+    sure, right = outcomes(targets, probabilities)
     order = np.argsort(-sure, kind="stable")
     sure, right = sure[order], right[order]
     share = np.cumsum(right) / np.arange(1, len(right) + 1)
@@ -129,7 +129,7 @@ def find_threshold(targets: NDArray[np.int_], probabilities: NDArray[np.float32]
 def at_threshold(targets: NDArray[np.int_], probabilities: NDArray[np.float32], threshold: float) -> dict[str, Any]:
     """What a threshold gives: `precision` of the labels at or above it (None where none is), and their share,
     `coverage`."""
-    sure, right = _outcomes(targets, probabilities)
+    sure, right = outcomes(targets, probabilities)
     known = sure >= threshold
     return {"precision": float(right[known].mean()) if known.any() else None, "coverage": float(known.mean())}
 
@@ -145,8 +145,13 @@ def auroc(known: NDArray[np.floating], strange: NDArray[np.floating]) -> float |
     return float((ranks.sum() - len(known) * (len(known) + 1) / 2) / (len(known) * len(strange)))
 
 
-def _outcomes(
+def outcomes(
     targets: NDArray[np.int_], probabilities: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """How sure each label is, and whether it is right."""
+    """How sure each label is, float32 [N], and whether it is right, bool [N].
+
+    Args:
+        targets: int [N].
+        probabilities: [N, classes].
+    """
     return probabilities.max(1), probabilities.argmax(1) == targets

@@ -228,7 +228,7 @@ _PREPROCESSING = """
     shrunk = MatMul (matrix, lines)
     tall = Reshape (shrunk, as_pixels)
     turned = Transpose <perm = [1, 0, 2]> (tall)
-    columns = Reshape (turned, as_columns)
+    columns = Reshape (turned, as_lines)
     small = MatMul (matrix, columns)
     pixels = Reshape (small, as_square)
     clipped = Clip (pixels, darkest, brightest)
@@ -259,7 +259,6 @@ def _constants() -> dict[str, NDArray[Any]]:
         "first_axis": [0],
         "as_lines": [0, -1],
         "as_pixels": [SIDE, -1, 3],
-        "as_columns": [0, -1],
         "as_square": [SIDE, SIDE, 3],
     }
     return (

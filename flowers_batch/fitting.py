@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.device import share_gpus
 from flowers_batch.evaluation import log_loss
-from flowers_batch.heads import Head, Layer
+from flowers_batch.heads import Head, Layer, logits
 from flowers_batch.samples import Sample
 
 LOGISTIC, MLP = "logistic", "mlp"
@@ -85,10 +85,10 @@ def fit(
 
 def logits_of(head: Head, sample: Sample) -> NDArray[np.float32]:
     """A head's logits float32 [N, classes] of a sample."""
-    logits = np.empty((len(sample), len(head.classes)), np.float32)
+    found = np.empty((len(sample), len(head.classes)), np.float32)
     for positions, codes in sample.chunks():
-        logits[positions] = head.logits(codes)
-    return logits
+        found[positions] = head.logits(codes)
+    return found
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ def out_of_fold(sample: Sample, classes: tuple[str, ...], seed: int) -> NDArray[
     probabilities = np.zeros((len(sample), len(classes)), np.float32)
     folds = StratifiedGroupKFold(_JUDGING_FOLDS, shuffle=True, random_state=seed)
     for inside, outside in folds.split(sample.targets, sample.targets, sample.groups):
-        fitted = fit(LOGISTIC, sample[inside], sample[inside], classes, seed, strength)
+        part = sample[inside]
+        fitted = fit(LOGISTIC, part, part, classes, seed, strength)
         strength = fitted.strength
         probabilities[outside] = fitted.head.probabilities_of(logits_of(fitted.head, sample[outside]))
     return probabilities
@@ -158,7 +159,7 @@ def _choose_strength(sample: Sample, scaler: _Scaler, classes: int, seed: int) -
             layer: Layer | None = None
             for number, strength in enumerate(STRENGTHS):
                 layer = _logistic(part, targets[inside], classes, strength, layer)
-                losses[number] += log_loss(judge @ layer[0] + layer[1], targets[outside]) * len(judge)
+                losses[number] += log_loss(logits(judge, [layer]), targets[outside]) * len(judge)
     return STRENGTHS[int(losses.argmin())]
 
 
@@ -180,17 +181,17 @@ def _logistic(
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         kernel, bias = np.split(flat.reshape(width + 1, classes), [width])
         # The rest in float64, or the search for a lower loss would end in the noise of its last digits.
-        logits = (codes @ kernel.astype(np.float32)).astype(np.float64) + bias
-        logits -= logits.max(1, keepdims=True)
-        told = logits[rows, targets]
-        np.exp(logits, out=logits)
-        total = logits.sum(1)
+        values = (codes @ kernel.astype(np.float32)).astype(np.float64) + bias
+        values -= values.max(1, keepdims=True)
+        told = values[rows, targets]
+        np.exp(values, out=values)
+        total = values.sum(1)
         value = float(weights @ (np.log(total) - told)) + penalty / 2 * float((kernel**2).sum())
-        logits /= total[:, None]
-        logits[rows, targets] -= 1
-        logits *= weights[:, None]
-        slope = codes.T @ logits.astype(np.float32) + penalty * kernel
-        return value, np.concatenate([slope, logits.sum(0, keepdims=True)]).ravel()
+        values /= total[:, None]
+        values[rows, targets] -= 1
+        values *= weights[:, None]
+        slope = codes.T @ values.astype(np.float32) + penalty * kernel
+        return value, np.concatenate([slope, values.sum(0, keepdims=True)]).ravel()
 
     first = np.zeros((width + 1, classes)) if start is None else np.concatenate([start[0], start[1][None]])
     options = {"maxiter": _ITERATIONS, "gtol": _GRADIENT, "ftol": _IMPROVEMENT}
@@ -253,15 +254,9 @@ def _network(
                     model.train_on_batch(scaler(codes[batch]), train.targets[chosen], weights[chosen])
             arrays = model.get_weights()
             found = list(zip(arrays[::2], arrays[1::2], strict=True))
-            reached = log_loss(_logits(found, judged), judge.targets)
+            reached = log_loss(logits(judged, found), judge.targets)
             if reached < best * (1 - _GAIN):
                 best, kept, kept_at = reached, found, epoch
             elif strength:
                 optimizer.learning_rate = float(optimizer.learning_rate) / 2  # the minimum is near
     return kept, kept_at
-
-
-def _logits(layers: list[Layer], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    for number, (kernel, bias) in enumerate(layers):
-        values = (np.maximum(values, 0) if number else values) @ kernel + bias
-    return values

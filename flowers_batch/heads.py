@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,7 @@ class Head:
 
     def logits(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
         """What the temperature divides, float32 [N, classes], of codes [N, D]."""
-        values = (codes.astype(np.float32) - self.mean) / self.scale
-        for number, (kernel, bias) in enumerate(self.layers):
-            if number:
-                values = np.maximum(values, 0)
-            values = values @ kernel + bias
-        return values
+        return logits((codes.astype(np.float32) - self.mean) / self.scale, self.layers)
 
     def probabilities(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
         """Probabilities float32 [N, classes] of codes [N, D]."""
@@ -75,6 +71,13 @@ class Head:
             digest.update(f"{name}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def logits(values: NDArray[np.float32], layers: Sequence[Layer]) -> NDArray[np.float32]:
+    """What layers make of standardised codes [N, D], with a ReLU between them: float32 [N, classes]."""
+    for number, (kernel, bias) in enumerate(layers):
+        values = (np.maximum(values, 0) if number else values) @ kernel + bias
+    return values
 
 
 @dataclass(frozen=True)

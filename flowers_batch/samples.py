@@ -177,6 +177,21 @@ def sample_of(codes: NDArray[np.floating], targets: NDArray[np.int_], groups: ND
     return Sample(CodesInMemory(codes), numbers, targets, numbers if groups is None else groups)
 
 
+def sample_in(
+    run: Run, rows: NDArray[np.int_], targets: NDArray[np.int_], groups: NDArray[np.int_], memory: int | None = None
+) -> Sample:
+    """A sample of a codes folder's rows, in memory if it fits.
+
+    Args:
+        run: The codes folder.
+        rows: int [N], as for `CodesOnDisk`.
+        targets, groups: int [N], as in `Sample`.
+        memory: Megabytes that codes may take; None: half of what is free.
+    """
+    codes = CodesOnDisk(run, rows, memory * 10**6 if memory else free_memory() // 2)
+    return Sample(codes, np.arange(len(rows)), targets, groups).loaded()
+
+
 def free_memory() -> int:
     """Bytes that this process could take: of the machine or, where that is less, of the container that it runs in."""
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

@@ -22,12 +22,13 @@ from flowers_batch.evaluation import (
     find_threshold,
     fit_temperature,
     log_loss,
+    outcomes,
 )
 from flowers_batch.fitting import KINDS, Fitted, fit, logits_of
 from flowers_batch.grouping import SIDES, TEST, TRAIN, VALIDATION, group, split, values_of
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, save_model
 from flowers_batch.labels import Labelled, read_labelled
-from flowers_batch.samples import CodesOnDisk, Sample, free_memory
+from flowers_batch.samples import Sample, sample_in
 from flowers_batch.storage import Folder, Where, open_folder
 
 _CURVE = (0.1, 0.25, 0.5)  # shares of the labels, besides all of them
@@ -106,7 +107,7 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
         "ece_after": calibration_error(curve),
         "curve": curve,
     }
-    sure, right = probabilities[on[TEST]].max(1), probabilities[on[TEST]].argmax(1) == targets[on[TEST]]
+    sure, right = outcomes(*sides[TEST])
     metrics["unknown"] = {
         "min_precision": config.min_precision,
         "threshold": threshold,
@@ -152,9 +153,7 @@ def _divide(labelled: Labelled, run: Run, memory: int | None) -> _Photos:
     groups = group(labelled.digests, labelled.hashes)
     values = values_of(labelled.digests, groups)
     sides = split(values, groups, targets, list(classes))
-    codes = CodesOnDisk(run, labelled.rows, memory * 10**6 if memory else free_memory() // 2)
-    sample = Sample(codes, np.arange(len(targets)), targets, groups).loaded()
-    return _Photos(classes, sample, values, sides)
+    return _Photos(classes, sample_in(run, labelled.rows, targets, groups, memory), values, sides)
 
 
 def _fit_best(photos: _Photos, config: TrainConfig) -> tuple[Fitted, dict[str, Any]]:
@@ -215,9 +214,7 @@ def _moved(model: Folder, paths: list[str], sides: NDArray[np.int_]) -> int:
     try:
         with model.open(SPLIT) as file:
             table = pq.read_table(file, columns=["path", "side"])
-    except FileNotFoundError:
-        return 0
-    except (OSError, pa.ArrowException):  # it is about to be written anew
+    except (OSError, pa.ArrowException):  # there is none, or none that can be read: it is about to be written anew
         return 0
     before = dict(zip(*(table[name].to_pylist() for name in ("path", "side")), strict=True))
     return sum(before.get(path, SIDES[side]) != SIDES[side] for path, side in zip(paths, sides, strict=True))

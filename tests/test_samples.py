@@ -8,7 +8,7 @@ from test_training import WIDTH, labels, write_codes
 
 import flowers_batch as fb
 from flowers_batch import samples
-from flowers_batch.dataset import CODES, open_run
+from flowers_batch.dataset import CODES, open_run, read_shard
 from flowers_batch.samples import CodesInMemory, CodesOnDisk, Sample, free_memory, sample_of
 
 
@@ -67,10 +67,14 @@ def test_codes_are_loaded_where_they_fit(on_disk):
     np.testing.assert_array_equal(roomy.loaded().array(), truth)
 
 
-def test_a_reader_that_is_given_up_reads_no_more(on_disk):
+def test_a_reader_that_is_given_up_reads_no_more(on_disk, monkeypatch):
+    monkeypatch.setattr(samples, "_CHUNK", 1)
+    read = []
+    monkeypatch.setattr(samples, "read_shard", lambda *asked: read.append(asked) or read_shard(*asked))
     sample, _ = on_disk
     for _ in sample.chunks():
         break
+    assert 1 <= len(read) <= 1 + samples._GROUPS_AHEAD + 1
 
 
 @pytest.mark.parametrize("head", ["logistic", "mlp"])
