@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.config import EncodeConfig, InputError
+from flowers_batch.device import share_gpus
 from flowers_batch.encoder import build_network
 from flowers_batch.heads import Head, Layer, load_model
 from flowers_batch.storage import Where
@@ -57,6 +58,7 @@ def export(model: Where, out: Path | str, kind: str = SAVED_MODEL, weights: str 
     encoding = EncodeConfig(
         weights=weights or trained.weights, network=made.network, layer=made.layer, pool=made.pool, precision="float32"
     )
+    share_gpus()
     network, identity = build_network(encoding, "float32")
     if identity != made.weights:
         raise InputError(f"{encoding.weights} holds other weights than those of the model: name them by --weights.")

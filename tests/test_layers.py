@@ -42,7 +42,7 @@ BELOW = {
     "fitting": {"samples", "evaluation", "heads", "device"},
     "training": {"labels", "grouping", "samples", "fitting", "evaluation", "heads", "dataset", "storage"},
     "candidates": {"labels", "grouping", "samples", "fitting", "heads", "dataset", "storage"},
-    "export": {"encoder", "heads", "storage"} | NETWORK,
+    "export": {"device", "encoder", "heads", "storage"} | NETWORK,
     "verify": {"runs", "shards", "dataset", "storage"},
     "report": {"shards", "dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,

@@ -16,9 +16,11 @@ from flowers_batch.samples import CodesInMemory, CodesOnDisk, Sample, free_memor
 def on_disk(tmp_path, monkeypatch):
     """Every third photo of a folder of many row groups, some of whose photos have no code, and their true codes."""
     monkeypatch.setattr("flowers_batch.dataset.ROWS_A_GROUP", 16)
-    run = open_run(write_codes(tmp_path / "codes", labels(a=150, b=90), failed=7, batch=8), CODES)
+    run = open_run(
+        write_codes(tmp_path / "codes", labels(a=150, b=90), failed=7, batch=8, broken=(0, 17, 18, 100)), CODES
+    )
     assert len(run.row_groups()) == 15
-    rows = np.arange(1, 233, 3)
+    rows = np.setdiff1d(np.arange(1, 233, 3), [100])
     sample = Sample(CodesOnDisk(run, rows, 0), np.arange(len(rows)), rows % 2, rows)
     column = [code for batch in run.batches(["code"]) for code in batch["code"].to_pylist()]
     return sample, np.array([column[row] for row in rows], np.float16)

@@ -30,8 +30,9 @@ def write_codes(
     copies: int = 0,
     spread: float = 1.0,
     batch: int | None = None,
+    broken: tuple[int, ...] = (),
 ) -> Path:
-    """A finished codes folder: codes of a class lie around a point of its own; the last `failed` have none.
+    """A finished codes folder: codes of a class lie around a point of it; `broken` and the last `failed` have none.
 
     Each of the first `copies` photos has two: one of equal bytes, and one whose picture is nearly the same.
     """
@@ -45,6 +46,7 @@ def write_codes(
     hashes = np.concatenate([hashes, hashes[:copies], hashes[:copies] ^ np.uint64(0b1010101)])
     digests += digests[:copies] + [hashlib.sha256(b"edited %d" % number).digest() for number in range(copies)]
     ok = np.arange(len(labels)) < len(labels) - failed
+    ok[list(broken)] = False
     schema = codes_schema(WIDTH, "float16")
     columns = {name: [None] * len(labels) for name in IMAGE_COLUMNS}
     columns |= {
@@ -132,6 +134,8 @@ def test_unknown_is_what_is_not_sure_enough(tmp_path):
     assert load_model(str(tmp_path / "model")).head.threshold == unknown["threshold"]
     assert unknown["test"]["precision"] > metrics["test"]["accuracy"]
     assert unknown["auroc"] > 0.6
+    temperature = load_model(str(tmp_path / "model")).head.temperature
+    assert temperature == metrics["calibration"]["temperature"] != 1.0
 
 
 def test_where_no_label_is_sure_enough_all_are_unknown(tmp_path):
