@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,9 @@ from flowers_batch.dataset import CODES, PREDICTIONS, Run, codes_of, open_run
 from flowers_batch.fitting import out_of_fold
 from flowers_batch.grouping import NEAR, group
 from flowers_batch.heads import MODEL, SPLIT, load_model
-from flowers_batch.labels import read_labelled
+from flowers_batch.labels import read_labelled, write_labels
 from flowers_batch.samples import sample_in
-from flowers_batch.storage import Where, open_folder, split_file
+from flowers_batch.storage import Where, open_folder
 
 _CONSIDERED = 10  # of the least certain photos, for each one that is asked for
 _SEED = 0
@@ -59,7 +57,7 @@ def suspects(model: Where, out: Where | None = None) -> list[dict[str, Any]]:
         for row in found
     ]
     if out is not None:
-        _write(out, ("path", "label", "suggested", "probability"), rows)
+        write_labels(out, ("path", "label", "suggested", "probability"), rows)
     return rows
 
 
@@ -91,7 +89,7 @@ def next_labels(predictions: Where, count: int = 100, out: Where | None = None) 
         for row in rows.take(pa.array(order, pa.int64())).to_pylist()
     ]
     if out is not None:
-        _write(out, ("path", "label", "prediction", "probability"), chosen)
+        write_labels(out, ("path", "label", "prediction", "probability"), chosen)
     return chosen
 
 
@@ -161,12 +159,3 @@ def _spread(worth: NDArray[np.floating], distances: NDArray[np.float64], count: 
         chosen.append(int(score.argmax()))
         nearest = np.minimum(nearest, distances[chosen[-1]])
     return chosen
-
-
-def _write(out: Where, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Writes a CSV file that `train` reads by `--labels`; paths stand in it as they are, which `train` wants."""
-    folder, name = split_file(out)
-    with folder.publish(name) as scratch, open(scratch, "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

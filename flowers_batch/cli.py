@@ -150,9 +150,11 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a classifier on the codes of labelled photos, and say how good it is."""
+    from flowers_batch.progress import steps
     from flowers_batch.training import train as run_train
 
-    metrics = run_train(codes, model, TrainConfig(tuple(labels), head, min_precision, memory, seed))
+    with steps("train"):
+        metrics = run_train(codes, model, TrainConfig(tuple(labels), head, min_precision, memory, seed))
     _tell_random(metrics["weights"])
     if json_:
         _print_json(metrics)
@@ -209,8 +211,10 @@ def suspects(
 ) -> None:
     """List labelled photos whose label looks wrong, the surest first."""
     from flowers_batch.candidates import suspects as find_suspects
+    from flowers_batch.progress import steps
 
-    rows = find_suspects(model, out)
+    with steps("suspects"):
+        rows = find_suspects(model, out)
     if json_:
         _print_json({"suspects": rows})
         return

@@ -412,6 +412,7 @@ def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bo
 
 _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of a formula
+_ESCAPED = (*_FORMULA, *(f"'{sign}" for sign in ("'", *_FORMULA)))  # and what looks as if it were one already
 
 
 def write_csv(run: Run, path: Where) -> None:
@@ -425,13 +426,19 @@ def write_csv(run: Run, path: Where) -> None:
         writer.writerow(_CSV_COLUMNS)
         for batch in run.batches(_CSV_COLUMNS):
             for row in batch.to_pylist():
-                writer.writerow(map(_cell, row.values()))
+                writer.writerow(map(cell_of, row.values()))
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_FORMULA):
+def cell_of(value: Any) -> Any:
+    """What stands for a value in a CSV file: a quote goes before text that a spreadsheet would take for a formula."""
+    if isinstance(value, str) and value.startswith(_ESCAPED):
         return f"'{value}"
     return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def text_of(cell: str) -> str:
+    """The text that a cell stands for."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_ESCAPED) else cell
 
 
 def open_run(where: Where, kind: str) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from flowers_batch.device import share_gpus
 from flowers_batch.evaluation import log_loss
 from flowers_batch.heads import Head, Layer, logits
 from flowers_batch.samples import Sample
+
+_LOG = logging.getLogger(__name__)
 
 LOGISTIC, MLP = "logistic", "mlp"
 KINDS = (LOGISTIC, MLP)
@@ -88,6 +91,7 @@ def logits_of(head: Head, sample: Sample) -> NDArray[np.float32]:
     found = np.empty((len(sample), len(head.classes)), np.float32)
     for positions, codes in sample.chunks():
         found[positions] = head.logits(codes)
+        _LOG.info("judging %d photos", len(sample))
     return found
 
 
@@ -154,10 +158,11 @@ def _choose_strength(sample: Sample, scaler: _Scaler, classes: int, seed: int) -
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds
-        for inside, outside in folds.split(targets, targets, sample.groups):
+        for fold, (inside, outside) in enumerate(folds.split(targets, targets, sample.groups), 1):
             part, judge = codes[inside], codes[outside]
             layer: Layer | None = None
             for number, strength in enumerate(STRENGTHS):
+                _LOG.info("logistic: strength %g on fold %d of %d", strength, fold, _FOLDS)
                 layer = _logistic(part, targets[inside], classes, strength, layer)
                 losses[number] += log_loss(logits(judge, [layer]), targets[outside]) * len(judge)
     return STRENGTHS[int(losses.argmin())]
@@ -191,6 +196,7 @@ def _logistic(
         values[rows, targets] -= 1
         values *= weights[:, None]
         slope = codes.T @ values.astype(np.float32) + penalty * kernel
+        _LOG.info("logistic: %d photos, loss %.4f", len(targets), value)
         return value, np.concatenate([slope, values.sum(0, keepdims=True)]).ravel()
 
     first = np.zeros((width + 1, classes)) if start is None else np.concatenate([start[0], start[1][None]])
@@ -244,14 +250,17 @@ def _network(
         model.compile(optimizer, loss, jit_compile=False)
         random = np.random.default_rng(seed)
         weights = _balance(train.targets, classes)
-        best, kept, kept_at, epoch = np.inf, list[Layer](), 0, 0
+        best, kept, kept_at, epoch, kind = np.inf, list[Layer](), 0, 0, LOGISTIC if strength else MLP
         while epoch < min(_EPOCHS, kept_at + _PATIENCE):
             epoch += 1
+            done = 0
             for positions, codes in train.chunks(random):
                 for start in range(0, len(positions), step):
                     batch = slice(start, start + step)
                     chosen = positions[batch]
                     model.train_on_batch(scaler(codes[batch]), train.targets[chosen], weights[chosen])
+                done += len(positions)
+                _LOG.info("%s: %d of %d photos of epoch %d", kind, done, len(train), epoch)
             arrays = model.get_weights()
             found = list(zip(arrays[::2], arrays[1::2], strict=True))
             reached = log_loss(logits(judged, found), judge.targets)

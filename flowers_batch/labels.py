@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from flowers_batch.config import InputError
-from flowers_batch.dataset import OK, Run
-from flowers_batch.storage import split_file
+from flowers_batch.dataset import OK, Run, cell_of, text_of
+from flowers_batch.storage import Where, split_file
 
 FOLDER = "folder"
 _EXAMPLES = 5
@@ -145,13 +145,31 @@ def read_labels(file: str) -> LabelsFile:
             if name.lower().endswith(".parquet"):
                 rows = pq.read_table(stream, columns=["path", "label"]).to_pylist()
             else:
-                rows = list(csv.DictReader(io.StringIO(stream.read().decode("utf-8-sig"), newline="")))
+                table = csv.DictReader(io.StringIO(stream.read().decode("utf-8-sig"), newline=""))
+                rows = [{name: text_of(row[name] or "") for name in ("path", "label")} for row in table]
         labels = [(str(row["path"]), _label(row["label"])) for row in rows]
     except (pa.ArrowInvalid, KeyError, csv.Error, UnicodeDecodeError):
         raise InputError(
             f"{file} is not a labels file: it must be CSV (UTF-8) or Parquet with the columns path and label."
         ) from None
     return LabelsFile({path: label for path, label in labels if label}, sum(not label for _, label in labels))
+
+
+def write_labels(out: Where, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Writes a CSV file, `path` and `label` among its columns, that spreadsheets and `read_labels` read."""
+    folder, name = split_file(out)
+    with folder.publish(name) as scratch, open(scratch, "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([cell_of(row[column]) for column in columns] for row in rows)
+
+
+def lasting(labels: str) -> str:
+    """The same labels, by a name that is right from any folder."""
+    if labels == FOLDER:
+        return labels
+    folder, name = split_file(labels)
+    return folder.url_of(name)
 
 
 def _label(value: Any) -> str:

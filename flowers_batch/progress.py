@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 _LINE_SECONDS = 15.0  # between two plain lines
+_BAR_SECONDS = 0.1  # between two changes of a terminal's line
 
 
 class Progress:
@@ -84,3 +86,46 @@ def watch(shown: bool, verb: str, total: int, already: int) -> Iterator[Progress
         yield progress
     finally:
         progress.close()
+
+
+class _Steps(logging.Handler):
+    """Shows the latest step of long work: on a terminal in one line, elsewhere in a line now and then."""
+
+    def __init__(self, verb: str):
+        super().__init__(logging.INFO)
+        self._verb = verb
+        self._last = time.monotonic()
+        self._bar = tqdm(bar_format="{desc} [{elapsed}]", desc=verb, leave=False) if sys.stderr.isatty() else None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows a step, unless one was shown just now."""
+        now = time.monotonic()
+        if now - self._last < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS):
+            return
+        self._last = now
+        sentence = f"{self._verb}: {record.getMessage()}"
+        if self._bar is None:
+            print(sentence, file=sys.stderr, flush=True)
+        else:
+            self._bar.set_description_str(sentence)
+
+    def close(self) -> None:
+        """Clears the line."""
+        if self._bar is not None:
+            self._bar.close()
+        super().close()
+
+
+@contextmanager
+def steps(verb: str) -> Iterator[None]:
+    """Shows what the package's rooms log as they work (`logging`, level INFO) until the block ends."""
+    logger = logging.getLogger(__package__)
+    handler, level = _Steps(verb), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

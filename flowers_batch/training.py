@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,10 +28,11 @@ from flowers_batch.evaluation import (
 from flowers_batch.fitting import KINDS, Fitted, fit, logits_of
 from flowers_batch.grouping import SIDES, TEST, TRAIN, VALIDATION, group, split, values_of
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, save_model
-from flowers_batch.labels import Labelled, read_labelled
+from flowers_batch.labels import Labelled, lasting, read_labelled
 from flowers_batch.samples import Sample, sample_in
 from flowers_batch.storage import Folder, Where, open_folder
 
+_LOG = logging.getLogger(__name__)
 _CURVE = (0.1, 0.25, 0.5)  # shares of the labels, besides all of them
 
 
@@ -73,6 +75,7 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
     run = open_run(codes, CODES)
     folder = open_folder(model)
     labelled = read_labelled(run, config.labels)
+    _LOG.info("finding copies among %d labelled photos", len(labelled.paths))
     photos = _divide(labelled, run, config.memory)
     fitted, tried = _fit_best(photos, config)
     head = fitted.head
@@ -137,7 +140,7 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
                 codes=run.folder.url,
                 images=run.job.images,
                 split={"photos": counts, "groups": groups},
-                training={"kind": fitted.kind} | asdict(config),
+                training={"kind": fitted.kind} | asdict(config) | {"labels": [lasting(name) for name in config.labels]},
                 versions=library_versions(),
             ),
         )
@@ -193,6 +196,7 @@ def _learning_curve(photos: _Photos, fitted: Fitted, seed: int, accuracy: float)
             taken = own[np.argsort(photos.values[own])][: max(1, round(share * len(own)))]
             chosen |= (train.targets == target) & np.isin(train.groups, taken)
         part = train[chosen]
+        _LOG.info("learning curve: %.0f%% of the labels", 100 * share)
         head = fit(fitted.kind, part, validation, photos.classes, seed, fitted.strength).head
         right = logits_of(head, test).argmax(1) == test.targets
         points.append({"share": share, "photos": len(part), "accuracy": float(right.mean())})

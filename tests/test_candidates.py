@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
+import os
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,15 @@ def test_corrected_suspects_are_labels_for_the_next_training(mislabelled, tmp_pa
     fb.train(codes, tmp_path / "again", config)
     named = {row["path"]: row["label"] for row in pq.read_table(tmp_path / "again" / "split.parquet").to_pylist()}
     assert all(named[row["path"]] == row["path"].split("/")[0] for row in rows)
+
+
+def test_labels_are_found_again_from_any_folder(mislabelled, tmp_path, monkeypatch):
+    codes, _, model = mislabelled
+    expected = fb.suspects(model)
+    monkeypatch.chdir(tmp_path)
+    fb.train(codes, "relative", fb.TrainConfig(("folder", "labels.csv")))
+    monkeypatch.chdir("/")
+    assert fb.suspects(tmp_path / "relative") == expected
 
 
 def test_a_copy_of_a_wrong_label_does_not_defend_it(tmp_path):
@@ -140,3 +152,35 @@ def test_commands_list_them(mislabelled, half_labelled, capsys, tmp_path):
             main([*arguments, "--out", str(tmp_path / "out.csv")])
         told = capsys.readouterr().out
         assert "--labels" in told and "%" in told and (tmp_path / "out.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def on_real_photos(real_photos, tmp_path_factory):
+    """The benchmark of labels, the codes of real photos, and whether their network was trained."""
+    benchmarks = str(Path(__file__).parents[1] / "benchmarks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(benchmarks)
+        module = importlib.import_module("labels")
+    weights = os.environ.get("FLOWERS_BATCH_WEIGHTS", "random:0")
+    codes = tmp_path_factory.mktemp("flowers") / "codes"
+    fb.encode(real_photos, codes, fb.EncodeConfig(weights=weights))
+    return module, codes, not weights.startswith("random:")
+
+
+@pytest.mark.slow
+def test_chosen_labels_of_real_photos_beat_random_ones_or_it_is_said_that_they_do_not(on_real_photos, tmp_path):
+    module, codes, trained = on_real_photos
+    chosen, random = zip(*(module.chosen_or_random(codes, tmp_path, seed) for seed in range(module.SEEDS)), strict=True)
+    if not trained and statistics.mean(chosen) <= statistics.mean(random):
+        pytest.xfail(f"random weights: {statistics.mean(chosen):.1%} by chosen labels, {statistics.mean(random):.1%}")
+    assert statistics.mean(chosen) > statistics.mean(random)
+
+
+@pytest.mark.slow
+def test_strangers_among_real_photos_are_less_certain_or_it_is_said_that_they_are_not(on_real_photos, tmp_path):
+    module, codes, trained = on_real_photos
+    rows, values = module.strangers(codes, tmp_path)
+    assert len(rows) == 5 and all(0 < value < 1 for value in values)
+    if not trained and statistics.mean(values) < 0.6:
+        pytest.xfail(f"random weights: the mean AUROC is {statistics.mean(values):.2f}")
+    assert statistics.mean(values) >= 0.6

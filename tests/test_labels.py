@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from test_training import labels, write_codes
 
 from flowers_batch.dataset import CODES, open_run
-from flowers_batch.labels import LabelsFile, read_labelled, read_labels
+from flowers_batch.labels import LabelsFile, read_labelled, read_labels, write_labels
 
 
 def test_labels_from_a_file_override_folders(tmp_path):
@@ -50,3 +53,12 @@ def test_zero_is_a_label_and_strange_line_ends_are_names(tmp_path):
         file.write('path,label\r\nrose\u2028x.jpg,rose\r\n"two\nlines.jpg",tulip\r\n')
     expected = {"rose\u2028x.jpg": "rose", "two\nlines.jpg": "tulip"}
     assert read_labels(str(tmp_path / "names.csv")) == LabelsFile(expected, 0)
+
+
+@pytest.mark.parametrize("name", ["=1+1.jpg", "'=1.jpg", "''x.jpg", "'", "it's.jpg", "-x", "@y\n", 'a,"b".jpg'])
+def test_names_come_back_though_spreadsheets_see_no_formula(tmp_path, name):
+    file = tmp_path / "labels.csv"
+    write_labels(file, ("path", "label", "probability"), [{"path": name, "label": name, "probability": 0.5}])
+    assert read_labels(str(file)) == LabelsFile({name: name.strip()}, 0)
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        assert list(csv.reader(stream))[1][0][0] not in "=+-@\t\r\n"

@@ -46,7 +46,7 @@ BELOW = {
     "verify": {"runs", "shards", "dataset", "storage"},
     "report": {"shards", "dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,
-    "cli": {"demo", "verify", "report", "training", "candidates", "export", "runs", "encoder"} | NETWORK,
+    "cli": {"demo", "verify", "report", "training", "candidates", "export", "runs", "encoder", "progress"} | NETWORK,
     "__init__": {"runs", "training", "candidates", "export", "report", "verify"},
 }
 # The rooms that alone import a library, and whether they may do so before it is needed.
