@@ -148,18 +148,21 @@ def decode(
             return Picture(square, width, height, phash)
 
 
-def decode_photo(data: bytes, max_pixels: int = ArchiveConfig.max_pixels) -> NDArray[np.uint8]:
+def decode_photo(
+    data: bytes, max_pixels: int = ArchiveConfig.max_pixels, at_least: int | None = None
+) -> NDArray[np.uint8]:
     """Decodes the whole photo, upright: uint8 [height, width, 3], RGB.
 
     Args:
         data: The file's bytes.
         max_pixels: Photos with more are refused from their header, before anything is decoded.
+        at_least: A JPEG may come in an eighth, a quarter or half of its size if both sides keep so many pixels.
 
     Raises:
         DecodeError: The bytes give no picture.
     """
     with _explained():
-        return _upright(_open(data, max_pixels)[0], data)
+        return _upright(_open(data, max_pixels)[0], data, at_least)
 
 
 def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
@@ -325,20 +328,22 @@ def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
     return image, width * height
 
 
-def _upright(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+def _upright(image: Image.Image, data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
     """The first frame, upright: uint8 [height, width, 3]."""
-    photo = _rgb(image, data)
+    photo = _rgb(image, data, at_least)
     # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     image.close()  # frees what Pillow holds
     return _UPRIGHT[orientation](photo) if orientation in _UPRIGHT else photo
 
 
-def _rgb(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+def _rgb(image: Image.Image, data: bytes, at_least: int | None) -> NDArray[np.uint8]:
     """The first frame as uint8 [height, width, 3], not yet upright."""
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         try:
-            return simplejpeg.decode_jpeg(data)
+            if at_least is None:
+                return simplejpeg.decode_jpeg(data)
+            return simplejpeg.decode_jpeg(data, min_height=at_least, min_width=at_least)
         except ValueError:
             # Warnings about harmless faults look like errors here; Pillow tells them apart.
             pass

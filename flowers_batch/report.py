@@ -4,55 +4,52 @@ from __future__ import annotations
 
 import base64
 import heapq
-import io
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import simplejpeg
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from numpy.typing import NDArray
 
+from flowers_batch import charts
 from flowers_batch.config import IMAGENET, InputError, RunError
 from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
-from flowers_batch.decode import DecodeError, decode_photo
+from flowers_batch.decode import DecodeError
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, load_model
-from flowers_batch.shards import find_images
-from flowers_batch.sources import Image, ReadError, Source, open_source
+from flowers_batch.sources import ReadError
 from flowers_batch.storage import Folder, Where, open_folder, split_file
+from flowers_batch.thumbnails import Photos
 
 PAGE = "report.html"
 DRAWN = "DRAWN.txt"  # lies in a folder of photos that the demo drew
-_THUMBNAIL = 160  # pixels of the longer side
-_QUALITY = 80
-_SHOWN = 12  # photos of each kind
-_SHOWN_A_LABEL = 6
-_LABELS = 40  # with photos; the table has all
-_FAILURES = 20
-_CHART_CLASSES = 40  # more do not fit into a chart; the commonest mistakes are listed all the same
+_PICTURES_BYTES = 3_200_000  # of all pictures on a page, so that it can be mailed
+_SHOWN = 6  # photos of each kind
+_CLASSES = 40  # with photos, and in the matrix: more do not fit; the tables have more
+_TABLE_ROWS = 1000
+_BARS = 25
+_PARTS = 20  # of the histogram
+_BANDS = ((0.0, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 1.0))  # of certainty, of which photos are shown
+_FAILURES = 5  # examples of each reason
 _MISTAKES = 10
+_COPIES = 6  # sets that are shown
+_DIGESTS = 50_000  # held at once while copies are looked for
+_LONGEST = 120  # characters of a path; longer ones lose their middle
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A photo on the page: `image` is a data URL, or empty where the photo cannot be read now."""
+    """A photo on the page: `image` is a data URL, or empty where there is none, and `why` says the reason."""
 
     path: str
     caption: str
     image: str
-
-
-@dataclass
-class _Labels:
-    """The labels of an archive: how many photos have each, and a sample of them."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    samples: dict[str, list[tuple[bytes, str, float]]] = field(default_factory=dict)
+    why: str = ""
 
 
 def report(folder: Where, out: Where | None = None) -> str:
@@ -84,28 +81,49 @@ def report(folder: Where, out: Where | None = None) -> str:
     return target.url_of(name)
 
 
+class _Album:
+    """Pictures for the page, until it has as many as can be mailed."""
+
+    def __init__(self) -> None:
+        self._left = _PICTURES_BYTES
+
+    def pictures(self, photos: Photos, captions: dict[str, str]) -> list[Thumbnail]:
+        """Pictures of photos, from their paths and captions."""
+        images = photos.find(captions)
+        return [self._picture(photos, path, caption, images) for path, caption in captions.items()]
+
+    def _picture(self, photos: Photos, path: str, caption: str, images: dict[str, Any]) -> Thumbnail:
+        if self._left <= 0:
+            return Thumbnail(path, caption, "", "the page is full")
+        try:
+            image = photos.thumbnail(images[path])
+        except (ReadError, DecodeError, RunError):  # RunError: the folder has vanished
+            return Thumbnail(path, caption, "", "not readable now")
+        url = f"data:image/webp;base64,{base64.b64encode(image).decode()}"
+        self._left -= len(url)
+        return Thumbnail(path, caption, url)
+
+
 def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str, Any]:
-    """All that the template shows."""
+    """All that the template shows; what comes first has pictures first."""
     content: dict[str, Any] = {"title": place.url.rstrip("/").rsplit("/", 1)[-1], "folder": place.url}
-    content |= {"run": None, "metrics": None, "labels": None}
+    content |= {"run": None, "metrics": None, "labels": None, "copies": None}
     notes: list[str] = []
+    album, sources = _Album(), []
     model = _model_of(model_url, run, notes) if model_url else None
-    sources = []
     if model and model_url:
-        metrics = open_folder(model_url).read_json(METRICS)
-        photos = _Photos(model.codes, model.images)
+        photos = Photos(model.codes, model.images)
         sources.append(photos.source)
-        right, wrong = _held_out(open_folder(model_url), photos)
-        matrix, classes = metrics["test"]["confusion_matrix"], metrics["classes"]
-        content |= {"metrics": metrics, "right": right, "wrong": wrong, "mistakes": _mistakes(matrix, classes)}
-        content["confusion"] = _confusion_chart(matrix, classes) if len(classes) <= _CHART_CLASSES else None
+        content |= _held_out(open_folder(model_url), photos, album)
         run = run or _run_of(model.codes)
     if run:
-        photos = _Photos(run.folder.url, run.job.images)
+        photos = Photos(run.folder.url, run.job.images)
         sources.append(photos.source)
-        content |= {"run": run, "failures": list(_failures(run))}
+        survey = _survey(run)
+        content |= {"run": run, "failures": _failures(run), "copies": survey.copies.shown(photos, album)}
         if run.job.kind == PREDICTIONS:
-            content["labels"] = _label_rows(run, photos)
+            threshold = model.head.threshold if model else None
+            content["labels"] = survey.shown(photos, album, threshold)
     unreal = []
     if any(source and source.folder.exists(DRAWN) for source in sources):
         unreal.append("The photos are drawn by a program, not taken by a camera.")
@@ -140,95 +158,64 @@ def _run_of(codes: str) -> Run | None:
         return None
 
 
-def _held_out(model: Folder, photos: _Photos) -> tuple[list[Thumbnail], list[Thumbnail]]:
-    """Test photos that the classifier was surest of, rightly and wrongly."""
+def _held_out(model: Folder, photos: Photos, album: _Album) -> dict[str, Any]:
+    """How a model did on the photos that it was neither trained nor tuned on."""
+    metrics = model.read_json(METRICS)
+    classes, matrix = metrics["classes"], metrics["test"]["confusion_matrix"]
     with model.open(SPLIT) as file:
-        rows = pq.read_table(file, filters=[("side", "=", "test")]).to_pylist()
-    rows.sort(key=lambda row: -row["probability"])
-    right = [row for row in rows if row["label"] == row["prediction"]]
-    wrong = [row for row in rows if row["label"] != row["prediction"]]
-    sure = {row["path"]: f"{row['label']}, {row['probability']:.0%} sure" for row in right[:_SHOWN]}
-    mistaken = {
-        row["path"]: f"{row['label']}, taken for {row['prediction']} ({row['probability']:.0%} sure)"
-        for row in wrong[:_SHOWN]
-    }
-    return photos.thumbnails(sure), photos.thumbnails(mistaken)
-
-
-def _label_rows(run: Run, photos: _Photos) -> list[dict[str, Any]]:
-    """Each label with its share of the archive and a few of its photos, the most frequent first."""
-    labels = _Labels()
-    for batch in run.batches(["path", "sha256", "prediction", "probability"]):
-        columns = [batch[name].to_pylist() for name in ("prediction", "sha256", "path", "probability")]
-        new: dict[str, list[tuple[bytes, str, float]]] = {}
-        for label, digest, path, probability in zip(*columns, strict=True):
-            if label is not None:
-                new.setdefault(label, []).append((digest, path, probability))
-        for label, rows in new.items():
-            labels.counts[label] += len(rows)
-            # The smallest digests are a fair sample, the same each time.
-            labels.samples[label] = heapq.nsmallest(_SHOWN_A_LABEL, [*labels.samples.get(label, []), *rows])
-    total = labels.counts.total()
-    shown = [label for label, _ in labels.counts.most_common(_LABELS)]
-    captions = {path: f"{sure:.0%} sure" for label in shown for _, path, sure in labels.samples[label]}
-    pictures = {picture.path: picture for picture in photos.thumbnails(captions)}
-    return [
-        {
-            "name": label,
-            "count": count,
-            "share": count / total,
-            "photos": [pictures[path] for _, path, _ in labels.samples[label]] if label in shown else [],
+        rows = pq.read_table(file, columns=["path", "label", "prediction", "probability", "side"])
+    rows = rows.filter(pc.equal(rows["side"], "test")).sort_by([("probability", "descending"), ("path", "ascending")])
+    by_cell = defaultdict[tuple[str, str], list[dict[str, Any]]](list)
+    for row in rows.to_pylist():
+        by_cell[row["label"], row["prediction"]].append(row)
+    mistakes = _mistakes(matrix, classes)
+    has_matrix = len(classes) <= _CLASSES
+    wanted = by_cell if has_matrix else [(label, taken_for) for label, taken_for, _ in mistakes]
+    cells = {}
+    for label, taken_for in sorted(wanted, key=lambda cell: (cell[0] == cell[1], -len(by_cell[cell]), cell)):
+        here = by_cell[label, taken_for]
+        captions = {row["path"]: f"{row['probability']:.0%} sure" for row in here[:_SHOWN]}
+        cells[label, taken_for] = {
+            "id": f"cell-{classes.index(label)}-{classes.index(taken_for)}",
+            "photos": len(here),
+            "pictures": album.pictures(photos, captions),
         }
-        for label, count in labels.counts.most_common()
-    ]
+    per_class = metrics["test"]["per_class"]
+    largest = heapq.nlargest(_CLASSES, classes, key=lambda name: per_class[name]["photos"])
+    points = metrics["learning_curve"]
+    return {
+        "metrics": metrics,
+        "has_matrix": has_matrix,
+        "matrix": [[(count, count / max(1, sum(line))) for count in line] for line in matrix] if has_matrix else [],
+        "cells": cells,
+        "mistakes": mistakes,
+        "classes": {name: _of_class(name, classes, by_cell, photos, album) for name in classes if name in largest},
+        "calibration_chart": charts.calibration(metrics["calibration"]["curve"]),
+        "learning_chart": charts.learning(points),
+        "gain": points[-1]["accuracy"] - points[-2]["accuracy"],
+    }
 
 
-def _failures(run: Run) -> Iterator[dict[str, str]]:
-    shown = 0
-    for batch in run.batches(["path", "reason", "message"]) if run.summary["failed"] else ():
-        for row in batch.filter(batch["reason"].is_valid()).to_pylist():
-            if shown == _FAILURES:
-                return
-            shown += 1
-            yield row
-
-
-class _Photos:
-    """The photos of a run.
-
-    Args:
-        folder: The run's, whose manifest knows what file holds a photo.
-        images: Where the photos lie.
-    """
-
-    def __init__(self, folder: str, images: str):
-        self._folder = open_folder(folder)
-        job = read_job(self._folder)
-        self.source: Source | None = None
-        with suppress(InputError):
-            self.source = open_source(images, job.root if job else None)
-
-    def thumbnails(self, captions: dict[str, str]) -> list[Thumbnail]:
-        """Small pictures of photos, from their paths and captions."""
-        if self.source is None:
-            return [Thumbnail(path, caption, "") for path, caption in captions.items()]
-        images = {path: Image(path) for path in captions}
-        if not self.source.found_by_path:
-            images |= find_images(self._folder, captions.keys())
-        return [Thumbnail(path, caption, _thumbnail(self.source, images[path])) for path, caption in captions.items()]
-
-
-def _thumbnail(source: Source, image: Image) -> str:
-    try:
-        photo = decode_photo(source.read(image))
-    except (ReadError, DecodeError, RunError):  # RunError: the folder has vanished
-        return ""
-    height, width = photo.shape[:2]
-    scale = min(1.0, _THUMBNAIL / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    encoded = base64.b64encode(simplejpeg.encode_jpeg(small, quality=_QUALITY)).decode()
-    return f"data:image/jpeg;base64,{encoded}"
+def _of_class(
+    name: str,
+    classes: Sequence[str],
+    by_cell: dict[tuple[str, str], list[dict[str, Any]]],
+    photos: Photos,
+    album: _Album,
+) -> list[tuple[str, list[Thumbnail]]]:
+    """Kinds of a class's held-out photos: the surest, the least sure, and the wrongly labelled."""
+    right = by_cell.get((name, name), [])
+    other = [row for taken_for in classes if taken_for != name for row in by_cell.get((name, taken_for), [])]
+    other.sort(key=lambda row: -row["probability"])
+    surest, unsure = right[:_SHOWN], right[_SHOWN:][-_SHOWN:][::-1]
+    kinds = {
+        "Right, the surest": {row["path"]: f"{row['probability']:.0%} sure" for row in surest},
+        "Right, the least sure": {row["path"]: f"{row['probability']:.0%} sure" for row in unsure},
+        "Wrong, the surest": {
+            row["path"]: f"taken for {row['prediction']}, {row['probability']:.0%} sure" for row in other[:_SHOWN]
+        },
+    }
+    return [(kind, album.pictures(photos, captions)) for kind, captions in kinds.items() if captions]
 
 
 def _mistakes(matrix: list[list[int]], classes: list[str]) -> list[tuple[str, str, int]]:
@@ -242,30 +229,130 @@ def _mistakes(matrix: list[list[int]], classes: list[str]) -> list[tuple[str, st
     return heapq.nlargest(_MISTAKES, counts, key=lambda mistake: mistake[2])
 
 
-def _confusion_chart(matrix: list[list[int]], classes: list[str]) -> Markup:
-    """The confusion matrix as SVG: a row is a true class, and its shades are shares of that class."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+class _Samples:
+    """For each key the few photos whose digests are the smallest: a fair sample, and the same each time."""
 
-    # Names are only text: a dollar sign begins no formula. `none` keeps them as text in the SVG.
-    with mpl.rc_context({"text.parse_math": False, "svg.fonttype": "none", "font.family": "sans-serif"}):
-        side = 2.5 + 0.45 * len(classes)
-        figure = Figure(figsize=(side + 1, side), layout="constrained")
-        axes = figure.subplots()
-        shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
-        axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
-        names = [name if len(name) <= 20 else f"{name[:19]}…" for name in classes]
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-        axes.set_yticks(range(len(names)), names)
-        axes.set(xlabel="predicted", ylabel="true class")
-        for row, counts in enumerate(matrix):
-            for column, count in enumerate(counts):
-                colour = "white" if shares[row][column] > 0.6 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    # matplotlib escapes the names itself.
-    return Markup(buffer.getvalue()[buffer.getvalue().index("<svg") :])
+    def __init__(self) -> None:
+        self._kept: dict[Any, list[tuple[int, str, float]]] = {}
+
+    def add(self, keys: NDArray[Any], ranks: NDArray[np.uint64], rows: pa.RecordBatch) -> None:
+        """Takes rows of predictions, a key each."""
+        order = np.lexsort((ranks, keys))
+        starts = np.flatnonzero(np.append(True, keys[order][1:] != keys[order][:-1])[: len(order)])
+        place = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+        few = order[place < _SHOWN]
+        columns = [rows[name].take(pa.array(few)).to_pylist() for name in ("path", "probability")]
+        for key, rank, path, sure in zip(keys[few].tolist(), ranks[few].tolist(), *columns, strict=True):
+            kept = self._kept.setdefault(key, [])
+            kept.append((rank, path, sure))
+            if len(kept) > _SHOWN:
+                kept.remove(max(kept))
+
+    def captions(self, key: Any) -> dict[str, str]:
+        """The photos of a key."""
+        return {path: f"{sure:.0%} sure" for _, path, sure in sorted(self._kept.get(key, []))}
+
+
+class _Copies:
+    """Photos of equal bytes: all of those whose digests are below a bound that keeps few enough in memory."""
+
+    def __init__(self) -> None:
+        self._bound = (1 << 64) - 1
+        self._paths: dict[bytes, list[str]] = {}
+
+    def add(self, ranks: NDArray[np.uint64], rows: pa.RecordBatch) -> None:
+        """Takes rows that have a digest."""
+        below = rows.filter(pa.array(ranks <= np.uint64(self._bound)))
+        for digest, path in zip(below["sha256"].to_pylist(), below["path"].to_pylist(), strict=True):
+            self._paths.setdefault(digest, []).append(path)
+        while len(self._paths) > _DIGESTS:
+            self._bound //= 2
+            self._paths = {
+                digest: paths
+                for digest, paths in self._paths.items()
+                if int.from_bytes(digest[:8], "big") <= self._bound
+            }
+
+    def shown(self, photos: Photos, album: _Album) -> list[dict[str, Any]]:
+        """The largest sets."""
+        sets = heapq.nlargest(_COPIES, (paths for paths in self._paths.values() if len(paths) > 1), key=len)
+        return [
+            {"photos": len(paths), "pictures": album.pictures(photos, dict.fromkeys(paths[:_SHOWN], ""))}
+            for paths in sets
+        ]
+
+
+@dataclass
+class _Survey:
+    """What is learnt from all rows of a run."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0
+    parts: NDArray[np.int_] = field(default_factory=lambda: np.zeros(_PARTS, np.int_))
+    by_label: _Samples = field(default_factory=_Samples)
+    by_band: _Samples = field(default_factory=_Samples)
+    copies: _Copies = field(default_factory=_Copies)
+
+    def shown(self, photos: Photos, album: _Album, threshold: float | None) -> dict[str, Any]:
+        """Labels and certainty, for the template."""
+        total = max(1, self.counts.total())
+        names = [name for name, _ in self.counts.most_common(_CLASSES)]
+        few = self.counts.most_common(_BARS)
+        return {
+            "rows": self.counts.most_common(_TABLE_ROWS),
+            "more": max(0, len(self.counts) - _TABLE_ROWS),
+            "total": total,
+            "unknown": self.unknown,
+            "chart": charts.bars([name for name, _ in few], [count for _, count in few]) if few else "",
+            "parts": [(number / _PARTS, (number + 1) / _PARTS, count) for number, count in enumerate(self.parts)],
+            "parts_chart": charts.histogram(self.parts.tolist(), threshold),
+            "bands": [
+                (band, album.pictures(photos, self.by_band.captions(number))) for number, band in enumerate(_BANDS)
+            ],
+            "samples": [(name, album.pictures(photos, self.by_label.captions(name))) for name in names],
+        }
+
+
+def _survey(run: Run) -> _Survey:
+    """Streams all rows of a run once."""
+    survey = _Survey()
+    labels = ["prediction", "probability", "is_unknown"] if run.job.kind == PREDICTIONS else []
+    if not labels and not run.summary["duplicates"]:
+        return survey
+    edges = np.array([high for _, high in _BANDS[:-1]])
+    for batch in run.batches(["path", "sha256", *labels]):
+        read = batch.filter(batch["sha256"].is_valid())
+        if run.summary["duplicates"]:
+            survey.copies.add(_ranks(read), read)
+        if labels:
+            rows = read.filter(read["prediction"].is_valid())
+            names, sure = rows["prediction"].to_numpy(zero_copy_only=False), rows["probability"].to_numpy()
+            survey.counts.update(names.tolist())
+            survey.unknown += pc.sum(rows["is_unknown"]).as_py() or 0
+            survey.parts += np.histogram(sure, _PARTS, (0, 1))[0]
+            survey.by_label.add(names.astype(str), _ranks(rows), rows)
+            survey.by_band.add(np.searchsorted(edges, sure, side="right"), _ranks(rows), rows)
+    return survey
+
+
+def _ranks(rows: pa.RecordBatch) -> NDArray[np.uint64]:
+    """The first eight bytes of each digest as a number: uint64 [rows]."""
+    digests = pa.concat_arrays([rows["sha256"]])  # which begins at its buffer's beginning
+    data = np.frombuffer(digests.buffers()[1] or b"", np.uint8)[32 * digests.offset :][: 32 * len(digests)]
+    return data.reshape(-1, 32)[:, :8].copy().view(">u8").ravel().astype(np.uint64)
+
+
+def _failures(run: Run) -> list[tuple[str, int, list[dict[str, str]]]]:
+    """Each reason with how many photos it has and a few of them, the commonest first."""
+    reasons = run.summary["reasons"]
+    examples = defaultdict[str, list[dict[str, str]]](list)
+    for batch in run.batches(["path", "reason", "message"]) if reasons else ():
+        if all(len(examples[reason]) >= min(count, _FAILURES) for reason, count in reasons.items()):
+            break
+        for row in batch.filter(batch["reason"].is_valid()).to_pylist():
+            if len(examples[row["reason"]]) < _FAILURES:
+                examples[row["reason"]].append(row)
+    return [(reason, count, examples[reason]) for reason, count in Counter(reasons).most_common()]
 
 
 def _render(content: dict[str, Any]) -> str:
@@ -278,4 +365,12 @@ def _render(content: dict[str, Any]) -> str:
     )
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     environment.filters["number"] = lambda count: f"{count:,}"
+    environment.filters["short"] = _short
     return environment.get_template("report.html").render(**content)
+
+
+def _short(text: str) -> str:
+    """A text without its middle, if it is long."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"

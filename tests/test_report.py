@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
 import html.parser
+import json
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.report import DRAWN
+from flowers_batch.report import DRAWN, _Copies, _mistakes, _ranks, _Samples
 
 EVIL = '<script>alert(1)</script>"$x^2$&'
 
@@ -23,12 +29,15 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.addresses: list[str] = []
+        self.labels: list[str] = []
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset")]
+
+        self.labels += [value for name, value in attributes if name == "aria-label"]
 
     def handle_data(self, data):
         self.text += f" {data.strip()}"
@@ -76,8 +85,6 @@ def test_predictions_show_accuracy_confusion_photos_failures_and_speed(base):
 
 
 def test_only_held_out_photos_are_shown_as_right_or_wrong(base):
-    import pyarrow.parquet as pq
-
     _, page = page_of(base / "model")
     rows = pq.read_table(base / "model" / "split.parquet").to_pylist()
     shown = {row["path"] for row in rows if f" {row['path']}" in page.text}
@@ -125,19 +132,70 @@ def test_photos_that_are_gone_leave_their_names(base, tmp_path):
 
 
 def test_a_page_of_many_labels_stays_light(base, tmp_path, monkeypatch):
-    """Only some labels have photos, and only some photos are shown of each; the table has all labels."""
+    """Only some labels have photos, and only some photos are shown of each; the tables have all labels."""
     report = sys.modules["flowers_batch.report"]  # the name itself is the call
-    monkeypatch.setattr(report, "_LABELS", 1)
-    monkeypatch.setattr(report, "_SHOWN_A_LABEL", 2)
-    monkeypatch.setattr(report, "_SHOWN", 0)
-    monkeypatch.setattr(report, "_CHART_CLASSES", 2)
+    monkeypatch.setattr(report, "_CLASSES", 1)
+    monkeypatch.setattr(report, "_SHOWN", 1)
     _, page = page_of(base / "labels", tmp_path / "page.html")
-    assert page.tags.count("img") == 2 and "svg" not in page.tags
+    assert "commonest mistakes" in " ".join(page.labels) or "is taken for" not in page.text
+    assert page.tags.count("img") <= 3 + 1 + 4 + 1, "a class of three kinds, a label, four bands, a mistake"
     assert all(name in page.text for name in ("green", "blue", "alert(1)"))
 
 
-def test_many_classes_are_listed_instead_of_drawn():
-    from flowers_batch.report import _mistakes
+def test_pictures_end_when_the_page_is_full(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["flowers_batch.report"], "_PICTURES_BYTES", 5000)
+    _, page = page_of(base / "labels", tmp_path / "page.html")
+    sizes = [len(address) for address in page.addresses if address.startswith("data:")]
+    assert 5000 <= sum(sizes) < 5000 + max(sizes) and "the page is full" in page.text
 
+
+def test_each_number_of_the_matrix_opens_its_photos(base, tmp_path):
+    """A number's link leads to as many of its photos as there are, and no others."""
+    text, _ = page_of(base / "model", tmp_path / "page.html")
+    rows = pq.read_table(base / "model" / "split.parquet").to_pylist()
+    classes = json.loads((base / "model" / "metrics.json").read_text())["classes"]
+    links = re.findall(r'<a href="#(cell-(\d+)-(\d+))" [^>]*>(\d+)</a>', text)
+    assert len(links) >= 3
+    for name, row, column, count in links:
+        cell = text[text.index(f'id="{name}"') :].split("</ul>")[0]
+        told = classes[int(row)], classes[int(column)]
+        behind = {html.escape(r["path"]) for r in rows if r["side"] == "test" and (r["label"], r["prediction"]) == told}
+        shown = set(re.findall(r"<span>(.*?)</span>", cell))
+        assert len(behind) == int(count) and {html.unescape(path) for path in shown} == set(map(html.unescape, behind))
+
+
+def rows_of(paths: list[str], digests: list[bytes]) -> pa.RecordBatch:
+    columns = [pa.array(paths), pa.array(digests, pa.binary(32)), pa.array([0.5] * len(paths), pa.float32())]
+    return pa.RecordBatch.from_arrays(columns, ["path", "sha256", "probability"])
+
+
+def test_samples_are_the_same_however_the_rows_come():
+    digests = [hashlib.sha256(b"%d" % number).digest() for number in range(300)]
+    keys = np.array(["ab"[number % 2] for number in range(300)])
+    found = []
+    for size in (300, 7):
+        samples = _Samples()
+        for start in range(0, 300, size):
+            here = slice(start, start + size)
+            rows = rows_of([str(number) for number in range(300)][here], digests[here])
+            samples.add(keys[here], _ranks(rows), rows)
+        found.append([list(samples.captions(key)) for key in "ab"])
+    assert found[0] == found[1]
+    assert found[0][0] == sorted(map(str, range(0, 300, 2)), key=lambda name: digests[int(name)])[:6]
+
+
+def test_copies_of_a_large_archive_are_found_whole_within_bounds(monkeypatch):
+    monkeypatch.setattr(sys.modules["flowers_batch.report"], "_DIGESTS", 20)
+    digests = [hashlib.sha256(b"%d" % (number % 400)).digest() for number in range(1000)]
+    copies = _Copies()
+    for start in range(0, 1000, 10):
+        rows = rows_of([str(number) for number in range(start, start + 10)], digests[start : start + 10])
+        copies.add(_ranks(rows), rows)
+    assert 5 < len(copies._paths) <= 20
+    for paths in copies._paths.values():
+        assert [int(path) for path in paths] == list(range(int(paths[0]), 1000, 400)), "a set is whole"
+
+
+def test_many_classes_are_listed_instead_of_drawn():
     matrix = [[5, 2, 0], [1, 6, 0], [0, 3, 4]]
     assert _mistakes(matrix, ["a", "b", "c"]) == [("c", "b", 3), ("a", "b", 2), ("b", "a", 1)]

@@ -1,0 +1,82 @@
+"""Small pictures of a run's photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import cv2
+
+from flowers_batch.config import InputError
+from flowers_batch.dataset import read_job
+from flowers_batch.decode import DecodeError, decode_photo
+from flowers_batch.lists import ListSource
+from flowers_batch.reading import path_bytes
+from flowers_batch.shards import find_images
+from flowers_batch.sources import Image, ReadError, Source, open_source
+from flowers_batch.storage import open_folder
+
+SIDE = 160  # pixels of the longer side
+_QUALITY = 70
+
+
+class Photos:
+    """The photos of a run.
+
+    Args:
+        folder: The run's, whose manifest knows what file holds a photo.
+        images: Where the photos lie.
+
+    Attributes:
+        source: What reads them; None where it is not there any more.
+    """
+
+    def __init__(self, folder: str, images: str):
+        self._folder = open_folder(folder)
+        job = read_job(self._folder)
+        self.source: Source | None = None
+        try:
+            self.source = open_source(images, job.root if job else None)
+        except InputError as error:
+            self._why = str(error)
+
+    def find(self, paths: Iterable[str]) -> dict[str, Image]:
+        """Where photos lie, by their paths."""
+        images = {path: Image(path) for path in paths}
+        if self.source and not self.source.found_by_path:
+            images |= find_images(self._folder, images.keys())
+        return images
+
+    def thumbnail(self, image: Image) -> bytes:
+        """A small picture of a photo, upright, as a WebP file.
+
+        Raises:
+            ReadError, DecodeError: It cannot be read, or gives no picture.
+            RunError: The folder is not there any more.
+        """
+        if self.source is None:
+            raise ReadError("missing", self._why)
+        photo = decode_photo(self.source.read(image), at_least=SIDE)
+        height, width = photo.shape[:2]
+        scale = min(1.0, SIDE / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+        done, encoded = cv2.imencode(
+            ".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, _QUALITY]
+        )
+        if not done:
+            raise DecodeError("unsupported", "No small picture can be made of it.")
+        return encoded.tobytes()
+
+    def leads_outside(self, image: Image) -> bool:
+        """Whether a photo's file lies elsewhere than in the source's folder, by a link or a path that goes up.
+
+        A list's entries may lie anywhere: whoever wrote it named them.
+        """
+        source = self.source
+        if source is None or isinstance(source, ListSource) or not source.folder.is_local:
+            return False
+        resolve = os.path.abspath if image.source else os.path.realpath  # a tar is what was named, wherever it lies
+        root = resolve(os.fsencode(source.folder.path))
+        where = resolve(os.path.join(root, path_bytes(image.source or image.path)))
+        return os.path.commonpath([root, where]) != root
