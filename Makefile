@@ -16,14 +16,22 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 demo: .venv/installed
 	$(BIN)/flowers-batch demo --out demo $(DEMO_FLAGS)
 
-test: .venv/installed
+# The pages are tested in a browser: one that is there, else Playwright's own, else Debian's; without any they are not.
+.venv/browser: .venv/installed
+	@command -v chromium chromium-browser google-chrome > /dev/null \
+	  || $(BIN)/playwright install chromium > /dev/null 2>&1 \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
+	  || echo "There is no browser: tests of the pages are skipped."
+	touch $@
+
+test: .venv/browser
 	$(BIN)/python -m pytest -m "not slow and not chaos"
 
 # Actors, drivers and a node are killed at random for some minutes.
 chaos: .venv/installed
 	$(BIN)/python -m pytest -m slow tests/test_chaos.py
 
-test-all: .venv/installed
+test-all: .venv/browser
 	$(BIN)/python -m pytest
 
 # What is claimed of speed and exactness, measured here and now: benchmarks/RESULTS.md. FLOWERS_BATCH_PHOTOS names photos.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flowers_batch.export import export
     from flowers_batch.report import report
     from flowers_batch.runs import Summary, encode, predict
+    from flowers_batch.server import review
     from flowers_batch.training import train
     from flowers_batch.verify import Verification, verify
 
@@ -47,6 +48,7 @@ _ROOMS = {
     "export": ("export",),
     "report": ("report",),
     "runs": ("Summary", "encode", "predict"),
+    "server": ("review",),
     "training": ("train",),
     "verify": ("Verification", "verify"),
 }
@@ -66,6 +68,7 @@ __all__ = [
     "next_labels",
     "predict",
     "report",
+    "review",
     "suspects",
     "train",
     "verify",

@@ -44,9 +44,10 @@ def calibration(curve: Sequence[dict[str, Any]]) -> Markup:
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_INK, linestyle=":", linewidth=1)
         most = max(point["photos"] for point in curve)
-        axes.plot(*_columns(curve, "probability", "accuracy"), color=_ACCENT)
+        sure, right = _columns(curve, "probability", "accuracy")
+        axes.plot(sure, right, color=_ACCENT)
         areas = [30 + 170 * point["photos"] / most for point in curve]
-        axes.scatter(*_columns(curve, "probability", "accuracy"), areas, color=_ACCENT)
+        axes.scatter(sure, right, areas, color=_ACCENT)
         axes.set(xlabel="how sure it is", ylabel="how often it is right", xlim=(0, 1.02), ylim=(0, 1.02))
         _percent(axes, "both")
         axes.grid(linewidth=0.8)

@@ -287,6 +287,24 @@ def report(
         print(f"report: {page}")
 
 
+@app.command(epilog="Example: flowers-batch review run/predictions --labels labels.csv")
+def review(
+    predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
+    labels: Annotated[
+        Path, typer.Option(help="CSV file that gets the labels, each as it is given; `train` takes it by --labels.")
+    ] = Path("labels.csv"),
+    port: Annotated[int, typer.Option(help="Of this machine; default: a free one.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: only print the page's address.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Look at labels and correct them by key, in a page that this machine serves to itself; end it with Ctrl-C."""
+    from functools import partial
+
+    from flowers_batch.server import review as serve
+
+    serve(predictions, labels, port, opened=not no_open, tell=partial(print, flush=True))
+
+
 @app.command(epilog="Example: flowers-batch verify run/predictions --deep")
 def verify(
     folder: Annotated[str, typer.Argument(help="Folder of an encode or predict run.")],

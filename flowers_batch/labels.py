@@ -146,13 +146,20 @@ def read_labels(file: str) -> LabelsFile:
                 rows = pq.read_table(stream, columns=["path", "label"]).to_pylist()
             else:
                 table = csv.DictReader(io.StringIO(stream.read().decode("utf-8-sig"), newline=""))
+                if not {"path", "label"} <= set(table.fieldnames or ()):
+                    raise KeyError
                 rows = [{name: text_of(row[name] or "") for name in ("path", "label")} for row in table]
         labels = [(str(row["path"]), _label(row["label"])) for row in rows]
     except (pa.ArrowInvalid, KeyError, csv.Error, UnicodeDecodeError):
-        raise InputError(
-            f"{file} is not a labels file: it must be CSV (UTF-8) or Parquet with the columns path and label."
-        ) from None
+        raise not_labels(file) from None
     return LabelsFile({path: label for path, label in labels if label}, sum(not label for _, label in labels))
+
+
+def not_labels(file: str) -> InputError:
+    """What is said of a file that is something else."""
+    return InputError(
+        f"{file} is not a labels file: it must be CSV (UTF-8) or Parquet with the columns path and label."
+    )
 
 
 def write_labels(out: Where, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:

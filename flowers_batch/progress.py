@@ -118,9 +118,16 @@ class _Steps(logging.Handler):
 
 @contextmanager
 def steps(verb: str) -> Iterator[None]:
-    """Shows what the package's rooms log as they work (`logging`, level INFO) until the block ends."""
+    """Shows what the package's rooms log as they work until the block ends."""
+    with heard_by(_Steps(verb)):
+        yield
+
+
+@contextmanager
+def heard_by(handler: logging.Handler) -> Iterator[None]:
+    """Lets a handler have what the package's rooms log (`logging`, level INFO) until the block ends."""
     logger = logging.getLogger(__package__)
-    handler, level = _Steps(verb), logger.level
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

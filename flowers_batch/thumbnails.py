@@ -12,8 +12,8 @@ from flowers_batch.dataset import read_job
 from flowers_batch.decode import DecodeError, decode_photo
 from flowers_batch.lists import ListSource
 from flowers_batch.reading import path_bytes
-from flowers_batch.shards import find_images
-from flowers_batch.sources import Image, ReadError, Source, open_source
+from flowers_batch.shards import find_images, read_manifest, read_rows
+from flowers_batch.sources import Image, ReadError, Source, images_of, open_source
 from flowers_batch.storage import open_folder
 
 SIDE = 160  # pixels of the longer side
@@ -46,6 +46,12 @@ class Photos:
         if self.source and not self.source.found_by_path:
             images |= find_images(self._folder, images.keys())
         return images
+
+    def in_shard(self, number: int) -> dict[str, Image]:
+        """Where the photos of a shard lie, by their paths."""
+        manifest = read_manifest(self._folder)
+        rows = read_rows(self._folder, manifest.shards[number]) if manifest else None
+        return {image.path: image for image in images_of(rows)} if rows else {}
 
     def thumbnail(self, image: Image) -> bytes:
         """A small picture of a photo, upright, as a WebP file.

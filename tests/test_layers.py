@@ -43,13 +43,18 @@ BELOW = {
     "training": {"labels", "grouping", "samples", "fitting", "evaluation", "heads", "dataset", "storage"},
     "candidates": {"labels", "grouping", "samples", "fitting", "heads", "dataset", "storage"},
     "export": {"device", "encoder", "heads", "storage"} | NETWORK,
+    "journal": {"labels", "dataset"},
+    "review": {"journal", "candidates", "training", "thumbnails", "evaluation", "heads", "dataset"}
+    | {"sources", "storage", "progress"},
+    "server": {"review", "decode", "sources", "storage"},
     "verify": {"runs", "shards", "dataset", "storage"},
     "thumbnails": {"shards", "dataset", "sources", "lists", "reading", "decode", "storage"},
     "charts": set(),
     "report": {"charts", "thumbnails", "dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,
-    "cli": {"demo", "verify", "report", "training", "candidates", "export", "runs", "encoder", "progress"} | NETWORK,
-    "__init__": {"runs", "training", "candidates", "export", "report", "verify"},
+    "cli": {"demo", "verify", "report", "server", "training", "candidates", "export", "runs", "encoder", "progress"}
+    | NETWORK,
+    "__init__": {"runs", "server", "training", "candidates", "export", "report", "verify"},
 }
 # The rooms that alone import a library, and whether they may do so before it is needed.
 OWNERS = {
@@ -58,6 +63,8 @@ OWNERS = {
     "matplotlib": ({"charts"}, False),
     "cleanlab": ({"candidates"}, False),
     "onnx": ({"export"}, False),
+    "starlette": ({"server"}, True),
+    "uvicorn": ({"server"}, True),
     "tensorflow": ({"device", "export"}, False),
 }
 

@@ -1,0 +1,222 @@
+"""The review page's web server: on this machine only, behind a token, with nothing of the file system in an address."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import socket
+import threading
+import webbrowser
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from flowers_batch.config import FlowersError, InputError
+from flowers_batch.decode import DecodeError
+from flowers_batch.review import Review
+from flowers_batch.sources import ReadError
+from flowers_batch.storage import Where
+
+LABELS = "labels.csv"
+_HOST = "127.0.0.1"
+_BODY = 4 << 20  # bytes that a request may have: a hundred thousand rows
+_FILES = {
+    "": ("review.html", "text/html"),
+    "review.js": ("review.js", "text/javascript"),
+    "review.css": ("review.css", "text/css"),
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def review(
+    predictions: Where,
+    labels: Path | str = LABELS,
+    port: int = 0,
+    *,
+    opened: bool = True,
+    tell: Callable[[str], None] = print,
+) -> None:
+    """Serves the page on which a person corrects labels, until SIGINT or SIGTERM.
+
+    Args:
+        predictions: A folder of predictions.
+        labels: The CSV file on this machine that gets the labels; `train` takes it by `--labels`.
+        port: Of 127.0.0.1; 0 takes a free one.
+        opened: Whether a browser is asked to open the page.
+        tell: Is given the page's address.
+
+    Raises:
+        InputError: It is no such folder, the file cannot get labels, or the port is taken.
+    """
+    reviewed = Review(predictions, Path(labels))
+    try:
+        listener = socket.create_server((_HOST, port))
+    except (OSError, OverflowError):
+        raise InputError(f"Port {port} of this machine is taken, or may not be: name another --port, or 0.") from None
+    with listener:
+        token = secrets.token_urlsafe(24)
+        origin = f"http://{_HOST}:{listener.getsockname()[1]}"
+        app = Guard(application(reviewed), origin, token)
+        server = _Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=2))
+        tell(f"{origin}/{token}/")
+        if opened:
+            webbrowser.open(f"{origin}/{token}/")
+        try:
+            server.run(sockets=[listener])
+        finally:
+            reviewed.journal.close()
+    for command in reviewed.commands() if reviewed.journal.labels else ():
+        tell(command)
+
+
+class _Server(uvicorn.Server):
+    """Ends in order when it is told to, and returns, so that its caller has the last word."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the server; a second one does at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self.handle_exit) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+class Guard:
+    """Lets only those through who know the token, by the machine's own name, from the page itself.
+
+    Args:
+        app: What is guarded; it sees paths without the token.
+        origin: Scheme, host and port of the page.
+        token: What the path of each request begins with.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], origin: str, token: str):
+        self._app, self._origin, self._token = app, origin, token
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serves a request (ASGI)."""
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
+        # A page of another site that a browser shows could otherwise have this machine's name resolve to here.
+        own = {self._origin} if scope["method"] == "POST" else {self._origin, ""}
+        _, token, rest = (*scope["path"].split("/", 2), "", "")[:3]
+
+        async def hardened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *((n.lower().encode(), v.encode()) for n, v in _HEADERS.items() if n.lower().encode() not in given),
+                ]
+            await send(message)
+
+        if f"http://{host}" != self._origin or origin not in own:
+            await PlainTextResponse("This address is for its own page only.", 403)(scope, receive, hardened)
+        elif not secrets.compare_digest(token.encode(), self._token.encode()):
+            await PlainTextResponse("There is no such page.", 404)(scope, receive, hardened)
+        else:
+            inner = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}
+            await self._app(inner, receive, hardened)
+
+
+def application(review: Review) -> Starlette:
+    """The page and what it asks for."""
+
+    def answer(work: Callable[[Request, dict[str, Any]], Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            try:
+                asked = await _asked(request)
+                return JSONResponse(await run_in_threadpool(work, request, asked))
+            except FlowersError as error:
+                return JSONResponse({"error": str(error)}, 400 if isinstance(error, InputError) else 500)
+
+        return handle
+
+    async def page(request: Request) -> Response:
+        name, kind = _FILES[request.url.path.removeprefix("/")]
+        return Response((files("flowers_batch") / "static" / name).read_bytes(), media_type=kind)
+
+    async def thumbnail(request: Request) -> Response:
+        try:
+            image = await run_in_threadpool(review.thumbnail, request.path_params["row"])
+        except (ReadError, DecodeError, FlowersError) as error:
+            return PlainTextResponse(str(error), 404)
+        return Response(image, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
+
+    def view(request: Request, asked: dict[str, Any]) -> Any:
+        return {"rows": review.view(request.query_params.get("name", ""), request.query_params.get("label", ""))}
+
+    def labelled(request: Request, asked: dict[str, Any]) -> Any:
+        label = asked.get("label")
+        if label is not None and not isinstance(label, str):
+            raise InputError("A label must be text.")
+        return review.label(_rows_in(asked), label)
+
+    def train(request: Request, asked: dict[str, Any]) -> Any:
+        if request.method == "POST":
+            review.train()
+        return vars(review.training)
+
+    return Starlette(
+        routes=[
+            *(Route(f"/{name}", page) for name in _FILES),
+            Route("/thumbnail/{row:int}", thumbnail),
+            Route("/api/state", answer(lambda request, asked: review.state())),
+            Route("/api/view", answer(view)),
+            Route("/api/photos", answer(lambda request, asked: review.photos(_rows_in(asked))), methods=["POST"]),
+            Route("/api/label", answer(labelled), methods=["POST"]),
+            Route("/api/undo", answer(lambda request, asked: review.undo()), methods=["POST"]),
+            Route("/api/train", answer(train), methods=["GET", "POST"]),
+        ]
+    )
+
+
+async def _asked(request: Request) -> dict[str, Any]:
+    """A request's body: a JSON object; empty where there is none."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _BODY:
+            raise InputError("Too much was asked for at once.")
+    try:
+        asked = json.loads(body or b"{}")
+    except ValueError:
+        asked = None
+    if not isinstance(asked, dict):
+        raise InputError("The request is no JSON object.")
+    return asked
+
+
+def _rows_in(asked: dict[str, Any]) -> list[int]:
+    rows = asked.get("rows")
+    if not isinstance(rows, list) or not all(type(row) is int for row in rows):
+        raise InputError("Rows must be a list of whole numbers.")
+    return rows

@@ -1,0 +1,138 @@
+"""What was said to be on disk is there, and nothing else is."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowers_batch.config import InputError, RunError
+from flowers_batch.journal import Journal
+from flowers_batch.labels import read_labels
+
+
+def rows_of(file: Path) -> list[list[str]]:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    return tmp_path / "labels.csv"
+
+
+def test_labels_are_in_the_file_as_soon_as_they_are_written(file):
+    journal = Journal(file)
+    journal.write({"a.jpg": "rose", "b,\n.jpg": "=tulip"})
+    journal.write({"a.jpg": "daisy"})
+    assert read_labels(str(file)).labels == journal.labels == {"a.jpg": "daisy", "b,\n.jpg": "=tulip"}
+    assert rows_of(file)[0] == ["path", "label", "time"] and len(rows_of(file)) == 4
+
+
+def test_undo_takes_changes_back_one_by_one(file):
+    journal = Journal(file)
+    journal.write({"a": "rose"})
+    journal.write({"a": "daisy", "b": "daisy"})
+    before = file.read_bytes()
+    journal.write({"c": "tulip"})
+    assert journal.undo() == {"c": None} and file.read_bytes() == before
+    assert journal.undo() == {"a": "rose", "b": None}
+    assert read_labels(str(file)).labels == journal.labels == {"a": "rose"}
+    assert journal.undo() == {"a": None} and journal.undo() == {} and journal.labels == {}
+
+
+def test_it_goes_on_where_it_was_and_one_at_a_time(file):
+    journal = Journal(file)
+    journal.write({"a": "rose"})
+    with pytest.raises(InputError, match="by another review"):
+        Journal(file)
+    journal.close()
+    again = Journal(file)
+    assert again.labels == {"a": "rose"} and again.undo() == {}
+
+
+@pytest.mark.parametrize(
+    "torn", ["b.jpg,ro", '"b', '"b\nc",rose,2026-01-01T00:00:00+00:0', "b.jpg,rose,2026-01-01T00:00:00+00:00\r"]
+)
+def test_a_row_cut_short_was_never_said_to_be_there(file, torn):
+    journal = Journal(file)
+    journal.write({"a": "rose", '"q"\n': "daisy"})
+    journal.close()
+    whole = file.read_bytes()
+    with file.open("a", newline="") as stream:
+        stream.write(torn)
+    journal = Journal(file)
+    assert file.read_bytes() == whole and journal.labels == {"a": "rose", '"q"\n': "daisy"}
+
+
+def test_a_persons_own_file_keeps_its_last_row_and_its_columns(file):
+    file.write_text("note,label,path\nmine,rose,a.jpg")
+    journal = Journal(file)
+    journal.write({"b.jpg": "daisy"})
+    assert rows_of(file) == [["note", "label", "path"], ["mine", "rose", "a.jpg"], ["", "daisy", "b.jpg"]]
+
+
+@pytest.mark.parametrize("content", ["name,kind\na,b\n", "no table at all", "\x00\x01"])
+def test_what_is_no_labels_file_is_left_as_it_is(file, content):
+    file.write_text(content)
+    with pytest.raises(InputError, match="not a labels file"):
+        Journal(file)
+    assert file.read_text() == content
+    with pytest.raises(InputError, match="cannot be written"):
+        Journal(file / "below")
+
+
+def test_nothing_is_added_where_another_program_wrote(file):
+    journal = Journal(file)
+    journal.write({"a": "rose"})
+    with file.open("a") as stream:
+        stream.write("x,y,z\n")
+    before = file.read_bytes()
+    for change in (lambda: journal.write({"b": "rose"}), journal.undo):
+        with pytest.raises(RunError, match="changed by another program"):
+            change()
+    file.rename(file.with_suffix(".old"))
+    with pytest.raises(RunError, match="changed by another program"):
+        journal.write({"b": "rose"})
+    assert file.with_suffix(".old").read_bytes() == before and not file.exists()
+
+
+def test_a_full_disk_leaves_no_half_row(file, monkeypatch):
+    journal = Journal(file)
+    journal.write({"a": "rose"})
+    before, write = file.read_bytes(), os.write
+    calls = []
+
+    def full(handle, data):
+        calls.append(data)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, data[:5])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(RunError, match="No space left"):
+        journal.write({"b": "daisy"})
+    monkeypatch.undo()
+    assert file.read_bytes() == before and journal.labels == {"a": "rose"}
+    journal.write({"b": "daisy"})
+    assert read_labels(str(file)).labels == {"a": "rose", "b": "daisy"}
+
+
+def test_each_change_is_synced_before_anyone_is_told(file):
+    """The system calls themselves: a write of the file, then its fsync, then the answer."""
+    script = (
+        "import os, sys; from flowers_batch.journal import Journal; from pathlib import Path\n"
+        "calls = []; write, fsync = os.write, os.fsync\n"
+        "os.write = lambda *a: (calls.append('write'), write(*a))[1]\n"
+        "os.fsync = lambda *a: (calls.append('fsync'), fsync(*a))[1]\n"
+        "journal = Journal(Path(sys.argv[1])); calls.clear()\n"
+        "journal.write({'a': 'rose'}); calls.append('told')\n"
+        "print(calls)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['write', 'fsync', 'told']"
