@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,6 +48,23 @@ def real_photos() -> Path:
     if not os.environ.get("FLOWERS_BATCH_PHOTOS"):
         pytest.skip("FLOWERS_BATCH_PHOTOS is not set: no real photos to test with")
     return Path(os.environ["FLOWERS_BATCH_PHOTOS"])
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium: one that is installed, else Playwright's own. CI has one."""
+    from playwright.sync_api import Error, sync_playwright
+
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=installed, args=arguments)
+        except Error as error:
+            assert not os.environ.get("CI"), "CI has no browser"
+            pytest.skip(f"no Chromium to test pages with: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
 
 
 @dataclass(frozen=True)
