@@ -4,7 +4,7 @@ BIN := .venv/bin
 # On a machine with an NVIDIA GPU, TensorFlow's CUDA libraries come along.
 EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
-.PHONY: demo test chaos test-all bench lint clean
+.PHONY: demo test chaos test-all bench screenshots lint clean
 
 # The stamp is newer than what it was made from, so that a changed pin installs anew.
 .venv/installed: pyproject.toml constraints.txt
@@ -37,6 +37,10 @@ test-all: .venv/browser
 # What is claimed of speed and exactness, measured here and now: benchmarks/RESULTS.md. FLOWERS_BATCH_PHOTOS names photos.
 bench: .venv/installed
 	$(BIN)/python benchmarks/all.py
+
+# The pictures in the README, of photos where FLOWERS_BATCH_PHOTOS says.
+screenshots: .venv/browser
+	$(BIN)/python docs/screenshots.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -18,7 +18,20 @@ from typing import Any
 
 from common import PHOTOS_ENVIRONMENT, arguments, stopwatch, table
 
-SCRIPTS = ("decode", "fidelity", "encode", "feed", "plan", "memory", "actors", "network", "copies", "heads", "startup")
+SCRIPTS = (
+    "decode",
+    "fidelity",
+    "encode",
+    "feed",
+    "plan",
+    "memory",
+    "actors",
+    "network",
+    "copies",
+    "heads",
+    "review",
+    "startup",
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 LIBRARIES = ("tensorflow", "keras", "ray", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")  # what decides on speed, x86

@@ -76,7 +76,9 @@ function showClasses() {
 }
 
 function showSaved() {
-  at("saved").textContent = waiting ? "saving…" : `${state.labelled.toLocaleString("en")} labels in ${text(state.file)}`;
+  const name = state.file.split("/").pop();
+  at("saved").textContent = waiting ? "saving…" : `${state.labelled.toLocaleString("en")} labels in ${text(name)}`;
+  at("saved").title = text(state.file);
 }
 
 async function open() {

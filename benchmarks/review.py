@@ -1,0 +1,146 @@
+"""The review page over 100,000 predictions: how soon it is there, how it scrolls, how soon a key press is on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from common import Claim, arguments, photos, stopwatch, tell
+from playwright.sync_api import sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PREDICTIONS = 100_000
+SHARD = 4096
+PRESSES = 40
+# Wheels through the list for some seconds: times between two frames, in milliseconds, and elements in the page.
+SCROLL = """async () => {
+  const grid = document.getElementById("grid"), gaps = [];
+  let before = performance.now();
+  const until = before + 4000;
+  while (before < until) {
+    grid.scrollTop += 90;
+    const now = await new Promise(requestAnimationFrame);
+    gaps.push(now - before);
+    before = now;
+  }
+  gaps.sort((a, b) => a - b);
+  const at = (share) => gaps[Math.floor(gaps.length * share)];
+  return [at(0.5), at(0.95), document.querySelectorAll("*").length];
+}"""
+LOADED = """() => {
+  const images = [...document.querySelectorAll(".photo img")];
+  return images.length > 0 && images.every((image) => image.complete && image.naturalWidth);
+}"""
+
+
+def write(folder: Path, sources: list[Path], count: int) -> Path:
+    """Photos, of which few have bytes of their own, and predictions of them as `predict` leaves them."""
+    from flowers_batch import dataset
+    from flowers_batch.config import Fingerprint
+    from flowers_batch.storage import open_folder
+
+    images = folder / "photos"
+    images.mkdir()
+    copies = [Path(shutil.copy(source, folder / f"{number}.jpg")) for number, source in enumerate(sources)]
+    for number in range(count):
+        # Not all of one: file systems have a limit of a file's names.
+        os.link(copies[number % len(copies)], images / f"{number:06d}.jpg")
+    target = open_folder(folder / "predictions")
+    random = np.random.default_rng(0)
+    schema = dataset.predictions_schema()
+    fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
+    dataset.write_job(target, dataset.Job(dataset.PREDICTIONS, str(images), fingerprint, "null"))
+    shards = range(0, count, SHARD)
+    for shard, start in enumerate(shards):
+        numbers = range(start, min(start + SHARD, count))
+        sure = random.random(len(numbers)).astype(np.float32)
+        names = [f"class {number}" for number in random.integers(0, 9, len(numbers))]
+        columns = {name: [None] * len(numbers) for name in schema.names} | {
+            "path": [f"{number:06d}.jpg" for number in numbers],
+            "sha256": [random.bytes(32) for _ in numbers],
+            "status": ["ok"] * len(numbers),
+            "prediction": names,
+            "probability": sure,
+            "top_labels": [[name] for name in names],
+            "top_probabilities": [[value] for value in sure],
+            "is_unknown": [False] * len(numbers),
+        }
+        rows = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+        footer = dataset.Footer(fingerprint.digest, shard, "x", 0, 0)
+        dataset.write_shard(target, dataset.PREDICTIONS, schema, rows.to_batches(), footer)
+    target.write_json(dataset.SUCCESS, {"shards": len(shards), "images": count, "failed": 0})
+    return folder / "predictions"
+
+
+def wait(page: Page, expression: str) -> float:
+    """Seconds until an expression is true."""
+    with stopwatch() as seconds:
+        while not page.evaluate(expression):
+            page.wait_for_timeout(5)
+        return seconds()
+
+
+def main() -> None:
+    """Measures, and tells."""
+    options = arguments(__doc__, predictions={"type": int, "default": PREDICTIONS})
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        base = Path(scratch)
+        predictions = write(base, photos(options.photos, base), options.predictions)
+        command = [sys.executable, "-m", "flowers_batch.cli", "review", str(predictions), "--no-open"]
+        with (
+            stopwatch() as since_start,
+            subprocess.Popen(
+                [*command, "--labels", str(base / "labels.csv")], stdout=subprocess.PIPE, text=True
+            ) as server,
+        ):
+            assert server.stdout
+            address = server.stdout.readline().strip()
+            served = since_start()
+            chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+            page = chromium.new_page(viewport={"width": 1280, "height": 800})
+            with stopwatch() as seconds:
+                page.goto(address)
+                wait(page, LOADED)
+                first = seconds()
+            median, late, elements = page.evaluate(SCROLL)
+            page.evaluate(
+                "() => { const grid = document.getElementById('grid'); grid.scrollTop = grid.scrollHeight / 2; }"
+            )
+            page.wait_for_timeout(50)
+            jumped = wait(page, LOADED)
+            page.evaluate("document.getElementById('grid').scrollTop = 0")
+            page.keyboard.press("Home")
+            page.wait_for_timeout(500)
+            presses = []
+            for number in range(PRESSES):
+                page.keyboard.press("123"[number % 3])
+                presses.append(wait(page, f"document.getElementById('saved').textContent.startsWith('{number + 1} ')"))
+            chromium.close()
+            server.kill()
+    tell(
+        "review",
+        [
+            Claim("seconds until the page serves", served, 10, at_least=False),
+            Claim("seconds until its first photos are seen", first, 5, at_least=False),
+            Claim("milliseconds between two frames while it scrolls, 95th percentile", late, 50, at_least=False),
+            Claim("elements in the page, however many photos", elements, 1000, at_least=False),
+            Claim("seconds until photos in the middle are seen", jumped, 2, at_least=False),
+            Claim("seconds until a key press is on disk, median", statistics.median(presses), 0.1, at_least=False),
+        ],
+        {"predictions": options.predictions, "milliseconds between two frames, median": f"{median:.1f}"},
+    )
+
+
+if __name__ == "__main__":
+    main()
