@@ -29,11 +29,16 @@ from flowers_batch.dataset import Footer, interleave, write_shard
 from flowers_batch.encoder import Condemned, Worker
 from flowers_batch.shards import Shard, carried_over, read_rows
 from flowers_batch.sources import Image, images_of
+from flowers_batch.staffing import Post, Resources, staff
 from flowers_batch.storage import open_folder
 
 _SHARDS_AN_ACTOR = 2  # the images of one are taken when those of the other are, so that nothing waits in between
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 60.0  # an actor that waits this long for resources is worth a word
+_STAFF_SECONDS = 5.0  # between two looks at the cluster's nodes
+_IDLE_SECONDS = 30.0  # an actor that has had no work for so long is let go, and with it maybe its node
+_COPIES = 2  # actors that work on the same shard at most, when no other shards are left
+_HURRY = 0.8  # of the time that an actor is likely to need: who needs less than that does its work too
 _SUSPICIOUS_DEATHS = 2  # of actors on one shard: its images are inspected then
 _MAX_DEATHS = 5  # of actors, on one shard or while starting: beyond this it is no accident
 _IMAGE_SECONDS = 60.0  # no image takes so long to read and decode
@@ -56,21 +61,6 @@ class Factory(Protocol):
 
     def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
         """Finds the images that end the process that works on them, or keep it for more than so many seconds."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What an actor asks its cluster for.
-
-    Attributes:
-        gpus: 1 or 0.
-        cpus: Cores.
-        node: The node that it must run on; None lets Ray choose.
-    """
-
-    gpus: int
-    cpus: int
-    node: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +108,7 @@ class Outcome:
         stages: Seconds by stage, over all actors, as `Done` has them.
         seconds: From the first actor that was ready to the last shard.
         actors: Where they ran: host, and GPUs as Ray numbers them.
-        size: How many worked at once.
+        size: How many worked at once, in the mean over these seconds.
         deaths: Actors that died.
         stalls: Actors that were killed because they made no progress.
         carried: Rows of shards that had changed which still held.
@@ -128,7 +118,7 @@ class Outcome:
     stages: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     actors: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    size: int = 0
+    size: float = 0.0
     deaths: int = 0
     stalls: int = 0
     carried: int = 0
@@ -239,48 +229,12 @@ def run_shards(
     Raises:
         FlowersError: As an actor raised it, or a shard outlived its actors too often.
     """
-    with _connected(cluster):
-        plan = plan_actors(_wait_for_nodes(watcher), cluster.actors, factory.wants_gpu)
-        pool = _Pool(factory, url, kind, shards, cluster.stall_timeout, agree, watcher)
+    with _connected(cluster) as grows:
+        pool = _Pool(factory, url, kind, shards, cluster, grows, agree, watcher)
         try:
-            for resources in plan[: len(shards)]:
-                pool.add_actor(resources)
             return pool.run()
         finally:
             pool.kill_actors()
-
-
-def _wait_for_nodes(watcher: Watcher) -> list[dict[str, Any]]:
-    """The cluster's living nodes, once one of them has something to run on."""
-    import ray
-
-    told = -_WAIT_SECONDS
-    while True:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        if any(node["Resources"].get("CPU", 0) or node["Resources"].get("GPU", 0) for node in nodes):
-            return nodes
-        if time.monotonic() - told > _WAIT_SECONDS:
-            told = time.monotonic()
-            watcher.say("Waiting for the cluster's first node with a GPU or a CPU to run on.")
-        time.sleep(_POLL_SECONDS)
-
-
-def plan_actors(nodes: list[dict[str, Any]], wanted: int | None, gpu: bool) -> list[Resources]:
-    """Decides by the cluster's resources what actors ask for.
-
-    Args:
-        nodes: The cluster's nodes, as `ray.nodes()` tells them.
-        wanted: How many actors; None takes one a GPU, or one a node where there are no GPUs.
-        gpu: Whether GPUs are of use.
-    """
-    gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes)) if gpu else 0
-    if gpus:
-        return [Resources(1, 1)] * (wanted or gpus)
-    cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
-    if wanted is None:
-        return [Resources(0, count, node) for node, count in cores.items() if count]
-    share = sum(cores.values()) // wanted
-    return [Resources(0, max(1, min(share, max(cores.values()))))] * wanted  # no actor spans two nodes
 
 
 @dataclass(eq=False)
@@ -294,7 +248,9 @@ class _Member:
         position: Its last answer; None until it has its resources.
         quiet: Seconds for which that answer has not changed, or it has had no work.
         overtaken: Shards that later ones were finished before, and the seconds for which they have had no more rows.
-        started: Whether it takes shards.
+        started: Since when it takes shards; None until then.
+        worked: When it last had one.
+        images: Those of the shards that it has finished.
     """
 
     actor: Any
@@ -303,7 +259,9 @@ class _Member:
     position: Position | None = None
     quiet: float = 0.0
     overtaken: dict[int, float] = field(default_factory=dict)
-    started: bool = False
+    started: float | None = None
+    worked: float = field(default_factory=time.monotonic)
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -347,18 +305,22 @@ class _Pool:
         url: str,
         kind: str,
         shards: list[Shard],
-        stall_timeout: float,
+        cluster: ClusterConfig,
+        grows: bool,
         agree: Callable[[Fingerprint], None],
         watcher: Watcher,
     ):
         self._factory, self._url, self._kind = factory, url, kind
-        self._stall_timeout, self._agree, self._watcher = stall_timeout, agree, watcher
+        self._cluster, self._grows, self._agree, self._watcher = cluster, grows, agree, watcher
         self._waiting = deque(shards)
+        self._left = {shard.number for shard in shards}  # what no actor has finished
         self._members: list[_Member] = []
         self._tasks: dict[Any, _Task] = {}  # by the object that each will give, in the order of asking
         self._troubles: defaultdict[int | None, _Trouble] = defaultdict(_Trouble)  # by shard; None: while starting
         self._fingerprint: Fingerprint | None = None
         self._outcome = Outcome()
+        self._begun: float | None = None  # when the first shard was handed out
+        self._worked = 0.0  # seconds of all actors since then
         self._polled = time.monotonic()
 
     def add_actor(self, resources: Resources) -> None:
@@ -379,6 +341,8 @@ class _Pool:
         actor = remote.remote(self._factory, self._url, self._kind, resources.cpus)
         member = _Member(actor, resources, actor.position.remote())
         self._members.append(member)
+        if resources.is_scout:
+            return
         self._tasks[actor.start.remote()] = _Task(member, None, lambda answer: self._on_started(member, answer))
 
     def kill_actors(self) -> None:
@@ -387,13 +351,17 @@ class _Pool:
 
     def run(self) -> Outcome:
         last_work = time.monotonic()
-        begun: float | None = None
-        while self._waiting or any(task.shard for task in self._tasks.values()):
+        staffed: float | None = None
+        while self._left:
+            now = time.monotonic()
+            if staffed is None or now - staffed >= _STAFF_SECONDS:
+                staffed = now
+                self._staff()
             self._take_answers()
             self._hand_out()
             now = time.monotonic()
             if any(task.shard for task in self._tasks.values()):
-                begun, last_work = begun or now, now
+                self._begun, last_work = self._begun or now, now
             elif now - last_work > _WAIT_SECONDS:
                 last_work = now
                 self._say_what_is_missing()
@@ -404,14 +372,48 @@ class _Pool:
                 self._replace_stalled()
                 self._tell()
         self._tell()
-        self._outcome.seconds = time.monotonic() - (begun or last_work)
-        self._outcome.size = sum(member.started for member in self._members)
+        now = time.monotonic()
+        self._outcome.seconds = now - (self._begun or last_work)
+        worked = self._worked + sum(self._seconds_of(member, now) for member in self._members)
+        self._outcome.size = worked / self._outcome.seconds if self._outcome.seconds else 0.0
         return self._outcome
+
+    def _seconds_of(self, member: _Member, now: float) -> float:
+        """For how long an actor could have worked since the run began to."""
+        return 0.0 if member.started is None or self._begun is None else now - max(member.started, self._begun)
+
+    def _staff(self) -> None:
+        """Asks for actors where there is room, and for more where there may be; lets those go that have no work."""
+        import ray
+
+        if not self._waiting:
+            if self._grows:
+                self._let_go()
+            return
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        posts = [Post(member.resources, member.position.node if member.position else None) for member in self._members]
+        wanted, gpu = self._cluster.actors, self._factory.wants_gpu
+        asked, given_up = staff(nodes, posts, wanted, gpu, self._grows, len(self._left))
+        for member in [self._members[number] for number in given_up]:
+            self._forget(member)
+        for resources in asked:
+            self.add_actor(resources)
+
+    def _let_go(self) -> None:
+        """Ends actors that are of no more use, so that their nodes may go, and no others come."""
+        now = time.monotonic()
+        busy = {task.member for task in self._tasks.values() if task.shard}
+        for member in [member for member in self._members if member not in busy]:
+            if member.position is None or now - member.worked > _IDLE_SECONDS:
+                self._forget(member)
 
     def _take_answers(self) -> None:
         """Takes what the actors have answered, and only then counts who died, and on what."""
         import ray
 
+        if not self._tasks:  # nobody is asked for anything yet
+            time.sleep(_POLL_SECONDS)
+            return
         ray.wait([*self._tasks], num_returns=1, timeout=_POLL_SECONDS)
         ready, _ = ray.wait([*self._tasks], num_returns=len(self._tasks), timeout=0)
         dead: dict[_Member, Exception] = {}
@@ -420,6 +422,9 @@ class _Pool:
             try:
                 answer = ray.get(reference)
             except ray.exceptions.RayTaskError as error:
+                if task.shard and task.shard.number not in self._left:  # another finished it, and took files away
+                    del self._tasks[reference]
+                    continue
                 # The actor lives, and its program failed: the same again would fail again.
                 if isinstance(error.cause, FlowersError | OSError):
                     raise error.cause from error
@@ -430,6 +435,8 @@ class _Pool:
                 dead.setdefault(task.member, error)
             else:
                 del self._tasks[reference]
+                task.member.worked = time.monotonic()
+                task.member.images += task.shard.images if task.shard else 0
                 self._note_overtaken(task)
                 task.take(answer)
         for member, death in dead.items():
@@ -455,7 +462,7 @@ class _Pool:
 
         A shard that is suspected has an actor to itself, so that no other is blamed for its deaths.
         """
-        members = [member for member in self._members if member.started]
+        members = [member for member in self._members if member.started is not None]
         held: Counter[_Member] = Counter()
         for task in self._tasks.values():
             held[task.member] += _SHARDS_AN_ACTOR if self._is_suspect(task.shard) else 1
@@ -468,18 +475,70 @@ class _Pool:
                 member.quiet = 0.0
             held[member] += share
             self._hand(member, self._waiting.popleft())
+        if not self._waiting:
+            self._hand_out_again([member for member in members if not held[member]])
+
+    def _hand_out_again(self, idle: list[_Member]) -> None:
+        """Gives actors that have nothing to do what others would be longer at than they: the first answer counts.
+
+        So the end waits for no actor that is slow, or has more than its share.
+        """
+        out = Counter(task.shard.number for task in self._tasks.values() if task.shard)
+        for member in idle:
+            gains = {
+                task: self._gain(task, member)
+                for task in self._tasks.values()
+                if task.shard
+                and task.shard.number in self._left
+                and out[task.shard.number] < _COPIES
+                and not self._is_suspect(task.shard)
+            }
+            task = max(gains, key=lambda task: gains[task], default=None)
+            if task is None or task.shard is None or gains[task] <= 0:
+                return
+            member.quiet = 0.0
+            out[task.shard.number] += 1
+            self._hand(member, task.shard)
+
+    def _gain(self, task: _Task, other: _Member) -> float:
+        """Seconds that are likely to be saved if another actor begins with a task's shard."""
+        assert task.shard
+        seconds = [
+            self._seconds_an_image(task.member, time.monotonic()),
+            self._seconds_an_image(other, other.worked),  # its idle time tells nothing
+        ]
+        known = [each for each in seconds if each]
+        if not known:
+            return 0.0
+        own, others = (each or max(known) for each in seconds)
+        before = [each for each in self._tasks.values() if each.member is task.member and each.asked <= task.asked]
+        left = sum(self._images_left(each) for each in before if each.shard)
+        return own * left * _HURRY - others * task.shard.images
+
+    def _seconds_an_image(self, member: _Member, until: float) -> float | None:
+        """How long an actor took for an image until then; None where it did none."""
+        images = member.images + sum(done for done, _ in (member.position.rows if member.position else {}).values())
+        return (until - member.started) / images if images and member.started is not None else None
+
+    def _images_left(self, task: _Task) -> int:
+        assert task.shard
+        position = task.member.position
+        return task.shard.images - (position.rows.get(task.shard.number, (0, 0))[0] if position else 0)
 
     def _is_suspect(self, shard: Shard | None) -> bool:
         return shard is not None and shard.number in self._troubles and self._troubles[shard.number].suspect
 
     def _hand(self, member: _Member, shard: Shard) -> None:
+        member.worked = time.monotonic()
         trouble = self._troubles.get(shard.number, _Trouble())
         if trouble.suspect and trouble.condemned is None:
             self._watcher.say(
                 f"Actors died or stalled on shard {shard.number}: its images are inspected, one by one, "
                 "before it is tried again."
             )
-            reference = member.actor.inspect.remote(shard, min(_IMAGE_SECONDS, self._stall_timeout * _IMAGE_SHARE))
+            reference = member.actor.inspect.remote(
+                shard, min(_IMAGE_SECONDS, self._cluster.stall_timeout * _IMAGE_SHARE)
+            )
             self._tasks[reference] = _Task(member, shard, lambda answer: self._on_inspected(shard, answer))
         else:
             reference = member.actor.run.remote(shard, trouble.condemned or {})
@@ -501,9 +560,12 @@ class _Pool:
             self.add_actor(self._forget(member))
             return
         self._outcome.actors.append((started.host, started.gpus))
-        member.started = True
+        member.started = member.worked = time.monotonic()
 
     def _on_finished(self, shard: Shard, done: Done) -> None:
+        if shard.number not in self._left:  # another was faster
+            return
+        self._left.remove(shard.number)
         self._outcome.footers[shard.number] = done.footer
         self._outcome.carried += done.carried
         for stage, seconds in done.stages.items():
@@ -527,8 +589,8 @@ class _Pool:
         self._poll(0.0)  # it may have said where it runs
         gone = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
         # Which of its shards was to blame is not known: its images may have been taken since it last told of itself.
-        held = [task.shard.number if task.shard else None for task in self._tasks.values() if task.member is member]
-        for number in held:
+        held = [task.shard and task.shard.number for task in self._tasks.values() if task.member is member]
+        for number in (number for number in held if number is None or number in self._left):
             trouble = self._troubles[number]
             trouble.nodes.append(member.position.node if member.position else None)
             # Whatever died with its node did not die of the shard; Ray may learn of the node later than of the actor.
@@ -542,15 +604,16 @@ class _Pool:
                     "The same command goes on where it stopped."
                 )
             trouble.suspect |= stalled or deaths >= _SUSPICIOUS_DEATHS
-        self.add_actor(self._forget(member))
+        self._forget(member)
+        self._staff()
 
     def _replace_stalled(self) -> None:
         busy = {task.member for task in self._tasks.values()}
         for member in list(self._members):
             longest = max(member.quiet, *member.overtaken.values(), 0.0)
-            if member in busy and member.position and longest > self._stall_timeout:
+            if member in busy and member.position and longest > self._cluster.stall_timeout:
                 self._outcome.stalls += 1
-                why = f"it made no progress for {self._stall_timeout:g} seconds."
+                why = f"it made no progress for {self._cluster.stall_timeout:g} seconds."
                 self._watcher.say(f"An actor is killed: {why} Its shards go to others.")
                 self._replace(member, why, stalled=True)
 
@@ -561,8 +624,11 @@ class _Pool:
         lost = {reference: task for reference, task in self._tasks.items() if task.member is member}
         for reference in lost:
             del self._tasks[reference]
-        self._waiting.extendleft(reversed([task.shard for task in lost.values() if task.shard]))
+        elsewhere = {task.shard.number for task in self._tasks.values() if task.shard}
+        own = [task.shard for task in lost.values() if task.shard and task.shard.number in self._left - elsewhere]
+        self._waiting.extendleft(reversed(own))
         self._members.remove(member)
+        self._worked += self._seconds_of(member, time.monotonic())
         with contextlib.suppress(Exception):
             ray.kill(member.actor)  # ends one that is stopped or stuck in foreign code, too, within seconds
         return member.resources
@@ -599,11 +665,15 @@ class _Pool:
     def _say_what_is_missing(self) -> None:
         import ray
 
-        placed = sum(member.position is not None for member in self._members)
-        if placed:
-            self._watcher.say(f"{placed} of {len(self._members)} actors have their resources and are starting.")
+        members = [member for member in self._members if not member.resources.is_scout]
+        if not members:
+            self._watcher.say("Still waiting for the cluster's first node with a GPU or a CPU to run on.")
             return
-        wanted = self._members[0].resources
+        placed = sum(member.position is not None for member in members)
+        if placed:
+            self._watcher.say(f"{placed} of {len(members)} actors have their resources and are starting.")
+            return
+        wanted = members[0].resources
         free = ray.available_resources()
         self._watcher.say(
             f"Still waiting for resources: an actor asks for {wanted.gpus} GPUs and {wanted.cpus} CPUs, and the "
@@ -656,12 +726,15 @@ def _actor_environment(resources: Resources) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _connected(cluster: ClusterConfig) -> Iterator[None]:
-    """Joins the cluster that is named, or the one that the caller has joined; else starts a Ray of the run's own."""
+def _connected(cluster: ClusterConfig) -> Iterator[bool]:
+    """Joins the cluster that is named, or the one that the caller has joined; else starts a Ray of the run's own.
+
+    Gives whether nodes may join: all but the last may have them.
+    """
     import ray
 
     if ray.is_initialized():
-        yield
+        yield True
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -686,6 +759,6 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
         ) from error
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it knows of dead actors, the last as it ends
         try:
-            yield
+            yield bool(address)
         finally:
             ray.shutdown()

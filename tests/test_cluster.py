@@ -22,41 +22,15 @@ from conftest import draw_archive
 from helpers import fingerprint
 
 import flowers_batch as fb
-from flowers_batch.cluster import Done, Outcome, Position, Resources, Started, _Pool, plan_actors, run_shards
+from flowers_batch.cluster import Done, Outcome, Position, Started, _Pool, run_shards
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset import CODES, Footer
 from flowers_batch.encoder import Condemned, EncoderFactory
 from flowers_batch.progress import Silence
 from flowers_batch.shards import Shard, write_manifest
 from flowers_batch.sources import Image, open_source
+from flowers_batch.staffing import Resources
 from flowers_batch.storage import open_folder
-
-
-def node(name: str, **resources: float) -> dict:
-    return {"NodeID": name, "Resources": resources}
-
-
-def test_one_actor_a_gpu_wherever_the_driver_runs():
-    nodes = [node("head"), node("a", CPU=16, GPU=2), node("b", CPU=8, GPU=1)]
-    assert plan_actors(nodes, None, gpu=True) == [Resources(1, 1)] * 3
-    assert plan_actors(nodes, 2, gpu=True) == [Resources(1, 1)] * 2
-
-
-def test_without_gpus_one_actor_a_node_with_its_cores():
-    nodes = [node("head", CPU=0), node("a", CPU=16), node("b", CPU=8)]
-    assert plan_actors(nodes, None, gpu=True) == [Resources(0, 16, "a"), Resources(0, 8, "b")]
-    assert plan_actors(nodes, 4, gpu=True) == [Resources(0, 6)] * 4
-
-
-def test_labelling_codes_asks_for_no_gpu():
-    assert plan_actors([node("a", CPU=4, GPU=1)], None, gpu=False) == [Resources(0, 4, "a")]
-
-
-def test_no_actor_asks_for_more_cores_than_a_node_has():
-    nodes = [node(name, CPU=4) for name in "abc"]
-    assert plan_actors(nodes, 2, gpu=True) == [Resources(0, 4)] * 2
-    assert plan_actors(nodes, 24, gpu=True) == [Resources(0, 1)] * 24
-
 
 DIES, STALLS = object(), object()  # what a scripted actor may do besides giving an answer
 
@@ -86,8 +60,12 @@ class ScriptedPool(_Pool):
     def __init__(self, behave: Callable[..., Any], actors: int, shards: int):
         listed = [Shard(number, 1, "") for number in range(shards)]
         self.said: list[str] = []
-        super().__init__(Scripted(behave), "", "", listed, 0.1, lambda fingerprint: None, self)
-        for _ in range(actors):
+        config = SimpleNamespace(actors=actors, stall_timeout=0.1)
+        super().__init__(Scripted(behave), "", "", listed, config, False, lambda fingerprint: None, self)
+        self._staff()
+
+    def _staff(self) -> None:
+        while len(self._members) < self._cluster.actors:
             self.add_actor(Resources(0, 1))
 
     def update(self, done: int, failed: int) -> None:
@@ -137,6 +115,8 @@ def scripted(monkeypatch):
     def get(answer: Answer) -> Any:
         if answer.value is DIES:
             raise ray.exceptions.ActorDiedError()
+        if isinstance(answer.value, Exception):
+            raise ray.exceptions.RayTaskError("run", "", answer.value)
         return answer.value
 
     def wait(answers: list[Answer], **options: Any) -> tuple[list[Answer], list[Answer]]:
@@ -263,6 +243,40 @@ def test_the_time_for_which_an_actor_had_no_work_is_no_stall(scripted):
     """There is one shard, and when one of two actors dies of it after a while, the other takes it over."""
     outcome, _ = scripted(Script(0, Answer(DIES, looks=300, moves=True), Answer(looks=20)), actors=2, shards=1)
     assert (outcome.deaths, outcome.stalls, len(outcome.footers)) == (1, 0, 1)
+
+
+class Twice:
+    """What actors do with a shard when it is handed out first, and when it is handed out again; others take no time."""
+
+    def __init__(self, **deeds: list[Answer]):
+        self.deeds = {int(name.removeprefix("shard")): each for name, each in deeds.items()}
+        self.times: Counter[int] = Counter()
+
+    def __call__(self, method: str, shard: int, *arguments: Any) -> Any:
+        self.times[shard] += 1
+        return self.deeds[shard].pop(0) if shard in self.deeds else Answer(looks=1, moves=True)
+
+
+def test_the_end_waits_for_no_slow_actor(scripted):
+    twice = Twice(shard11=[Answer(looks=10**6, moves=True), Answer(looks=1)])
+    outcome, _ = scripted(twice, actors=2, shards=12)
+    assert sorted(outcome.footers) == list(range(12)) and outcome.stalls == 0
+    assert twice.times[11] == 2 and sum(twice.times.values()) == 13
+
+
+@pytest.mark.parametrize("end", [DIES, OSError("its old file is gone")], ids=["dies", "fails"])
+def test_what_becomes_of_the_slower_one_is_all_the_same(scripted, end):
+    long = [Answer(looks=500, moves=True), Answer(looks=10**6, moves=True)]  # so that the run goes on meanwhile
+    twice = Twice(shard11=[Answer(end, looks=200, moves=True), Answer(looks=5)], shard10=long)
+    outcome, _ = scripted(twice, actors=3, shards=12)
+    assert sorted(outcome.footers) == list(range(12))
+    assert twice.times[11] == 2 and outcome.deaths == (end is DIES)
+
+
+def test_actors_that_began_together_do_no_work_twice(scripted):
+    twice = Twice(shard0=[Answer(looks=60, moves=True)], shard1=[Answer(looks=30, moves=True)])
+    scripted(twice, actors=2, shards=2)
+    assert twice.times == {0: 1, 1: 1}
 
 
 def test_a_driver_that_was_stopped_itself_takes_no_actor_for_stalled(scripted, monkeypatch):

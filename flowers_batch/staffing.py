@@ -1,0 +1,91 @@
+"""What actors a run asks its cluster for, as nodes come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an actor asks its cluster for.
+
+    Attributes:
+        gpus: 1 or 0.
+        cpus: Cores.
+        node: The node that it should run on; None lets Ray choose.
+        is_scout: Whether it does no work: an autoscaler brings a node for it, which then gets an actor of its own.
+    """
+
+    gpus: int
+    cpus: int
+    node: str | None = None
+    is_scout: bool = False
+
+
+@dataclass(frozen=True)
+class Post:
+    """An actor that was asked for.
+
+    Attributes:
+        resources: What it asked for.
+        node: Where it runs; None while it waits for its resources.
+    """
+
+    resources: Resources
+    node: str | None = None
+
+
+def staff(
+    nodes: Sequence[dict[str, Any]], posts: Sequence[Post], wanted: int | None, gpu: bool, grows: bool, shards: int
+) -> tuple[list[Resources], list[int]]:
+    """Decides by the cluster's resources what actors to ask for, and which not to wait for any longer.
+
+    Where as many are wanted as there may be, more are asked for than there is room for, so that an autoscaler brings
+    nodes: as many again as there are, so that they double.
+
+    Args:
+        nodes: The cluster's living nodes, as `ray.nodes()` tells them.
+        posts: The actors that were asked for.
+        wanted: How many actors; None takes one a GPU, or one a node where there are no GPUs, and more as they join.
+        gpu: Whether GPUs are of use.
+        grows: Whether nodes may join.
+        shards: How many shards are left: no more actors than these are of use.
+
+    Returns:
+        What to ask for now, and the numbers of the posts to give up.
+    """
+    gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes)) if gpu else 0
+    cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
+    cores = {node: count for node, count in cores.items() if count}
+    if not gpus and not cores:
+        return [] if posts else [Resources(0, 1, is_scout=True)], []
+    if wanted or gpus:
+        each = Resources(1, 1) if gpus else Resources(0, _share(list(cores.values()), wanted or 1))
+        given_up = [number for number, post in enumerate(posts) if post.resources.is_scout]
+        total = wanted or (2 * gpus if grows else gpus)
+        return [each] * (min(total, shards) - (len(posts) - len(given_up))), given_up
+    return _one_a_node(cores, posts, grows, shards)
+
+
+def _share(cores: list[int], wanted: int) -> int:
+    """Cores for each actor; none spans two nodes."""
+    return max(1, min(sum(cores) // wanted, max(cores)))
+
+
+def _one_a_node(
+    cores: dict[str, int], posts: Sequence[Post], grows: bool, shards: int
+) -> tuple[list[Resources], list[int]]:
+    at_home = [post for post in posts if not post.resources.is_scout and (post.node or post.resources.node in cores)]
+    covered = {post.node or post.resources.node for post in at_home}
+    asked = [Resources(0, count, node) for node, count in cores.items() if node not in covered]
+    asked = asked[: max(0, shards - len(at_home))]
+    # A scout must not take the place of an actor that waits for its own node.
+    settled = not asked and all(post.node for post in at_home)
+    scouts = [post for post in posts if post.resources.is_scout and post.node is None and settled]
+    if settled and grows:
+        more = min(len(cores), shards - len(at_home)) - len(scouts)
+        asked = [Resources(0, min(cores.values()), is_scout=True)] * more
+    kept = [*map(id, at_home), *map(id, scouts)]
+    return asked, [number for number, post in enumerate(posts) if id(post) not in kept]

@@ -1,0 +1,142 @@
+"""What actors a run asks for: by the cluster's resources, never by the driver's machine."""
+
+from __future__ import annotations
+
+from flowers_batch.staffing import Post, Resources, staff
+
+GPU, MANY = Resources(1, 1), 1000
+
+
+def node(name: str, **resources: float) -> dict:
+    return {"NodeID": name, "Resources": resources}
+
+
+def asked(nodes: list[dict], wanted: int | None = None, gpu: bool = True, shards: int = MANY) -> list[Resources]:
+    return staff(nodes, [], wanted, gpu, False, shards)[0]
+
+
+def test_one_actor_a_gpu_wherever_the_driver_runs():
+    nodes = [node("head"), node("a", CPU=16, GPU=2), node("b", CPU=8, GPU=1)]
+    assert asked(nodes) == [GPU] * 3
+    assert asked(nodes, 2) == [GPU] * 2
+    assert asked(nodes, shards=2) == [GPU] * 2
+
+
+def test_without_gpus_one_actor_a_node_with_its_cores():
+    nodes = [node("head", CPU=0), node("a", CPU=16), node("b", CPU=8)]
+    assert asked(nodes) == [Resources(0, 16, "a"), Resources(0, 8, "b")]
+    assert asked(nodes, 4) == [Resources(0, 6)] * 4
+
+
+def test_labelling_codes_asks_for_no_gpu():
+    assert asked([node("a", CPU=4, GPU=1)], gpu=False) == [Resources(0, 4, "a")]
+
+
+def test_no_actor_asks_for_more_cores_than_a_node_has():
+    nodes = [node(name, CPU=4) for name in "abc"]
+    assert asked(nodes, 2) == [Resources(0, 4)] * 2
+    assert asked(nodes, 24) == [Resources(0, 1)] * 24
+
+
+def test_so_many_actors_are_asked_for_as_are_wanted_however_few_fit():
+    nodes = [node("a", CPU=8, GPU=1)]
+    assert asked(nodes, 5) == [GPU] * 5
+    posts = [Post(GPU, "a"), *[Post(GPU)] * 4]
+    assert staff(nodes, posts, 5, True, True, MANY) == ([], [])
+    assert staff(nodes, posts[:3], 5, True, True, MANY) == ([GPU] * 2, [])
+
+
+class Cluster:
+    """A cluster whose autoscaler brings a node for what waits, up to a limit."""
+
+    def __init__(self, most: int, **resources: float):
+        self.most, self.kind = most, resources
+        self.nodes: list[dict] = [node("head", CPU=0)]
+        self.posts: list[Post] = []
+        self.made = 0
+
+    def round(self, shards: int = MANY) -> None:
+        add, given_up = staff(self.nodes, self.posts, None, True, True, shards)
+        self.posts = [post for number, post in enumerate(self.posts) if number not in given_up]
+        self.posts += [Post(resources) for resources in add]
+        self.place()
+        while len(self.nodes) - 1 < self.most and any(post.node is None for post in self.posts):
+            self.made += 1
+            self.nodes.append(node(f"n{self.made}", **self.kind))
+            before = self.waiting
+            self.place()
+            if self.waiting == before:
+                break
+
+    @property
+    def waiting(self) -> int:
+        return sum(post.node is None for post in self.posts)
+
+    def free(self, place: dict) -> tuple[float, float]:
+        here = [post.resources for post in self.posts if post.node == place["NodeID"]]
+        own = place["Resources"]
+        return own.get("CPU", 0) - sum(r.cpus for r in here), own.get("GPU", 0) - sum(r.gpus for r in here)
+
+    def place(self) -> None:
+        for number, post in enumerate(self.posts):
+            for place in self.nodes if post.node is None else ():
+                cpus, gpus = self.free(place)
+                affine = post.resources.node in (None, place["NodeID"])
+                if affine and cpus >= post.resources.cpus and gpus >= post.resources.gpus:
+                    self.posts[number] = Post(post.resources, place["NodeID"])
+                    break
+
+    def lose(self, count: int) -> None:
+        gone = {place["NodeID"] for place in self.nodes[1 : 1 + count]}
+        self.nodes = [place for place in self.nodes if place["NodeID"] not in gone]
+        self.posts = [post for post in self.posts if post.node not in gone]
+
+    def workers(self) -> list[str]:
+        return sorted(post.node for post in self.posts if post.node and not post.resources.is_scout)
+
+
+def test_a_cluster_of_gpus_grows_from_nothing_by_doubling_and_again_after_losses():
+    cluster = Cluster(16, CPU=4, GPU=1)
+    sizes = []
+    for _ in range(7):
+        cluster.round()
+        sizes.append(len(cluster.workers()))
+    assert sizes[-1] == 16 and sizes == sorted(sizes) and sizes.index(16) <= 6
+    assert not any(post.resources.is_scout for post in cluster.posts)
+    assert all(post.resources == GPU for post in cluster.posts)
+    cluster.lose(15)
+    for _ in range(6):
+        cluster.round()
+    assert len(cluster.workers()) == 16
+
+
+def test_a_cluster_of_cpus_has_one_actor_a_node_with_all_its_cores():
+    cluster = Cluster(8, CPU=16)
+    for _ in range(12):
+        cluster.round()
+        assert len(set(cluster.workers())) == len(cluster.workers())
+    assert len(cluster.workers()) == 8
+    assert all(post.resources.cpus == 16 for post in cluster.posts if post.node)
+    cluster.lose(5)
+    for _ in range(8):
+        cluster.round()
+    assert len(cluster.workers()) == 8
+
+
+def test_no_more_is_asked_for_than_there_are_shards():
+    cluster = Cluster(16, CPU=4, GPU=1)
+    for _ in range(8):
+        cluster.round(shards=3)
+    assert len(cluster.posts) == 3 == len(cluster.workers())
+    assert len(cluster.nodes) <= 1 + 4
+
+
+def test_a_cluster_that_does_not_grow_is_asked_for_nothing_more():
+    nodes = [node("a", CPU=8, GPU=2)]
+    assert staff(nodes, [Post(GPU, "a"), Post(GPU, "a")], None, True, False, MANY) == ([], [])
+    assert staff([node("a", CPU=8)], [Post(Resources(0, 8, "a"), "a")], None, True, False, MANY) == ([], [])
+
+
+def test_an_actor_for_a_node_that_is_gone_is_not_waited_for():
+    posts = [Post(Resources(0, 8, "gone")), Post(Resources(0, 8, "a"), "a")]
+    assert staff([node("a", CPU=8)], posts, None, True, False, MANY) == ([], [0])
