@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from flowers_batch.dataset import CODES, PREDICTIONS, Run, codes_of, open_run
 from flowers_batch.fitting import out_of_fold
 from flowers_batch.grouping import NEAR, group
 from flowers_batch.heads import MODEL, SPLIT, load_model
-from flowers_batch.labels import read_labelled, write_labels
+from flowers_batch.labels import read_labelled, read_labels, write_labels
 from flowers_batch.samples import sample_in
 from flowers_batch.storage import Where, open_folder
 
@@ -61,7 +62,9 @@ def suspects(model: Where, out: Where | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def next_labels(predictions: Where, count: int = 100, out: Where | None = None) -> list[dict[str, Any]]:
+def next_labels(
+    predictions: Where, count: int = 100, out: Where | None = None, labels: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Finds the photos without a label that are most worth one: uncertain, and different from each other.
 
     Of the least certain (by the margin between the two likeliest labels) those are chosen, one after the other, whose
@@ -72,6 +75,7 @@ def next_labels(predictions: Where, count: int = 100, out: Where | None = None) 
         predictions: A folder of predictions.
         count: How many photos.
         out: A CSV file that gets the rows; its column `label` is to be filled in, and given to `train` by `--labels`.
+        labels: CSV or Parquet files of labels that were given since: their photos have one.
 
     Returns:
         `path`, `label` (empty), `prediction` and its `probability`; the most worth first.
@@ -82,7 +86,8 @@ def next_labels(predictions: Where, count: int = 100, out: Where | None = None) 
     if count < 1:
         raise InputError(f"-n must be 1 or more. Received: {count}.")
     run = open_run(predictions, PREDICTIONS)
-    rows = _least_certain(run, count * _CONSIDERED, _labelled_digests(run))
+    given = pa.array(sorted({path for file in labels for path in read_labels(file).labels}), pa.string())
+    rows = _least_certain(run, count * _CONSIDERED, _labelled_digests(run), given)
     order = [] if not len(rows) else _spread(1 - rows["margin"].to_numpy(), _distances(run, rows), count)
     chosen = [
         {"path": row["path"], "label": "", "prediction": row["prediction"], "probability": round(row["probability"], 4)}
@@ -102,13 +107,14 @@ def _labelled_digests(run: Run) -> pa.Array:
         return pq.read_table(file, columns=["sha256"])["sha256"].combine_chunks()
 
 
-def _least_certain(run: Run, count: int, labelled: pa.Array) -> pa.Table:
+def _least_certain(run: Run, count: int, labelled: pa.Array, given: pa.Array) -> pa.Table:
     """The rows of the smallest margins, equal files once, as they come: no more are ever held than twice as many."""
     columns = ["path", "sha256", "phash", "prediction", "probability", "top_probabilities"]
     kept: pa.Table | None = None
     for batch in run.batches(columns):
         rows = pa.Table.from_batches([batch.filter(batch["prediction"].is_valid())])
-        rows = rows.filter(pc.invert(pc.is_in(rows["sha256"], labelled)))
+        known = pc.or_(pc.is_in(rows["sha256"], labelled), pc.is_in(rows["path"], given))
+        rows = rows.filter(pc.invert(known))
         tops = rows["top_probabilities"].to_pylist()
         margins = np.array([top[0] - top[1] if len(top) > 1 else top[0] for top in tops], np.float64)
         rows = rows.drop_columns(["top_probabilities"]).append_column("margin", pa.array(margins))

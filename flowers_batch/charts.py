@@ -18,6 +18,8 @@ _COLOURS = {_INK: "currentColor", _ACCENT: "var(--accent)", _LINE: "var(--line)"
 _PAINT = re.compile(f"(fill|stroke): ({'|'.join(_COLOURS)})")
 _NAMES = re.compile(r' id="(?![mp][0-9a-f]{10}")[^"]*"')  # of groups: nothing refers to them, and charts share them
 _LONGEST = 22  # characters of a name
+# What would not be seen, or would turn its neighbours around: control characters, and marks of direction and joining.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _STYLE: dict[Any, Any] = {
     # Names are only text: a dollar sign begins no formula. `none` keeps them as text in the SVG.
     "text.parse_math": False,
@@ -36,6 +38,11 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 2,
     "svg.hashsalt": "flowers-batch",  # the same chart, the same file
 }
+
+
+def visible(text: str) -> str:
+    """A name in which all that would not be seen is spelt out."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def calibration(curve: Sequence[dict[str, Any]]) -> Markup:
@@ -75,7 +82,8 @@ def bars(names: Sequence[str], counts: Sequence[int]) -> Markup:
         rows = range(len(names))
         drawn = axes.barh(rows, counts, color=_ACCENT, height=0.7)
         axes.bar_label(drawn, [f"{count:,}" for count in counts], padding=4)
-        axes.set_yticks(rows, [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names])
+        shown = map(visible, names)
+        axes.set_yticks(rows, [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in shown])
         axes.tick_params(length=0)
         axes.invert_yaxis()
         axes.margins(x=0.15)

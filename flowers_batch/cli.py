@@ -228,13 +228,16 @@ def next_(
     predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
     count: Annotated[int, typer.Option("-n", help="How many photos.")] = 100,
     out: Annotated[str | None, typer.Option(help="CSV file that gets them, ready to fill in.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(help="File of labels given since the training: their photos have one.")
+    ] = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """List the photos without a label that are most worth one: uncertain, and different from each other."""
     from flowers_batch.candidates import next_labels
 
-    rows = next_labels(predictions, count, out)
+    rows = next_labels(predictions, count, out, labels or ())
     if json_:
         _print_json({"next": rows})
         return
@@ -291,8 +294,8 @@ def report(
 def review(
     predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
     labels: Annotated[
-        Path, typer.Option(help="CSV file that gets the labels, each as it is given; `train` takes it by --labels.")
-    ] = Path("labels.csv"),
+        str, typer.Option(help="CSV file that gets the labels, each as it is given; `train` takes it by --labels.")
+    ] = "labels.csv",
     port: Annotated[int, typer.Option(help="Of this machine; default: a free one.")] = 0,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: only print the page's address.")] = False,
     debug: Debug = False,

@@ -149,7 +149,10 @@ def decode(
 
 
 def decode_photo(
-    data: bytes, max_pixels: int = ArchiveConfig.max_pixels, at_least: int | None = None
+    data: bytes,
+    max_pixels: int = ArchiveConfig.max_pixels,
+    at_least: int | None = None,
+    budget: PixelBudget | None = None,
 ) -> NDArray[np.uint8]:
     """Decodes the whole photo, upright: uint8 [height, width, 3], RGB.
 
@@ -157,12 +160,15 @@ def decode_photo(
         data: The file's bytes.
         max_pixels: Photos with more are refused from their header, before anything is decoded.
         at_least: A JPEG may come in an eighth, a quarter or half of its size if both sides keep so many pixels.
+        budget: What the photo's pixels are taken from while it is decoded.
 
     Raises:
         DecodeError: The bytes give no picture.
     """
     with _explained():
-        return _upright(_open(data, max_pixels)[0], data, at_least)
+        image, pixels = _open(data, max_pixels)
+        with budget.hold(pixels) if budget else nullcontext():
+            return _upright(image, data, at_least)
 
 
 def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import fcntl
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
 
 from flowers_batch.config import InputError, RunError
 from flowers_batch.dataset import cell_of
 from flowers_batch.labels import not_labels, read_labels
+from flowers_batch.storage import Where
 
 _COLUMNS = ["path", "label", "time"]
-_QUOTE, _END = ord('"'), ord("\n")
+_TORN_LINES = 3  # of a row that was cut short, at most: names hardly have more
+_TORN = ".torn"  # ends the name of the file that keeps what was cut off
 
 
 class Journal:
@@ -35,8 +36,10 @@ class Journal:
         InputError: It is no such file, or another process writes it.
     """
 
-    def __init__(self, file: Path):
-        self.file = file.absolute()
+    def __init__(self, file: Where):
+        if "://" in os.fspath(file) or os.fspath(file).lower().endswith(".parquet"):
+            raise InputError(f"{file} cannot get labels one by one: name a CSV file on this machine.")
+        self.file = Path(file).absolute()
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -64,18 +67,28 @@ class Journal:
         self._before: list[tuple[int, dict[str, str | None]]] = []  # each change: where it begins, and what was there
 
     def _continue(self) -> None:
-        """Goes on behind the last whole row."""
+        """Goes on behind the last whole row; a file that is no such file, or is damaged, is left as it is."""
         content = self.file.read_bytes()
-        self._columns = next(csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"), newline="")), [])
+        try:
+            content[: content.rfind(b"\n") + 1].decode()
+            *_, (start, last) = rows = list(_rows(content))
+        except (ValueError, csv.Error):
+            raise not_labels(str(self.file)) from None
+        self._columns = rows[0][1]
         if not {"path", "label"} <= set(self._columns):
             raise not_labels(str(self.file))
-        whole = _whole(content)
-        if whole == self._size:
+        rest, ends = content[start:], _ends(content[start:])
+        if rest.endswith(b"\n") and ends:
             return
-        if self._columns == _COLUMNS:  # ours: what is cut short was never said to be there
-            self._cut(whole)
-        else:
-            self._append("\r\n")
+        if ends and (
+            self._columns != _COLUMNS or (len(last) == len(_COLUMNS) and _is_time(last[-1]) and rest[-1:] != b"\r")
+        ):
+            self._append("\r\n")  # a person's file, whose last row is whole
+        elif rest.count(b"\n") > _TORN_LINES:
+            raise InputError(f"{self.file} has a quotation mark without its twin after byte {start}: mend that row.")
+        else:  # what was cut short was never said to be there
+            self.file.with_name(self.file.name + _TORN).write_bytes(rest)
+            self._cut(start)
 
     def write(self, labels: Mapping[str, str]) -> None:
         """Adds labels by path, and returns when they are on disk.
@@ -91,7 +104,11 @@ class Journal:
         self.labels |= labels
 
     def undo(self) -> dict[str, str | None]:
-        """Takes the last change back that was made since the file was opened: paths, and their labels before it."""
+        """Takes the last change back that was made since the file was opened: paths, and their labels before it.
+
+        Raises:
+            RunError: As `write` does.
+        """
         if not self._before:
             return {}
         size, before = self._before[-1]
@@ -115,14 +132,20 @@ class Journal:
                 left = left[os.write(self._handle, left) :]
             os.fsync(self._handle)
         except OSError as error:
-            os.ftruncate(self._handle, self._size)
-            raise RunError(f"{self.file} cannot be written: {error.strerror}.") from None
+            self._cut(self._size)
+            raise self._failed(error) from None
         self._size = os.fstat(self._handle).st_size
 
     def _cut(self, size: int) -> None:
-        os.ftruncate(self._handle, size)
-        os.fsync(self._handle)
-        self._size = size
+        try:
+            os.ftruncate(self._handle, size)
+            self._size = size
+            os.fsync(self._handle)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> RunError:
+        return RunError(f"{self.file} cannot be written: {error.strerror}.")
 
     def _check(self) -> None:
         try:
@@ -139,11 +162,33 @@ def _row(cells: list[str]) -> str:
     return buffer.getvalue()
 
 
-def _whole(content: bytes) -> int:
-    """How many bytes of a CSV file belong to rows that have an end."""
-    data = np.frombuffer(content, np.uint8)
-    ends = np.flatnonzero((data == _END) & (np.cumsum(data == _QUOTE) % 2 == 0))
-    return int(ends[-1]) + 1 if len(ends) else 0
+def _rows(content: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Each row of a CSV file: the byte that it begins at, and its cells."""
+    lines = content.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
+    places = [len(content) - sum(map(len, lines))]
+    for line in lines:
+        places.append(places[-1] + len(line))
+    reader = csv.reader(line.decode("utf-8", "replace") for line in lines)
+    before = 0
+    for cells in reader:
+        yield places[before], cells
+        before = reader.line_num
+
+
+def _ends(row: bytes) -> bool:
+    """Whether a row's quotation marks are all closed."""
+    try:
+        list(csv.reader(io.StringIO(row.decode("utf-8", "replace"), newline=""), strict=True))
+    except csv.Error:
+        return False
+    return True
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

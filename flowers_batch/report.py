@@ -22,13 +22,14 @@ from flowers_batch.config import IMAGENET, InputError, RunError
 from flowers_batch.dataset import CODES, PREDICTIONS, Run, open_run, read_job
 from flowers_batch.decode import DecodeError
 from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, load_model
-from flowers_batch.sources import ReadError
+from flowers_batch.sources import Image, ReadError
 from flowers_batch.storage import Folder, Where, open_folder, split_file
 from flowers_batch.thumbnails import Photos
 
 PAGE = "report.html"
 DRAWN = "DRAWN.txt"  # lies in a folder of photos that the demo drew
-_PICTURES_BYTES = 3_200_000  # of all pictures on a page, so that it can be mailed
+_PICTURES_BYTES = 3_200_000  # of all pictures and what is written below them, so that the page can be mailed
+_ITEM_BYTES = 250  # of a picture's tags
 _SHOWN = 6  # photos of each kind
 _CLASSES = 40  # with photos, and in the matrix: more do not fit; the tables have more
 _TABLE_ROWS = 1000
@@ -42,14 +43,21 @@ _DIGESTS = 50_000  # held at once while copies are looked for
 _LONGEST = 120  # characters of a path; longer ones lose their middle
 
 
-@dataclass(frozen=True)
+@dataclass
 class Thumbnail:
-    """A photo on the page: `image` is a data URL, or empty where there is none, and `why` says the reason."""
+    """A photo on the page.
+
+    Attributes:
+        path: Its key.
+        caption: What is said of it.
+        image: A data URL; empty where there is none.
+        fits: Whether the page has room for it.
+    """
 
     path: str
     caption: str
-    image: str
-    why: str = ""
+    image: str = ""
+    fits: bool = True
 
 
 def report(folder: Where, out: Where | None = None) -> str:
@@ -82,32 +90,44 @@ def report(folder: Where, out: Where | None = None) -> str:
 
 
 class _Album:
-    """Pictures for the page, until it has as many as can be mailed."""
+    """Pictures for the page: first all are chosen, then as many are made as can be mailed, in the order of choice."""
 
     def __init__(self) -> None:
-        self._left = _PICTURES_BYTES
+        self._chosen: list[tuple[Photos, Thumbnail]] = []
 
     def pictures(self, photos: Photos, captions: dict[str, str]) -> list[Thumbnail]:
-        """Pictures of photos, from their paths and captions."""
-        images = photos.find(captions)
-        return [self._picture(photos, path, caption, images) for path, caption in captions.items()]
+        """Pictures of photos, from their paths and captions; they are empty until `fill` is called."""
+        pictures = [Thumbnail(path, caption) for path, caption in captions.items()]
+        self._chosen += [(photos, picture) for picture in pictures]
+        return pictures
 
-    def _picture(self, photos: Photos, path: str, caption: str, images: dict[str, Any]) -> Thumbnail:
-        if self._left <= 0:
-            return Thumbnail(path, caption, "", "the page is full")
-        try:
-            image = photos.thumbnail(images[path])
-        except (ReadError, DecodeError, RunError):  # RunError: the folder has vanished
-            return Thumbnail(path, caption, "", "not readable now")
-        url = f"data:image/webp;base64,{base64.b64encode(image).decode()}"
-        self._left -= len(url)
-        return Thumbnail(path, caption, url)
+    def fill(self) -> bool:
+        """Makes the pictures; tells whether all had room."""
+        paths = defaultdict[Photos, set[str]](set)
+        for photos, picture in self._chosen:
+            paths[photos].add(picture.path)
+        images = {photos: photos.find(names) for photos, names in paths.items()}
+        left = _PICTURES_BYTES
+        for photos, picture in self._chosen:
+            picture.fits = left > 0
+            if picture.fits:
+                picture.image = _data_url(photos, images[photos][picture.path])
+                left -= len(picture.image) + len((picture.path + picture.caption).encode()) + _ITEM_BYTES
+        return all(picture.fits for _, picture in self._chosen)
+
+
+def _data_url(photos: Photos, image: Image) -> str:
+    try:
+        content = photos.thumbnail(image)
+    except (ReadError, DecodeError, RunError):  # RunError: the folder has vanished
+        return ""
+    return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
 def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str, Any]:
     """All that the template shows; what comes first has pictures first."""
     content: dict[str, Any] = {"title": place.url.rstrip("/").rsplit("/", 1)[-1], "folder": place.url}
-    content |= {"run": None, "metrics": None, "labels": None, "copies": None}
+    content |= {"run": None, "metrics": None, "labels": None, "copies": []}
     notes: list[str] = []
     album, sources = _Album(), []
     model = _model_of(model_url, run, notes) if model_url else None
@@ -132,6 +152,7 @@ def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str,
         unreal.append(f"The network's weights are random ({weights}), never trained on photos.")
     if unreal and content["metrics"]:
         unreal.append("The accuracy below says nothing about real photos.")
+    content["all_fit"] = album.fill()
     return content | {"warnings": unreal + notes + (run.summary["notes"] if run else [])}
 
 
@@ -142,7 +163,14 @@ def _model_of(url: str, run: Run | None, notes: list[str]) -> Model | None:
     elif not open_folder(url).exists(MODEL):
         notes.append(f"The model {url} is not there any more, so its accuracy is not shown.")
     else:
-        model = load_model(url)
+        try:
+            model = load_model(url)
+        except InputError as error:
+            notes.append(str(error))
+            return None
+        if not open_folder(url).exists(METRICS):
+            notes.append(f"The model {url} has no {METRICS}, so its accuracy is not shown: train it anew.")
+            return None
         if run is None or run.job.fingerprint.head == model.head.identity:
             return model
         notes.append(
@@ -258,28 +286,38 @@ class _Copies:
 
     def __init__(self) -> None:
         self._bound = (1 << 64) - 1
-        self._paths: dict[bytes, list[str]] = {}
+        self._sets: dict[bytes, _Set] = {}
 
     def add(self, ranks: NDArray[np.uint64], rows: pa.RecordBatch) -> None:
         """Takes rows that have a digest."""
         below = rows.filter(pa.array(ranks <= np.uint64(self._bound)))
         for digest, path in zip(below["sha256"].to_pylist(), below["path"].to_pylist(), strict=True):
-            self._paths.setdefault(digest, []).append(path)
-        while len(self._paths) > _DIGESTS:
+            found = self._sets.setdefault(digest, _Set())
+            found.photos += 1
+            if len(found.paths) < _SHOWN:
+                found.paths.append(path)
+        while len(self._sets) > _DIGESTS:
             self._bound //= 2
-            self._paths = {
-                digest: paths
-                for digest, paths in self._paths.items()
-                if int.from_bytes(digest[:8], "big") <= self._bound
-            }
+            below_bound = (digest for digest in self._sets if int.from_bytes(digest[:8], "big") <= self._bound)
+            self._sets = {digest: self._sets[digest] for digest in below_bound}
 
     def shown(self, photos: Photos, album: _Album) -> list[dict[str, Any]]:
         """The largest sets."""
-        sets = heapq.nlargest(_COPIES, (paths for paths in self._paths.values() if len(paths) > 1), key=len)
+        sets = heapq.nlargest(
+            _COPIES, (found for found in self._sets.values() if found.photos > 1), key=lambda found: found.photos
+        )
         return [
-            {"photos": len(paths), "pictures": album.pictures(photos, dict.fromkeys(paths[:_SHOWN], ""))}
-            for paths in sets
+            {"photos": found.photos, "pictures": album.pictures(photos, dict.fromkeys(found.paths, ""))}
+            for found in sets
         ]
+
+
+@dataclass
+class _Set:
+    """Photos of equal bytes: how many, and the first of them."""
+
+    photos: int = 0
+    paths: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -370,7 +408,8 @@ def _render(content: dict[str, Any]) -> str:
 
 
 def _short(text: str) -> str:
-    """A text without its middle, if it is long."""
+    """A text that can be seen, without its middle if it is long."""
+    text = charts.visible(text)
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"

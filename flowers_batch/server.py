@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import secrets
 import signal
 import socket
 import threading
 import webbrowser
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from flowers_batch.config import FlowersError, InputError
+from flowers_batch.config import FlowersError, InputError, first_line
 from flowers_batch.decode import DecodeError
 from flowers_batch.review import Review
 from flowers_batch.sources import ReadError
@@ -50,7 +50,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 def review(
     predictions: Where,
-    labels: Path | str = LABELS,
+    labels: Where = LABELS,
     port: int = 0,
     *,
     opened: bool = True,
@@ -68,7 +68,7 @@ def review(
     Raises:
         InputError: It is no such folder, the file cannot get labels, or the port is taken.
     """
-    reviewed = Review(predictions, Path(labels))
+    reviewed = Review(predictions, labels)
     try:
         listener = socket.create_server((_HOST, port))
     except (OSError, OverflowError):
@@ -79,8 +79,8 @@ def review(
         app = Guard(application(reviewed), origin, token)
         server = _Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=2))
         tell(f"{origin}/{token}/")
-        if opened:
-            webbrowser.open(f"{origin}/{token}/")
+        if opened:  # apart: a browser in the terminal would keep the page from being served
+            threading.Thread(target=webbrowser.open, args=(f"{origin}/{token}/",), daemon=True).start()
         try:
             server.run(sockets=[listener])
         finally:
@@ -127,7 +127,7 @@ class Guard:
         host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
         # A page of another site that a browser shows could otherwise have this machine's name resolve to here.
         own = {self._origin} if scope["method"] == "POST" else {self._origin, ""}
-        _, token, rest = (*scope["path"].split("/", 2), "", "")[:3]
+        _, token, rest = (*scope["path"].split("/", 2), "", None)[:3]
 
         async def hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -140,23 +140,28 @@ class Guard:
 
         if f"http://{host}" != self._origin or origin not in own:
             await PlainTextResponse("This address is for its own page only.", 403)(scope, receive, hardened)
-        elif not secrets.compare_digest(token.encode(), self._token.encode()):
+        elif rest is None or not secrets.compare_digest(token.encode(), self._token.encode()):
             await PlainTextResponse("There is no such page.", 404)(scope, receive, hardened)
         else:
             inner = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}
-            await self._app(inner, receive, hardened)
+            with suppress(asyncio.CancelledError):  # the server ends, and waits for nobody
+                await self._app(inner, receive, hardened)
 
 
 def application(review: Review) -> Starlette:
     """The page and what it asks for."""
+    # Pictures wait for each other, and labels for none of them.
+    decoding = asyncio.Semaphore(os.cpu_count() or 1)
 
     def answer(work: Callable[[Request, dict[str, Any]], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             try:
                 asked = await _asked(request)
-                return JSONResponse(await run_in_threadpool(work, request, asked))
+                return JSONResponse(await _apart(lambda: work(request, asked)))
             except FlowersError as error:
                 return JSONResponse({"error": str(error)}, 400 if isinstance(error, InputError) else 500)
+            except Exception as error:
+                return JSONResponse({"error": f"The server failed: {first_line(error)}"}, 500)
 
         return handle
 
@@ -166,19 +171,25 @@ def application(review: Review) -> Starlette:
 
     async def thumbnail(request: Request) -> Response:
         try:
-            image = await run_in_threadpool(review.thumbnail, request.path_params["row"])
-        except (ReadError, DecodeError, FlowersError) as error:
-            return PlainTextResponse(str(error), 404)
+            row = int(request.path_params["row"])
+            async with decoding:
+                if await request.is_disconnected():  # scrolled past
+                    return Response(status_code=404)
+                image = await _apart(lambda: review.thumbnail(row))
+        except (ReadError, DecodeError, FlowersError, ValueError) as error:
+            return PlainTextResponse(first_line(error), 404)
         return Response(image, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
 
     def view(request: Request, asked: dict[str, Any]) -> Any:
-        return {"rows": review.view(request.query_params.get("name", ""), request.query_params.get("label", ""))}
+        return review.view(request.query_params.get("name", ""), request.query_params.get("label", ""))
 
     def labelled(request: Request, asked: dict[str, Any]) -> Any:
-        label = asked.get("label")
-        if label is not None and not isinstance(label, str):
-            raise InputError("A label must be text.")
-        return review.label(_rows_in(asked), label)
+        rows, labels = _rows_in(asked), asked.get("labels")
+        if not isinstance(labels, list):  # one for all
+            labels = [labels] * len(rows)
+        if len(labels) != len(rows) or not all(label is None or isinstance(label, str) for label in labels):
+            raise InputError("Labels must be text, one for all photos or one for each.")
+        return review.label(rows, labels)
 
     def train(request: Request, asked: dict[str, Any]) -> Any:
         if request.method == "POST":
@@ -188,7 +199,7 @@ def application(review: Review) -> Starlette:
     return Starlette(
         routes=[
             *(Route(f"/{name}", page) for name in _FILES),
-            Route("/thumbnail/{row:int}", thumbnail),
+            Route("/thumbnail/{row}", thumbnail),
             Route("/api/state", answer(lambda request, asked: review.state())),
             Route("/api/view", answer(view)),
             Route("/api/photos", answer(lambda request, asked: review.photos(_rows_in(asked))), methods=["POST"]),
@@ -197,6 +208,27 @@ def application(review: Review) -> Starlette:
             Route("/api/train", answer(train), methods=["GET", "POST"]),
         ]
     )
+
+
+async def _apart(work: Callable[[], Any]) -> Any:
+    """Does something in a thread that nobody waits for when the server ends: judging labels may take minutes."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append((work(), None))
+        except BaseException as error:
+            found.append((None, error))
+        with suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, daemon=True).start()
+    await done.wait()
+    value, error = found[0]
+    if error:
+        raise error
+    return value
 
 
 async def _asked(request: Request) -> dict[str, Any]:
@@ -208,7 +240,7 @@ async def _asked(request: Request) -> dict[str, Any]:
             raise InputError("Too much was asked for at once.")
     try:
         asked = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         asked = None
     if not isinstance(asked, dict):
         raise InputError("The request is no JSON object.")
@@ -217,6 +249,6 @@ async def _asked(request: Request) -> dict[str, Any]:
 
 def _rows_in(asked: dict[str, Any]) -> list[int]:
     rows = asked.get("rows")
-    if not isinstance(rows, list) or not all(type(row) is int for row in rows):
+    if not isinstance(rows, list) or not rows or not all(type(row) is int for row in rows):
         raise InputError("Rows must be a list of whole numbers.")
     return rows

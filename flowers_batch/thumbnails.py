@@ -9,7 +9,7 @@ import cv2
 
 from flowers_batch.config import InputError
 from flowers_batch.dataset import read_job
-from flowers_batch.decode import DecodeError, decode_photo
+from flowers_batch.decode import DecodeError, PixelBudget, decode_photo
 from flowers_batch.lists import ListSource
 from flowers_batch.reading import path_bytes
 from flowers_batch.shards import find_images, read_manifest, read_rows
@@ -18,6 +18,7 @@ from flowers_batch.storage import open_folder
 
 SIDE = 160  # pixels of the longer side
 _QUALITY = 70
+_PIXELS = PixelBudget(100_000_000)  # of all photos that are decoded at once
 
 
 class Photos:
@@ -62,7 +63,9 @@ class Photos:
         """
         if self.source is None:
             raise ReadError("missing", self._why)
-        photo = decode_photo(self.source.read(image), at_least=SIDE)
+        if self.leads_outside(image, by_links=False):
+            raise ReadError("unreadable", "Its path leads out of the folder of the photos.")
+        photo = decode_photo(self.source.read(image), at_least=SIDE, budget=_PIXELS)
         height, width = photo.shape[:2]
         scale = min(1.0, SIDE / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -74,15 +77,19 @@ class Photos:
             raise DecodeError("unsupported", "No small picture can be made of it.")
         return encoded.tobytes()
 
-    def leads_outside(self, image: Image) -> bool:
-        """Whether a photo's file lies elsewhere than in the source's folder, by a link or a path that goes up.
+    def leads_outside(self, image: Image, by_links: bool = True) -> bool:
+        """Whether a photo's file lies elsewhere than in the source's folder: by its path, or also by links.
 
         A list's entries may lie anywhere: whoever wrote it named them.
         """
         source = self.source
         if source is None or isinstance(source, ListSource) or not source.folder.is_local:
             return False
-        resolve = os.path.abspath if image.source else os.path.realpath  # a tar is what was named, wherever it lies
+        # A tar is what was named, wherever it lies.
+        resolve = os.path.realpath if by_links and not image.source else os.path.abspath
         root = resolve(os.fsencode(source.folder.path))
-        where = resolve(os.path.join(root, path_bytes(image.source or image.path)))
+        try:
+            where = resolve(os.path.join(root, path_bytes(image.source or image.path)))
+        except ValueError:  # a NUL
+            return True
         return os.path.commonpath([root, where]) != root

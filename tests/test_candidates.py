@@ -128,6 +128,14 @@ def test_next_are_unlabelled_uncertain_and_no_copies(half_labelled, tmp_path):
     assert mean < np.mean([row["probability"] for row in found.values()]) - 0.1
 
 
+def test_photos_that_were_labelled_since_are_not_asked_for_again(half_labelled, tmp_path):
+    base, _ = half_labelled
+    first = [row["path"] for row in fb.next_labels(base / "predictions", 20)]
+    (tmp_path / "since.csv").write_text("path,label\n" + "".join(f"{path},0\n" for path in first[:10]))
+    second = [row["path"] for row in fb.next_labels(base / "predictions", 20, labels=[str(tmp_path / "since.csv")])]
+    assert len(second) == 20 and not set(first[:10]) & set(second)
+
+
 def test_fewer_are_listed_where_there_are_no_more(half_labelled):
     base, labelled = half_labelled
     assert len(fb.next_labels(base / "predictions", 10_000)) == 308 - len(labelled) - 4

@@ -59,7 +59,7 @@ def test_it_goes_on_where_it_was_and_one_at_a_time(file):
 @pytest.mark.parametrize(
     "torn", ["b.jpg,ro", '"b', '"b\nc",rose,2026-01-01T00:00:00+00:0', "b.jpg,rose,2026-01-01T00:00:00+00:00\r"]
 )
-def test_a_row_cut_short_was_never_said_to_be_there(file, torn):
+def test_a_row_cut_short_was_never_said_to_be_there(file, torn, tmp_path):
     journal = Journal(file)
     journal.write({"a": "rose", '"q"\n': "daisy"})
     journal.close()
@@ -68,6 +68,27 @@ def test_a_row_cut_short_was_never_said_to_be_there(file, torn):
         stream.write(torn)
     journal = Journal(file)
     assert file.read_bytes() == whole and journal.labels == {"a": "rose", '"q"\n': "daisy"}
+    assert (tmp_path / "labels.csv.torn").read_text() == torn.replace("\r", "\n"), "nothing is thrown away"
+
+
+def test_an_editor_that_ends_the_last_row_with_nothing_takes_nothing_away(file):
+    file.write_text("path,label,time\na,rose,2026-01-01T00:00:00+00:00\nb,daisy,2026-01-01T00:00:01+00:00")
+    journal = Journal(file)
+    journal.write({"c": "tulip"})
+    assert journal.labels == read_labels(str(file)).labels == {"a": "rose", "b": "daisy", "c": "tulip"}
+
+
+def test_a_stray_quotation_mark_costs_no_label(file):
+    file.write_text('path,label,time\na,5" rose,\nb,daisy,\n')
+    assert Journal(file).labels == {"a": '5" rose', "b": "daisy"}
+
+
+def test_a_mark_without_its_twin_is_for_a_person_to_mend(file):
+    content = 'path,label,time\n"a,rose,\n' + "".join(f"{number},daisy,\n" for number in range(9))
+    file.write_text(content)
+    with pytest.raises(InputError, match="without its twin after byte 16: mend that row"):
+        Journal(file)
+    assert file.read_text() == content
 
 
 def test_a_persons_own_file_keeps_its_last_row_and_its_columns(file):
@@ -77,14 +98,26 @@ def test_a_persons_own_file_keeps_its_last_row_and_its_columns(file):
     assert rows_of(file) == [["note", "label", "path"], ["mine", "rose", "a.jpg"], ["", "daisy", "b.jpg"]]
 
 
-@pytest.mark.parametrize("content", ["name,kind\na,b\n", "no table at all", "\x00\x01"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"name,kind\na,b\n",
+        b"no table at all",
+        b"\x00\x01",
+        b"path,label\nr\xf6se,a\nb,c",
+        b"path,label\n" + b"x" * 200_000,
+    ],
+)
 def test_what_is_no_labels_file_is_left_as_it_is(file, content):
-    file.write_text(content)
+    file.write_bytes(content)
     with pytest.raises(InputError, match="not a labels file"):
         Journal(file)
-    assert file.read_text() == content
+    assert file.read_bytes() == content
     with pytest.raises(InputError, match="cannot be written"):
         Journal(file / "below")
+    for name in ("labels.parquet", "s3://bucket/labels.csv"):
+        with pytest.raises(InputError, match="name a CSV file on this machine"):
+            Journal(name)
 
 
 def test_nothing_is_added_where_another_program_wrote(file):

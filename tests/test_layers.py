@@ -44,9 +44,9 @@ BELOW = {
     "training": {"labels", "grouping", "samples", "fitting", "evaluation", "heads", "dataset", "storage"},
     "candidates": {"labels", "grouping", "samples", "fitting", "heads", "dataset", "storage"},
     "export": {"device", "encoder", "heads", "storage"} | NETWORK,
-    "journal": {"labels", "dataset"},
+    "journal": {"labels", "dataset", "storage"},
     "review": {"journal", "candidates", "training", "thumbnails", "evaluation", "heads", "dataset"}
-    | {"sources", "storage", "progress"},
+    | {"lists", "sources", "storage", "progress"},
     "server": {"review", "decode", "sources", "storage"},
     "verify": {"runs", "shards", "dataset", "storage"},
     "thumbnails": {"shards", "dataset", "sources", "lists", "reading", "decode", "storage"},

@@ -218,6 +218,71 @@ def test_several_photos_at_once_a_new_class_and_acceptance(base, chromium, tmp_p
         assert len(read_labels(str(labels)).labels) == 1 and watched.complaints == []
 
 
+def test_all_that_is_selected_gets_the_label_also_what_was_not_seen(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with served(base / "predictions", labels) as (url, _), opened(chromium, url) as watched:
+        page = watched.page
+        page.wait_for_selector(".photo img[src]")
+        page.keyboard.press("Shift+End")
+        page.keyboard.press("1")
+        until(page, "document.getElementById('saved').textContent.startsWith('91 ')")
+        page.keyboard.press("u")
+        until(page, "document.getElementById('saved').textContent.startsWith('0 ')")
+        assert read_labels(str(labels)).labels == {} and watched.complaints == []
+
+
+def test_a_key_after_undo_is_for_the_photo_that_was_undone(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with served(base / "predictions", labels) as (url, _), opened(chromium, url) as watched:
+        page = watched.page
+        page.wait_for_selector(".photo img[src]")
+        page.route("**/api/undo", lambda route: (time.sleep(0.3), route.continue_()))
+        first = page.get_attribute("#photo-0", "title")
+        for key in ("1", "u", "2"):
+            page.keyboard.press(key)
+        until(page, "document.querySelectorAll('.photo.saving').length === 0")
+        wait_until_saved(page)
+        assert list(read_labels(str(labels)).labels) == [first]
+        assert page.evaluate("document.querySelector('.photo.here').id") == "photo-1"
+
+
+def test_what_several_photos_are_accepted_as_is_one_change(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with served(base / "predictions", labels) as (url, _), opened(chromium, url) as watched:
+        page = watched.page
+        page.wait_for_selector(".photo img[src]")
+        page.keyboard.press("Shift+End")
+        page.keyboard.press(" ")
+        until(page, "document.getElementById('saved').textContent.startsWith('91 ')")
+        rows = pq.read_table(base / "predictions" / "predictions", columns=["path", "prediction"]).to_pylist()
+        told = {row["path"]: row["prediction"] for row in rows if row["prediction"]}
+        assert read_labels(str(labels)).labels == told and len(set(told.values())) == 3
+        page.keyboard.press("u")
+        until(page, "document.getElementById('saved').textContent.startsWith('0 ')")
+
+
+def test_labels_that_look_wrong_are_shown_with_what_they_should_be(base, chromium, tmp_path):
+    """Some photos were given wrong labels; space gives them the suggested ones."""
+    wrong = {f"green/{number:04d}.png": "red" for number in (2, 3, 4)}
+    (tmp_path / "wrong.csv").write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in wrong.items()))
+    config = fb.TrainConfig(("folder", str(tmp_path / "wrong.csv")), head="logistic")
+    fb.train(base / "codes", tmp_path / "model", config)
+    fb.predict(base / "codes", tmp_path / "predictions", tmp_path / "model")
+    labels = tmp_path / "labels.csv"
+    with served(tmp_path / "predictions", labels) as (url, _), opened(chromium, url) as watched:
+        page = watched.page
+        page.wait_for_selector(".photo img[src]")
+        page.select_option("#view", "suspects")
+        until(page, "document.querySelector('.photo small')?.textContent.startsWith('labelled ')")
+        first = page.get_attribute("#photo-0", "title")
+        assert first in wrong and page.inner_text("#photo-0 b") == "green"
+        assert page.inner_text("#photo-0 small").startswith("labelled red; ")
+        page.focus("#grid")
+        page.keyboard.press(" ")
+        wait_until_saved(page)
+        assert read_labels(str(labels)).labels == {first: "green"}
+
+
 def test_names_are_text_on_the_review_page(base, chromium, tmp_path):
     with served(base / "predictions", tmp_path / "labels.csv") as (url, _), opened(chromium, url) as watched:
         page = watched.page

@@ -19,7 +19,7 @@ from conftest import draw_archive
 
 import flowers_batch as fb
 from flowers_batch import server as room
-from flowers_batch.review import Review
+from flowers_batch.review import Review, _next
 from flowers_batch.server import Guard, application
 
 
@@ -111,7 +111,7 @@ def test_nobody_gets_in_without_the_token(client):
         "//" + token,
     ):
         assert client.ask(path)[0] == 404, path
-    assert client.ask("/api/label", {"rows": [0], "label": "red"})[0] == 404
+    assert client.ask("/api/label", {"rows": [0], "labels": "red"})[0] == 404
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "evil.example", "127.0.0.1", "127.0.0.1:1", ""])
@@ -122,13 +122,13 @@ def test_other_hosts_are_refused(client, host):
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "https://127.0.0.1"])
 def test_other_origins_are_refused(client, origin):
     assert client("api/state", Origin=origin)[0] == 403
-    assert client("api/label", {"rows": [0], "label": "red"}, Origin=origin)[0] == 403
+    assert client("api/label", {"rows": [0], "labels": "red"}, Origin=origin)[0] == 403
     status, _, content = client("api/state")
     assert status == 200 and json.loads(content)["labelled"] == 0
 
 
 def test_a_change_must_come_from_the_page(client):
-    assert client("api/label", {"rows": [0], "label": "red"}, Origin="")[0] == 403
+    assert client("api/label", {"rows": [0], "labels": "red"}, Origin="")[0] == 403
     assert client.ask(urlsplit(client.url).path + "api/label", method="GET")[0] == 405
 
 
@@ -143,7 +143,7 @@ def test_a_change_must_come_from_the_page(client):
         "thumbnail/-1",
         "thumbnail/999999",
         "thumbnail/1e3",
-        "thumbnail/" + "9" * 400,
+        "thumbnail/" + "9" * 5000,
         "static/review.js",
         "photos/red/0000.png",
     ],
@@ -178,10 +178,13 @@ def test_a_thumbnail_is_made_anew_and_small(client, base):
         {"rows": [10**6]},
         {"rows": [10**30]},
         {"rows": []},
-        {"rows": [0], "label": ""},
-        {"rows": [0], "label": "  "},
-        {"rows": [0], "label": 3},
-        {"rows": [0], "label": ["a"]},
+        {"rows": [0], "labels": ""},
+        {"rows": [0], "labels": "  "},
+        {"rows": [0], "labels": 3},
+        {"rows": [0], "labels": ["a", "b"]},
+        {"rows": [0], "labels": "x" * 201},
+        {"rows": [0], "labels": "\ud800"},
+        {"rows": [0], "labels": [3]},
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_sentence_and_changes_nothing(client, body, tmp_path):
@@ -223,19 +226,16 @@ def test_labels_are_of_this_classifier_only_while_it_is_the_one(base, tmp_path):
     """Predictions whose classifier is gone, or whose codes are, can still be looked at and labelled."""
     moved = tmp_path / "predictions"
     shutil.copytree(base / "predictions", moved)
-    for name, key, why in (("model", "model", ""), ("codes", "codes", "codes")):
+    for key in ("model", "codes"):
         job = json.loads((base / "predictions" / "job.json").read_text())
-        job[key] = str(tmp_path / f"no {name}")
+        job[key] = str(tmp_path / f"no {key}")
         (moved / "job.json").write_text(json.dumps(job))
-        review = Review(moved, tmp_path / f"{name}.csv")
-        assert len(review.view("uncertain")) == 31
-        assert review.label(review.view("uncertain")[:2], "red")["labelled"] == 2
-        if why:
-            assert why in review.state()["why_not"] and review.commands() == []
-            with pytest.raises(fb.InputError, match="Nothing can be trained here"):
-                review.train()
-        else:
-            assert "--labels" in review.commands()[0] and "folder" not in review.commands()[0]
+        review = Review(moved, tmp_path / f"{key}.csv")
+        assert len(review.view("uncertain")["rows"]) == 31
+        assert review.label(review.view("uncertain")["rows"][:2], ["red", "red"])["labelled"] == 2
+        assert key in review.state()["why_not"] and review.commands() == []
+        with pytest.raises(fb.InputError, match="Nothing can be trained here"):
+            review.train()
         review.journal.close()
 
 
@@ -245,7 +245,7 @@ def test_photos_in_tars_have_thumbnails(local_ray, base, tmp_path):
         tar.add(base / "photos" / "blue", "blue")
     fb.predict(tmp_path / "photos.tar", tmp_path / "predictions", base / "model", fb.PredictConfig(shard_size=8))
     review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
-    rows = review.view("uncertain")
+    rows = review.view("uncertain")["rows"]
     assert len(rows) == 20
     for photo in review.photos(rows):
         shown = cv2.imdecode(np.frombuffer(review.thumbnail(photo["row"]), np.uint8), cv2.IMREAD_COLOR)
@@ -267,18 +267,57 @@ def test_a_path_that_predictions_were_made_to_name_is_not_read(base, tmp_path):
 
 def test_views_are_in_the_order_that_they_promise(base, tmp_path):
     review = Review(base / "predictions", tmp_path / "labels.csv")
-    sure = [photo["probability"] for photo in review.photos(review.view("uncertain"))]
+    sure = [photo["probability"] for photo in review.photos(review.view("uncertain")["rows"])]
     assert sure == sorted(sure) and len(sure) == 31
-    first = review.view("uncertain")[0]
-    review.label([first], "blue")
-    assert first not in review.view("uncertain") and review.view("labelled") == [first]
-    assert first in review.view("class", "blue")
-    others = review.photos(review.view("class", "green"))
+    first = review.view("uncertain")["rows"][0]
+    review.label([first], ["blue"])
+    assert first not in review.view("uncertain")["rows"] and review.view("labelled")["rows"] == [first]
+    assert first in review.view("class", "blue")["rows"]
+    others = review.photos(review.view("class", "green")["rows"])
     assert all((photo["label"] or photo["prediction"]) == "green" for photo in others)
-    review.label([first], None)
+    review.label([first], [None])
     assert review.photos([first])[0]["label"] == review.photos([first])[0]["prediction"]
     review.undo()
     assert review.photos([first])[0]["label"] == "blue"
     review.undo()
-    assert review.view("labelled") == [] and first in review.view("uncertain")
+    assert review.view("labelled")["rows"] == [] and first in review.view("uncertain")["rows"]
+    review.journal.close()
+
+
+def test_models_and_predictions_from_a_review_have_names_of_their_own(base, tmp_path):
+    assert [_next(name) for name in ("m", "m/", "m-corrected", "m-corrected-2", "a-corrected/m")] == [
+        "m-corrected",
+        "m-corrected",
+        "m-corrected-2",
+        "m-corrected-3",
+        "a-corrected/m-corrected",
+    ]
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    train, predict = review.commands()
+    assert (
+        f"{base}/model-corrected" in train and f"{base}/predictions-corrected --model {base}/model-corrected" in predict
+    )
+    review.journal.close()
+
+
+def test_labels_that_a_classifier_was_trained_on_are_kept_when_it_was_trained_anew(base, tmp_path):
+    """The model folder is another than that which made the predictions, and its labels still count."""
+    shutil.copytree(base / "model", tmp_path / "model")
+    shutil.copytree(base / "predictions", tmp_path / "predictions")
+    job = json.loads((base / "predictions" / "job.json").read_text())
+    (tmp_path / "predictions" / "job.json").write_text(json.dumps(job | {"model": str(tmp_path / "model")}))
+    fb.train(base / "codes", tmp_path / "model", fb.TrainConfig(head="mlp"))
+    review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
+    assert review.model is None and "--labels folder --labels" in review.commands()[0]
+    review.journal.close()
+
+
+def test_several_labels_are_one_change_and_failed_photos_get_none(base, tmp_path):
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    rows = review.view("uncertain")["rows"][:3]
+    assert review.label(rows, ["red", None, "a"])["skipped"] == 0
+    told = review.photos(rows)
+    assert [photo["label"] for photo in told] == ["red", told[1]["prediction"], "a"]
+    review.undo()
+    assert [photo["label"] for photo in review.photos(rows)] == [None] * 3
     review.journal.close()

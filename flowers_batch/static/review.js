@@ -5,12 +5,18 @@ const WIDTH = 168; // pixels that a photo has at least
 const BELOW = 58; // pixels for what is written below a photo
 const SPARE = 2; // lines of photos that are drawn beyond the edges
 const PART = 200; // photos that are asked for at once
-const MARKS = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+const MARKS = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const AT_ONCE = 4; // pictures that are fetched, so that a label always finds a way
 
 const at = (id) => document.getElementById(id);
 const grid = at("grid"), spacer = at("spacer");
 let state; // what the server says besides photos
 let rows = []; // of the view, in order
+let suggested = {}; // by row: label and probability, of labels that look wrong
+let changes = []; // rows of each change, so that undoing one moves there at once
+let wanted = []; // elements whose picture is to be fetched, the latest last
+let loading = 0;
+let several = false; // whether a click adds to what is selected
 let photos = new Map(); // by row
 let asked = new Set(); // parts that were asked for
 let drawn = new Map(); // elements by position
@@ -39,17 +45,17 @@ async function ask(path, body) {
   return found;
 }
 
-function warn(message, isError = true) {
-  at("warning").textContent = message;
-  at("warning").hidden = !message;
-  at("warning").classList.toggle("error", isError);
+function warn(message) {
+  at("error").textContent = message;
+  at("error").hidden = !message;
 }
 
 async function begin() {
   state = await ask("state");
   document.title = `Review ${text(state.title.split("/").filter(Boolean).pop() ?? "")}`;
   for (const [name, words] of Object.entries(state.views)) at("view").append(new Option(words, name));
-  if (state.random) warn(`The network's weights are ${state.random}, never trained on photos: its labels mean nothing.`, false);
+  at("notice").hidden = !state.random;
+  at("notice").textContent = `The network's weights are ${state.random}, never trained on photos: its labels mean nothing.`;
   showClasses();
   showSaved();
   await open();
@@ -85,23 +91,25 @@ async function open() {
   const name = at("view").value, mine = ++turn;
   at("which").hidden = name !== "class";
   at("count").textContent = "looking…";
-  let found = { rows: [] };
+  let found = { rows: [], total: 0 };
   try {
     await queue;
     found = await ask(`view?${new URLSearchParams({ name, label: at("class").value })}`);
-    if (mine === turn && !state.random) warn("");
+    if (mine === turn) warn("");
   } catch (error) {
     if (mine === turn) warn(error.message);
   }
   if (mine !== turn) return;
   rows = found.rows;
+  suggested = found.suggested ?? {};
   photos = new Map();
   asked = new Set();
   for (const element of drawn.values()) element.remove();
   drawn = new Map();
   here = from = 0;
   selected = new Set(rows.length ? [0] : []);
-  at("count").textContent = `${rows.length.toLocaleString("en")} photo${rows.length === 1 ? "" : "s"}`;
+  const first = rows.length < found.total ? `the first ${rows.length.toLocaleString("en")} of ` : "";
+  at("count").textContent = `${first}${found.total.toLocaleString("en")} photo${found.total === 1 ? "" : "s"}`;
   at("empty").hidden = rows.length > 0;
   at("empty").textContent = "There are no photos here.";
   grid.scrollTop = 0;
@@ -129,7 +137,7 @@ function draw() {
   const first = Math.max(0, (Math.floor(grid.scrollTop / line) - SPARE) * columns);
   const last = Math.min(rows.length, (Math.ceil((grid.scrollTop + grid.clientHeight) / line) + SPARE) * columns);
   for (const [position, element] of drawn) {
-    if (position >= first && position < last) continue;
+    if ((position >= first && position < last) || position === here) continue;
     element.querySelector("img")?.removeAttribute("src"); // so that it is not waited for
     element.remove();
     drawn.delete(position);
@@ -137,6 +145,7 @@ function draw() {
   for (let position = first; position < last; position++) {
     if (!drawn.has(position)) drawn.set(position, spacer.appendChild(cell(position)));
   }
+  if (rows.length && !drawn.has(here)) drawn.set(here, spacer.appendChild(cell(here)));
   for (let part = Math.floor(first / PART); part * PART < last; part++) fetchPart(part);
 }
 
@@ -167,11 +176,22 @@ function cell(position) {
   const image = element.querySelector("img");
   image.alt = "";
   image.draggable = false;
+  for (const end of ["load", "error"]) image.addEventListener(end, () => { loading--; fetchPictures(); });
   image.addEventListener("error", () => gone(position, image));
   element.addEventListener("click", (event) => click(position, event));
   place(position, element);
   fill(position, element);
   return element;
+}
+
+// The latest first; what was scrolled past is not fetched.
+function fetchPictures() {
+  while (loading < AT_ONCE && wanted.length) {
+    const [element, address] = wanted.pop();
+    if (!element.isConnected || element.src) continue;
+    loading++;
+    element.src = address;
+  }
 }
 
 async function gone(position, image) {
@@ -190,17 +210,25 @@ function fill(position, element) {
   if (!photo) return;
   const image = element.querySelector("img"), [, bold, first, second] = element.children;
   if (image && photo.status === "failed") gone(position, image);
-  else if (image && !image.src) image.src = `thumbnail/${photo.row}`;
+  else if (image && !image.src && !image.dataset.wanted) {
+    image.dataset.wanted = "1";
+    wanted.push([image, `thumbnail/${photo.row}`]);
+    fetchPictures();
+  }
   element.classList.toggle("mine", photo.label !== null);
   element.classList.toggle("saving", Boolean(photo.saving));
-  bold.textContent = text(photo.label ?? photo.prediction ?? "failed");
+  bold.textContent = text(shown(photo) ?? "failed");
   first.textContent = sentence(photo);
   second.textContent = text(photo.path);
   element.title = text(photo.path);
 }
 
+// What space accepts: a label given here, else what is suggested instead of a wrong one, else the prediction.
+const shown = (photo) => photo.label ?? suggested[photo.row]?.[0] ?? photo.prediction;
+
 function sentence(photo) {
   if (photo.prediction === null) return text(photo.reason);
+  if (suggested[photo.row] && photo.label === null) return `labelled ${text(photo.given)}; ${percent(suggested[photo.row][1])} sure it is this`;
   const sure = `${percent(photo.probability)} sure`;
   const told = photo.label !== null && photo.label !== photo.prediction ? `was ${text(photo.prediction)}, ${sure}` : sure;
   return photo.given !== null && photo.label === null && photo.given !== photo.prediction ? `${sure}; labelled ${text(photo.given)}` : told;
@@ -216,8 +244,8 @@ function redraw() {
 function tell() {
   const photo = photos.get(rows[here]);
   const place = rows.length ? `${(here + 1).toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "";
-  const several = selected.size > 1 ? `, ${selected.size} selected` : "";
-  at("status").textContent = photo ? `${place}${several}: ${text(photo.path)}, ${text(photo.label ?? photo.prediction ?? photo.reason)}` : place;
+  const more = selected.size > 1 ? `, ${selected.size.toLocaleString("en")} selected` : "";
+  at("status").textContent = photo ? `${place}${more}: ${text(photo.path)}, ${text(shown(photo) ?? photo.reason)}` : place;
 }
 
 function move(to, extend) {
@@ -246,36 +274,29 @@ function toggle(position) {
 function click(position, event) {
   grid.focus({ preventScroll: true });
   if (event.shiftKey) move(position, true);
-  else if (event.ctrlKey || event.metaKey) toggle(position);
+  else if (several || event.ctrlKey || event.metaKey) toggle(position);
   else move(position, false);
 }
 
-// A label of null accepts what each photo is said to be.
+// A label of null accepts what each photo is said to be. Photos that were not seen yet are labelled like all others.
 function label(name) {
-  const chosen = (selected.size ? [...selected].sort((a, b) => a - b) : [here]).filter((position) => {
-    const photo = photos.get(rows[position]);
-    return photo && photo.status === "ok";
-  });
-  if (!chosen.length) return;
-  const mine = chosen.map((position) => rows[position]);
+  const chosen = selected.size ? [...selected].sort((a, b) => a - b) : [here];
+  const mine = chosen.map((position) => rows[position]).filter((row) => row !== undefined && photos.get(row)?.status !== "failed");
+  if (!mine.length) return;
+  const labels = name ?? mine.map((row) => (photos.has(row) ? shown(photos.get(row)) : suggested[row]?.[0] ?? null));
   for (const row of mine) {
     const photo = photos.get(row);
-    photo.label = name ?? photo.label ?? photo.prediction;
-    photo.saving = true;
+    if (photo) Object.assign(photo, { label: name ?? shown(photo), saving: true });
   }
-  // What a person accepts is what the page showed.
-  const byLabel = Map.groupBy ? Map.groupBy(mine, (row) => photos.get(row).label) : grouped(mine);
-  for (const [given, together] of byLabel) change("label", { rows: together, label: given }, together);
+  changes.push(mine);
+  change("label", { rows: mine, labels }, mine);
   move(chosen[chosen.length - 1] + 1, false);
 }
 
-function grouped(mine) {
-  const found = new Map();
-  for (const row of mine) {
-    const given = photos.get(row).label;
-    found.set(given, [...(found.get(given) ?? []), row]);
-  }
-  return found;
+function undo() {
+  const position = rows.indexOf(changes.pop()?.[0]);
+  if (position >= 0) move(position, false);
+  change("undo", {});
 }
 
 function change(path, body, mine = []) {
@@ -293,9 +314,8 @@ function change(path, body, mine = []) {
         state.classes = found.classes;
         showClasses();
       }
-      const position = path === "undo" && found.labels.length ? rows.indexOf(found.labels[0].row) : -1;
-      if (position >= 0) move(position, false);
-      if (path === "undo" && !found.labels.length) warn("There is nothing to undo since this review began.", false);
+      const left = found.skipped ? `${found.skipped.toLocaleString("en")} photos failed, and got no label.` : "";
+      warn(path === "undo" && !found.labels.length ? "There is nothing to undo since this review began." : left);
     } catch (error) {
       warn(error.message);
       for (const row of mine) Object.assign(photos.get(row) ?? {}, { label: null, saving: false });
@@ -310,9 +330,19 @@ function change(path, body, mine = []) {
 
 grid.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
 new ResizeObserver(() => { measure(); redraw(); }).observe(grid);
-at("view").addEventListener("change", () => open().then(redraw));
-at("class").addEventListener("change", () => open().then(redraw));
-at("undo").addEventListener("click", () => { change("undo", {}); grid.focus(); });
+at("undo").addEventListener("click", () => { undo(); grid.focus(); });
+at("several").addEventListener("click", () => {
+  several = !several;
+  at("several").setAttribute("aria-pressed", several);
+});
+for (const name of ["view", "class"]) {
+  // With a pointer one is done when something is chosen; by keys one may go on choosing until Enter.
+  let pointed = false;
+  at(name).addEventListener("pointerdown", () => { pointed = true; });
+  at(name).addEventListener("keydown", (event) => { pointed = false; if (event.key === "Enter") grid.focus(); });
+  at(name).addEventListener("change", () => open().then(() => { redraw(); if (pointed) grid.focus(); }));
+}
+window.addEventListener("beforeunload", (event) => { if (waiting) event.preventDefault(); });
 at("accept").addEventListener("click", () => { label(null); grid.focus(); });
 at("help-button").addEventListener("click", () => at("help").showModal());
 at("classes").addEventListener("keydown", (event) => {
@@ -336,12 +366,14 @@ grid.addEventListener("keydown", (event) => {
   const page = Math.max(1, Math.floor(grid.clientHeight / (size + BELOW))) * columns;
   const moves = { ArrowLeft: here - 1, ArrowRight: here + 1, ArrowUp: here - columns, ArrowDown: here + columns,
     PageUp: here - page, PageDown: here + page, Home: 0, End: rows.length - 1 };
-  const acts = { " ": () => label(null), u: () => change("undo", {}), x: () => toggle(here), Escape: () => move(here, false),
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const acts = { " ": () => label(null), u: undo, x: () => toggle(here), Escape: () => move(here, false),
     n: () => at("name").focus(), "?": () => at("help").showModal() };
-  const name = state?.classes[KEYS.indexOf(event.key)];
+  const name = state?.classes[KEYS.indexOf(key)];
   if (event.key in moves) move(moves[event.key] < 0 && event.key === "ArrowUp" ? here : moves[event.key], event.shiftKey);
-  else if (event.key in acts) acts[event.key]();
-  else if (name !== undefined && !event.repeat) label(name);
+  else if (event.repeat && (key in acts || name !== undefined)); // a key that is held says nothing more
+  else if (key in acts) acts[key]();
+  else if (name !== undefined) label(name);
   else return;
   event.preventDefault();
 });
@@ -377,8 +409,8 @@ async function watch() {
 
 function showResult(result) {
   at("before").textContent = result.before === null ? "not known" : percent(result.before, 1);
-  at("after").textContent = percent(result.after, 1);
-  const [low, high] = result.after_interval95;
+  at("after").textContent = result.after === null ? "not known" : percent(result.after, 1);
+  const [low, high] = result.after_interval95 ?? [0, 1];
   const left = result.unknown_paths ? ` ${result.unknown_paths} labels are for photos without a code, and were left out.` : "";
   at("training-note").textContent = `Accuracy on ${result.photos} photos that neither was trained on, by the labels that they have now `
     + `(95% interval after: ${percent(low, 1)} to ${percent(high, 1)}). The new classifier is in ${text(result.model)}.${left}`;
