@@ -40,7 +40,7 @@ class SleepingActor:
             time.sleep(0.1)
         return cluster.Started(FINGERPRINT, "host", ())
 
-    def run(self, shard: Shard, condemned: Any) -> cluster.Done:
+    def run(self, shard: Shard, condemned: Any, attempt: int) -> cluster.Done:
         """Sleeps."""
         with self._gpu:
             time.sleep(shard.images / GPU)

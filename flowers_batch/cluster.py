@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import socket
 import sys
@@ -11,6 +12,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -26,6 +28,7 @@ from flowers_batch.config import (
     first_line,
 )
 from flowers_batch.dataset import Footer, interleave, write_shard
+from flowers_batch.device import gpu_memory
 from flowers_batch.encoder import Condemned, Worker
 from flowers_batch.shards import Shard, carried_over, read_rows
 from flowers_batch.sources import Image, images_of
@@ -316,6 +319,8 @@ class _Pool:
         self._left = {shard.number for shard in shards}  # what no actor has finished
         self._members: list[_Member] = []
         self._tasks: dict[Any, _Task] = {}  # by the object that each will give, in the order of asking
+        self._attempts: Counter[int] = Counter()  # by shard: how often it was handed out
+        self._meter = _Meter(url)
         self._troubles: defaultdict[int | None, _Trouble] = defaultdict(_Trouble)  # by shard; None: while starting
         self._fingerprint: Fingerprint | None = None
         self._outcome = Outcome()
@@ -541,7 +546,8 @@ class _Pool:
             )
             self._tasks[reference] = _Task(member, shard, lambda answer: self._on_inspected(shard, answer))
         else:
-            reference = member.actor.run.remote(shard, trouble.condemned or {})
+            self._attempts[shard.number] += 1
+            reference = member.actor.run.remote(shard, trouble.condemned or {}, self._attempts[shard.number])
             self._tasks[reference] = _Task(member, shard, lambda answer: self._on_finished(shard, answer))
 
     def _on_started(self, member: _Member, started: Started) -> None:
@@ -570,6 +576,7 @@ class _Pool:
         self._outcome.carried += done.carried
         for stage, seconds in done.stages.items():
             self._outcome.stages[stage] = self._outcome.stages.get(stage, 0.0) + seconds
+        self._meter.count(done)
 
     def _on_inspected(self, shard: Shard, condemned: Condemned) -> None:
         trouble = self._troubles[shard.number]
@@ -605,6 +612,7 @@ class _Pool:
                 )
             trouble.suspect |= stalled or deaths >= _SUSPICIOUS_DEATHS
         self._forget(member)
+        self._meter.restarts.inc()
         self._staff()
 
     def _replace_stalled(self) -> None:
@@ -627,6 +635,8 @@ class _Pool:
         elsewhere = {task.shard.number for task in self._tasks.values() if task.shard}
         own = [task.shard for task in lost.values() if task.shard and task.shard.number in self._left - elsewhere]
         self._waiting.extendleft(reversed(own))
+        if own:
+            self._meter.retries.inc(len(own))
         self._members.remove(member)
         self._worked += self._seconds_of(member, time.monotonic())
         with contextlib.suppress(Exception):
@@ -660,7 +670,15 @@ class _Pool:
         positions = [member.position for member in self._members if member.position]
         partly = {number: rows for position in positions for number, rows in position.rows.items()}
         counts = partly | {number: (footer.ok + footer.failed, footer.failed) for number, footer in footers.items()}
-        self._watcher.update(sum(done for done, _ in counts.values()), sum(failed for _, failed in counts.values()))
+        done = sum(done for done, _ in counts.values())
+        self._watcher.update(done, sum(failed for _, failed in counts.values()))
+        started = sum(member.started is not None for member in self._members)
+        self._meter.show(
+            images=done,
+            seconds=time.monotonic() - (self._begun or time.monotonic()),
+            shards={"waiting": len(self._waiting), "out": len(self._left) - len(self._waiting), "done": len(footers)},
+            actors={"asked for": len(self._members) - started, "at work": started},
+        )
 
     def _say_what_is_missing(self) -> None:
         import ray
@@ -681,8 +699,47 @@ class _Pool:
         )
 
 
+class _Meter:
+    """What is seen of a run from outside: Ray's exporter gives it to Prometheus (docs/metrics.md)."""
+
+    def __init__(self, run: str):
+        from ray.util.metrics import Counter as Count
+        from ray.util.metrics import Gauge
+
+        def made(kind: Any, name: str, description: str, *tags: str) -> Any:
+            metric = kind(f"flowers_batch_{name}", description, ("run", *tags))
+            metric.set_default_tags({"run": run})
+            return metric
+
+        self._images = made(Count, "images", "Images of finished shards.", "status")
+        self._seconds = made(Count, "stage_seconds", "Seconds of all actors in finished shards, by stage.", "stage")
+        self.retries = made(Count, "retries", "Shards that were handed out again, since their actor died or stalled.")
+        self.restarts = made(Count, "actor_restarts", "Actors that died or stalled.")
+        self._done = made(Gauge, "images_done", "Images that are done, also those of shards that are not finished.")
+        self._rate = made(Gauge, "images_per_second", "Images done, over the time since work began.")
+        self._shards = made(Gauge, "shards", "Shards that wait, are out with actors, and are done.", "state")
+        self._actors = made(Gauge, "actors", "Actors that were asked for, and that are at work.", "state")
+
+    def count(self, done: Done) -> None:
+        """Counts a finished shard."""
+        for status, images in (("ok", done.footer.ok), ("failed", done.footer.failed)):
+            if images:
+                self._images.inc(images, {"status": status})
+        for stage, seconds in done.stages.items():
+            if seconds > 0:
+                self._seconds.inc(seconds, {"stage": stage})
+
+    def show(self, images: int, seconds: float, shards: dict[str, int], actors: dict[str, int]) -> None:
+        """Shows how it goes."""
+        self._done.set(images)
+        self._rate.set(images / seconds if seconds else 0.0)
+        for gauge, states in ((self._shards, shards), (self._actors, actors)):
+            for state, number in states.items():
+                gauge.set(number, {"state": state})
+
+
 class _RemoteShardActor:
-    """`ShardActor`, told by Ray what it was given."""
+    """`ShardActor`, told by Ray what it was given; its log has a line of JSON for each thing that befalls a shard."""
 
     def __init__(self, factory: Factory, url: str, kind: str, cpus: int):
         import ray
@@ -693,20 +750,53 @@ class _RemoteShardActor:
             node = next(node for node in ray.nodes() if node["NodeID"] == here)["Resources"]
             cpus = int(node.get("CPU", 1) // node["GPU"])
         self._actor = ShardActor(factory, url, kind, max(1, cpus), gpus, here)
+        self._memory = _GpuMemory(url) if gpus else None
 
     def start(self) -> Started:
         return self._actor.start()
 
-    def run(self, shard: Shard, condemned: Condemned) -> Done:
-        return self._actor.run(shard, condemned)
+    def run(self, shard: Shard, condemned: Condemned, attempt: int) -> Done:
+        begun = time.monotonic()
+        _log("begun", shard, attempt=attempt, images=shard.images, condemned=len(condemned))
+        try:
+            done = self._actor.run(shard, condemned)
+        except Exception as error:
+            _log("failed", shard, attempt=attempt, error=first_line(error))
+            raise
+        seconds = {"seconds": time.monotonic() - begun} | done.stages
+        counts = {"ok": done.footer.ok, "failed": done.footer.failed, "carried": done.carried}
+        _log("done", shard, attempt=attempt, **counts, **{name: round(value, 3) for name, value in seconds.items()})
+        return done
 
     def inspect(self, shard: Shard, seconds: float) -> Condemned:
+        _log("inspected", shard, images=shard.images)
         return self._actor.inspect(shard, seconds)
 
     def position(self) -> Position:
+        if self._memory:
+            self._memory.show()
         return self._actor.position()
 
     position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
+
+
+class _GpuMemory:
+    """The memory that an actor's network takes of its GPU, beside the run's other metrics."""
+
+    def __init__(self, run: str):
+        from ray.util.metrics import Gauge
+
+        self._gauge = Gauge("flowers_batch_gpu_memory_bytes", "Memory of GPUs that networks take.", ("run", "host"))
+        self._gauge.set_default_tags({"run": run, "host": socket.gethostname()})
+
+    def show(self) -> None:
+        """Shows it."""
+        self._gauge.set(gpu_memory())
+
+
+def _log(event: str, shard: Shard, **more: Any) -> None:
+    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, "shard": shard.number} | more
+    print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def _cause(death: Exception) -> str:
@@ -755,7 +845,8 @@ def _connected(cluster: ClusterConfig) -> Iterator[bool]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"The Ray cluster at {address or 'this machine'} cannot be joined ({first_line(error)}): "
-            "check --address, or leave it and RAY_ADDRESS out to run on this machine alone."
+            "check --address, and that RAY_AUTH_MODE and the token here are the cluster's; or leave --address and "
+            "RAY_ADDRESS out to run on this machine alone."
         ) from error
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it knows of dead actors, the last as it ends
         try:

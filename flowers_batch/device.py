@@ -42,6 +42,13 @@ def hardware_precision(gpu: bool) -> str:
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
 
 
+def gpu_memory() -> int:
+    """Bytes of its GPU's memory that TensorFlow has given out in this process; 0 without a GPU."""
+    import tensorflow as tf
+
+    return tf.config.experimental.get_memory_info("GPU:0")["current"] if tf.config.list_physical_devices("GPU") else 0
+
+
 def prepare_device(threads: int, gpu: bool) -> None:
     """Readies TensorFlow in a process that has not used it: how much of a GPU, and how many cores it takes.
 

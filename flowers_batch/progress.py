@@ -27,6 +27,7 @@ class Progress:
         self._verb, self._total, self._already = verb, total, already
         self._began: float | None = None  # when the first image was done: starting up is no rate
         self._last = time.monotonic()
+        self._reached = (0, 0)
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm(desc=verb, total=total, initial=already, unit=" images", smoothing=0.1)
@@ -34,6 +35,7 @@ class Progress:
     def update(self, done: int, failed: int) -> None:
         """So many images are done by now, so many of them failed."""
         now = time.monotonic()
+        self._reached = (done, failed)
         if self._bar is not None:
             self._bar.set_postfix(failed=failed, refresh=False)
             self._bar.update(self._already + done - self._bar.n)
@@ -60,9 +62,12 @@ class Progress:
             print(f"{self._verb}: {sentence}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leaves the bar as it stands, or tells how far it came."""
         if self._bar is not None:
             self._bar.close()
+        else:
+            done, failed = self._reached
+            self.say(f"{self._already + done} of {self._total} images, {failed} failed")
 
 
 class Silence:

@@ -4,4 +4,4 @@ import sys
 
 from flowers_batch.cli import main
 
-main(["encode", *sys.argv[1:]])
+main(["encode", "--json", *sys.argv[1:]])  # so that the log ends in the summary

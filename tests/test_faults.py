@@ -113,12 +113,17 @@ def photos(tmp_path) -> Path:
     return draw_archive(tmp_path / "photos", 30)
 
 
-@pytest.fixture
-def slow_photos(tmp_path) -> Path:
-    """40 pictures that take a while to decode, so that a shard of them is long at work."""
+def photos_that_take_a_while(folder: Path, count: int) -> Path:
+    """Pictures that take long to decode, so that a shard of them is long at work."""
     picture = encoded(np.zeros((4000, 4000, 3), np.uint8))
     # Bytes behind the picture's end, since equal files would be decoded once.
-    return write(tmp_path / "photos", {f"{number:02d}.png": picture + b"%d" % number for number in range(40)})
+    return write(folder, {f"{number:03d}.png": picture + b"%d" % number for number in range(count)})
+
+
+@pytest.fixture
+def slow_photos(tmp_path) -> Path:
+    """40 pictures that take a while to decode."""
+    return photos_that_take_a_while(tmp_path / "photos", 40)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+import zipfile
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 import yaml
+from helpers import write
 
 import flowers_batch as fb
 
@@ -23,6 +30,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_metrics_report_interval_ms": "500",
 }
 
 
@@ -30,6 +38,9 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+EXPORTER = free_port()
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +51,7 @@ def dashboard(tmp_path_factory):
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--object-store-memory=100000000"]
     # A port that is taken, by another Ray on this machine, would leave the cluster without its job agent.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={tmp_path_factory.mktemp('r')}"]
+    command += [f"--metrics-export-port={EXPORTER}"]
     head = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -75,15 +87,57 @@ def submit(dashboard: str, *entrypoint: str) -> subprocess.CompletedProcess[str]
     return ended
 
 
+def logs_of(dashboard: str, submitted: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines of a job's log, as `ray job logs` gives them."""
+    job = re.search(r"raysubmit_\w+", submitted.stdout)
+    assert job, submitted.stdout
+    command = [str(BIN / "ray"), "job", "logs", f"--address={dashboard}", job[0]]
+    told = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+    return told.strip().splitlines()
+
+
+def test_nobody_hands_work_to_the_cluster_without_its_token(dashboard):
+    command = [str(BIN / "ray"), "job", "submit", f"--address={dashboard}", "--", "true"]
+    for other in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+        environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("RAY_AUTH")} | other
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert refused.returncode != 0 and re.search("401|403|[Aa]uthenticat|[Tt]oken", refused.stderr + refused.stdout)
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"{dashboard}/api/jobs/", timeout=20)
+    assert refused.value.code in (401, 403)
+
+
+def test_what_is_uploaded_with_a_job_is_small_and_all_that_it_needs(tmp_path):
+    from ray._private.runtime_env.packaging import create_package
+
+    # A stranger's clone, so that nothing of this one's own is in it.
+    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "clone"], check=True)
+    for folder in (".venv/lib", "demo", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"):
+        write(tmp_path / "clone" / folder, {"large": os.urandom(2_000_000)})
+    create_package(str(tmp_path / "clone"), tmp_path / "package.zip", include_gitignore=True)
+    assert (tmp_path / "package.zip").stat().st_size < 1_000_000
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        names = set(package.namelist())
+    assert {
+        "jobs/encode.py",
+        "flowers_batch/cli.py",
+        "flowers_batch/static/review.js",
+        "tensorflow_vgg/network.py",
+    } <= names
+    assert not any(name.startswith(("tests/", "docs/", "benchmarks/", ".git/")) for name in names)
+
+
 def test_submitted_jobs_encode_train_and_predict(dashboard, archive, tmp_path):
     codes, model, labels = (str(tmp_path / name) for name in ("codes", "model", "labels"))
     encoded = submit(dashboard, "python", "jobs/encode.py", str(archive), codes, "--network", "null", "--json")
     assert encoded.returncode == 0, encoded.stdout
-    summary = next(json.loads(line) for line in encoded.stdout.splitlines() if line.startswith("{"))
+    *told, last = logs_of(dashboard, encoded)
+    summary = json.loads(last)
     assert (summary["images"], summary["ok"]) == (30, 30)
+    assert "encode: 30 of 30 images, 0 failed" in told
     trained = submit(dashboard, "python", "jobs/train.py", codes, model, "--seed", "1")
     assert trained.returncode == 0, trained.stdout
-    assert "test accuracy" in trained.stdout
+    assert json.loads(logs_of(dashboard, trained)[-1])["test"]["accuracy"] > 0.5
     predicted = submit(dashboard, "python", "jobs/predict.py", str(archive), labels, "--model", model)
     assert predicted.returncode == 0, predicted.stdout
     assert fb.verify(labels).is_whole
@@ -106,3 +160,84 @@ def test_cluster_file_is_what_rays_launcher_takes():
     with pytest.raises(Exception, match="resorces"):
         kinds["gpu"]["resorces"] = kinds["gpu"].pop("resources")
         validate_config(config)
+
+
+def exported(run: Path) -> dict[tuple[str, str], float]:
+    """The metrics of a run, as Prometheus gets them: by their name, and the label that they have besides."""
+    text = urlopen(f"http://127.0.0.1:{EXPORTER}/metrics", timeout=20).read().decode()
+    found = {}
+    for line in text.splitlines():
+        name, labels, value = re.fullmatch(r"(?:ray_flowers_batch_(\w+)\{(.*)\} (.*))|.*", line).groups()
+        if name and f'run="{run}"' in labels:
+            kind = re.search(r'(?:status|stage|state)="([^"]*)"', labels)
+            found[name, kind[1] if kind else ""] = float(value)
+    return found
+
+
+def test_prometheus_sees_what_the_summary_says(dashboard, archive, tmp_path):
+    photos = Path(shutil.copytree(archive, tmp_path / "photos"))
+    (photos / "bad.jpg").write_text("nothing")
+    seen: dict[tuple[str, str], float] = {}
+    ended = threading.Event()
+
+    def scrape() -> None:
+        while not ended.wait(0.2):
+            seen.update(exported(tmp_path / "codes"))
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    command = [
+        "python",
+        "jobs/encode.py",
+        str(photos),
+        str(tmp_path / "codes"),
+        "--network",
+        "null",
+        "--shard-size",
+        "4",
+    ]
+    try:
+        encoded = submit(dashboard, *command)
+        summary = json.loads(logs_of(dashboard, encoded)[-1])
+        expected = {("images_total", "ok"): 30.0, ("images_total", "failed"): 1.0}
+        expected |= {("stage_seconds_total", stage): value for stage, value in summary["stages"].items() if value}
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and any(
+            seen.get(key) != pytest.approx(expected[key], abs=6e-4) for key in expected
+        ):
+            time.sleep(0.2)
+    finally:
+        ended.set()
+        scraper.join()
+    assert (summary["ok"], summary["failed"]) == (30, 1)
+    assert {key: seen.get(key) for key in expected} == pytest.approx(expected, abs=6e-4), "rounded to milliseconds"
+    assert {"images_per_second", "images_done", "shards", "actors"} <= {name for name, _ in seen}
+    assert {state for name, state in seen if name == "shards"} == {"waiting", "out", "done"}
+
+
+def test_each_line_of_the_actors_log_names_shard_and_attempt(dashboard, archive, tmp_path, tmp_path_factory):
+    codes = tmp_path / "codes"
+    submit(dashboard, "python", "jobs/encode.py", str(archive), str(codes), "--network", "null", "--shard-size", "8")
+    logs = [file for folder in tmp_path_factory.getbasetemp().glob("r*") for file in folder.rglob("worker-*.err")]
+    lines = [json.loads(line) for file in logs for line in file.read_text().splitlines() if line.startswith('{"time"')]
+    assert lines and all({"time", "event", "shard"} <= set(line) for line in lines)
+    ended = [line for line in lines if line["event"] == "done"]
+    assert {(line["shard"], line["attempt"]) for line in ended} >= {(shard, 1) for shard in range(4)}
+    assert all(line["ok"] + line["failed"] > 0 and line["seconds"] >= 0 for line in ended)
+
+
+def test_dashboard_shows_metrics_that_there_are():
+    import inspect
+
+    from flowers_batch import cluster
+
+    board = json.loads((ROOT / "docs" / "grafana.json").read_text())
+    shown = {name for panel in board["panels"] for target in panel["targets"] for name in NAME.findall(target["expr"])}
+    source = inspect.getsource(cluster)
+    made = set(re.findall(r'made\(\s*\w+,\s*"(\w+)"', source)) | {"gpu_memory_bytes"}
+    assert {name.removesuffix("_total") for name in shown} == made
+    told = set(NAME.findall((ROOT / "docs" / "metrics.md").read_text()))
+    assert {name.removesuffix("_total") for name in told} == made
+
+
+NAME = re.compile(r"ray_flowers_batch_(\w+)")

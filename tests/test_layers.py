@@ -34,7 +34,7 @@ BELOW = {
     "feed": {"decode", "sources"},
     "encoder": {"device", "feed", "inspection", "heads", "dataset", "sources", "storage"} | NETWORK,
     "staffing": set(),
-    "cluster": {"staffing", "encoder", "shards", "dataset", "sources", "storage"},
+    "cluster": {"staffing", "device", "encoder", "shards", "dataset", "sources", "storage"},
     "runs": {"cluster", "encoder", "heads", "shards", "dataset", "sources", "storage", "progress"} | NETWORK,
     "labels": {"dataset", "storage"},
     "grouping": set(),
