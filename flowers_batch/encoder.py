@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _COPY_BYTES = 8 << 20
 _ROWS_AT_ONCE = 1024  # of a manifest that are made objects
 _NONE: Condemned = {}
+_REMOTE_READS = 32  # at once, of photos in a store: each takes tens of milliseconds, in which nothing is computed
 
 
 class Worker(Protocol):
@@ -80,9 +81,10 @@ class Encoder:
         source: Where images are read from.
         fingerprint: What the rows depend on.
         batch_size: Images in one pass through the network.
-        threads: Threads that read and decode.
+        threads: Images that are decoded at once.
         labeller: What is put on top of the codes; None stores the codes.
         max_pixels: Photos with more fail as `too_large`.
+        reads: Images that are read at once, at least.
     """
 
     def __init__(
@@ -95,12 +97,13 @@ class Encoder:
         threads: int,
         labeller: Labeller | None = None,
         max_pixels: int = EncodeConfig.max_pixels,
+        reads: int = 1,
     ):
         self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
         self.fingerprint, self.keeps_rows = fingerprint, True
         self._width, self._labeller = width, labeller
         pixels = pixel_type(fingerprint.precision)
-        self._feed = Feed(network, source, batch_size, pixels, fingerprint.store, threads, max_pixels)
+        self._feed = Feed(network, source, batch_size, pixels, fingerprint.store, threads, max_pixels, reads)
 
     @property
     def touched(self) -> int:
@@ -260,7 +263,10 @@ class EncoderFactory:
         if self.head is not None and self.top_k is not None:
             fingerprint = replace(fingerprint, head=self.head.identity, top_k=self.top_k)
             labeller = Labeller(self.head, self.top_k)
-        return Encoder(network, width, self.source, fingerprint, batch_size, threads, labeller, config.max_pixels)
+        reads = 1 if self.source.folder.is_local else _REMOTE_READS
+        return Encoder(
+            network, width, self.source, fingerprint, batch_size, threads, labeller, config.max_pixels, reads
+        )
 
 
 @dataclass(frozen=True)

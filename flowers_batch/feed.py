@@ -120,8 +120,9 @@ class Feed:
             holds it, so that the network sees few shapes.
         pixel_type: What the network takes, float32 or uint8.
         store: The codes' type, float16 or float32.
-        threads: Threads that read and decode.
+        threads: Images that are decoded at once.
         max_pixels: Photos with more fail as `too_large`.
+        reads: Images that are read at once, at least: those that come from afar are waited for more than decoded.
     """
 
     def __init__(
@@ -133,16 +134,19 @@ class Feed:
         store: str,
         threads: int,
         max_pixels: int,
+        reads: int = 1,
     ):
-        self.batch_size, self.threads, self.touched = batch_size, threads, 0
+        self.batch_size, self.touched = batch_size, 0
+        self.decodes, self.threads = threads, max(threads, reads)
         self.reader, self.max_pixels = reader, max_pixels
         self.budget, self.large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
+        self.cores = threading.Semaphore(threads)
         self.buffers: SimpleQueue[Pixels] = SimpleQueue()
         for _ in range(_BUFFERS):
             # Not `zeros`, of which the system would clear each page only when it is first written to.
             self.buffers.put(np.full((batch_size, SIDE, SIDE, 3), 0, pixel_type))
         self._network, self._store = network, store
-        self._decoding = _Threads(threads, "decode")
+        self._decoding = _Threads(self.threads, "decode")
         self._launching, self._fetching = _Threads(1, "launch"), _Threads(1, "fetch")
         # Reentrant, since a run that was given up is stopped by whichever thread collects it.
         self.lock, self._fetched = threading.RLock(), 0.0
@@ -360,13 +364,15 @@ class _Shard:
             return 0.0, 0.0
         with self._feed.large_file if fed.image.bytes > _LARGE_FILE else nullcontext():
             begun = time.perf_counter()
-            read = None
+            read = decoding = None
             try:
                 data = self._feed.reader.read(fed.image)
                 read = time.perf_counter()
                 fed.size, fed.sha256 = len(data), hashlib.sha256(data).digest()
                 if not self._is_known(fed):
-                    picture = decode(data, self._feed.max_pixels, self._feed.budget, lambda: self._place(fed))
+                    with self._feed.cores:
+                        decoding = time.perf_counter()
+                        picture = decode(data, self._feed.max_pixels, self._feed.budget, lambda: self._place(fed))
                     fed.width, fed.height, fed.phash = picture.width, picture.height, picture.phash
             except FlowersError:
                 raise
@@ -376,7 +382,7 @@ class _Shard:
                     raise RunError(f"{fed.image.path} stopped the run by a fault of the program: {error!r}.") from error
                 fed.failure = (reason, str(error))
             ended = time.perf_counter()
-            return (read or ended) - begun, ended - (read or ended)
+            return (read or ended) - begun, ended - (decoding or read or ended)
 
     def _is_known(self, fed: Fed) -> bool:
         """Whether an image before had the same bytes: then all is known by that one."""
@@ -406,7 +412,7 @@ class _Shard:
     def _finish(self, fed: Fed, read: float = 0.0, decoded: float = 0.0) -> None:
         with self._lock:
             add(self._stages, "read", read / self._feed.threads)
-            add(self._stages, "decode", (decoded - fed.waited) / self._feed.threads)
+            add(self._stages, "decode", (decoded - fed.waited) / self._feed.decodes)
             self._feed.touched += 1
             self._busy -= 1
             assert fed.chunk

@@ -179,7 +179,7 @@ class Folder:
                 os.replace(scratch, self.at(name))
                 _fsync(parent)
             else:
-                self._upload(scratch, name)
+                persistently(lambda: self._upload(scratch, name))
         except OSError as error:
             raise RunError(
                 f"{self.url_of(name)} cannot be written ({_why(error)}): see to it, and run the same command again."

@@ -218,3 +218,25 @@ def test_a_process_ends_although_a_run_in_it_did_not():
     command = [sys.executable, "-c", _GIVEN_UP]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+
+
+def test_more_images_are_read_than_decoded_at_once():
+    """Those that come from afar: each takes long to come, and few cores decode them."""
+    photos = {f"{number}.png": encoded(random_pixels(20, 20, number)) for number in range(64)}
+    at_once, most, lock = [0], [0], threading.Lock()
+
+    class Far(Photos):
+        def read(self, image) -> bytes:
+            with lock:
+                at_once[0] += 1
+                most[0] = max(most[0], at_once[0])
+            time.sleep(0.02)
+            with lock:
+                at_once[0] -= 1
+            return super().read(image)
+
+    made = Feed(mean_colour, Far(photos), 4, np.float32, "float32", 2, 10**9, reads=16)
+    fed = [each for chunk in made.run(listed(photos), {}, {}) for each in chunk]
+    assert [each.image.path for each in fed] == list(photos) and all(each.code is not None for each in fed)
+    assert most[0] >= 12
+    made.end()

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+import random
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import draw_archive
 from helpers import images_in, write
 
 from flowers_batch import storage
 from flowers_batch.config import InputError, RunError
 from flowers_batch.reading import EPOCH, Image, ReadError
 from flowers_batch.sources import Source, open_source
+from flowers_batch.storage import open_folder
+from flowers_batch.verify import verify
 
 NAMES = ["a/b.jpg", "a-b.jpg", "Zoë 😀.jpg", "b c/%41.jpg", "x+y.jpg"]
 
@@ -139,6 +148,103 @@ class Faulty(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+_HOP = ("transfer-encoding", "expect", "content-length")  # headers that are for the next machine only
+
+
+class Stormy(Faulty):
+    """Answers at random with errors, or late; counts what it is asked for."""
+
+    dice: ClassVar[random.Random]
+    asked: ClassVar[list[tuple[str, str]]]
+    at_once: ClassVar[int] = 0
+    most: ClassVar[int] = 0
+
+    def _answer(self) -> None:
+        type(self).at_once += 1
+        type(self).most = max(self.most, self.at_once)
+        try:
+            self.asked.append((self.command, self.path))
+            content = b"".join(self._body())
+            chance = self.dice.random()
+            if chance < 0.1:
+                time.sleep(0.3)
+            if 0.1 <= chance < 0.25:
+                self.send_response(500 if chance < 0.17 else 503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            time.sleep(0.01)
+            connection = HTTPConnection("127.0.0.1", self.server_port)
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+            connection.request(self.command, self.path, content, headers | {"Content-Length": str(len(content))})
+            response = connection.getresponse()
+            answer = response.read()
+            self.send_response(response.status)
+            for name, value in response.getheaders():
+                if name.lower() not in ("connection", "transfer-encoding", "date", "server", "content-length"):
+                    self.send_header(name, value)
+            length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(answer))
+            self.send_header("Content-Length", length or "0")
+            self.end_headers()
+            self.wfile.write(answer)
+        finally:
+            type(self).at_once -= 1
+
+    def _body(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():  # what trails
+            pass
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
+
+
+@pytest.fixture
+def stormy(s3) -> Iterator[type[Stormy]]:
+    Stormy.server_port, Stormy.dice, Stormy.asked, Stormy.most = s3.port, random.Random(0), [], 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stormy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Stormy.port = server.server_port
+        yield Stormy
+        server.shutdown()
+
+
+def encode(images: str, out: str) -> dict[str, Any]:
+    """The command's summary; its Ray is its own, which knows the store's keys."""
+    command = [sys.executable, "-m", "flowers_batch.cli", "encode", images, out, "--network=null", "--shard-size=16"]
+    return json.loads(subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=True, timeout=200).stdout)
+
+
+@pytest.mark.chaos
+def test_a_run_from_store_to_store_outlives_a_storm_of_errors(s3, stormy, tmp_path):
+    """Each photo is one row, all is written as whole objects, and going on lists nothing but the run's own folder."""
+    s3.upload(draw_archive(tmp_path / "photos", 40), "storm/photos")
+    far = replace(s3, port=stormy.port)
+    photos, codes = far.url("storm/photos"), far.url("storm/codes")
+    summary = encode(photos, codes)
+    assert (summary["images"], summary["ok"]) == (120, 120)
+    assert verify(s3.url("storm/codes")).is_whole
+    assert stormy.most >= 8, "many photos are asked for at once"
+    # As if the driver had been killed before its end, with a shard missing.
+    folder = open_folder(s3.url("storm/codes"))
+    folder.delete("_SUCCESS")
+    folder.delete("codes/shard-000003.parquet")
+    stormy.asked.clear()
+    again = encode(photos, codes)
+    assert (again["already_done"], again["ok"]) == (104, 120) and verify(s3.url("storm/codes")).is_whole
+    lists = [path for _, path in stormy.asked if "list-type" in path]
+    prefixes = {parse_qs(urlsplit(path).query).get("prefix", [""])[0] for path in lists}
+    # That the photos' folder is there is asked for once, with an answer of one name; it is not listed.
+    assert all(prefix.startswith("storm/codes") or prefix == "storm/photos/" for prefix in prefixes), prefixes
+    assert all("max-keys=1" in path for path in lists if "storm%2Fphotos" in path), lists
+    written = {urlsplit(path).path for method, path in stormy.asked if method == "PUT"}
+    assert written and not any("_tmp-" in path for path in written), "no object is renamed into place"
 
 
 @pytest.fixture
