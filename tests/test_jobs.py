@@ -157,6 +157,13 @@ def test_cluster_file_is_what_rays_launcher_takes():
     kinds = config["available_node_types"]
     assert kinds["gpu"]["resources"]["GPU"] == 1
     assert kinds[config["head_node_type"]]["resources"]["CPU"] == 0
+    assert kinds["gpu"]["min_workers"] == 0 < kinds["gpu"]["max_workers"] == config["max_workers"]
+    assert kinds["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert "~/.ray/auth_token" in config["file_mounts"] and config["idle_timeout_minutes"] > 0
+    for line in (*config["head_start_ray_commands"][1:], *config["worker_start_ray_commands"][1:]):
+        assert line.startswith("export RAY_AUTH_MODE=token; ray start ")
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][1]
+    assert any("--constraint ~/flowers_batch/constraints.txt" in line for line in config["setup_commands"])
     with pytest.raises(Exception, match="resorces"):
         kinds["gpu"]["resorces"] = kinds["gpu"].pop("resources")
         validate_config(config)
@@ -241,3 +248,26 @@ def test_dashboard_shows_metrics_that_there_are():
 
 
 NAME = re.compile(r"ray_flowers_batch_(\w+)")
+
+
+def test_job_for_kubernetes_is_what_kuberay_takes():
+    """No package carries KubeRay's schema: what is checked is what its API documents, and what this project needs."""
+    job = yaml.safe_load((ROOT / "jobs" / "rayjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]
+    known = {"entrypoint", "submissionMode", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"}
+    assert set(spec) == known | {"rayClusterSpec"} and spec["backoffLimit"] > 0
+    cluster = spec["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"} and cluster["enableInTreeAutoscaling"] is True
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    (group,) = cluster["workerGroupSpecs"]
+    assert group["minReplicas"] == group["replicas"] == 0 < group["maxReplicas"]
+    for template in (cluster["headGroupSpec"]["template"], group["template"]):
+        for container in template["spec"]["containers"]:
+            asked = container["resources"]
+            assert all(asked["requests"].get(name, value) == value for name, value in asked["limits"].items())
+    (worker,) = group["template"]["spec"]["containers"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    volumes = {volume["name"] for volume in group["template"]["spec"]["volumes"]}
+    assert {mount["name"] for mount in worker["volumeMounts"]} <= volumes

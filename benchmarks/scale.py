@@ -1,0 +1,140 @@
+"""A driver with as many shards and actors as 100 million photos have: its time and memory, and going on where it was.
+
+Actors are answers without a Ray: what is measured is the driver's own work. `actors.py` has real ones that sleep.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+import ray
+from common import Claim, arguments, stopwatch, tell
+
+from flowers_batch import cluster, dataset
+from flowers_batch.config import ClusterConfig, Fingerprint
+from flowers_batch.dataset import CODES, Footer
+from flowers_batch.shards import Shard, completed, read_manifest, write_manifest
+from flowers_batch.sources import open_source
+from flowers_batch.storage import open_folder
+
+SHARDS, SHARD, ACTORS = 25_000, 4096, 256
+FINGERPRINT = Fingerprint("null", "relu6", "null", "float32", "float16")
+DIGEST = "0" * 64
+
+
+class Answer:
+    """What an actor gives, in its turn."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+class Actors:
+    """256 of them: whenever the driver waits, the oldest question of all is answered."""
+
+    def __init__(self) -> None:
+        self.asked: deque[Answer] = deque()
+
+    def __call__(self, factory: Any, url: str, kind: str, cpus: int) -> SimpleNamespace:
+        """An actor's handle."""
+
+        def run(shard: Shard, condemned: Any, attempt: int) -> Answer:
+            stages = {"read": 1.0, "decode": 1.0, "wait": 1.0, "network": 1.0, "write": 1.0}
+            footer = Footer(FINGERPRINT.digest, shard.number, shard.inputs, shard.images, 0, {}, DIGEST)
+            self.asked.append(answer := Answer(cluster.Done(footer, stages)))
+            return answer
+
+        position = SimpleNamespace(remote=lambda: Answer(cluster.Position("node", 0, {})))
+        started = SimpleNamespace(remote=lambda: self.begin())
+        return SimpleNamespace(run=SimpleNamespace(remote=run), start=started, position=position)
+
+    def begin(self) -> Answer:
+        """Is ready at once."""
+        self.asked.append(answer := Answer(cluster.Started(FINGERPRINT, "host", ())))
+        return answer
+
+    def wait(self, answers: list[Answer], timeout: float, **_: Any) -> tuple[list[Answer], list[Answer]]:
+        """The oldest question among those that are asked for; of positions, all."""
+        if timeout and self.asked:
+            self.ready = self.asked.popleft()
+        ready = [answer for answer in answers if answer is self.ready or isinstance(answer.value, cluster.Position)]
+        return ready, []
+
+
+def drive() -> tuple[float, float]:
+    """Seconds a shard, and bytes that the driver took, of a run of all shards."""
+    actors = Actors()
+    shards = [Shard(number, SHARD, f"{number:064x}") for number in range(SHARDS)]
+    watcher = SimpleNamespace(update=lambda done, failed: None, say=print)
+    factory = SimpleNamespace(with_precision=lambda precision: factory, wants_gpu=True)
+    node = [{"NodeID": "node", "Alive": True, "Resources": {"CPU": 16.0 * ACTORS, "GPU": float(ACTORS)}}]
+    remote = SimpleNamespace(remote=actors)
+
+    def made(wrapped: Any) -> SimpleNamespace:
+        return SimpleNamespace(options=lambda **_: remote)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        mock.patch.object(ray, "get", lambda answer: answer.value),
+        mock.patch.object(ray, "wait", actors.wait),
+        mock.patch.object(ray, "kill", lambda actor: None),
+        mock.patch.object(ray, "nodes", lambda: node),
+        mock.patch.object(ray, "remote", lambda **_: made),
+        stopwatch() as seconds,
+    ):
+        pool = cluster._Pool(factory, "run", CODES, shards, ClusterConfig(), False, lambda found: None, watcher)
+        outcome = pool.run()
+        took = seconds()
+    assert len(outcome.footers) == SHARDS and len(outcome.actors) == ACTORS
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return took / SHARDS, (peak - before) * 1024.0
+
+
+def go_on() -> float:
+    """Seconds that a run takes to find that all its shards are complete; they have a row each, and whole footers."""
+    with tempfile.TemporaryDirectory() as scratch:
+        base = Path(scratch)
+        (base / "list.txt").write_text("".join(f"{number:06d}.jpg\n" for number in range(SHARDS)))
+        folder = open_folder(base / "codes")
+        manifest = write_manifest(folder, open_source(base / "list.txt"), 1, "run")
+        schema = dataset.codes_schema(4, "float16")
+        code = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4, np.float16)), type=schema.field("code").type)
+        values = {"path": pa.array(["photo"]), "status": pa.array(["ok"]), "code": code}
+        arrays = [values.get(field.name, pa.nulls(1, field.type)) for field in schema]
+        row = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        for shard in manifest.shards:
+            like = Footer(FINGERPRINT.digest, shard.number, shard.inputs, 0, 0)
+            dataset.write_shard(folder, CODES, schema, [row], like)
+        begun = time.perf_counter()
+        found = read_manifest(folder)
+        assert found and len(completed(folder, CODES, found, FINGERPRINT.digest)) == SHARDS
+        return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Measures both, and tells."""
+    arguments(__doc__)
+    seconds, taken = drive()
+    tell(
+        "scale",
+        [
+            # 256 actors of 2,000 images/s finish a shard each 8 milliseconds.
+            Claim(f"driver's seconds a shard, {SHARDS} shards and {ACTORS} actors", seconds, 0.004, at_least=False),
+            Claim("bytes that it takes for them", taken, 200e6, at_least=False),
+            Claim(f"seconds to find {SHARDS} shards complete", go_on(), 60, at_least=False),
+        ],
+        {"images": SHARDS * SHARD},
+    )
+
+
+if __name__ == "__main__":
+    main()
