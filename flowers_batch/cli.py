@@ -34,7 +34,12 @@ Address = Annotated[
     str | None,
     typer.Option(help="Ray cluster; default: RAY_ADDRESS, else a Ray of the run's own."),
 ]
-Actors = Annotated[int | None, typer.Option(help="Actors; default: one a GPU, or one a node without GPUs.")]
+Actors = Annotated[
+    str,
+    typer.Option(
+        help="How many actors, or `auto`: one a GPU (or one a node without GPUs) and more as nodes join the cluster."
+    ),
+]
 Root = Annotated[str | None, typer.Option(help="What a list's paths are relative to; default: the list's folder.")]
 StallTimeout = Annotated[
     float, typer.Option(help="Seconds without progress after which an actor is killed, and its shard tried again.")
@@ -95,7 +100,7 @@ def encode(
     max_pixels: MaxPixels = EncodeConfig.max_pixels,
     prune: Prune = False,
     retry_failed: RetryFailed = False,
-    actors: Actors = None,
+    actors: Actors = "auto",
     stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
@@ -104,7 +109,7 @@ def encode(
     """Turn every photo of a folder into a row with its code; run again, it goes on where it stopped."""
     from flowers_batch.runs import encode as run_encode
 
-    cluster = ClusterConfig(address, actors, stall_timeout)
+    cluster = ClusterConfig(address, _count(actors), stall_timeout)
     config = EncodeConfig(
         weights=weights,
         network=network,
@@ -178,7 +183,7 @@ def predict(
     max_pixels: MaxPixels = PredictConfig.max_pixels,
     prune: Prune = False,
     retry_failed: RetryFailed = False,
-    actors: Actors = None,
+    actors: Actors = "auto",
     stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
@@ -196,7 +201,7 @@ def predict(
         max_pixels=max_pixels,
         prune=prune,
         retry_failed=retry_failed,
-        cluster=ClusterConfig(address, actors, stall_timeout),
+        cluster=ClusterConfig(address, _count(actors), stall_timeout),
     )
     summary = run_predict(source, out, model, config, csv=csv, progress=True)
     _print_summary("labelled", out, summary.to_json(), json_)
@@ -386,6 +391,16 @@ def weights_check(
     for name, shapes in found.layers.items():
         print(f"  {name:8} " + ", ".join("x".join(map(str, shape)) for shape in shapes))
     print(f"  sha256   {found.sha256}\n  identity {found.identity}")
+
+
+def _count(actors: str) -> int | None:
+    """What `--actors` says: a number, or None for `auto`."""
+    if actors == "auto":
+        return None
+    try:
+        return int(actors)
+    except ValueError:
+        raise InputError(f"--actors must be `auto` or a number. Received: {actors}.") from None
 
 
 def training_text(metrics: dict[str, Any], model: str) -> str:

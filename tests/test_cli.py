@@ -167,3 +167,12 @@ def as_jpeg(folder: Path) -> Path:
         Image.open(path).save(path.with_suffix(".jpg"))
         path.unlink()
     return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [("many", "`auto` or a number"), ("0", "1 or more"), ("1.5", "`auto` or a")]
+)
+def test_actors_are_a_number_or_auto(given, says, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["encode", str(tmp_path), str(tmp_path / "codes"), "--actors", given])
+    assert ended.value.code == 2 and says in capsys.readouterr().err
