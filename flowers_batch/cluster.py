@@ -398,7 +398,8 @@ class _Pool:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         posts = [Post(member.resources, member.position.node if member.position else None) for member in self._members]
         wanted, gpu = self._cluster.actors, self._factory.wants_gpu
-        asked, given_up = staff(nodes, posts, wanted, gpu, self._grows, len(self._left))
+        busy = {task.member for task in self._tasks.values() if task.shard}
+        asked, given_up = staff(nodes, posts, wanted, gpu, self._grows, len(busy) + len(self._waiting))
         for member in [self._members[number] for number in given_up]:
             self._forget(member)
         for resources in asked:
@@ -408,8 +409,11 @@ class _Pool:
         """Ends actors that are of no more use, so that their nodes may go, and no others come."""
         now = time.monotonic()
         busy = {task.member for task in self._tasks.values() if task.shard}
-        for member in [member for member in self._members if member not in busy]:
-            if member.position is None or now - member.worked > _IDLE_SECONDS:
+        idle = [member for member in self._members if member not in busy]
+        ready = [member for member in idle if member.started is not None]
+        for member in idle:
+            # One stays, for the shard of an actor that dies or stands still.
+            if member.position is None or (member not in ready[:1] and now - member.worked > _IDLE_SECONDS):
                 self._forget(member)
 
     def _take_answers(self) -> None:
@@ -427,8 +431,8 @@ class _Pool:
             try:
                 answer = ray.get(reference)
             except ray.exceptions.RayTaskError as error:
-                if task.shard and task.shard.number not in self._left:  # another finished it, and took files away
-                    del self._tasks[reference]
+                if task.shard and (task.shard.number not in self._left or self._is_elsewhere(task)):
+                    del self._tasks[reference]  # another has finished it, or is at it: its own trouble counts
                     continue
                 # The actor lives, and its program failed: the same again would fail again.
                 if isinstance(error.cause, FlowersError | OSError):
@@ -445,6 +449,8 @@ class _Pool:
                 self._note_overtaken(task)
                 task.take(answer)
         for member, death in dead.items():
+            if member not in self._members:  # let go together with another that died
+                continue
             if "creation task" in str(death):  # its node lacks something that the program needs
                 last = str(death).strip().splitlines()[-1]
                 raise RunError(
@@ -453,6 +459,13 @@ class _Pool:
             self._outcome.deaths += 1
             self._watcher.say(f"An actor died: {_cause(death)} Its shards go to others.")
             self._replace(member, _cause(death))
+
+    def _is_elsewhere(self, task: _Task) -> bool:
+        assert task.shard
+        return any(
+            other is not task and other.shard and other.shard.number == task.shard.number
+            for other in self._tasks.values()
+        )
 
     def _note_overtaken(self, ended: _Task) -> None:
         """Notes which of an actor's shards is late: one that was asked for before another that is finished."""
@@ -500,7 +513,7 @@ class _Pool:
             }
             task = max(gains, key=lambda task: gains[task], default=None)
             if task is None or task.shard is None or gains[task] <= 0:
-                return
+                continue
             member.quiet = 0.0
             out[task.shard.number] += 1
             self._hand(member, task.shard)
@@ -518,7 +531,8 @@ class _Pool:
         own, others = (each or max(known) for each in seconds)
         before = [each for each in self._tasks.values() if each.member is task.member and each.asked <= task.asked]
         left = sum(self._images_left(each) for each in before if each.shard)
-        return own * left * _HURRY - others * task.shard.images
+        # Who has stood still for long is likely to do so for as long again.
+        return max(own * left * _HURRY, task.member.quiet) - others * task.shard.images
 
     def _seconds_an_image(self, member: _Member, until: float) -> float | None:
         """How long an actor took for an image until then; None where it did none."""
@@ -618,6 +632,8 @@ class _Pool:
     def _replace_stalled(self) -> None:
         busy = {task.member for task in self._tasks.values()}
         for member in list(self._members):
+            if member not in self._members:
+                continue
             longest = max(member.quiet, *member.overtaken.values(), 0.0)
             if member in busy and member.position and longest > self._cluster.stall_timeout:
                 self._outcome.stalls += 1
@@ -649,11 +665,13 @@ class _Pool:
 
         ready, _ = ray.wait([member.poll for member in self._members], num_returns=len(self._members), timeout=0)
         answered = set(ready)
-        for member in self._members:
+        for member in list(self._members):
             member.quiet += seconds
             for number in member.overtaken:
                 member.overtaken[number] += seconds
             if member.poll in answered:
+                if member.resources.is_scout and self._has_died(member):
+                    continue
                 with contextlib.suppress(ray.exceptions.RayError):
                     position = ray.get(member.poll)
                     before = member.position.rows if member.position else {}
@@ -663,6 +681,17 @@ class _Pool:
                     if position != member.position:
                         member.position, member.quiet = position, 0.0
                 member.poll = member.actor.position.remote()
+
+    def _has_died(self, scout: _Member) -> bool:
+        """Whether a scout has; nobody else would notice, since it is asked for nothing."""
+        import ray
+
+        try:
+            ray.get(scout.poll)
+        except ray.exceptions.RayError:
+            self._forget(scout)
+            return True
+        return False
 
     def _tell(self) -> None:
         """Tells the watcher what is done, wholly and partly."""
@@ -750,10 +779,12 @@ class _RemoteShardActor:
             node = next(node for node in ray.nodes() if node["NodeID"] == here)["Resources"]
             cpus = int(node.get("CPU", 1) // node["GPU"])
         self._actor = ShardActor(factory, url, kind, max(1, cpus), gpus, here)
-        self._memory = _GpuMemory(url) if gpus else None
+        self._memory, self._is_started = _GpuMemory(url, gpus[0]) if gpus else None, False
 
     def start(self) -> Started:
-        return self._actor.start()
+        started = self._actor.start()
+        self._is_started = True  # TensorFlow is ready: it must not be asked for anything before
+        return started
 
     def run(self, shard: Shard, condemned: Condemned, attempt: int) -> Done:
         begun = time.monotonic()
@@ -769,12 +800,13 @@ class _RemoteShardActor:
         return done
 
     def inspect(self, shard: Shard, seconds: float) -> Condemned:
-        _log("inspected", shard, images=shard.images)
+        _log("inspected", shard, attempt=0, images=shard.images)
         return self._actor.inspect(shard, seconds)
 
     def position(self) -> Position:
-        if self._memory:
-            self._memory.show()
+        if self._memory and self._is_started:
+            with contextlib.suppress(Exception):  # no work ends for want of a figure
+                self._memory.show()
         return self._actor.position()
 
     position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
@@ -783,11 +815,12 @@ class _RemoteShardActor:
 class _GpuMemory:
     """The memory that an actor's network takes of its GPU, beside the run's other metrics."""
 
-    def __init__(self, run: str):
+    def __init__(self, run: str, gpu: str):
         from ray.util.metrics import Gauge
 
-        self._gauge = Gauge("flowers_batch_gpu_memory_bytes", "Memory of GPUs that networks take.", ("run", "host"))
-        self._gauge.set_default_tags({"run": run, "host": socket.gethostname()})
+        tags = {"run": run, "host": socket.gethostname(), "gpu": gpu}
+        self._gauge = Gauge("flowers_batch_gpu_memory_bytes", "Memory of GPUs that networks take.", tuple(tags))
+        self._gauge.set_default_tags(tags)
 
     def show(self) -> None:
         """Shows it."""

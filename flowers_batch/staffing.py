@@ -64,8 +64,9 @@ def staff(
     if wanted or gpus:
         each = Resources(1, 1) if gpus else Resources(0, _share(list(cores.values()), wanted or 1))
         given_up = [number for number, post in enumerate(posts) if post.resources.is_scout]
+        of_use = sum(post.resources.gpus == each.gpus and not post.resources.is_scout for post in posts)
         total = wanted or (2 * gpus if grows else gpus)
-        return [each] * (min(total, shards) - (len(posts) - len(given_up))), given_up
+        return [each] * (min(total, shards) - of_use), given_up
     return _one_a_node(cores, posts, grows, shards)
 
 
@@ -77,12 +78,16 @@ def _share(cores: list[int], wanted: int) -> int:
 def _one_a_node(
     cores: dict[str, int], posts: Sequence[Post], grows: bool, shards: int
 ) -> tuple[list[Resources], list[int]]:
-    at_home = [post for post in posts if not post.resources.is_scout and (post.node or post.resources.node in cores)]
+    at_home = [
+        post
+        for post in posts
+        if not post.resources.is_scout and (post.node or post.resources.node in cores or post.resources.gpus)
+    ]
     covered = {post.node or post.resources.node for post in at_home}
     asked = [Resources(0, count, node) for node, count in cores.items() if node not in covered]
     asked = asked[: max(0, shards - len(at_home))]
     # A scout must not take the place of an actor that waits for its own node.
-    settled = not asked and all(post.node for post in at_home)
+    settled = not asked and all(post.node or post.resources.gpus for post in at_home)
     scouts = [post for post in posts if post.resources.is_scout and post.node is None and settled]
     if settled and grows:
         more = min(len(cores), shards - len(at_home)) - len(scouts)

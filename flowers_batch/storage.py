@@ -191,14 +191,19 @@ class Folder:
     def _upload(self, scratch: str, name: str) -> None:
         if not self.filesystem.type_name.startswith(("s3", "gcs", "abfs")):
             self.filesystem.create_dir(os.path.dirname(self.at(name)), recursive=True)
-        try:
-            with open(scratch, "rb") as file, self.filesystem.open_output_stream(self.at(name)) as stream:
+        with open(scratch, "rb") as file:
+            stream = self.filesystem.open_output_stream(self.at(name))
+            try:
                 while block := file.read(_UPLOAD_BYTES):
                     stream.write(block)
-        except BaseException:
-            # pyarrow's stream creates the object even when it is left by an exception.
-            self.delete(name)
-            raise
+            except BaseException as error:
+                # A store that failed has made no object, and what another has published under the name stays.
+                if not (isinstance(error, OSError) and _is_of_store(error)):  # else it is closed short, and must not
+                    with suppress(OSError):
+                        stream.close()
+                    self.delete(name)
+                raise
+            stream.close()
 
     def sweep(self, name: str = "", older_than: float = 0.0) -> None:
         """Deletes what killed writers left in a folder, if its last change is `older_than` seconds ago."""
@@ -256,7 +261,11 @@ def persistently(act: Callable[[], T]) -> T:
 def _may_pass(error: OSError) -> bool:
     if error.errno is not None:
         return error.errno not in _LASTING
-    return bool(_OF_STORES.search(str(error))) and _REFUSED not in str(error)
+    return _is_of_store(error) and _REFUSED not in str(error)
+
+
+def _is_of_store(error: OSError) -> bool:
+    return error.errno is None and bool(_OF_STORES.search(str(error)))
 
 
 def open_folder(where: Where) -> Folder:

@@ -87,7 +87,7 @@ def test_archives_of_each_kind_give_the_codes_and_labels_of_their_photos(
     labelled = rows(tmp_path / "labels", "predictions", "prediction")
     assert sum(labelled[path]["prediction"] == name[:3] for name, path in paths.items()) >= 27
     page = Path(fb.report(tmp_path / "labels")).read_text()
-    assert page.count("data:image/jpeg") >= 10
+    assert page.count("data:image/webp") >= 10
 
 
 @pytest.mark.parametrize("make", PATH_OF, ids=lambda make: make.__name__)

@@ -428,6 +428,8 @@ def replace_read(source):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
     class Broken:
+        folder = source.folder
+
         def read(self, image: Image) -> bytes:
             return bytes(1 // 0)
 

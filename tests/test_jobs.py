@@ -161,7 +161,8 @@ def test_cluster_file_is_what_rays_launcher_takes():
     assert kinds["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert "~/.ray/auth_token" in config["file_mounts"] and config["idle_timeout_minutes"] > 0
     for line in (*config["head_start_ray_commands"][1:], *config["worker_start_ray_commands"][1:]):
-        assert line.startswith("export RAY_AUTH_MODE=token; ray start ")
+        assert line.startswith("export RAY_AUTH_MODE=token PATH=$HOME/venv/bin:$PATH; ray start ")
+    assert any("boto3" in line for line in config["head_setup_commands"]), "Ray's autoscaler imports it"
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][1]
     assert any("--constraint ~/flowers_batch/constraints.txt" in line for line in config["setup_commands"])
     with pytest.raises(Exception, match="resorces"):

@@ -140,3 +140,15 @@ def test_a_cluster_that_does_not_grow_is_asked_for_nothing_more():
 def test_an_actor_for_a_node_that_is_gone_is_not_waited_for():
     posts = [Post(Resources(0, 8, "gone")), Post(Resources(0, 8, "a"), "a")]
     assert staff([node("a", CPU=8)], posts, None, True, False, MANY) == ([], [0])
+
+
+def test_a_cluster_that_has_lost_its_gpus_is_still_asked_for_them():
+    nodes = [node("head", CPU=4), node("a", CPU=8, GPU=1)]
+    posts = [Post(GPU, "a"), Post(GPU)]
+    assert staff(nodes, posts, None, True, True, MANY) == ([], [])
+    lost = [post for post in posts if post.node is None]
+    asked, given_up = staff(nodes[:1], lost, None, True, True, MANY)
+    assert not given_up and Resources(0, 4, "head") in asked
+    # And when GPUs are back, an actor on a CPU takes the place of none.
+    back = [*lost, Post(Resources(0, 4, "head"), "head")]
+    assert staff(nodes, back, None, True, True, MANY) == ([GPU], [])

@@ -16,6 +16,7 @@ from dataclasses import replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -242,9 +243,51 @@ def test_a_run_from_store_to_store_outlives_a_storm_of_errors(s3, stormy, tmp_pa
     prefixes = {parse_qs(urlsplit(path).query).get("prefix", [""])[0] for path in lists}
     # That the photos' folder is there is asked for once, with an answer of one name; it is not listed.
     assert all(prefix.startswith("storm/codes") or prefix == "storm/photos/" for prefix in prefixes), prefixes
-    assert all("max-keys=1" in path for path in lists if "storm%2Fphotos" in path), lists
+    of_photos = [parse_qs(urlsplit(path).query) for path in lists if "storm%2Fphotos" in path]
+    assert all(asked["max-keys"] == ["1"] for asked in of_photos), of_photos
     written = {urlsplit(path).path for method, path in stormy.asked if method == "PUT"}
     assert written and not any("_tmp-" in path for path in written), "no object is renamed into place"
+
+
+class Refusing(Stormy):
+    """Refuses so many requests that write."""
+
+    refusals: ClassVar[int] = 0
+
+    def _answer(self) -> None:
+        if self.command in ("PUT", "POST") and Refusing.refusals:
+            Refusing.refusals -= 1
+            b"".join(self._body())
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        super()._answer()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
+
+
+def test_an_upload_is_tried_again_and_one_that_fails_leaves_what_was_there(s3):
+    Refusing.server_port, Refusing.dice, Refusing.asked = s3.port, SimpleNamespace(random=lambda: 0.9), []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        folder = open_folder(replace(s3, port=server.server_port).url("uploads"))
+
+        def publish(content: bytes, refusals: int) -> None:
+            Refusing.refusals = refusals
+            with folder.publish("a.bin") as scratch:
+                Path(scratch).write_bytes(content)
+
+        large = bytes(range(256)) * 50_000  # several parts
+        publish(large, 0)
+        publish(large + b"1", 5)  # more than the library itself tries again
+        assert Refusing.refusals == 0
+        with pytest.raises(RunError, match="cannot be written"):
+            publish(b"2", 10**6)
+        Refusing.refusals = 0
+        with folder.open("a.bin") as file:
+            assert file.read() == large + b"1"
+        server.shutdown()
 
 
 @pytest.fixture
