@@ -140,7 +140,8 @@ class Feed:
         self.decodes, self.threads = threads, max(threads, reads)
         self.reader, self.max_pixels = reader, max_pixels
         self.budget, self.large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
-        self.cores = threading.Semaphore(threads)
+        # Taken only where more are read than decoded: it would slow down the feeding of small photos.
+        self.cores = threading.Semaphore(threads) if reads > threads else nullcontext()
         self.buffers: SimpleQueue[Pixels] = SimpleQueue()
         for _ in range(_BUFFERS):
             # Not `zeros`, of which the system would clear each page only when it is first written to.
