@@ -398,17 +398,18 @@ class _Pool:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         posts = [Post(member.resources, member.position.node if member.position else None) for member in self._members]
         wanted, gpu = self._cluster.actors, self._factory.wants_gpu
-        busy = {task.member for task in self._tasks.values() if task.shard}
-        asked, given_up = staff(nodes, posts, wanted, gpu, self._grows, len(busy) + len(self._waiting))
+        asked, given_up = staff(nodes, posts, wanted, gpu, self._grows, len(self._busy()) + len(self._waiting))
         for member in [self._members[number] for number in given_up]:
             self._forget(member)
         for resources in asked:
             self.add_actor(resources)
 
+    def _busy(self) -> set[_Member]:
+        return {task.member for task in self._tasks.values() if task.shard}
+
     def _let_go(self) -> None:
         """Ends actors that are of no more use, so that their nodes may go, and no others come."""
-        now = time.monotonic()
-        busy = {task.member for task in self._tasks.values() if task.shard}
+        now, busy = time.monotonic(), self._busy()
         idle = [member for member in self._members if member not in busy]
         ready = [member for member in idle if member.started is not None]
         for member in idle:
@@ -670,10 +671,13 @@ class _Pool:
             for number in member.overtaken:
                 member.overtaken[number] += seconds
             if member.poll in answered:
-                if member.resources.is_scout and self._has_died(member):
-                    continue
-                with contextlib.suppress(ray.exceptions.RayError):
+                try:
                     position = ray.get(member.poll)
+                except ray.exceptions.RayError:
+                    if member.resources.is_scout:  # nobody else would notice, since it is asked for nothing
+                        self._forget(member)
+                        continue
+                else:
                     before = member.position.rows if member.position else {}
                     for number in member.overtaken:
                         if position.rows.get(number) != before.get(number):
@@ -681,17 +685,6 @@ class _Pool:
                     if position != member.position:
                         member.position, member.quiet = position, 0.0
                 member.poll = member.actor.position.remote()
-
-    def _has_died(self, scout: _Member) -> bool:
-        """Whether a scout has; nobody else would notice, since it is asked for nothing."""
-        import ray
-
-        try:
-            ray.get(scout.poll)
-        except ray.exceptions.RayError:
-            self._forget(scout)
-            return True
-        return False
 
     def _tell(self) -> None:
         """Tells the watcher what is done, wholly and partly."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from flowers_batch.config import InputError, RunError
 from flowers_batch.dataset import cell_of
 from flowers_batch.labels import not_labels, read_labels
-from flowers_batch.storage import Where
+from flowers_batch.storage import Where, fsync
 
 _COLUMNS = ["path", "label", "time"]
 _TORN_LINES = 3  # of a row that was cut short, at most: names hardly have more
@@ -62,7 +62,7 @@ class Journal:
             self._continue()
         else:
             self._append("\ufeff" + _row(_COLUMNS))  # the mark tells spreadsheets that it is UTF-8
-            _sync_folder(self.file.parent)
+            fsync(self.file.parent)
         self.labels = read_labels(str(self.file)).labels
         self._before: list[tuple[int, dict[str, str | None]]] = []  # each change: where it begins, and what was there
 
@@ -189,11 +189,3 @@ def _is_time(text: str) -> bool:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

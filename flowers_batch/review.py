@@ -132,7 +132,7 @@ class Review:
             labels = self._labels.copy()
         if name == DIFFERENT:
             found = next_labels(self.run.folder.url, _DIFFERENT, labels=[str(self.journal.file)])
-            return _shown(self._find([row["path"] for row in found]).values())
+            return _shown([*self._find([row["path"] for row in found]).values()])
         if name == SUSPECTS:
             return self._suspects(labels)
         mine = np.array(sorted(labels), np.int64)
@@ -156,14 +156,10 @@ class Review:
         if self._trained is None or not self._codes:
             raise InputError(f"Labels cannot be judged here: {self._why_not}")
         found = {row["path"]: row for row in suspects(self.run.job.model or "")}
-        at = self._find(list(found))
-        rows = {
-            row: found[path]
-            for path, row in at.items()
-            if labels.get(row, found[path]["label"]) == found[path]["label"]
-        }
+        judged = {row: found[path] for path, row in self._find(list(found)).items()}
+        rows = {row: each for row, each in judged.items() if labels.get(row, each["label"]) == each["label"]}
         suggested = {row: [each["suggested"], each["probability"]] for row, each in rows.items()}
-        return _shown(rows) | {"suggested": suggested}
+        return _shown([*rows]) | {"suggested": suggested}
 
     def photos(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """What is known of rows: at most some hundreds."""
@@ -348,9 +344,8 @@ def _read(run: Run) -> tuple[list[pa.RecordBatch], NDArray[np.int64]]:
     return parts, np.cumsum(counts)[:-1]
 
 
-def _shown(rows: Iterable[int]) -> dict[str, Any]:
-    found = list(map(int, rows))
-    return {"rows": found[:_MOST], "total": len(found)}
+def _shown(rows: Sequence[int] | NDArray[np.int_]) -> dict[str, Any]:
+    return {"rows": [int(row) for row in rows[:_MOST]], "total": len(rows)}
 
 
 def _checked(label: str) -> str:

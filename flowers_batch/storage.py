@@ -174,10 +174,10 @@ class Folder:
             if self.is_local:
                 os.makedirs(parent, exist_ok=True)
             yield scratch
-            _fsync(scratch)
+            fsync(scratch)
             if self.is_local:
                 os.replace(scratch, self.at(name))
-                _fsync(parent)
+                fsync(parent)
             else:
                 persistently(lambda: self._upload(scratch, name))
         except OSError as error:
@@ -330,7 +330,8 @@ def _why(error: OSError) -> str:
     return (os.strerror(error.errno) if error.errno else first_line(error)).rstrip(".")
 
 
-def _fsync(path: str) -> None:
+def fsync(path: Where) -> None:
+    """Has a file's content, or a folder's names, on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

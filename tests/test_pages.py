@@ -151,6 +151,11 @@ def until(page, expression: str) -> None:
         page.wait_for_timeout(20)
 
 
+def until_saved(page, labels: int) -> None:
+    """Waits until the page says that so many labels are in the file."""
+    until(page, f"document.getElementById('saved').textContent.startsWith('{labels} ')")
+
+
 def count_of(page) -> str:
     return page.inner_text("#count")
 
@@ -171,7 +176,7 @@ def test_labels_by_keyboard_outlive_a_killed_server_but_for_what_was_undone(base
         wait_until_saved(page)
         assert len(read_labels(str(labels)).labels) == 20
         page.keyboard.press("u")
-        until(page, "document.getElementById('saved').textContent.startsWith('19 ')")
+        until_saved(page, 19)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert watched.complaints == []
@@ -203,18 +208,18 @@ def test_several_photos_at_once_a_new_class_and_acceptance(base, chromium, tmp_p
         page.keyboard.press("n")
         page.keyboard.type("a new <class>")
         page.keyboard.press("Enter")
-        until(page, "document.getElementById('saved').textContent.startsWith('4 ')")
+        until_saved(page, 4)
         page.click("#photo-6")
         page.click("#photo-8", modifiers=["Control"])
         page.click("#classes button:has-text('green')")
-        until(page, "document.getElementById('saved').textContent.startsWith('6 ')")
+        until_saved(page, 6)
         assert page.inner_text("#classes button:last-child").endswith("a new <class>")
         given = read_labels(str(labels)).labels
         assert list(given.values()) == [told, *["a new <class>"] * 3, *["green"] * 2]
         assert next(iter(given)) == first
         page.keyboard.press("u")
         page.keyboard.press("u")
-        until(page, "document.getElementById('saved').textContent.startsWith('1 ')")
+        until_saved(page, 1)
         assert len(read_labels(str(labels)).labels) == 1 and watched.complaints == []
 
 
@@ -225,9 +230,9 @@ def test_all_that_is_selected_gets_the_label_also_what_was_not_seen(base, chromi
         page.wait_for_selector(".photo img[src]")
         page.keyboard.press("Shift+End")
         page.keyboard.press("1")
-        until(page, "document.getElementById('saved').textContent.startsWith('91 ')")
+        until_saved(page, 91)
         page.keyboard.press("u")
-        until(page, "document.getElementById('saved').textContent.startsWith('0 ')")
+        until_saved(page, 0)
         assert read_labels(str(labels)).labels == {} and watched.complaints == []
 
 
@@ -253,12 +258,12 @@ def test_what_several_photos_are_accepted_as_is_one_change(base, chromium, tmp_p
         page.wait_for_selector(".photo img[src]")
         page.keyboard.press("Shift+End")
         page.keyboard.press(" ")
-        until(page, "document.getElementById('saved').textContent.startsWith('91 ')")
+        until_saved(page, 91)
         rows = pq.read_table(base / "predictions" / "predictions", columns=["path", "prediction"]).to_pylist()
         told = {row["path"]: row["prediction"] for row in rows if row["prediction"]}
         assert read_labels(str(labels)).labels == told and len(set(told.values())) == 3
         page.keyboard.press("u")
-        until(page, "document.getElementById('saved').textContent.startsWith('0 ')")
+        until_saved(page, 0)
 
 
 def test_labels_that_look_wrong_are_shown_with_what_they_should_be(base, chromium, tmp_path):
