@@ -15,10 +15,12 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import plan
 import pyarrow as pa
 import ray
 from common import Claim, arguments, stopwatch, tell
 
+import flowers_batch as fb
 from flowers_batch import cluster, dataset
 from flowers_batch.config import ClusterConfig, Fingerprint
 from flowers_batch.dataset import CODES, Footer
@@ -27,6 +29,7 @@ from flowers_batch.sources import open_source
 from flowers_batch.storage import open_folder
 
 SHARDS, SHARD, ACTORS = 25_000, 4096, 256
+LISTED = 1_000_000  # photos, of whose manifest the size is told
 FINGERPRINT = Fingerprint("null", "relu6", "null", "float32", "float16")
 DIGEST = "0" * 64
 
@@ -120,9 +123,26 @@ def go_on() -> float:
         return time.perf_counter() - begun
 
 
+def sizes(folder: str | None) -> dict[str, str]:
+    """Bytes a photo of a manifest and, where photos are named, of their codes by random weights."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch, "codes")
+        listed = plan.write_list(Path(scratch, "list.parquet"), LISTED)
+        write_manifest(open_folder(out), open_source(listed), SHARD, "run")
+        found = {"bytes of the manifest a photo": f"{_bytes(out / 'manifest') / LISTED:.1f}"}
+        if folder:
+            summary = fb.encode(folder, Path(scratch, "photos"), fb.EncodeConfig(weights="random:0"))
+            found["bytes of a code"] = f"{_bytes(Path(scratch, 'photos', CODES)) / summary.images:.0f}"
+        return found
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
 def main() -> None:
-    """Measures both, and tells."""
-    arguments(__doc__)
+    """Measures all, and tells."""
+    options = arguments(__doc__)
     seconds, taken = drive()
     tell(
         "scale",
@@ -132,7 +152,7 @@ def main() -> None:
             Claim("bytes that it takes for them", taken, 200e6, at_least=False),
             Claim(f"seconds to find {SHARDS} shards complete", go_on(), 60, at_least=False),
         ],
-        {"images": SHARDS * SHARD},
+        {"images": SHARDS * SHARD, **sizes(options.photos)},
     )
 
 
