@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flowers_batch.config import (
         ClusterConfig,
         EncodeConfig,
+        FinetuneConfig,
         FlowersError,
         InputError,
         PredictConfig,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         TrainConfig,
     )
     from flowers_batch.export import export
+    from flowers_batch.finetune import finetune
     from flowers_batch.report import report
     from flowers_batch.runs import Summary, encode, predict
     from flowers_batch.server import review
@@ -39,6 +41,7 @@ _ROOMS = {
     "config": (
         "ClusterConfig",
         "EncodeConfig",
+        "FinetuneConfig",
         "FlowersError",
         "InputError",
         "PredictConfig",
@@ -46,6 +49,7 @@ _ROOMS = {
         "TrainConfig",
     ),
     "export": ("export",),
+    "finetune": ("finetune",),
     "report": ("report",),
     "runs": ("Summary", "encode", "predict"),
     "server": ("review",),
@@ -56,6 +60,7 @@ _ROOMS = {
 __all__ = [
     "ClusterConfig",
     "EncodeConfig",
+    "FinetuneConfig",
     "FlowersError",
     "InputError",
     "PredictConfig",
@@ -65,6 +70,7 @@ __all__ = [
     "Verification",
     "encode",
     "export",
+    "finetune",
     "next_labels",
     "predict",
     "report",

@@ -75,6 +75,29 @@ def learning(points: Sequence[dict[str, Any]]) -> Markup:
     return _svg(draw, 4.6, 4)
 
 
+def epochs(points: Sequence[dict[str, Any]], name: str, best: int) -> Markup:
+    """`loss` or `accuracy` by epoch, on the training and on the validation side; a line at the best epoch."""
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        axes.axvline(best, color=_INK, linestyle=":", linewidth=1)
+        axes.plot(*_columns(points, "epoch", f"validation_{name}"), color=_ACCENT, marker="o", label="validation")
+        trained = _columns(points[1:], "epoch", name)
+        axes.plot(*trained, color=_INK, linestyle="--", marker="o", markerfacecolor="none", label="training")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name == "accuracy":
+            axes.set_ylim(0, 1.02)
+            _percent(axes, "y")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+        axes.grid(linewidth=0.8)
+
+    return _svg(draw, 4.6, 3.6)
+
+
 def bars(names: Sequence[str], counts: Sequence[int]) -> Markup:
     """A bar for each name, the first on top."""
 

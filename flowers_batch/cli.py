@@ -14,7 +14,16 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flowers_batch.config import ClusterConfig, EncodeConfig, FlowersError, InputError, PredictConfig, TrainConfig
+from flowers_batch.config import (
+    AUGMENT,
+    ClusterConfig,
+    EncodeConfig,
+    FinetuneConfig,
+    FlowersError,
+    InputError,
+    PredictConfig,
+    TrainConfig,
+)
 
 _SECONDS_TO_END = 7  # in order; what is left on the machine then ends by itself, soon after its driver
 
@@ -161,6 +170,80 @@ def train(
     with steps("train"):
         metrics = run_train(codes, model, TrainConfig(tuple(labels), head, min_precision, memory, seed))
     _tell_random(metrics["weights"])
+    if json_:
+        _print_json(metrics)
+    else:
+        print(training_text(metrics, model))
+
+
+@app.command(epilog="Example: flowers-batch finetune labelled run/tuned --unfreeze fc --epochs 10")
+def finetune(
+    photos: Annotated[
+        str,
+        typer.Argument(help="Photos, as for `encode`, or a codes folder: the photos and the network that it is of."),
+    ],
+    model: Annotated[str, typer.Argument(help="Folder that gets the network and its classifier: a path or a URL.")],
+    from_: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="What to begin with: `imagenet`, a .npy, .h5 or .safetensors file, or `random:SEED` (from scratch).",
+        ),
+    ] = EncodeConfig.weights,
+    network: Annotated[str, typer.Option(help="vgg16 or vgg19.")] = EncodeConfig.network,
+    layer: Annotated[str, typer.Option(help="The layer that the classifier stands on.")] = EncodeConfig.layer,
+    unfreeze: Annotated[
+        str,
+        typer.Option(
+            help="What is trained: the classifier alone (head), the fully connected layers too (fc), the last "
+            "convolutions too (conv5), or all."
+        ),
+    ] = FinetuneConfig.unfreeze,
+    epochs: Annotated[int, typer.Option(help="How often all photos are gone through at most.")] = FinetuneConfig.epochs,
+    labels: Annotated[
+        list[str], typer.Option(help="As for `train`: `folder` or a file path,label; may be given several times.")
+    ] = list(TrainConfig.labels),  # noqa: B006
+    batch_size: Annotated[
+        int, typer.Option(help="Photos in a step of training; fewer need less memory.")
+    ] = FinetuneConfig.batch_size,
+    rate: Annotated[float, typer.Option(help="Times the usual learning rates.")] = FinetuneConfig.rate,
+    augment: Annotated[
+        str, typer.Option(help="What is varied at random, of crop, flip and colour, by commas; or none.")
+    ] = ",".join(AUGMENT),
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = EncodeConfig.precision,
+    min_precision: Annotated[
+        float, typer.Option(help="How often labels are to be right that are not said to be unknown.")
+    ] = TrainConfig.min_precision,
+    seed: Annotated[int, typer.Option(help="Decides what is drawn at random.")] = TrainConfig.seed,
+    root: Root = None,
+    shard_size: ShardSize = EncodeConfig.shard_size,
+    stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
+    address: Address = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train the network itself on labelled photos, and say whether it pays; run again, it goes on where it stopped."""
+    from flowers_batch.finetune import finetune as run_finetune
+
+    config = FinetuneConfig(
+        encode=EncodeConfig(
+            weights=from_,
+            network=network,
+            layer=layer,
+            precision=precision,
+            root=root,
+            shard_size=shard_size,
+            cluster=ClusterConfig(address, None, stall_timeout),
+        ),
+        train=TrainConfig(tuple(labels), "logistic", min_precision, None, seed),
+        unfreeze=unfreeze,
+        epochs=epochs,
+        batch_size=batch_size,
+        rate=rate,
+        augment=() if augment == "none" else tuple(augment.split(",")),
+    )
+    metrics = run_finetune(photos, model, config, progress=True)
+    _tell_random(metrics["tuning"]["from"])
     if json_:
         _print_json(metrics)
     else:
@@ -432,11 +515,14 @@ def training_text(metrics: dict[str, Any], model: str) -> str:
             f"  labels below {unknown['threshold']:.1%} are marked unknown: {unknown['coverage']:.0%} of the "
             f"validation photos are above it, and {unknown['precision']:.1%} of those are right"
         )
-    lines.append("  would more labels help? test accuracy by labels used:")
-    lines += [
-        f"    {point['share']:4.0%} ({point['photos']} photos) {point['accuracy']:6.1%}"
-        for point in metrics["learning_curve"]
-    ]
+    if "tuning" in metrics:
+        lines += _tuning_lines(metrics["tuning"])
+    else:
+        lines.append("  would more labels help? test accuracy by labels used:")
+        lines += [
+            f"    {point['share']:4.0%} ({point['photos']} photos) {point['accuracy']:6.1%}"
+            for point in metrics["learning_curve"]
+        ]
     width = max(map(len, [*classes, "class"]))
     lines.append("  the test photos, by class; then how often each class (row) was taken for which (column)")
     lines.append(f"    {'class':<{width}} photos precision recall     f1")
@@ -461,6 +547,21 @@ def training_text(metrics: dict[str, Any], model: str) -> str:
             examples = ", ".join(metrics["unknown_examples"][:3]) if name == "unknown_paths" else ""
             lines.append(f"  {metrics[name]} {words}{examples}")
     return "\n".join(lines)
+
+
+def _tuning_lines(tuning: dict[str, Any]) -> Iterator[str]:
+    """What a person wants to know of a fine-tuning."""
+    yield f"  {tuning['unfreeze']} was trained, from {tuning['from']}; the best epoch is {tuning['best_epoch']}:"
+    yield "    epoch  minutes   loss accuracy  on validation photos: loss accuracy"
+    for epoch in tuning["epochs"]:
+        trained = f"{epoch['loss']:6.3f} {epoch['accuracy']:8.1%}" if epoch["epoch"] else f"{'before':>15}"
+        yield (
+            f"    {epoch['epoch']:5d} {epoch['seconds'] / 60:8.1f} {trained} "
+            f"{epoch['validation_loss']:27.3f} {epoch['validation_accuracy']:8.1%}"
+        )
+    yield f"  the network was at work for {tuning['network_share']:.0%} of the time, and waited for photos in the rest"
+    yield f"  with fixed codes: {_accuracy('test', tuning['fixed'])}"
+    yield f"  {tuning['verdict']}"
 
 
 def _accuracy(side: str, figures: dict[str, Any]) -> str:
@@ -543,7 +644,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
         signal.alarm(_SECONDS_TO_END)
         caught.append(number)
-        print("Stopped. When they are called again, encode and predict go on where they were.", file=sys.stderr)
+        print("Stopped. Called again, encode, finetune and predict go on where they were.", file=sys.stderr)
         sys.exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

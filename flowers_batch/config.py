@@ -9,6 +9,8 @@ from typing import Any
 
 CODES_SCHEMA = 1  # raised when the columns of a shard change
 PREPROCESSING = 2  # raised when decode.py gives other pixels for the same photo
+UNFREEZE = ("head", "fc", "conv5", "all")
+AUGMENT = ("crop", "flip", "colour")
 POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
@@ -141,6 +143,41 @@ class TrainConfig:
             _at_least_one("--memory", self.memory)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must lie in 0..{2**32 - 1}. Received: {self.seed}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How a network is trained further, together with a classifier on top of it.
+
+    Attributes:
+        encode: How photos become codes before; its weights are what training begins with (`random:SEED`: from
+            scratch), its layer is what the classifier stands on.
+        train: What the labels are, and how the classifier on fixed codes, which training begins with, is fitted; its
+            head is always `logistic`.
+        unfreeze: What is trained: the `head` alone, the fully connected layers too (`fc`), the last block of
+            convolutions too (`conv5`), or `all`.
+        epochs: How often all photos are gone through at most; it ends sooner when validation gets no better.
+        batch_size: Photos in a step of training, over all GPUs.
+        rate: Times the usual learning rates.
+        augment: What is varied at random: `crop`, `flip`, `colour`; empty: nothing.
+    """
+
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    unfreeze: str = "fc"
+    epochs: int = 10
+    batch_size: int = 32
+    rate: float = 1.0
+    augment: tuple[str, ...] = ("crop", "flip", "colour")
+
+    def __post_init__(self) -> None:
+        _one_of("--unfreeze", self.unfreeze, UNFREEZE)
+        _at_least_one("--epochs", self.epochs)
+        _at_least_one("--batch-size", self.batch_size)
+        if not 0 < self.rate < float("inf"):
+            raise InputError(f"--rate must be above 0. Received: {self.rate}.")
+        for name in self.augment:
+            _one_of("--augment", name, AUGMENT)
 
 
 @dataclass(frozen=True, kw_only=True)

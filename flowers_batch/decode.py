@@ -31,6 +31,8 @@ from threadpoolctl import threadpool_limits
 from flowers_batch.config import ArchiveConfig, first_line
 
 SIDE = 224
+# For each thread that decodes: more than most cameras take, and a fifth of the largest photo that is allowed.
+PIXELS_A_THREAD = 32_000_000
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
 # What the libraries say when a file is not broken.
 _OUT_OF_MEMORY = re.compile("out of memory|allocating .* failed", re.IGNORECASE)

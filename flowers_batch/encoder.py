@@ -339,8 +339,12 @@ def code_width(config: EncodeConfig) -> int:
     return shape[-1] if config.pool in ("avg", "max") else math.prod(shape)
 
 
-def build_network(config: EncodeConfig, precision: str) -> tuple[keras.Model, str]:
+def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, seed: int = 0) -> tuple[keras.Model, str]:
     """VGG up to the layer of the codes, and the identity of its weights.
+
+    Args:
+        config: How photos become codes.
+        precision, dropout, seed: As for `tensorflow_vgg.network.build`.
 
     Raises:
         InputError: The weights are not to be had, or do not fit the network.
@@ -352,7 +356,7 @@ def build_network(config: EncodeConfig, precision: str) -> tuple[keras.Model, st
     with _weights_errors():
         found = vgg.find(weights_on_this_machine(config.weights), config.network)
         parameters = identity.of(vgg.load(found, config.network, config.layer))
-        model = build(config.network, config.layer, parameters, precision, config.pool)
+        model = build(config.network, config.layer, parameters, precision, config.pool, dropout, seed)
     return model, identity.hexdigest
 
 

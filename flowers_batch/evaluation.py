@@ -52,6 +52,31 @@ def wilson_interval(right: int, total: int) -> list[float]:
     ]
 
 
+def compare(right: NDArray[np.bool_], right_before: NDArray[np.bool_]) -> dict[str, Any]:
+    """How one classifier does against another on the same photos.
+
+    Args:
+        right: bool [N]: which photos one labels rightly.
+        right_before: Likewise, of the other.
+
+    Returns:
+        `photos`; `better`, those that only the one has right, and `worse`, those that only the other has; `gain`, the
+        difference in accuracy, and its `interval95`, which follows from that of the share that `better` has of these
+        photos (McNemar, 1947, "Note on the sampling error of the difference between correlated proportions").
+    """
+    photos = len(right)
+    better, worse = int((right & ~right_before).sum()), int((right_before & ~right).sum())
+    differing = better + worse
+    interval = wilson_interval(better, differing) if differing else [0.5, 0.5]
+    return {
+        "photos": photos,
+        "better": better,
+        "worse": worse,
+        "gain": (better - worse) / photos,
+        "interval95": [(2 * share - 1) * differing / photos for share in interval],
+    }
+
+
 def log_loss(logits: NDArray[np.floating], targets: NDArray[np.int_], temperature: float = 1.0) -> float:
     """The mean of minus the logarithm of the true classes' probabilities.
 

@@ -25,14 +25,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from flowers_batch.config import FlowersError, RunError
-from flowers_batch.decode import SIDE, PixelBudget, Pixels, decode, prepare_process
+from flowers_batch.decode import PIXELS_A_THREAD, SIDE, PixelBudget, Pixels, decode, prepare_process
 from flowers_batch.sources import Image
 
 _BUFFERS = 4  # of a batch's pixels: one in the network, one ready for it, one being filled for each of two shards
 _BATCHES_AHEAD = 8  # images that are taken before an earlier one's row is: bounds the codes that wait
 _FILES_KNOWN = 1024  # whose equals are not decoded again: bounds the codes that are kept for that
 _END_SECONDS = 5.0  # a thread that takes longer over what it is at is left to it
-_PIXELS_A_THREAD = 32_000_000  # more than most cameras take, and a fifth of the largest photo that is allowed
 _LARGE_FILE = 64 << 20  # bytes; files that have more are held in memory one at a time
 # Why an image failed; exceptions that are faults of the program may have a `reason` too (UnicodeError).
 _REASONS = {"missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported"}
@@ -139,7 +138,7 @@ class Feed:
         self.batch_size, self.touched = batch_size, 0
         self.decodes, self.threads = threads, max(threads, reads)
         self.reader, self.max_pixels = reader, max_pixels
-        self.budget, self.large_file = PixelBudget(threads * _PIXELS_A_THREAD), threading.Lock()
+        self.budget, self.large_file = PixelBudget(threads * PIXELS_A_THREAD), threading.Lock()
         # Taken only where more are read than decoded: it would slow down the feeding of small photos.
         self.cores = threading.Semaphore(threads) if reads > threads else nullcontext()
         self.buffers: SimpleQueue[Pixels] = SimpleQueue()

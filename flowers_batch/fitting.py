@@ -140,7 +140,7 @@ def out_of_fold(sample: Sample, classes: tuple[str, ...], seed: int) -> NDArray[
     return probabilities
 
 
-def _balance(targets: NDArray[np.int_], classes: int) -> NDArray[np.float32]:
+def balance(targets: NDArray[np.int_], classes: int) -> NDArray[np.float32]:
     """Weights [N] of photos, of mean 1, that sum to the same for each class."""
     counts = np.bincount(targets, minlength=classes)
     return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[targets].astype(np.float32)
@@ -177,7 +177,7 @@ def _logistic(
     """
     from scipy.optimize import minimize
 
-    weights = _balance(targets, classes)
+    weights = balance(targets, classes)
     weights /= weights.sum()
     rows = np.arange(len(targets))
     width = codes.shape[1]
@@ -249,7 +249,7 @@ def _network(
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss, jit_compile=False)
         random = np.random.default_rng(seed)
-        weights = _balance(train.targets, classes)
+        weights = balance(train.targets, classes)
         best, kept, kept_at, epoch, kind = np.inf, list[Layer](), 0, 0, LOGISTIC if strength else MLP
         while epoch < min(_EPOCHS, kept_at + _PATIENCE):
             epoch += 1

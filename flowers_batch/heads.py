@@ -18,6 +18,9 @@ from flowers_batch.config import Fingerprint, InputError
 from flowers_batch.storage import Folder, Where, open_folder
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
+# Of a network that was fine-tuned: its weights, and the codes folder that it made. They lie in the model folder, and
+# `model.json` names them without a path, so that they are found wherever that is moved to.
+NETWORK, OWN_CODES = "network.safetensors", "codes"
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -116,8 +119,8 @@ def save_model(folder: Folder, model: Model) -> None:
         "threshold": head.threshold,
         "identity": head.identity,
         "fingerprint": asdict(model.fingerprint),
-        "weights": model.weights,
-        "codes": model.codes,
+        "weights": _inside(folder, model.weights),
+        "codes": _inside(folder, model.codes),
         "images": model.images,
         "split": model.split,
         "training": model.training,
@@ -150,6 +153,7 @@ def load_model(where: Where) -> Model:
         )
         identity = described["identity"]
         rest = {name: described[name] for name in ("weights", "codes", "images", "split", "training", "versions")}
+        rest |= {name: folder.url_of(rest[name]) for name in ("weights", "codes") if rest[name] in (NETWORK, OWN_CODES)}
         fingerprint = Fingerprint.from_json(described["fingerprint"])
     except FileNotFoundError:
         raise InputError(f"{folder.url} is not a model folder: make one with `flowers-batch train`.") from None
@@ -158,3 +162,8 @@ def load_model(where: Where) -> Model:
     if head.identity != identity:
         raise InputError(f"{ARRAYS} in {folder.url} does not belong to the {MODEL} beside it: train the model anew.")
     return Model(head, fingerprint, **rest)
+
+
+def _inside(folder: Folder, name: str) -> str:
+    """A name without the path of the model folder, if it is that of something in it."""
+    return next((own for own in (NETWORK, OWN_CODES) if name == folder.url_of(own)), name)

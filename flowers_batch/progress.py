@@ -94,7 +94,10 @@ def watch(shown: bool, verb: str, total: int, already: int) -> Iterator[Progress
 
 
 class _Steps(logging.Handler):
-    """Shows the latest step of long work: on a terminal in one line, elsewhere in a line now and then."""
+    """Shows the latest step of long work: on a terminal in one line, elsewhere in a line now and then.
+
+    A record whose `stays` is true is shown in any case, in a line of its own.
+    """
 
     def __init__(self, verb: str):
         super().__init__(logging.INFO)
@@ -105,12 +108,15 @@ class _Steps(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Shows a step, unless one was shown just now."""
         now = time.monotonic()
-        if now - self._last < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS):
+        stays = getattr(record, "stays", False)
+        if not stays and now - self._last < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS):
             return
         self._last = now
         sentence = f"{self._verb}: {record.getMessage()}"
         if self._bar is None:
             print(sentence, file=sys.stderr, flush=True)
+        elif stays:
+            self._bar.write(sentence, file=sys.stderr)
         else:
             self._bar.set_description_str(sentence)
 

@@ -127,7 +127,7 @@ def _data_url(photos: Photos, image: Image) -> str:
 def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str, Any]:
     """All that the template shows; what comes first has pictures first."""
     content: dict[str, Any] = {"title": place.url.rstrip("/").rsplit("/", 1)[-1], "folder": place.url}
-    content |= {"run": None, "metrics": None, "labels": None, "copies": []}
+    content |= {"run": None, "metrics": None, "labels": None, "copies": [], "tuning": None}
     notes: list[str] = []
     album, sources = _Album(), []
     model = _model_of(model_url, run, notes) if model_url else None
@@ -150,6 +150,9 @@ def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str,
     weights = run.job.weights if run else model.weights if model else ""
     if weights.startswith("random:"):
         unreal.append(f"The network's weights are random ({weights}), never trained on photos.")
+    began_with = model.training.get("from", "") if model else ""
+    if began_with.startswith("random:"):
+        unreal.append(f"The network was trained on these photos alone, from random weights ({began_with}).")
     if unreal and content["metrics"]:
         unreal.append("The accuracy below says nothing about real photos.")
     content["all_fit"] = album.fill()
@@ -211,6 +214,7 @@ def _held_out(model: Folder, photos: Photos, album: _Album) -> dict[str, Any]:
     per_class = metrics["test"]["per_class"]
     largest = heapq.nlargest(_CLASSES, classes, key=lambda name: per_class[name]["photos"])
     points = metrics["learning_curve"]
+    has_curve = len(points) > 1  # of a network that was fine-tuned there is no other point
     return {
         "metrics": metrics,
         "has_matrix": has_matrix,
@@ -219,9 +223,17 @@ def _held_out(model: Folder, photos: Photos, album: _Album) -> dict[str, Any]:
         "mistakes": mistakes,
         "classes": {name: _of_class(name, classes, by_cell, photos, album) for name in classes if name in largest},
         "calibration_chart": charts.calibration(metrics["calibration"]["curve"]),
-        "learning_chart": charts.learning(points),
-        "gain": points[-1]["accuracy"] - points[-2]["accuracy"],
-    }
+        "learning_chart": charts.learning(points) if has_curve else None,
+        "gain": points[-1]["accuracy"] - points[-2]["accuracy"] if has_curve else None,
+    } | _tuning(metrics.get("tuning"))
+
+
+def _tuning(tuning: dict[str, Any] | None) -> dict[str, Any]:
+    """How a network was fine-tuned, if it was."""
+    if tuning is None:
+        return {"tuning": None}
+    loss, accuracy = (charts.epochs(tuning["epochs"], name, tuning["best_epoch"]) for name in ("loss", "accuracy"))
+    return {"tuning": tuning, "loss_chart": loss, "accuracy_chart": accuracy}
 
 
 def _of_class(

@@ -12,7 +12,7 @@ class Resources:
     """What an actor asks its cluster for.
 
     Attributes:
-        gpus: 1 or 0.
+        gpus: How many.
         cpus: Cores.
         node: The node that it should run on; None lets Ray choose.
         is_scout: Whether it does no work: an autoscaler brings a node for it, which then gets an actor of its own.
@@ -94,3 +94,16 @@ def _one_a_node(
         asked = [Resources(0, min(cores.values()), is_scout=True)] * more
     kept = [*map(id, at_home), *map(id, scouts)]
     return asked, [number for number, post in enumerate(posts) if id(post) not in kept]
+
+
+def whole_node(nodes: Sequence[dict[str, Any]]) -> Resources | None:
+    """All GPUs of the node that has most of them or, without GPUs, the most cores; None where there are neither.
+
+    Args:
+        nodes: The cluster's living nodes, as `ray.nodes()` tells them.
+    """
+    gpus = max((int(node["Resources"].get("GPU", 0)) for node in nodes), default=0)
+    cpus = max((int(node["Resources"].get("CPU", 0)) for node in nodes), default=0)
+    if gpus:
+        return Resources(gpus, 1)
+    return Resources(0, cpus) if cpus else None

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 import tempfile
 import time
@@ -131,6 +132,18 @@ class Folder:
         """Opens a file for reading at any place."""
         return self.filesystem.open_input_file(self.at(name))
 
+    @contextmanager
+    def on_disk(self, name: str) -> Iterator[str]:
+        """Gives the path of a file on this machine's disk: its own or, of a store, that of a copy for as long."""
+        if self.is_local:
+            yield self.at(name)
+            return
+        with tempfile.TemporaryDirectory() as folder, self.open(name) as file:
+            path = os.path.join(folder, os.path.basename(name))
+            with open(path, "wb") as copy:
+                shutil.copyfileobj(file, copy, _UPLOAD_BYTES)
+            yield path
+
     def read_json(self, name: str) -> Any:
         """Reads a JSON file.
 
@@ -204,6 +217,11 @@ class Folder:
                     self.delete(name)
                 raise
             stream.close()
+
+    def delete_folder(self, name: str) -> None:
+        """Deletes a folder of this one, with all that is in it, if there is one."""
+        if self.exists(name):
+            self.filesystem.delete_dir(self.at(name))
 
     def sweep(self, name: str = "", older_than: float = 0.0) -> None:
         """Deletes what killed writers left in a folder, if its last change is `older_than` seconds ago."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,7 +28,7 @@ from flowers_batch.evaluation import (
 )
 from flowers_batch.fitting import KINDS, Fitted, fit, logits_of
 from flowers_batch.grouping import SIDES, TEST, TRAIN, VALIDATION, group, split, values_of
-from flowers_batch.heads import METRICS, MODEL, SPLIT, Model, save_model
+from flowers_batch.heads import METRICS, MODEL, SPLIT, Head, Model, save_model
 from flowers_batch.labels import Labelled, lasting, read_labelled
 from flowers_batch.samples import Sample, sample_in
 from flowers_batch.storage import Folder, Where, open_folder
@@ -37,22 +38,25 @@ _CURVE = (0.1, 0.25, 0.5)  # shares of the labels, besides all of them
 
 
 @dataclass(frozen=True)
-class _Photos:
-    """The labelled photos, grouped and divided.
+class Divided:
+    """The labelled photos of a codes folder, grouped and divided.
 
     Attributes:
+        labelled: All of them.
         classes: Names.
-        sample: All of them.
+        sample: Their codes, targets and groups.
         values: [groups]: what decides on the side of each.
         sides: int [N]: an index into SIDES.
     """
 
+    labelled: Labelled
     classes: tuple[str, ...]
     sample: Sample
     values: NDArray[np.float64]
     sides: NDArray[np.int_]
 
     def side(self, side: int) -> Sample:
+        """The photos of a side."""
         return self.sample[self.sides == side]
 
 
@@ -72,26 +76,73 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
         InputError: The codes or the labels are not as they must be.
     """
     config = config or TrainConfig()
+    begun = time.monotonic()
     run = open_run(codes, CODES)
     folder = open_folder(model)
+    photos = divide(run, config)
+    fitted, tried = _fit_best(photos, config)
+    judged = judge(run, photos, fitted.head, config)
+    metrics = judged.metrics
+    metrics |= {"head": fitted.kind, "heads": tried}
+    metrics["learning_curve"] = _learning_curve(photos, fitted, config.seed, metrics["test"]["accuracy"])
+    if len(photos.values) < len(photos.sides):
+        metrics["split"]["accuracy_without_groups"] = _without_groups(photos, fitted, config.seed)
+    metrics["seconds"] = round(time.monotonic() - begun, 3)
+    with folder.locked():
+        publish(folder, run, photos, judged, {"kind": fitted.kind} | described(config))
+    return metrics
+
+
+def divide(run: Run, config: TrainConfig) -> Divided:
+    """Finds the labelled photos of a codes folder, and divides them so that no copy of a photo is on another side.
+
+    Raises:
+        InputError: The labels are not as they must be.
+    """
     labelled = read_labelled(run, config.labels)
     _LOG.info("finding copies among %d labelled photos", len(labelled.paths))
-    photos = _divide(labelled, run, config.memory)
-    fitted, tried = _fit_best(photos, config)
-    head = fitted.head
+    counts = Counter(labelled.labels.tolist())
+    if len(counts) < 2:
+        raise InputError(f"All labelled photos are {next(iter(counts))}: label photos of at least two classes.")
+    names, targets = np.unique(labelled.labels, return_inverse=True)
+    classes = tuple(names.tolist())
+    groups = group(labelled.digests, labelled.hashes)
+    values = values_of(labelled.digests, groups)
+    sides = split(values, groups, targets, list(classes))
+    sample = sample_in(run, labelled.rows, targets, groups, config.memory)
+    return Divided(labelled, classes, sample, values, sides)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A head that is ready for use, and how good it is.
+
+    Attributes:
+        head: With temperature and threshold.
+        probabilities: float32 [N, classes], of all labelled photos.
+        metrics: The content of `metrics.json`.
+    """
+
+    head: Head
+    probabilities: NDArray[np.float32]
+    metrics: dict[str, Any]
+
+
+def judge(run: Run, photos: Divided, head: Head, config: TrainConfig) -> Judged:
+    """Calibrates a head that was fitted, finds its threshold on the validation side, and judges it on all sides."""
     logits = logits_of(head, photos.sample)
     targets, on = photos.sample.targets, [photos.sides == side for side in range(len(SIDES))]
+    temperature = fit_temperature(logits[on[VALIDATION]], targets[on[VALIDATION]])
     before = calibration_curve(targets[on[TEST]], replace(head, temperature=1.0).probabilities_of(logits[on[TEST]]))
+    head = replace(head, temperature=temperature)
     probabilities = head.probabilities_of(logits)
     sides = [(targets[side], probabilities[side]) for side in on]
     threshold = find_threshold(*sides[VALIDATION], config.min_precision)
     head = replace(head, threshold=threshold)
-    counts = {name: int((photos.sides == side).sum()) for side, name in enumerate(SIDES)}
+    labelled = photos.labelled
     metrics: dict[str, Any] = {
         "classes": list(photos.classes),
-        "head": fitted.kind,
-        "heads": tried,
-        "photos": counts,
+        "photos": {name: int((photos.sides == side).sum()) for side, name in enumerate(SIDES)},
         "without_code": labelled.without_code,
         "unknown_paths": labelled.unknown_paths,
         "unknown_examples": labelled.unknown_examples,
@@ -118,49 +169,55 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
         "test": at_threshold(*sides[TEST], threshold),
         "auroc": auroc(sure[right], sure[~right]),
     }
-    metrics["learning_curve"] = _learning_curve(photos, fitted, config.seed, metrics["test"]["accuracy"])
-    groups = len(photos.values)
+    metrics["learning_curve"] = [
+        {"share": 1.0, "photos": metrics["photos"]["train"], "accuracy": metrics["test"]["accuracy"]}
+    ]
     metrics["split"] = {
-        "groups": groups,
+        "groups": len(photos.values),
         "grouped_photos": int((np.bincount(photos.sample.groups)[photos.sample.groups] > 1).sum()),
-        "moved": _moved(folder, labelled.paths, photos.sides),
-        "accuracy_without_groups": _without_groups(photos, fitted, config.seed) if groups < len(photos.sides) else None,
+        "accuracy_without_groups": None,
     }
-    with folder.locked():
-        # A model that is half new must not be taken for whole: what makes it one goes first and comes last.
-        folder.delete(MODEL)
-        _write_split(folder, labelled, photos, probabilities)
-        folder.write_json(METRICS, metrics)
-        save_model(
-            folder,
-            Model(
-                head=head,
-                fingerprint=run.job.fingerprint,
-                weights=run.job.weights,
-                codes=run.folder.url,
-                images=run.job.images,
-                split={"photos": counts, "groups": groups},
-                training={"kind": fitted.kind} | asdict(config) | {"labels": [lasting(name) for name in config.labels]},
-                versions=library_versions(),
-            ),
-        )
-    return metrics
+    return Judged(head, probabilities, metrics)
 
 
-def _divide(labelled: Labelled, run: Run, memory: int | None) -> _Photos:
-    counts = Counter(labelled.labels.tolist())
-    if len(counts) < 2:
-        raise InputError(f"All labelled photos are {next(iter(counts))}: label photos of at least two classes.")
-    names, targets = np.unique(labelled.labels, return_inverse=True)
-    classes = tuple(names.tolist())
-    groups = group(labelled.digests, labelled.hashes)
-    values = values_of(labelled.digests, groups)
-    sides = split(values, groups, targets, list(classes))
-    return _Photos(classes, sample_in(run, labelled.rows, targets, groups, memory), values, sides)
+def publish(folder: Folder, run: Run, photos: Divided, judged: Judged, training: dict[str, Any]) -> None:
+    """Writes a model folder, which the caller holds the lock of.
+
+    Args:
+        folder: The model folder.
+        run: The codes folder that the head takes codes of.
+        photos: The labelled ones.
+        judged: The head.
+        training: What was asked for: `Model.training`.
+    """
+    metrics = judged.metrics
+    metrics["split"]["moved"] = _moved(folder, photos.labelled.paths, photos.sides)
+    # A model that is half new must not be taken for whole: what makes it one goes first and comes last.
+    folder.delete(MODEL)
+    _write_split(folder, photos, judged.probabilities)
+    folder.write_json(METRICS, metrics)
+    save_model(
+        folder,
+        Model(
+            head=judged.head,
+            fingerprint=run.job.fingerprint,
+            weights=run.job.weights,
+            codes=run.folder.url,
+            images=run.job.images,
+            split={"photos": metrics["photos"], "groups": metrics["split"]["groups"]},
+            training=training,
+            versions=library_versions(),
+        ),
+    )
 
 
-def _fit_best(photos: _Photos, config: TrainConfig) -> tuple[Fitted, dict[str, Any]]:
-    """The head that was asked for or, of all kinds, the one of the least log loss on validation; with its temperature.
+def described(config: TrainConfig) -> dict[str, Any]:
+    """What was asked of a training, by names that are right from any folder."""
+    return asdict(config) | {"labels": [lasting(name) for name in config.labels]}
+
+
+def _fit_best(photos: Divided, config: TrainConfig) -> tuple[Fitted, dict[str, Any]]:
+    """The head that was asked for or, of all kinds, the one of the least log loss on validation.
 
     Also what each kind came to.
     """
@@ -179,12 +236,12 @@ def _fit_best(photos: _Photos, config: TrainConfig) -> tuple[Fitted, dict[str, A
             "epochs": fitted.epochs,
         }
         if best is None or loss < tried[best.kind]["validation_log_loss"]:
-            best = replace(fitted, head=replace(fitted.head, temperature=temperature))
+            best = fitted
     assert best
     return best, tried
 
 
-def _learning_curve(photos: _Photos, fitted: Fitted, seed: int, accuracy: float) -> list[dict[str, Any]]:
+def _learning_curve(photos: Divided, fitted: Fitted, seed: int, accuracy: float) -> list[dict[str, Any]]:
     """Test accuracy of heads that were fitted to shares of the labels, whole groups, and as much of each class."""
     train, validation, test = (photos.side(side) for side in range(3))
     points = []
@@ -203,7 +260,7 @@ def _learning_curve(photos: _Photos, fitted: Fitted, seed: int, accuracy: float)
     return [*points, {"share": 1.0, "photos": len(train), "accuracy": accuracy}]
 
 
-def _without_groups(photos: _Photos, fitted: Fitted, seed: int) -> float:
+def _without_groups(photos: Divided, fitted: Fitted, seed: int) -> float:
     """The accuracy that would have been found, had copies been allowed on both sides."""
     sample = photos.sample
     alone = np.arange(len(sample))
@@ -224,7 +281,8 @@ def _moved(model: Folder, paths: list[str], sides: NDArray[np.int_]) -> int:
     return sum(before.get(path, SIDES[side]) != SIDES[side] for path, side in zip(paths, sides, strict=True))
 
 
-def _write_split(folder: Folder, labelled: Labelled, photos: _Photos, probabilities: NDArray[np.float32]) -> None:
+def _write_split(folder: Folder, photos: Divided, probabilities: NDArray[np.float32]) -> None:
+    labelled = photos.labelled
     table = pa.table(
         {
             "path": labelled.paths,

@@ -19,6 +19,7 @@ NETWORKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _FILTERS = (64, 128, 256, 512, 512)
 CLASSES = 1000
 FC_WIDTH = 4096
+_DROPPED = ("relu6", "relu7")
 _POOLS = {"avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D", "flatten": "Flatten"}  # Keras' layers
 
 Shapes = tuple[tuple[int, ...], tuple[int]]
@@ -75,6 +76,8 @@ def build(
     parameters: Iterable[Parameters],
     precision: str = "float32",
     pool: str | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
 ) -> keras.Model:
     """Builds a network up to a layer, or to the deepest of several.
 
@@ -86,9 +89,13 @@ def build(
         layer: The layer whose values are the model's output, or several; what comes after is not built.
         parameters: Name, kernel and bias of each layer of `parameter_shapes(network, layer)`, in that order,
             as `weights.load` streams them.
-        precision: `float32` or `bfloat16`: what the layers compute in. The output is float32 in both.
+        precision: `float32` or `bfloat16`: what the layers compute in; `mixed_bfloat16` keeps their variables in
+            float32, as training wants it. The output is float32 in each.
         pool: What makes a row of numbers of an output [N, height, width, channels]: `avg` or `max` over height and
             width, or `flatten`; None leaves it. Outputs that are rows already stay as they are.
+        dropout: The share, 0 to 1, of the values of `relu6` and `relu7` that the next layer does not get to see while
+            the network is trained (section 3.1 of arXiv 1409.1556 has 0.5). The output has all.
+        seed: Decides on which those are.
 
     Returns:
         A model from float32 [N, 224, 224, 3], RGB in [0, 255], to float32 [N, ...], or for several layers to a
@@ -119,6 +126,8 @@ def build(
         values = _layer(name, shapes, settings)(values)
         if name in asked:
             outputs[name] = _as_output(values, name, pool)
+        if dropout and name in _DROPPED:
+            values = keras.layers.Dropout(dropout, seed=seed + int(name[-1]), name=f"drop{name[-1]}")(values)
     if (surplus := next(given, None)) is not None:
         raise ValueError(f"{network} up to {last} has no parameters for a layer {surplus[0]}.")
     model = keras.Model(photos, outputs[layer] if isinstance(layer, str) else outputs, name=network)

@@ -17,6 +17,7 @@ from PIL import Image
 from pyarrow import fs
 
 from flowers_batch import shards
+from flowers_batch.cluster import Outcome, ShardActor
 from flowers_batch.config import Fingerprint
 from flowers_batch.heads import Head
 from flowers_batch.reading import batches_of
@@ -169,3 +170,41 @@ def descendants(pid: int) -> dict[int, str]:
         young = [child for child, parent in parents.items() if parent in young]
         found |= {child: names[child] for child in young}
     return found
+
+
+_NARROW = """
+import sys
+from importlib.machinery import PathFinder
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "tensorflow_vgg.network":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+
+        def load_narrow(module):
+            load(module)
+            module._FILTERS, module.FC_WIDTH = (4, 6, 8, 10, 12), 24
+
+        spec.loader.exec_module = load_narrow
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def narrowing(folder: Path) -> str:
+    """A folder for the front of PYTHONPATH: Python's processes have VGG with all its layers, and none of them wide."""
+    write(folder, {"sitecustomize.py": _NARROW.encode()})
+    return str(folder)
+
+
+def run_shards_here(factory: Any, url: str, kind: str, shards: Any, cluster: Any, agree: Any, watcher: Any) -> Outcome:
+    """What `cluster.run_shards` does, in this process and without Ray."""
+    actor = ShardActor(factory, url, kind, 2, (), "here")
+    agree(actor.start().fingerprint)
+    done = {shard.number: actor.run(shard, {}) for shard in shards}
+    return Outcome({number: each.footer for number, each in done.items()}, seconds=1.0, size=1.0)

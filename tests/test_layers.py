@@ -43,6 +43,11 @@ BELOW = {
     "fitting": {"samples", "evaluation", "heads", "device"},
     "training": {"labels", "grouping", "samples", "fitting", "evaluation", "heads", "dataset", "storage"},
     "candidates": {"labels", "grouping", "samples", "fitting", "heads", "dataset", "storage"},
+    "pixels": {"decode", "feed", "sources"},
+    "tuning": {"device", "encoder", "evaluation", "feed", "fitting", "heads", "pixels", "sources", "storage", "decode"}
+    | NETWORK,
+    "finetune": {"cluster", "runs", "training", "tuning", "evaluation", "grouping", "heads", "shards", "dataset"}
+    | {"sources", "storage", "progress"},
     "export": {"device", "encoder", "heads", "storage"} | NETWORK,
     "journal": {"labels", "dataset", "storage"},
     "review": {"journal", "candidates", "training", "thumbnails", "evaluation", "heads", "dataset"}
@@ -53,9 +58,10 @@ BELOW = {
     "charts": set(),
     "report": {"charts", "thumbnails", "dataset", "sources", "decode", "heads", "storage"},
     "demo": {"runs", "training", "report", "verify", "drawings"} | NETWORK,
-    "cli": {"demo", "verify", "report", "server", "training", "candidates", "export", "runs", "encoder", "progress"}
+    "cli": {"demo", "verify", "report", "server", "finetune", "training", "candidates", "export", "runs", "encoder"}
+    | {"progress"}
     | NETWORK,
-    "__init__": {"runs", "server", "training", "candidates", "export", "report", "verify"},
+    "__init__": {"finetune", "runs", "server", "training", "candidates", "export", "report", "verify"},
 }
 # The rooms that alone import a library, and whether they may do so before it is needed.
 OWNERS = {

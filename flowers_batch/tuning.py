@@ -1,0 +1,458 @@
+"""Trains a network further, with a classifier on top, on one machine; killed, it goes on after the last whole epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from flowers_batch.config import EncodeConfig, FinetuneConfig, InputError, RunError
+from flowers_batch.decode import SIDE
+from flowers_batch.device import TrainingDevices, prepare_device
+from flowers_batch.encoder import build_network
+from flowers_batch.evaluation import fit_temperature, log_loss
+from flowers_batch.feed import add
+from flowers_batch.fitting import balance
+from flowers_batch.heads import NETWORK, Head, Layer
+from flowers_batch.pixels import PixelReader
+from flowers_batch.sources import Source, images_of
+from flowers_batch.storage import open_folder
+
+if TYPE_CHECKING:
+    import keras
+
+    from tensorflow_vgg.network import Parameters
+
+_TRAINED = "trained"  # begins the names of variables that are trained
+EPOCHS = "epochs"  # the folder of what a killed training goes on from
+_DROPOUT = 0.5  # section 3.1 of arXiv 1409.1556
+_HEAD_RATE = 0.03  # of Adam, over the root of a code's width: as where a head alone is trained
+# Adam moves each weight by its rate, and so what a layer gives by up to rate * inputs * x, where weights that He's
+# initialisation drew (arXiv 1502.01852) give sqrt(2) * x: a rate of sqrt(2) * share / inputs moves it by a share.
+_TRAINED_SHARE = 0.03  # of the topmost layer, where a network was trained before
+_DEEPER = 0.6  # of the share of the block above
+_RANDOM_SHARE = 0.02  # of any layer of a network that was not
+_PATIENCE = 3  # epochs without a better loss on the validation side, after each of which the rate is halved
+# The most that is varied: the place, and what is cut off, as shares of a side; the light, as a share of white; contrast
+# and saturation, as shares of themselves; the hue, as a share of the circle of colours.
+_MOVED, _CUT, _LIGHT, _COLOUR, _HUE = 0.15, 0.4, 0.05, 0.2, 0.02
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to.
+
+    Attributes:
+        epoch: Counted from 1; 0 is how it was before.
+        validation_loss: Mean log loss on the validation side, at the temperature of the least.
+        validation_accuracy: Likewise, 0 to 1.
+        loss, accuracy: On the training side, with all that is varied at random; 0 before.
+        rate: Times the usual learning rates.
+        seconds: That it took.
+        stages: Seconds by stage: `wait` for pixels, and `network`.
+    """
+
+    epoch: int
+    validation_loss: float
+    validation_accuracy: float
+    loss: float = 0.0
+    accuracy: float = 0.0
+    rate: float = 0.0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a training is.
+
+    Attributes:
+        epochs: What was done, the state before training first.
+        best: The epoch of the least loss on the validation side.
+    """
+
+    epochs: tuple[Epoch, ...] = ()
+    best: int = 0
+
+    def after(self, epoch: Epoch) -> State:
+        """The state after another epoch."""
+        least = self.epochs[self.best].validation_loss if self.epochs else math.inf
+        best = epoch.epoch if epoch.validation_loss < least else self.best
+        return State((*self.epochs, epoch), best)
+
+    def ended(self, epochs: int) -> bool:
+        """Whether no other epoch is to come, of so many at most."""
+        last = len(self.epochs) - 1
+        return last >= epochs or last - self.best >= _PATIENCE
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a training gave, besides the network's weights, which lie in the model folder.
+
+    Attributes:
+        layer: The head's kernel and bias, for standardised codes.
+        state: Its epochs, and which of them the weights are of.
+        gpus: How many there were.
+    """
+
+    layer: Layer
+    state: State
+    gpus: int
+
+
+Tell = Callable[[str, bool], None]  # takes a sentence, and whether it is to stay
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A training; it is small, and travels to the actor that does it.
+
+    Attributes:
+        config: How.
+        encoding: How the codes were made that the head was fitted to.
+        weights: The identity of the weights that it begins with.
+        source: Where the photos are read from.
+        photos: Those of the training and of the validation side: a table with the columns `sources.IMAGES`.
+        targets: int [N]: the number of each one's class.
+        trained: bool [N]: which are trained on; the others validate.
+        head: A logistic regression on the codes, which training begins with.
+        folder: The model folder.
+    """
+
+    config: FinetuneConfig
+    encoding: EncodeConfig
+    weights: str
+    source: Source
+    photos: pa.Table
+    targets: NDArray[np.int_]
+    trained: NDArray[np.bool_]
+    head: Head
+    folder: str
+
+    def __call__(self, threads: int, gpus: int, tell: Tell) -> Tuned:
+        """Trains, from where an earlier call was ended, and publishes the network's weights.
+
+        Args:
+            threads: Photos that are decoded at once.
+            gpus: How many there are.
+            tell: Is told how it goes.
+
+        Raises:
+            InputError: The weights are not to be had or others, or a photo cannot be read any more.
+            RunError: The loss is no number any more.
+        """
+        prepare_device(threads, bool(gpus))
+        tuner = Tuner(self, threads, max(1, gpus))
+        try:
+            state = tuner.train(tell)
+            tell("writing the network's weights", False)
+            return Tuned(tuner.publish(state), state, gpus)
+        finally:
+            tuner.close()
+
+
+class Tuner:
+    """A network that is trained.
+
+    Args:
+        tuning: On what, and how.
+        threads: Photos that are decoded at once.
+        devices: How many the batches are shared among.
+    """
+
+    def __init__(self, tuning: Tuning, threads: int, devices: int):
+        self._tuning, self._config = tuning, tuning.config
+        self._folder = open_folder(tuning.folder)
+        self._photos = images_of(tuning.photos)
+        self._trained, self._judged = np.flatnonzero(tuning.trained), np.flatnonzero(~tuning.trained)
+        self._weights = np.zeros(len(self._photos), np.float32)
+        self._weights[self._trained] = balance(tuning.targets[self._trained], len(tuning.head.classes))
+        batch_size = max(1, self._config.batch_size // devices) * devices  # which all have an equal part of
+        self._pixels = PixelReader(tuning.source, batch_size, threads)
+        self._devices = TrainingDevices(devices)
+        with self._devices.scope():
+            self._build()
+
+    def _build(self) -> None:
+        """Makes the network with the head on top, and the optimizer."""
+        import keras
+
+        tuning, config = self._tuning, self._config
+        seed, head = config.train.seed, tuning.head
+        precision = {"bfloat16": "mixed_bfloat16"}.get(tuning.encoding.precision, tuning.encoding.precision)
+        self._network, found = build_network(tuning.encoding, precision, _DROPOUT, seed)
+        if found != tuning.weights:
+            raise InputError(f"{tuning.encoding.weights} holds other weights here: give all nodes the same files.")
+        self._layers = unfrozen(tuning.encoding.network, tuning.encoding.layer, config.unfreeze)
+        for layer in self._network.layers:
+            layer.trainable = layer.name in self._layers
+        pixels = keras.Input((SIDE, SIDE, 3), dtype="uint8")
+        values = keras.ops.cast(pixels, "float32")
+        for layer in _variations(config.augment, seed):
+            values = layer(values)
+        # Standardised first, so that a value that is dropped is the usual one: where all codes are large and nearly
+        # the same, nought would be a wild one.
+        values = (self._network(values) - head.mean) / head.scale
+        values = keras.layers.Dropout(_DROPOUT, seed=seed, name="drop")(values)
+        self._head = keras.layers.Dense(len(head.classes), name="head", dtype="float32")
+        self._model = keras.Model(pixels, self._head(values))
+        self._head.set_weights(head.layers[0])
+        steps = math.ceil(len(self._trained) / self._pixels.batch_size)
+        self._optimizer = _optimizer(config.rate, self._rates(), steps)
+        self._model.compile(
+            self._optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        )
+        self._optimizer.build(self._model.trainable_variables)
+
+    def _rates(self) -> list[float]:
+        """The learning rate of each of the model's variables that are trained."""
+        is_random = self._tuning.encoding.weights.startswith("random:")
+        blocks = list(dict.fromkeys(layer[:5] for layer in reversed(self._layers)))  # fc7, fc6, conv5, ...
+        rates = []
+        for variable in self._model.trainable_variables:
+            layer = variable.path.split("/")[-2]  # of `fc6/kernel`, `conv5_1/bias`, `head/kernel`
+            if layer == self._head.name:
+                rates.append(_HEAD_RATE / math.sqrt(self._head.kernel.shape[0]))
+                continue
+            inputs = math.prod(self._network.get_layer(layer).kernel.shape[:-1])
+            share = _RANDOM_SHARE if is_random else _TRAINED_SHARE * _DEEPER ** blocks.index(layer[:5])
+            rates.append(math.sqrt(2) * share / inputs)
+        return rates
+
+    def train(self, tell: Tell) -> State:
+        """Trains until no epoch is left or validation gets no better, from the last epoch that was saved."""
+        state = self._restore()
+        if state is None:
+            tell("judging it as it is", False)
+            begun, stages = time.monotonic(), dict[str, float]()
+            judged = self._judge(stages)
+            state = State().after(Epoch(0, *judged, seconds=time.monotonic() - begun, stages=stages))
+            self._save(state)
+        while not state.ended(self._config.epochs):
+            epoch = self._epoch(len(state.epochs), state, tell)
+            state = state.after(epoch)
+            is_best = state.best == epoch.epoch
+            if not is_best:
+                self._optimizer.learning_rate = float(_array(self._optimizer.learning_rate)) / 2
+            tell(
+                f"epoch {epoch.epoch} of {self._config.epochs}: {_words(epoch.loss, epoch.accuracy)}; "
+                f"on validation photos {_words(epoch.validation_loss, epoch.validation_accuracy)}"
+                + (", the best so far" if is_best else ""),
+                True,
+            )
+            self._save(state)
+        return state
+
+    def _epoch(self, number: int, state: State, tell: Tell) -> Epoch:
+        begun, stages = time.monotonic(), dict[str, float]()
+        order = np.random.default_rng([self._config.train.seed, number]).permutation(self._trained)
+        rate = float(_array(self._optimizer.learning_rate))
+        done = seen = 0
+        loss = right = 0.0
+        before = sum(epoch.seconds for epoch in state.epochs[1:])
+        for pixels in self._read(order, stages):
+            places = order[done : done + len(pixels)]
+            done += len(pixels)
+            stepped = time.monotonic()
+            told = self._devices.step(self._model, pixels, self._tuning.targets[places], self._weights[places])
+            add(stages, "network", time.monotonic() - stepped)
+            if not math.isfinite(told.get("loss", 0.0)):
+                raise RunError(
+                    f"The loss is no number any more in epoch {number}: ask for smaller steps, such as "
+                    f"--rate {self._config.rate / 10:g}."
+                )
+            if told:
+                seen += len(pixels)
+                loss += told["loss"] * len(pixels)
+                right += told["accuracy"] * len(pixels)
+            gone = number - 1 + done / len(order)
+            left = (before + time.monotonic() - begun) / gone * (self._config.epochs - gone)
+            tell(
+                f"epoch {number} of {self._config.epochs}: {done} of {len(order)} photos, "
+                f"{_words(loss / max(1, seen), right / max(1, seen))}, {_duration(left)} left at most",
+                False,
+            )
+        judged = self._judge(stages)
+        return Epoch(number, *judged, loss / max(1, seen), right / max(1, seen), rate, time.monotonic() - begun, stages)
+
+    def _judge(self, stages: dict[str, float]) -> tuple[float, float]:
+        """Loss and accuracy on the validation side, at the temperature of the least loss."""
+        parts = []
+        for pixels in self._read(self._judged, stages):
+            begun = time.monotonic()
+            parts.append(self._devices.predict(self._model, pixels))
+            add(stages, "network", time.monotonic() - begun)
+        logits, targets = np.concatenate(parts), self._tuning.targets[self._judged]
+        loss = log_loss(logits, targets, fit_temperature(logits, targets))
+        return loss, float((logits.argmax(1) == targets).mean())
+
+    def _read(self, places: NDArray[np.int_], stages: dict[str, float]) -> Iterator[NDArray[np.uint8]]:
+        """The pixels of photos, batch by batch, and the seconds that they were waited for."""
+        begun = time.monotonic()
+        for pixels in self._pixels.batches([self._photos[place] for place in places]):
+            add(stages, "wait", time.monotonic() - begun)
+            yield pixels
+            begun = time.monotonic()
+
+    def _variables(self) -> dict[str, Any]:
+        """All that an epoch depends on, by names that are the same whenever the same network is built."""
+        model = self._model
+        kinds = {
+            _TRAINED: model.trainable_variables,
+            "seed": [variable for variable in model.variables if variable.path.endswith("seed_generator_state")],
+            "optimizer": self._optimizer.variables,
+        }
+        return {f"{kind}.{number}": each for kind, found in kinds.items() for number, each in enumerate(found)}
+
+    def _save(self, state: State) -> None:
+        """Publishes an epoch's end: first the trained variables if they are the best, then all, with the state."""
+        from safetensors.numpy import save_file
+
+        arrays = {name: _array(variable) for name, variable in self._variables().items()}
+        best, last = _best_name(state), f"{EPOCHS}/epoch-{len(state.epochs) - 1:04d}.safetensors"
+        if state.best == len(state.epochs) - 1:
+            with self._folder.publish(best) as scratch:
+                save_file({name: array for name, array in arrays.items() if name.startswith(_TRAINED)}, scratch)
+        with self._folder.publish(last) as scratch:
+            save_file(arrays, scratch, {"state": json.dumps(asdict(state))})
+        for name in self._folder.names(EPOCHS):
+            if f"{EPOCHS}/{name}" not in (best, last):
+                self._folder.delete(f"{EPOCHS}/{name}")
+
+    def _restore(self) -> State | None:
+        """Takes up the last epoch that was saved; None where there is none."""
+        from safetensors import safe_open
+
+        saved = [name for name in self._folder.names(EPOCHS) if name.startswith("epoch-")]
+        if not saved:
+            return None
+        with self._folder.on_disk(f"{EPOCHS}/{saved[-1]}") as path, safe_open(path, "numpy") as file:
+            for name, variable in self._variables().items():
+                variable.assign(file.get_tensor(name))
+            state = json.loads(file.metadata()["state"])
+        return State(tuple(Epoch(**epoch) for epoch in state["epochs"]), state["best"])
+
+    def publish(self, state: State) -> Layer:
+        """Writes the weights of the best epoch into the model folder, and gives the head's kernel and bias."""
+        from safetensors import safe_open
+
+        from tensorflow_vgg.formats import write
+        from tensorflow_vgg.weights import LICENCE
+
+        with self._folder.on_disk(_best_name(state)) as path, safe_open(path, "numpy") as file:
+            for name, variable in self._variables().items():
+                if name.startswith(_TRAINED):
+                    variable.assign(file.get_tensor(name))
+        encoding = self._tuning.encoding
+        from_random = encoding.weights.startswith("random:")
+        about = {
+            "network": encoding.network,
+            "licence": "none: random numbers, trained" if from_random else LICENCE,
+            "source": f"{encoding.weights} ({self._tuning.weights})",
+            "trained further": " ".join(self._layers) or "no layer",
+        }
+        with self._folder.publish(NETWORK) as scratch:
+            whole = Path(f"{scratch}.safetensors")  # the format is told by the name
+            write(whole, self._parameters(), "float32", about)
+            whole.rename(scratch)
+        kernel, bias = self._head.get_weights()
+        return kernel, bias
+
+    def _parameters(self) -> Iterator[Parameters]:
+        from tensorflow_vgg.network import parameter_shapes
+
+        for name in parameter_shapes(self._tuning.encoding.network, self._tuning.encoding.layer):
+            kernel, bias = self._network.get_layer(name).get_weights()
+            yield name, kernel, bias
+
+    def close(self) -> None:
+        """Ends the threads that decode."""
+        self._pixels.close()
+
+
+def unfrozen(network: str, layer: str, unfreeze: str) -> list[str]:
+    """The layers of a network, up to one, that are trained together with the head, in the network's order.
+
+    Raises:
+        InputError: There are none, although some are asked for.
+    """
+    from tensorflow_vgg.network import parameter_shapes
+
+    prefixes: dict[str, tuple[str, ...]] = {"head": (), "fc": ("fc",), "conv5": ("fc", "conv5"), "all": ("fc", "conv")}
+    layers = [name for name in parameter_shapes(network, layer) if name.startswith(prefixes[unfreeze])]
+    if not layers and unfreeze != "head":
+        raise InputError(f"{network} up to {layer} has no layers of --unfreeze {unfreeze}: unfreeze more, or `head`.")
+    return layers
+
+
+def _best_name(state: State) -> str:
+    return f"{EPOCHS}/best-{state.best:04d}.safetensors"
+
+
+def _variations(names: Sequence[str], seed: int) -> list[keras.Layer]:
+    """Layers that vary photos [N, 224, 224, 3], RGB in [0, 255], while a network is trained on them."""
+    from keras import layers
+
+    crop, flip, colour = (1000 * (seed + 1) + number for number in range(3))  # others than those of the dropout
+    made = {
+        # Another part of the photo, and where that ends its mirror image; sides keep their proportion.
+        "crop": [
+            layers.RandomTranslation(_MOVED, _MOVED, fill_mode="reflect", seed=crop),
+            layers.RandomZoom((-_CUT, 0.0), fill_mode="reflect", seed=crop),
+        ],
+        "flip": [layers.RandomFlip("horizontal", seed=flip)],
+        "colour": [
+            layers.RandomColorJitter(
+                (0, 255),
+                brightness_factor=_LIGHT,
+                contrast_factor=_COLOUR,
+                saturation_factor=(0.5 - _COLOUR / 4, 0.5 + _COLOUR / 4),  # Keras multiplies by f / (1 - f)
+                hue_factor=_HUE,
+                seed=colour,
+            )
+        ],
+    }
+    return [layer for name in made if name in names for layer in made[name]]
+
+
+def _optimizer(rate: float, rates: Sequence[float], warm_up: int) -> keras.Optimizer:
+    """Adam (arXiv 1412.6980) with a rate of its own for each variable, times one that may change.
+
+    Adam's first steps are its largest, since it knows each slope from one batch alone: rates rise for `warm_up` steps.
+    """
+    import keras
+
+    class Adam(keras.optimizers.Adam):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            warm = keras.ops.minimum(1.0, (keras.ops.cast(self.iterations, "float32") + 1) / warm_up)
+            own = rates[self._get_variable_index(variable)]
+            super().update_step(gradient, variable, learning_rate * own * warm)
+
+    return Adam(rate)
+
+
+def _array(variable: keras.Variable) -> NDArray[Any]:
+    """A variable's value, also where each device has a copy of it."""
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(variable))
+
+
+def _words(loss: float, accuracy: float) -> str:
+    return f"loss {loss:.3f}, accuracy {accuracy:.1%}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from helpers import encoded, random_pixels
+
+from flowers_batch.config import InputError
+from flowers_batch.decode import decode
+from flowers_batch.pixels import PixelReader
+from flowers_batch.sources import Image, ReadError
+
+
+class Slow:
+    """A source in memory, whose first photos take longest; counts how many are read at once, and in all."""
+
+    def __init__(self, files: dict[str, bytes]):
+        self.files, self.lock = files, threading.Lock()
+        self.now = self.most = self.read_in_all = 0
+
+    def read(self, image: Image) -> bytes:
+        with self.lock:
+            self.now += 1
+            self.read_in_all += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.02 / (1 + int(image.path)))
+        with self.lock:
+            self.now -= 1
+        if image.path not in self.files:
+            raise ReadError("missing", "There is no such file.")
+        return self.files[image.path]
+
+
+def photos(count: int) -> tuple[Slow, list[Image]]:
+    files = {str(number): encoded(random_pixels(40, 50, number)) for number in range(count)}
+    return Slow(files), [Image(name) for name in files]
+
+
+def test_pixels_come_in_the_order_that_was_asked_for_whichever_was_decoded_first():
+    source, images = photos(11)
+    reader = PixelReader(source, 4, 3)
+    order = [images[number] for number in np.random.default_rng(0).permutation(11)]
+    batches = [batch.copy() for batch in reader.batches(order)]
+    reader.close()
+    assert [len(batch) for batch in batches] == [4, 4, 3]
+    assert all(batch.dtype == np.uint8 for batch in batches)
+    exact = np.stack([decode(source.files[image.path]).pixels for image in order])
+    assert np.abs(np.concatenate(batches) - exact).max() <= 0.5 + 1e-3  # rounded
+    assert source.most == 3
+
+
+def test_only_a_few_batches_are_decoded_ahead():
+    source, images = photos(40)
+    reader = PixelReader(source, 2, 2)
+    batches = reader.batches(images)
+    next(batches)
+    time.sleep(0.5)
+    assert source.read_in_all == 6
+    batches.close()
+    reader.close()
+
+
+def test_photo_that_is_gone_ends_it_in_a_sentence():
+    source, images = photos(3)
+    reader = PixelReader(source, 2, 2)
+    with pytest.raises(InputError, match=r"99 could be read when .* cannot be now .*encode"):
+        list(reader.batches([*images, Image("99")]))
+    reader.close()

@@ -1,0 +1,274 @@
+"""A network that is trained further: tiny ones, in this process; nothing here needs Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import KINDS, draw_archive
+from helpers import assert_parameters_equal, images_in, source, write
+
+from flowers_batch import tuning
+from flowers_batch.config import EncodeConfig, FinetuneConfig, InputError, RunError, TrainConfig
+from flowers_batch.device import pixel_type
+from flowers_batch.encoder import build_network, convert_weights, weights_identity
+from flowers_batch.heads import NETWORK, Head
+from flowers_batch.pixels import PixelReader
+from flowers_batch.reading import batches_of
+from flowers_batch.tuning import EPOCHS, Tuner, Tuning, unfrozen
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+class Killed(BaseException):
+    """A training that ends without a word."""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return draw_archive(tmp_path_factory.mktemp("photos"), 12)
+
+
+def tuning_of(photos, out, layer="relu7", precision="float32", seed=0, batch_size=9, **options) -> Tuning:
+    """Three classes of twelve photos, of which every third validates, and a head that knows nothing."""
+    origin = source(photos)
+    images = images_in(origin)
+    encoding = EncodeConfig(weights="random:3", layer=layer, precision=precision)
+    weights, _ = weights_identity(encoding)
+    network, _ = build_network(encoding, "float32")
+    reader = PixelReader(origin, 8, 2)
+    codes = np.concatenate([network.predict_on_batch(pixels) for pixels in reader.batches(images)])
+    reader.close()
+    width, classes = codes.shape[1], tuple(sorted(KINDS))
+    kernel = np.random.default_rng(seed).normal(0, 0.01, (width, len(classes))).astype(np.float32)
+    layers = ((kernel, np.zeros(len(classes), np.float32)),)
+    config = FinetuneConfig(encode=encoding, train=TrainConfig(seed=seed), batch_size=batch_size, **options)
+    return Tuning(
+        config=config,
+        encoding=encoding,
+        weights=weights,
+        source=origin,
+        photos=pa.Table.from_batches(batches_of(images)),
+        targets=np.array([classes.index(image.path.split("/")[0]) for image in images]),
+        trained=np.arange(len(images)) % 3 != 0,
+        head=Head(classes, codes.mean(0), codes.std(0) + 1e-3, layers),
+        folder=str(out),
+    )
+
+
+def trained(work: Tuning, kill_at: str | None = None, devices: int = 1):
+    """The state, the head and the network's weights that a training ends with; None if it is killed."""
+    tuner = Tuner(work, 2, devices)
+
+    def tell(sentence: str, stays: bool) -> None:
+        if kill_at and sentence.startswith(kill_at):
+            raise Killed
+
+    try:
+        state = tuner.train(tell)
+        layer = tuner.publish(state)
+    except Killed:
+        return None
+    finally:
+        tuner.close()
+    return state, layer, published(work)
+
+
+def published(work: Tuning, name: str = NETWORK):
+    from tensorflow_vgg import weights
+
+    path = Path(work.folder, name)
+    return list(weights.load(weights.Weights(str(path), path), "vgg16", work.encoding.layer))
+
+
+def initial(work: Tuning):
+    from tensorflow_vgg import weights
+
+    return list(weights.load(weights.find(work.encoding.weights), "vgg16", work.encoding.layer))
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "layer", "expected"),
+    [
+        ("head", "relu7", []),
+        ("fc", "relu6", ["fc6"]),
+        ("fc", "relu7", ["fc6", "fc7"]),
+        ("conv5", "relu6", ["conv5_1", "conv5_2", "conv5_3", "fc6"]),
+        ("conv5", "pool5", ["conv5_1", "conv5_2", "conv5_3"]),
+    ],
+)
+def test_layers_are_unfrozen_from_the_top(unfreeze, layer, expected):
+    assert unfrozen("vgg16", layer, unfreeze) == expected
+    assert len(unfrozen("vgg19", "relu7", "all")) == 18
+
+
+def test_unfreezing_what_is_not_there_is_refused():
+    with pytest.raises(InputError, match="vgg16 up to pool5 has no layers of --unfreeze fc: unfreeze more, or `head`"):
+        unfrozen("vgg16", "pool5", "fc")
+
+
+def test_training_learns_what_fixed_codes_do_not_tell(photos, tmp_path):
+    work = tuning_of(photos, tmp_path, unfreeze="all", epochs=12, augment=("flip",), rate=3.0)
+    state, _, _ = trained(work)
+    accuracy = [epoch.accuracy for epoch in state.epochs[1:]]
+    assert max(accuracy) > accuracy[0] + 0.2
+    best, before = state.epochs[state.best], state.epochs[0]
+    assert best.validation_loss < 0.8 * before.validation_loss
+    assert best.validation_loss == min(epoch.validation_loss for epoch in state.epochs)
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "fc", "conv5", "all"])
+def test_only_what_is_unfrozen_changes(photos, tmp_path, monkeypatch, unfreeze):
+    monkeypatch.setattr(tuning.State, "after", lambda state, epoch: tuning.State((*state.epochs, epoch), epoch.epoch))
+    work = tuning_of(photos, tmp_path, unfreeze=unfreeze, epochs=1)
+    state, (kernel, _), after = trained(work)
+    assert state.best == 1
+    changed = [name for (name, *new), (_, *old) in zip(after, initial(work), strict=True) if (new[0] != old[0]).any()]
+    assert changed == unfrozen("vgg16", "relu7", unfreeze)
+    assert (kernel != work.head.layers[0][0]).any()
+
+
+def test_deeper_layers_learn_slower_but_from_scratch_all_alike(photos, tmp_path):
+    work = tuning_of(photos, tmp_path, unfreeze="all")
+    from_scratch = Tuner(work, 1, 1)
+    convert_weights("random:3", str(tmp_path / "w.safetensors"), "float32")
+    encoding = replace(work.encoding, weights=str(tmp_path / "w.safetensors"))
+    further = Tuner(replace(work, encoding=encoding), 1, 1)
+    for tuner, deepest in ((from_scratch, 1.0), (further, 0.1)):
+        names = [variable.path.split("/")[-2] for variable in tuner._model.trainable_variables]
+        inputs = [np.prod(tuner._network.get_layer(name).kernel.shape[:-1]) for name in names if name != "head"]
+        moved = np.array(tuner._rates()[:-2]) * inputs  # of what a layer gives
+        assert (np.diff(moved) >= -1e-12).all() and names[-2:] == ["head", "head"]
+        assert moved[0] <= deepest * moved[-1] * (1 + 1e-9)
+        tuner.close()
+
+
+@pytest.mark.parametrize(
+    ("precision", "at"), [("float32", "epoch 1 of 3: 18"), ("float32", "epoch 3 of 3: 24"), ("bfloat16", "epoch 2")]
+)
+def test_killed_training_goes_on_and_ends_as_one_that_was_not(photos, tmp_path, at, precision):
+    options = {"unfreeze": "all", "epochs": 3, "precision": precision}
+    state, layer, network = trained(tuning_of(photos, tmp_path / "whole", **options))
+    broken = tuning_of(photos, tmp_path / "broken", **options)
+    assert trained(broken, kill_at=at) is None
+    state_after, layer_after, network_after = trained(broken)
+    told = [[(e.loss, e.accuracy, e.validation_loss, e.rate) for e in each.epochs] for each in (state, state_after)]
+    assert told[0] == told[1] and state.best == state_after.best
+    for one, other in zip(layer, layer_after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert_parameters_equal(network_after, network)
+
+
+def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
+    """Later epochs are made to judge badly: what is published is the network as it was."""
+    losses = iter([1.0, 0.5, 2.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr(Tuner, "_judge", lambda self, stages: (next(losses), 0.5))
+    state, layer, network = trained(tuning_of(photos, tmp_path / "long", unfreeze="all", epochs=9))
+    assert (state.best, len(state.epochs)) == (1, 5)  # it ended early
+    assert [epoch.rate for epoch in state.epochs[1:]] == [1.0, 1.0, 0.5, 0.25]
+    losses = iter([1.0, 0.5])
+    _, layer_after_one, network_after_one = trained(tuning_of(photos, tmp_path / "one", unfreeze="all", epochs=1))
+    assert_parameters_equal(network, network_after_one)
+    np.testing.assert_array_equal(layer[0], layer_after_one[0])
+
+
+def test_training_that_makes_nothing_better_gives_back_what_it_began_with(photos, tmp_path, monkeypatch):
+    losses = iter([1.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr(Tuner, "_judge", lambda self, stages: (next(losses), 0.5))
+    work = tuning_of(photos, tmp_path, unfreeze="all")
+    state, layer, network = trained(work)
+    assert state.best == 0 and len(state.epochs) == 4
+    np.testing.assert_array_equal(layer[0], work.head.layers[0][0])
+    assert_parameters_equal(network, initial(work))
+
+
+def test_checkpoints_of_earlier_epochs_do_not_pile_up(photos, tmp_path):
+    trained(tuning_of(photos, tmp_path, epochs=3))
+    names = sorted(path.name for path in (tmp_path / EPOCHS).iterdir())
+    assert len(names) == 2 and names[1] == "epoch-0003.safetensors" and names[0].startswith("best-")
+
+
+def test_weights_become_the_notebooks_file_and_load_back_equal(photos, tmp_path):
+    work = tuning_of(photos, tmp_path, unfreeze="fc", epochs=2, rate=3.0)
+    _, _, network = trained(work)
+    convert_weights(str(tmp_path / NETWORK), str(tmp_path / "vgg16.npy"), "float32")
+    assert_parameters_equal(published(work, "vgg16.npy"), network)
+
+
+def test_seed_decides_on_all_that_is_random(photos, tmp_path):
+    options = {"unfreeze": "all", "epochs": 1}
+    losses = [trained(tuning_of(photos, tmp_path / str(n), seed=n // 2, **options))[0].epochs[1].loss for n in range(3)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
+    """Without variation and dropout, the loss on the training side would be what judging it gives."""
+    work = tuning_of(photos, tmp_path, unfreeze="head")
+    tuner = Tuner(work, 2, 1)
+    pixels = next(iter(tuner._read(np.arange(9), {})))
+    judged = [tuner._devices.predict(tuner._model, pixels) for _ in range(2)]
+    np.testing.assert_array_equal(*judged)
+    varied = [np.asarray(tuner._model(pixels, training=True)) for _ in range(2)]
+    assert (varied[0] != varied[1]).any()
+    network, _ = build_network(work.encoding, "float32")
+    codes = network.predict_on_batch(pixels.astype(pixel_type("float32")))
+    np.testing.assert_allclose(judged[0], work.head.logits(codes), rtol=1e-4, atol=1e-4)
+    tuner.close()
+
+
+def test_colours_are_varied_a_little_and_both_ways():
+    red = np.tile(np.array([200, 60, 80], np.float32), (64, 8, 8, 1))
+    (vary,) = tuning._variations(("colour",), 0)
+    found = np.asarray(vary(red, training=True)).mean((1, 2))
+    saturation = (found.max(1) - found.min(1)) / (200 - 60)
+    assert 0.7 < saturation.min() < 0.95 and 1.05 < saturation.max() < 1.4
+    assert np.abs(found.mean(0) - red[0, 0, 0]).max() < 8
+    assert (found.argmax(1) == 0).all()
+
+
+def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path):
+    with pytest.raises(RunError, match=r"no number any more in epoch 1: ask for smaller steps, such as --rate 1e\+18"):
+        trained(tuning_of(photos, tmp_path, unfreeze="all", rate=1e19))
+
+
+def test_other_weights_under_the_same_name_are_refused(photos, tmp_path):
+    work = replace(tuning_of(photos, tmp_path), weights="0" * 64)
+    with pytest.raises(InputError, match="random:3 holds other weights here: give all nodes the same files"):
+        Tuner(work, 1, 1)
+
+
+_TWO_DEVICES = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from pathlib import Path
+from flowers_batch import tuning
+from tensorflow_vgg import network
+from test_tuning import trained, tuning_of
+network._FILTERS, network.FC_WIDTH = (2, 3, 4, 5, 6), 8
+tuning._DROPOUT = 1e-9  # each device drops others
+photos, out = map(Path, sys.argv[1:])
+for devices in (1, 2):
+    work = tuning_of(photos, out / str(devices), unfreeze="all", epochs=2, augment=(), batch_size=8)
+    state, layer, _ = trained(work, devices=devices)
+    print("LOSSES", *(epoch.loss for epoch in state.epochs[1:]), *(epoch.validation_loss for epoch in state.epochs))
+"""
+
+
+def test_two_devices_share_batches_and_train_the_same(photos, tmp_path):
+    write(tmp_path, {"two.py": _TWO_DEVICES.encode()})
+    found = subprocess.run(
+        [sys.executable, str(tmp_path / "two.py"), str(photos), str(tmp_path)],
+        env={"PYTHONPATH": str(Path(__file__).parent), "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    losses = [list(map(float, line.split()[1:])) for line in found.stdout.splitlines() if line.startswith("LOSSES")]
+    assert len(losses) == 2, found.stderr[-2000:]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
