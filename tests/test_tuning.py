@@ -15,14 +15,25 @@ from helpers import assert_parameters_equal, images_in, source, write
 
 from flowers_batch import tuning
 from flowers_batch.config import EncodeConfig, FinetuneConfig, InputError, RunError, TrainConfig
-from flowers_batch.device import pixel_type
+from flowers_batch.device import TrainingDevices, pixel_type
 from flowers_batch.encoder import build_network, convert_weights, weights_identity
 from flowers_batch.heads import NETWORK, Head
 from flowers_batch.pixels import PixelReader
 from flowers_batch.reading import batches_of
 from flowers_batch.tuning import EPOCHS, Tuner, Tuning, unfrozen
 
-pytestmark = pytest.mark.usefixtures("narrow")
+OPTIONS = {"layer": "relu6", "unfreeze": "all", "epochs": 4, "augment": ("flip",)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def thin():
+    """VGG with all its layers, and none of them wide."""
+    from tensorflow_vgg import network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_FILTERS", (4, 6, 8, 10, 12))
+        patch.setattr(network, "FC_WIDTH", 64)
+        yield
 
 
 class Killed(BaseException):
@@ -32,6 +43,13 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     return draw_archive(tmp_path_factory.mktemp("photos"), 12)
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """A training that nothing disturbed: its work, and what came of it."""
+    work = tuning_of(photos, tmp_path_factory.mktemp("whole"), **OPTIONS)
+    return work, *trained(work)
 
 
 def tuning_of(photos, out, layer="relu7", precision="float32", seed=0, batch_size=9, **options) -> Tuning:
@@ -45,8 +63,7 @@ def tuning_of(photos, out, layer="relu7", precision="float32", seed=0, batch_siz
     codes = np.concatenate([network.predict_on_batch(pixels) for pixels in reader.batches(images)])
     reader.close()
     width, classes = codes.shape[1], tuple(sorted(KINDS))
-    kernel = np.random.default_rng(seed).normal(0, 0.01, (width, len(classes))).astype(np.float32)
-    layers = ((kernel, np.zeros(len(classes), np.float32)),)
+    layers = ((np.zeros((width, len(classes)), np.float32), np.zeros(len(classes), np.float32)),)
     config = FinetuneConfig(encode=encoding, train=TrainConfig(seed=seed), batch_size=batch_size, **options)
     return Tuning(
         config=config,
@@ -112,14 +129,12 @@ def test_unfreezing_what_is_not_there_is_refused():
         unfrozen("vgg16", "pool5", "fc")
 
 
-def test_training_learns_what_fixed_codes_do_not_tell(photos, tmp_path):
-    work = tuning_of(photos, tmp_path, unfreeze="all", epochs=12, augment=("flip",), rate=3.0)
-    state, _, _ = trained(work)
+def test_training_learns_and_keeps_the_best(whole):
+    _, state, *_ = whole
     accuracy = [epoch.accuracy for epoch in state.epochs[1:]]
-    assert max(accuracy) > accuracy[0] + 0.2
-    best, before = state.epochs[state.best], state.epochs[0]
-    assert best.validation_loss < 0.8 * before.validation_loss
-    assert best.validation_loss == min(epoch.validation_loss for epoch in state.epochs)
+    assert max(accuracy[1:]) > accuracy[0] + 0.1
+    losses = [epoch.validation_loss for epoch in state.epochs]
+    assert losses[state.best] == min(losses) < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "fc", "conv5", "all"])
@@ -149,12 +164,17 @@ def test_deeper_layers_learn_slower_but_from_scratch_all_alike(photos, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("precision", "at"), [("float32", "epoch 1 of 3: 18"), ("float32", "epoch 3 of 3: 24"), ("bfloat16", "epoch 2")]
+    "at",
+    [
+        pytest.param("judging", marks=pytest.mark.chaos),
+        pytest.param("epoch 1 of 4: 18", marks=pytest.mark.chaos),
+        "epoch 3 of 4: 9",
+        pytest.param("epoch 4 of 4: 24", marks=pytest.mark.chaos),
+    ],
 )
-def test_killed_training_goes_on_and_ends_as_one_that_was_not(photos, tmp_path, at, precision):
-    options = {"unfreeze": "all", "epochs": 3, "precision": precision}
-    state, layer, network = trained(tuning_of(photos, tmp_path / "whole", **options))
-    broken = tuning_of(photos, tmp_path / "broken", **options)
+def test_killed_training_goes_on_and_ends_as_one_that_was_not(photos, whole, tmp_path, at):
+    _, state, layer, network = whole
+    broken = tuning_of(photos, tmp_path, **OPTIONS)
     assert trained(broken, kill_at=at) is None
     state_after, layer_after, network_after = trained(broken)
     told = [[(e.loss, e.accuracy, e.validation_loss, e.rate) for e in each.epochs] for each in (state, state_after)]
@@ -164,15 +184,26 @@ def test_killed_training_goes_on_and_ends_as_one_that_was_not(photos, tmp_path, 
     assert_parameters_equal(network_after, network)
 
 
+def test_in_bfloat16_weights_are_kept_in_float32(photos, tmp_path):
+    work = tuning_of(photos, tmp_path, precision="bfloat16", unfreeze="fc", epochs=1)
+    tuner = Tuner(work, 2, 1)
+    layer = tuner._network.get_layer("fc6")
+    assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
+    tuner.close()
+    _, _, network = trained(work)
+    fc6 = next(kernel for name, kernel, _ in network if name == "fc6")
+    assert (fc6.view(np.uint32) & 0xFFFF).any()  # digits that bfloat16 has not
+
+
 def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
     """Later epochs are made to judge badly: what is published is the network as it was."""
     losses = iter([1.0, 0.5, 2.0, 2.0, 2.0, 2.0])
     monkeypatch.setattr(Tuner, "_judge", lambda self, stages: (next(losses), 0.5))
-    state, layer, network = trained(tuning_of(photos, tmp_path / "long", unfreeze="all", epochs=9))
+    state, layer, network = trained(tuning_of(photos, tmp_path / "long", unfreeze="fc", epochs=9))
     assert (state.best, len(state.epochs)) == (1, 5)  # it ended early
     assert [epoch.rate for epoch in state.epochs[1:]] == [1.0, 1.0, 0.5, 0.25]
     losses = iter([1.0, 0.5])
-    _, layer_after_one, network_after_one = trained(tuning_of(photos, tmp_path / "one", unfreeze="all", epochs=1))
+    _, layer_after_one, network_after_one = trained(tuning_of(photos, tmp_path / "one", unfreeze="fc", epochs=1))
     assert_parameters_equal(network, network_after_one)
     np.testing.assert_array_equal(layer[0], layer_after_one[0])
 
@@ -180,36 +211,38 @@ def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
 def test_training_that_makes_nothing_better_gives_back_what_it_began_with(photos, tmp_path, monkeypatch):
     losses = iter([1.0, 2.0, 2.0, 2.0])
     monkeypatch.setattr(Tuner, "_judge", lambda self, stages: (next(losses), 0.5))
-    work = tuning_of(photos, tmp_path, unfreeze="all")
+    work = tuning_of(photos, tmp_path, unfreeze="fc")
     state, layer, network = trained(work)
     assert state.best == 0 and len(state.epochs) == 4
     np.testing.assert_array_equal(layer[0], work.head.layers[0][0])
     assert_parameters_equal(network, initial(work))
 
 
-def test_checkpoints_of_earlier_epochs_do_not_pile_up(photos, tmp_path):
-    trained(tuning_of(photos, tmp_path, epochs=3))
-    names = sorted(path.name for path in (tmp_path / EPOCHS).iterdir())
-    assert len(names) == 2 and names[1] == "epoch-0003.safetensors" and names[0].startswith("best-")
+def test_checkpoints_of_earlier_epochs_do_not_pile_up(whole):
+    work, state, *_ = whole
+    names = sorted(path.name for path in Path(work.folder, EPOCHS).iterdir())
+    assert names == [f"best-{state.best:04d}.safetensors", f"epoch-{len(state.epochs) - 1:04d}.safetensors"]
 
 
-def test_weights_become_the_notebooks_file_and_load_back_equal(photos, tmp_path):
-    work = tuning_of(photos, tmp_path, unfreeze="fc", epochs=2, rate=3.0)
-    _, _, network = trained(work)
-    convert_weights(str(tmp_path / NETWORK), str(tmp_path / "vgg16.npy"), "float32")
+def test_weights_become_the_notebooks_file_and_load_back_equal(whole):
+    work, _, _, network = whole
+    convert_weights(str(Path(work.folder, NETWORK)), str(Path(work.folder, "vgg16.npy")), "float32")
     assert_parameters_equal(published(work, "vgg16.npy"), network)
+    assert weights_identity(replace(work.encoding, weights=str(Path(work.folder, NETWORK))))[0] != work.weights
 
 
-def test_seed_decides_on_all_that_is_random(photos, tmp_path):
-    options = {"unfreeze": "all", "epochs": 1}
-    losses = [trained(tuning_of(photos, tmp_path / str(n), seed=n // 2, **options))[0].epochs[1].loss for n in range(3)]
-    assert losses[0] == losses[1] != losses[2]
+def test_seed_decides_on_what_is_random(photos, tmp_path):
+    options = {"unfreeze": "head", "epochs": 1}
+    losses = [trained(tuning_of(photos, tmp_path / str(seed), seed=seed, **options))[0] for seed in (0, 1)]
+    assert losses[0].epochs[1].loss != losses[1].epochs[1].loss
 
 
 def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
     """Without variation and dropout, the loss on the training side would be what judging it gives."""
     work = tuning_of(photos, tmp_path, unfreeze="head")
-    tuner = Tuner(work, 2, 1)
+    kernel = np.random.default_rng(0).normal(size=work.head.layers[0][0].shape).astype(np.float32)
+    head = replace(work.head, layers=((kernel, np.arange(3, dtype=np.float32)),))
+    tuner = Tuner(replace(work, head=head), 2, 1)
     pixels = next(iter(tuner._read(np.arange(9), {})))
     judged = [tuner._devices.predict(tuner._model, pixels) for _ in range(2)]
     np.testing.assert_array_equal(*judged)
@@ -217,7 +250,7 @@ def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
     assert (varied[0] != varied[1]).any()
     network, _ = build_network(work.encoding, "float32")
     codes = network.predict_on_batch(pixels.astype(pixel_type("float32")))
-    np.testing.assert_allclose(judged[0], work.head.logits(codes), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(judged[0], head.logits(codes), rtol=1e-4, atol=1e-4)
     tuner.close()
 
 
@@ -231,9 +264,10 @@ def test_colours_are_varied_a_little_and_both_ways():
     assert (found.argmax(1) == 0).all()
 
 
-def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path):
-    with pytest.raises(RunError, match=r"no number any more in epoch 1: ask for smaller steps, such as --rate 1e\+18"):
-        trained(tuning_of(photos, tmp_path, unfreeze="all", rate=1e19))
+def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingDevices, "step", lambda *_: {"loss": float("nan"), "accuracy": 0.0})
+    with pytest.raises(RunError, match=r"no number any more in epoch 1: ask for smaller steps, such as --rate 0\.1"):
+        trained(tuning_of(photos, tmp_path, unfreeze="head"))
 
 
 def test_other_weights_under_the_same_name_are_refused(photos, tmp_path):
@@ -261,6 +295,7 @@ for devices in (1, 2):
 """
 
 
+@pytest.mark.chaos
 def test_two_devices_share_batches_and_train_the_same(photos, tmp_path):
     write(tmp_path, {"two.py": _TWO_DEVICES.encode()})
     found = subprocess.run(
