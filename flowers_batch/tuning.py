@@ -41,9 +41,6 @@ _TRAINED_SHARE = 0.03  # of the topmost layer, where a network was trained befor
 _DEEPER = 0.6  # of the share of the block above
 _RANDOM_SHARE = 0.02  # of any layer of a network that was not
 _PATIENCE = 3  # epochs without a better loss on the validation side, after each of which the rate is halved
-# The most that is varied: the place, and what is cut off, as shares of a side; the light, as a share of white; contrast
-# and saturation, as shares of themselves; the hue, as a share of the circle of colours.
-_MOVED, _CUT, _LIGHT, _COLOUR, _HUE = 0.15, 0.4, 0.05, 0.2, 0.02
 
 
 @dataclass(frozen=True)
@@ -186,6 +183,8 @@ class Tuner:
         """Makes the network with the head on top, and the optimizer."""
         import keras
 
+        from flowers_batch.augmentation import variations
+
         tuning, config = self._tuning, self._config
         seed, head = config.train.seed, tuning.head
         precision = {"bfloat16": "mixed_bfloat16"}.get(tuning.encoding.precision, tuning.encoding.precision)
@@ -197,7 +196,7 @@ class Tuner:
             layer.trainable = layer.name in self._layers
         pixels = keras.Input((SIDE, SIDE, 3), dtype="uint8")
         values = keras.ops.cast(pixels, "float32")
-        for layer in _variations(config.augment, seed):
+        for layer in variations(config.augment, seed + 1000):  # other numbers than dropout draws
             values = layer(values)
         # Standardised first, so that a value that is dropped is the usual one: where all codes are large and nearly
         # the same, nought would be a wild one.
@@ -399,32 +398,6 @@ def unfrozen(network: str, layer: str, unfreeze: str) -> list[str]:
 
 def _best_name(state: State) -> str:
     return f"{EPOCHS}/best-{state.best:04d}.safetensors"
-
-
-def _variations(names: Sequence[str], seed: int) -> list[keras.Layer]:
-    """Layers that vary photos [N, 224, 224, 3], RGB in [0, 255], while a network is trained on them."""
-    from keras import layers
-
-    crop, flip, colour = (1000 * (seed + 1) + number for number in range(3))  # others than those of the dropout
-    made = {
-        # Another part of the photo, and where that ends its mirror image; sides keep their proportion.
-        "crop": [
-            layers.RandomTranslation(_MOVED, _MOVED, fill_mode="reflect", seed=crop),
-            layers.RandomZoom((-_CUT, 0.0), fill_mode="reflect", seed=crop),
-        ],
-        "flip": [layers.RandomFlip("horizontal", seed=flip)],
-        "colour": [
-            layers.RandomColorJitter(
-                (0, 255),
-                brightness_factor=_LIGHT,
-                contrast_factor=_COLOUR,
-                saturation_factor=(0.5 - _COLOUR / 4, 0.5 + _COLOUR / 4),  # Keras multiplies by f / (1 - f)
-                hue_factor=_HUE,
-                seed=colour,
-            )
-        ],
-    }
-    return [layer for name in made if name in names for layer in made[name]]
 
 
 def _optimizer(rate: float, rates: Sequence[float], warm_up: int) -> keras.Optimizer:

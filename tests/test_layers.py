@@ -44,7 +44,20 @@ BELOW = {
     "training": {"labels", "grouping", "samples", "fitting", "evaluation", "heads", "dataset", "storage"},
     "candidates": {"labels", "grouping", "samples", "fitting", "heads", "dataset", "storage"},
     "pixels": {"decode", "feed", "sources"},
-    "tuning": {"device", "encoder", "evaluation", "feed", "fitting", "heads", "pixels", "sources", "storage", "decode"}
+    "augmentation": set(),
+    "tuning": {
+        "augmentation",
+        "device",
+        "encoder",
+        "evaluation",
+        "feed",
+        "fitting",
+        "heads",
+        "pixels",
+        "sources",
+        "storage",
+        "decode",
+    }
     | NETWORK,
     "finetune": {"cluster", "runs", "training", "tuning", "evaluation", "grouping", "heads", "shards", "dataset"}
     | {"sources", "storage", "progress"},

@@ -254,16 +254,6 @@ def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
     tuner.close()
 
 
-def test_colours_are_varied_a_little_and_both_ways():
-    red = np.tile(np.array([200, 60, 80], np.float32), (64, 8, 8, 1))
-    (vary,) = tuning._variations(("colour",), 0)
-    found = np.asarray(vary(red, training=True)).mean((1, 2))
-    saturation = (found.max(1) - found.min(1)) / (200 - 60)
-    assert 0.7 < saturation.min() < 0.95 and 1.05 < saturation.max() < 1.4
-    assert np.abs(found.mean(0) - red[0, 0, 0]).max() < 8
-    assert (found.argmax(1) == 0).all()
-
-
 def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingDevices, "step", lambda *_: {"loss": float("nan"), "accuracy": 0.0})
     with pytest.raises(RunError, match=r"no number any more in epoch 1: ask for smaller steps, such as --rate 0\.1"):

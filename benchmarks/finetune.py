@@ -1,0 +1,177 @@
+"""Training VGG16 further: photos/s of its steps, how it is fed, and whether a killed training ends as a whole one.
+
+Needs neither Ray nor TensorFlow: `KERAS_BACKEND=jax python finetune.py` measures a GPU that only JAX can use, for which
+`XLA_FLAGS=--xla_gpu_deterministic_ops=true` makes it give the same numbers each time.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import common
+import keras
+import numpy as np
+import pyarrow as pa
+from network import Memory, device
+
+from flowers_batch.config import EncodeConfig, FinetuneConfig, TrainConfig
+from flowers_batch.decode import decode, prepare_process
+from flowers_batch.device import TrainingDevices
+from flowers_batch.encoder import weights_identity
+from flowers_batch.heads import Head
+from flowers_batch.pixels import PixelReader
+from flowers_batch.reading import batches_of
+from flowers_batch.sources import Image
+from flowers_batch.tuning import Tuner, Tuning
+
+CLASSES = tuple("abcde")
+WIDTH = 4096
+SECONDS = 4.0  # of each measurement of steps, about
+CPU_ROWS, GPU_ROWS = (("fc", 32),), (("fc", 32), ("fc", 128), ("conv5", 128), ("all", 32), ("all", 128))
+FEEDING_ROUNDS = 3
+
+
+class Killed(BaseException):
+    """A training that ends without a word."""
+
+
+def tuning(files: list[bytes], folder: Path, precision: str, **options: Any) -> Tuning:
+    """A training on files in memory, of classes by chance, of which a tenth validates."""
+    encoding = EncodeConfig(weights="random:0", precision=precision)
+    random = np.random.default_rng(0)
+    photos = pa.Table.from_batches(batches_of(Image(str(number)) for number in range(len(files))))
+    layer = np.zeros((WIDTH, len(CLASSES)), np.float32), np.zeros(len(CLASSES), np.float32)
+    head = Head(CLASSES, np.zeros(WIDTH, np.float32), np.full(WIDTH, 100, np.float32), (layer,))
+    return Tuning(
+        config=FinetuneConfig(encode=encoding, train=TrainConfig(head="logistic"), **options),
+        encoding=encoding,
+        weights=weights_identity(encoding)[0],
+        source=Memory(files),  # type: ignore[arg-type]
+        photos=photos,
+        targets=random.integers(0, len(CLASSES), len(files)),
+        trained=np.arange(len(files)) % 10 != 0,
+        head=head,
+        folder=str(folder),
+    )
+
+
+def step_rate(tuner: Tuner, size: int) -> float:
+    """Photos/s of steps on the same pixels, once all is compiled."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size, 224, 224, 3)).astype(np.uint8)
+    arrays = pixels, np.arange(size) % len(CLASSES), np.ones(size, np.float32)
+    devices = TrainingDevices(1)
+    for _ in range(2):
+        devices.step(tuner._model, *arrays)
+    began, steps = time.perf_counter(), 0
+    while steps < 3 or time.perf_counter() - began < SECONDS:
+        devices.step(tuner._model, *arrays)
+        steps += 1
+    return steps * size / (time.perf_counter() - began)
+
+
+def read_rate(files: list[bytes], threads: int) -> float:
+    """Photos/s from JPEG bytes to batches of pixels, as a training gets them, with nothing that takes them up."""
+    reader = PixelReader(Memory(files), 32, threads)
+    images = [Image(str(number)) for number in range(len(files))]
+    with common.stopwatch() as seconds:
+        done = sum(len(pixels) for pixels in reader.batches(images))
+        rate = done / seconds()
+    reader.close()
+    return rate
+
+
+def decode_rate(files: list[bytes], threads: int) -> float:
+    """Photos/s of the same threads that decode and do nothing else."""
+
+    def work(first: int) -> None:
+        pixels = np.empty((224, 224, 3), np.uint8)
+        for data in files[first::threads]:
+            decode(data, place=lambda: pixels)
+
+    prepare_process()
+    with ThreadPoolExecutor(threads) as pool, common.stopwatch() as seconds:
+        list(pool.map(work, range(threads)))
+        return len(files) / seconds()
+
+
+def outcome(work: Tuning, threads: int, kill_at: str = "") -> list[Any]:
+    """What a training ends with: its figures, and the head; nothing where it is killed."""
+    tuner = Tuner(work, threads, 1)
+
+    def tell(sentence: str, stays: bool) -> None:
+        if kill_at and sentence.startswith(kill_at):
+            raise Killed
+
+    try:
+        state = tuner.train(tell)
+        kernel, bias = tuner.publish(state)
+    except Killed:
+        return []
+    finally:
+        tuner.close()
+    return [*((epoch.loss, epoch.validation_loss) for epoch in state.epochs), kernel.tobytes(), bias.tobytes()]
+
+
+def main() -> None:
+    """Measures, prints a table and a JSON line."""
+    arguments = common.arguments(
+        __doc__, threads={"type": int, "default": os.cpu_count(), "help": "threads that decode (default: the cores)"}
+    )
+    name, threads = device(), arguments.threads
+    is_cpu = name.lower() == "cpu"
+    precision = "float32" if is_cpu else "bfloat16"
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = [path.read_bytes() for path in common.photos(arguments.photos, Path(scratch))]
+
+        def files(count: int) -> list[bytes]:
+            return [sources[number % len(sources)] + b"%d" % number for number in range(count)]
+
+        many = files(1200 if is_cpu else 16_000)
+        rates = common.in_turn(
+            FEEDING_ROUNDS, read=lambda: read_rate(many, threads), decode=lambda: decode_rate(many, threads)
+        )
+        for unfreeze, size in CPU_ROWS if is_cpu else GPU_ROWS:
+            work = tuning(files(10), Path(scratch), precision, unfreeze=unfreeze, batch_size=size)
+            tuner = Tuner(work, threads, 1)
+            rows.append({"unfrozen": unfreeze, "batch": size, "photos/s of steps": round(step_rate(tuner, size), 1)})
+            tuner.close()
+            print(rows[-1], flush=True)
+        fed = tuning(
+            files(120 if is_cpu else 12_000), Path(scratch, "fed"), precision, epochs=2, batch_size=rows[-1]["batch"]
+        )
+        tuner = Tuner(fed, threads, 1)
+        epoch = tuner.train(lambda *_: None).epochs[-1]  # the first one compiles
+        tuner.close()
+        share = epoch.stages["network"] / sum(epoch.stages.values())
+        rows.append(
+            {
+                "unfrozen": "fc, from JPEG bytes",
+                "batch": rows[-1]["batch"],
+                "photos/s of steps": round(len(fed.targets) / sum(epoch.stages.values()), 1),
+                "network's share of the time": round(share, 3),
+            }
+        )
+        print(rows[-1], flush=True)
+        few = files(80 if is_cpu else 640)
+        whole = tuning(few, Path(scratch, "whole"), precision, epochs=2, unfreeze="fc" if is_cpu else "all")
+        broken = replace(whole, folder=str(Path(scratch, "broken")))
+        expected = outcome(whole, threads)
+        outcome(broken, threads, "epoch 2 of 2: 64")
+        is_equal = outcome(broken, threads) == expected
+    claims = [
+        common.ratio("pixels for training, of decoding alone", rates["read"], rates["decode"], 0.8),
+        common.Claim("a killed training ends as one that was not (1: in every bit)", float(is_equal), 1.0),
+    ]
+    figures = {"device": name, "backend": keras.backend.backend(), "threads": threads, "precision": precision}
+    common.tell("finetune", claims, figures | {"rows": rows, "read and decoded, photos/s": rates})
+
+
+if __name__ == "__main__":
+    main()
