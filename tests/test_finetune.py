@@ -1,0 +1,300 @@
+"""Fine-tuning from photos to a model folder, with thin networks, in this process; one run goes through real Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import draw_archive
+from helpers import assert_parameters_equal, descendants, narrowing, run_shards_here
+from safetensors.numpy import load_file
+
+import flowers_batch as fb
+from flowers_batch.cli import training_text
+from flowers_batch.config import InputError
+from flowers_batch.dataset import CODES, codes_of, open_run
+from flowers_batch.heads import NETWORK, load_model
+
+CONFIG = fb.FinetuneConfig(
+    encode=fb.EncodeConfig(weights="random:3", precision="float32"),
+    unfreeze="all",
+    epochs=2,
+    batch_size=16,
+    rate=2.0,
+    augment=("flip",),
+)
+
+
+@pytest.fixture(scope="module")
+def here():
+    """Thin networks, and neither Ray nor other processes."""
+    from tensorflow_vgg import network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_FILTERS", (4, 6, 8, 10, 12))
+        patch.setattr(network, "FC_WIDTH", 64)
+        patch.setattr("flowers_batch.runs.run_shards", run_shards_here)
+        patch.setattr(room(), "run_alone", lambda work, cluster, tell: work(2, 0, tell))
+        yield
+
+
+def room():
+    """The room, whose call has its name in the package."""
+    return sys.modules[fb.finetune.__module__]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return draw_archive(tmp_path_factory.mktemp("photos"), 16)
+
+
+@pytest.fixture(scope="module")
+def tuned(here, photos, tmp_path_factory) -> Path:
+    """A model folder, of a network that is no longer the one that training began with."""
+    model = tmp_path_factory.mktemp("tuned") / "model"
+    metrics = fb.finetune(photos, model, CONFIG)
+    assert metrics["tuning"]["best_epoch"] > 0, "the tests below want another network than before"
+    return model
+
+
+def parameters(path: Path):
+    from tensorflow_vgg import weights
+
+    return list(weights.load(weights.Weights(str(path), path), "vgg16", "relu6"))
+
+
+def codes_in(folder: Path) -> np.ndarray:
+    return np.concatenate([codes_of(batch)[0] for batch in open_run(str(folder), CODES).batches(["code"])])
+
+
+def labels_in(folder: Path) -> dict[str, tuple[str, float]]:
+    rows = pq.read_table(folder / "predictions").to_pylist()
+    return {row["path"]: (row["prediction"], round(row["probability"], 4)) for row in rows}
+
+
+def test_model_folder_is_as_any_other_and_says_what_tuning_brought(tuned):
+    metrics = json.loads((tuned / "metrics.json").read_text())
+    model = load_model(str(tuned))
+    assert model.weights == str(tuned / NETWORK) and model.codes == str(tuned / "codes")
+    assert model.fingerprint == open_run(model.codes, CODES).job.fingerprint
+    fixed = load_model(str(tuned / "fixed" / "model"))
+    assert model.fingerprint.weights != fixed.fingerprint.weights
+    tuning = metrics["tuning"]
+    assert (
+        tuning["fixed"]["accuracy"] == json.loads((tuned / "fixed/model/metrics.json").read_text())["test"]["accuracy"]
+    )
+    assert tuning["minutes"] > tuning["fixed"]["minutes"] > 0
+    assert 0 < tuning["network_share"] <= 1
+    assert [epoch["epoch"] for epoch in tuning["epochs"]] == [0, 1, 2]
+    compared = tuning["comparison"]
+    assert compared["photos"] == metrics["photos"]["test"] == metrics["test"]["photos"]
+    gain = metrics["test"]["accuracy"] - tuning["fixed"]["accuracy"]
+    assert compared["gain"] == pytest.approx(gain)
+    assert not (tuned / "epochs").exists()  # hundreds of megabytes that nothing needs any more
+
+
+def test_everything_takes_the_model_that_takes_others(tuned, photos, tmp_path):
+    fb.predict(str(photos), str(tmp_path / "from photos"), str(tuned))
+    fb.predict(str(tuned / "codes"), str(tmp_path / "from codes"), str(tuned))
+    assert labels_in(tmp_path / "from photos") == labels_in(tmp_path / "from codes")
+    assert fb.verify(str(tmp_path / "from photos"), deep=True).is_whole
+    page = Path(fb.report(str(tmp_path / "from photos"))).read_text()
+    assert "What fine-tuning brought" in page and "from random weights (random:3)" in page
+    assert "would more labels help" not in page
+    encoding = replace(CONFIG.encode, weights=str(tuned / NETWORK))
+    fb.encode(str(photos), str(tmp_path / "codes"), encoding)
+    np.testing.assert_array_equal(codes_in(tmp_path / "codes"), codes_in(tuned / "codes"))
+    found = fb.suspects(str(tuned))
+    assert all({"path", "label", "suggested"} <= row.keys() for row in found)
+
+
+def test_exported_model_labels_as_the_folder_does(tuned, photos, tmp_path):
+    import keras
+
+    from flowers_batch.decode import decode
+
+    exported = keras.models.load_model(fb.export(str(tuned), str(tmp_path / "flowers.keras"), "keras"))
+    paths = sorted(path for path in photos.rglob("*.png"))[::6]
+    given = exported.predict_on_batch(np.stack([decode(path.read_bytes()).pixels for path in paths]))
+    fb.predict(str(photos), str(tmp_path / "labels"), str(tuned))
+    expected = labels_in(tmp_path / "labels")
+    names = [str(path.relative_to(photos)) for path in paths]
+    np.testing.assert_allclose(given["probability"], [expected[name][1] for name in names], atol=2e-2)
+
+
+def test_review_offers_a_training_on_the_tuned_codes(tuned, tmp_path):
+    from flowers_batch.review import Review
+
+    fb.predict(str(tuned / "codes"), str(tmp_path / "labels"), str(tuned))
+    review = Review(str(tmp_path / "labels"), str(tmp_path / "mine.csv"))
+    assert review.commands()[0].split()[:3] == ["flowers-batch", "train", str(tuned / "codes")]
+
+
+def test_model_folder_may_be_moved(tuned, photos, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(tuned, moved)
+    shutil.move(tuned / NETWORK, tuned / "away")
+    try:
+        fb.predict(str(photos), str(tmp_path / "labels"), str(moved))
+    finally:
+        shutil.move(tuned / "away", tuned / NETWORK)
+    assert (tmp_path / "labels" / "_SUCCESS").exists()
+
+
+def test_same_call_again_does_nothing(tuned, photos, monkeypatch):
+    monkeypatch.setattr(room(), "run_alone", lambda *_: pytest.fail("nothing was left to do"))
+    before = json.loads((tuned / "metrics.json").read_text())
+    assert fb.finetune(photos, tuned, CONFIG) == before
+
+
+def test_another_call_for_the_same_folder_is_refused(tuned, photos):
+    other = replace(CONFIG, unfreeze="fc", train=fb.TrainConfig(seed=1))
+    with pytest.raises(InputError, match="holds a fine-tuning that differs in: seed, unfreeze; choose another folder"):
+        fb.finetune(photos, tuned, other)
+
+
+def test_folder_of_an_ordinary_model_is_refused(tuned, photos):
+    with pytest.raises(InputError, match="holds a model that was not fine-tuned: choose another folder"):
+        fb.finetune(tuned / "fixed" / "codes", tuned / "fixed" / "model", CONFIG)
+
+
+def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
+    codes = tuned / "fixed" / "codes"
+    with pytest.raises(InputError, match="were made with random:3, not random:4: leave --from out"):
+        fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=replace(CONFIG.encode, weights="random:4")))
+    metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=fb.EncodeConfig()))
+    expected = json.loads((tuned / "metrics.json").read_text())
+    assert metrics["test"] == expected["test"]
+    assert_parameters_equal(parameters(tmp_path / "model" / NETWORK), parameters(tuned / NETWORK))
+
+
+def test_photos_to_test_with_are_given_to_nobody_who_trains(tuned, photos, tmp_path, monkeypatch):
+    given = {}
+
+    def catch(work, cluster, tell):
+        given["photos"], given["trained"] = work.photos["path"].to_pylist(), work.trained
+        raise InputError("caught")
+
+    monkeypatch.setattr(room(), "run_alone", catch)
+    with pytest.raises(InputError, match="caught"):
+        fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", replace(CONFIG, encode=fb.EncodeConfig()))
+    split = {row["path"]: row["side"] for row in pq.read_table(tuned / "fixed/model/split.parquet").to_pylist()}
+    sides = [split[path] for path in given["photos"]]
+    assert set(sides) == {"train", "validation"} and len(sides) + list(split.values()).count("test") == len(split)
+    assert [side == "train" for side in sides] == given["trained"].tolist()
+
+
+@pytest.mark.parametrize("at", ["encode", "_publish"])
+def test_run_that_is_ended_between_two_steps_goes_on(tuned, tmp_path, monkeypatch, at):
+    codes, asked = tuned / "fixed" / "codes", replace(CONFIG, encode=fb.EncodeConfig())
+
+    def end(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room(), at, end)
+        with pytest.raises(KeyboardInterrupt):
+            fb.finetune(codes, tmp_path / "model", asked)
+    assert not (tmp_path / "model" / "model.json").exists()
+    metrics = fb.finetune(codes, tmp_path / "model", asked)
+    assert metrics["test"] == json.loads((tuned / "metrics.json").read_text())["test"]
+    assert fb.verify(str(tmp_path / "model" / "codes")).is_whole
+
+
+def test_network_without_weights_is_refused(photos, tmp_path):
+    with pytest.raises(InputError, match="The null network has nothing to train"):
+        fb.finetune(photos, tmp_path / "model", fb.FinetuneConfig(encode=fb.EncodeConfig(network="null")))
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "best", "expected"),
+    [
+        (30, 2, 3, "Fine-tuning paid: more labels are right than with fixed codes (+28.0% of 100 held-out photos"),
+        (2, 30, 3, "Fine-tuning did not pay: fewer labels are right than with fixed codes (-28.0%"),
+        (3, 1, 3, "Fine-tuning did not pay: what it gains may as well be chance (+2.0%"),
+        (0, 0, 0, "Fine-tuning did not pay: no epoch was better on the validation photos"),
+    ],
+)
+def test_verdict_says_plainly_whether_it_paid(better, worse, best, expected):
+    from flowers_batch.evaluation import compare
+
+    right, before = np.ones(100, bool), np.ones(100, bool)
+    before[:better], right[better : better + worse] = False, False
+    tuning = {
+        "comparison": compare(right, before),
+        "best_epoch": best,
+        "minutes": 12.0,
+        "fixed": {"minutes": 3.0, "model": "M"},
+    }
+    verdict = room()._verdict(tuning)
+    assert verdict.startswith(expected) and "12.0 minutes instead of 3.0" in verdict
+    assert verdict.endswith("Use M.") != ("did not" not in verdict)
+
+
+def test_person_reads_epochs_costs_and_the_verdict(tuned):
+    text = training_text(json.loads((tuned / "metrics.json").read_text()), "model")
+    assert "all was trained, from random:3; the best epoch is" in text
+    assert text.count("before") == 2 and "with fixed codes: test accuracy" in text
+    assert "would more labels help" not in text and "Fine-tuning " in text
+
+
+def finetuning(photos: Path, model: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    options = "--from random:3 --unfreeze all --epochs 8 --batch-size 1 --precision float32 --augment flip,crop --json"
+    command = [sys.executable, "-m", "flowers_batch.cli", "finetune", str(photos), str(model), *options.split()]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def actor_past_an_epoch(model: Path, process: subprocess.Popen[str]) -> int:
+    """The process of the actor that trains, once it has saved an epoch."""
+    before: list[Path] | None = None
+    while True:
+        assert process.poll() is None, process.communicate()
+        actors = [pid for pid, name in descendants(process.pid).items() if "_SoloActor" in name]
+        saved = sorted(model.glob("epochs/epoch-*"))
+        if actors and before is None:
+            before = saved
+        if actors and saved and saved != before and saved[-1].name > "epoch-0000":
+            return actors[0]
+        time.sleep(0.05)
+
+
+@pytest.mark.chaos
+def test_killed_driver_and_killed_actor_change_nothing_of_what_comes_out(photos, tmp_path):
+    """The driver dies in one epoch, the actor of the next driver in another."""
+    environment = os.environ | {"PYTHONPATH": narrowing(tmp_path / "narrow"), "RAY_ADDRESS": ""}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    undisturbed = finetuning(photos, whole, environment)
+    expected = json.loads(undisturbed.communicate()[0])
+    assert undisturbed.returncode == 0
+
+    first = finetuning(photos, broken, environment)
+    actor_past_an_epoch(broken, first)
+    first.kill()
+    first.communicate()
+    second = finetuning(photos, broken, environment)
+    os.kill(actor_past_an_epoch(broken, second), signal.SIGKILL)
+    out, said = second.communicate()
+    assert second.returncode == 0, said
+    assert "finetune: The actor died: " in said and "Another goes on." in said
+    found = json.loads(out)
+
+    def figures(metrics):
+        told = [
+            [epoch[name] for name in ("loss", "accuracy", "validation_loss")] for epoch in metrics["tuning"]["epochs"]
+        ]
+        return told, metrics["test"], metrics["tuning"]["comparison"]
+
+    assert figures(found) == figures(expected)
+    files = [dict(load_file(model / name)) for model in (whole, broken) for name in (NETWORK, "head.safetensors")]
+    for one, other in zip(files[:2], files[2:], strict=True):
+        assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
