@@ -24,6 +24,7 @@ from flowers_batch.cli import training_text
 from flowers_batch.config import InputError
 from flowers_batch.dataset import CODES, codes_of, open_run
 from flowers_batch.heads import NETWORK, load_model
+from flowers_batch.storage import open_folder
 
 CONFIG = fb.FinetuneConfig(
     encode=fb.EncodeConfig(weights="random:3", precision="float32"),
@@ -211,6 +212,16 @@ def test_run_that_is_ended_between_two_steps_goes_on(tuned, tmp_path, monkeypatc
     assert fb.verify(str(tmp_path / "model" / "codes")).is_whole
 
 
+def test_all_may_lie_in_a_store(here, photos, tuned, s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = s3.url("tuned")
+    metrics = fb.finetune(s3.upload(photos, "photos"), model, CONFIG)
+    assert metrics["test"] == json.loads((tuned / "metrics.json").read_text())["test"]
+    assert load_model(model).weights == s3.url("tuned/network.safetensors")
+    assert not open_folder(model).names("epochs")
+    fb.predict(str(photos), str(tmp_path / "labels"), model)
+
+
 def test_network_without_weights_is_refused(photos, tmp_path):
     with pytest.raises(InputError, match="The null network has nothing to train"):
         fb.finetune(photos, tmp_path / "model", fb.FinetuneConfig(encode=fb.EncodeConfig(network="null")))
@@ -298,3 +309,30 @@ def test_killed_driver_and_killed_actor_change_nothing_of_what_comes_out(photos,
     files = [dict(load_file(model / name)) for model in (whole, broken) for name in (NETWORK, "head.safetensors")]
     for one, other in zip(files[:2], files[2:], strict=True):
         assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+@pytest.mark.slow
+def test_flowers_fully_connected_layers_learn_and_a_killed_run_ends_the_same(real_photos, tmp_path):
+    """VGG16 as it is, with random weights, on real photos: minutes on two cores."""
+    command = [sys.executable, "-m", "flowers_batch.cli", "finetune", str(real_photos)]
+    options = ["--from", "random:0", "--unfreeze", "fc", "--epochs", "3", "--json"]
+
+    def run(model: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, str(model), *options], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = json.loads(run(whole).communicate()[0])
+    accuracy = [epoch["accuracy"] for epoch in expected["tuning"]["epochs"][1:]]
+    assert accuracy[-1] > accuracy[0], accuracy
+    shutil.copytree(whole / "fixed", broken / "fixed")
+    first = run(broken)
+    actor_past_an_epoch(broken, first)
+    first.kill()
+    first.communicate()
+    second = run(broken)
+    found = json.loads(second.communicate()[0])
+    assert second.returncode == 0
+    assert found["test"] == expected["test"]
+    assert_parameters_equal(parameters(broken / NETWORK), parameters(whole / NETWORK))
