@@ -29,6 +29,7 @@ SCRIPTS = (
     "network",
     "copies",
     "heads",
+    "finetune",
     "review",
     "startup",
 )

@@ -77,10 +77,9 @@ def step_rate(tuner: Tuner, size: int) -> float:
 
 def read_rate(files: list[bytes], threads: int) -> float:
     """Photos/s from JPEG bytes to batches of pixels, as a training gets them, with nothing that takes them up."""
-    reader = PixelReader(Memory(files), 32, threads)
-    images = [Image(str(number)) for number in range(len(files))]
+    reader = PixelReader(Memory(files), [Image(str(number)) for number in range(len(files))], 32, threads)
     with common.stopwatch() as seconds:
-        done = sum(len(pixels) for pixels in reader.batches(images))
+        done = sum(len(pixels) for pixels in reader.batches(np.arange(len(files))))
         rate = done / seconds()
     reader.close()
     return rate

@@ -184,14 +184,21 @@ def finetune(
     ],
     model: Annotated[str, typer.Argument(help="Folder that gets the network and its classifier: a path or a URL.")],
     from_: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--from",
-            help="What to begin with: `imagenet`, a .npy, .h5 or .safetensors file, or `random:SEED` (from scratch).",
+            help="What to begin with: `imagenet`, a .npy, .h5 or .safetensors file, or `random:SEED` (from scratch). "
+            "Default: imagenet or, of a codes folder, what made it; which decides on the next six, too.",
         ),
-    ] = EncodeConfig.weights,
-    network: Annotated[str, typer.Option(help="vgg16 or vgg19.")] = EncodeConfig.network,
-    layer: Annotated[str, typer.Option(help="The layer that the classifier stands on.")] = EncodeConfig.layer,
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="vgg16 or vgg19.")] = None,
+    layer: Annotated[str | None, typer.Option(help="The layer that the classifier stands on.")] = None,
+    pool: Annotated[str | None, typer.Option(help="What makes a row of a layer that is a map.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    store: Annotated[str | None, typer.Option(help="float16 or float32: the code's type on disk.")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Photos with more pixels are not decoded, and take no part.")
+    ] = None,
     unfreeze: Annotated[
         str,
         typer.Option(
@@ -210,13 +217,11 @@ def finetune(
     augment: Annotated[
         str, typer.Option(help="What is varied at random, of crop, flip and colour, by commas; or none.")
     ] = ",".join(AUGMENT),
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = EncodeConfig.precision,
     min_precision: Annotated[
         float, typer.Option(help="How often labels are to be right that are not said to be unknown.")
     ] = TrainConfig.min_precision,
     seed: Annotated[int, typer.Option(help="Decides what is drawn at random.")] = TrainConfig.seed,
     root: Root = None,
-    shard_size: ShardSize = EncodeConfig.shard_size,
     stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
@@ -225,22 +230,26 @@ def finetune(
     """Train the network itself on labelled photos, and say whether it pays; run again, it goes on where it stopped."""
     from flowers_batch.finetune import finetune as run_finetune
 
+    encoding = {
+        "weights": from_,
+        "network": network,
+        "layer": layer,
+        "pool": pool,
+        "precision": precision,
+        "store": store,
+        "max_pixels": max_pixels,
+        "root": root,
+    }
+    asked: dict[str, Any] = {name: value for name, value in encoding.items() if value is not None}
     config = FinetuneConfig(
-        encode=EncodeConfig(
-            weights=from_,
-            network=network,
-            layer=layer,
-            precision=precision,
-            root=root,
-            shard_size=shard_size,
-            cluster=ClusterConfig(address, None, stall_timeout),
-        ),
+        encode=EncodeConfig(**asked) if asked else None,
         train=TrainConfig(tuple(labels), "logistic", min_precision, None, seed),
         unfreeze=unfreeze,
         epochs=epochs,
         batch_size=batch_size,
         rate=rate,
         augment=() if augment == "none" else tuple(augment.split(",")),
+        cluster=ClusterConfig(address, None, stall_timeout),
     )
     metrics = run_finetune(photos, model, config, progress=True)
     _tell_random(metrics["tuning"]["from"])
@@ -489,8 +498,9 @@ def _count(actors: str) -> int | None:
 def training_text(metrics: dict[str, Any], model: str) -> str:
     """What a person wants to know of a training."""
     classes, test, split = metrics["classes"], metrics["test"], metrics["split"]
+    trained = "fine-tuned the network" if "tuning" in metrics else f"trained {metrics['head']}"
     lines = [
-        f"trained {metrics['head']} on {metrics['photos']['train']} photos of {len(classes)} classes: {model}",
+        f"{trained} on {metrics['photos']['train']} photos of {len(classes)} classes: {model}",
         *(f"  {_accuracy(side, metrics[side])}" for side in ("validation", "test")),
     ]
     if split["accuracy_without_groups"] is not None:

@@ -150,8 +150,9 @@ class FinetuneConfig:
     """How a network is trained further, together with a classifier on top of it.
 
     Attributes:
-        encode: How photos become codes before; its weights are what training begins with (`random:SEED`: from
-            scratch), its layer is what the classifier stands on.
+        encode: How photos become codes before: its weights are what training begins with (`random:SEED`: from
+            scratch), its layer is what the classifier stands on; its cluster is not used. None: as usual or, of a
+            codes folder, as that was made.
         train: What the labels are, and how the classifier on fixed codes, which training begins with, is fitted; its
             head is always `logistic`.
         unfreeze: What is trained: the `head` alone, the fully connected layers too (`fc`), the last block of
@@ -160,15 +161,17 @@ class FinetuneConfig:
         batch_size: Photos in a step of training, over all GPUs.
         rate: Times the usual learning rates.
         augment: What is varied at random: `crop`, `flip`, `colour`; empty: nothing.
+        cluster: Where the actors come from.
     """
 
-    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    encode: EncodeConfig | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
     unfreeze: str = "fc"
     epochs: int = 10
     batch_size: int = 32
     rate: float = 1.0
-    augment: tuple[str, ...] = ("crop", "flip", "colour")
+    augment: tuple[str, ...] = AUGMENT
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         _one_of("--unfreeze", self.unfreeze, UNFREEZE)
@@ -176,8 +179,11 @@ class FinetuneConfig:
         _at_least_one("--batch-size", self.batch_size)
         if not 0 < self.rate < float("inf"):
             raise InputError(f"--rate must be above 0. Received: {self.rate}.")
-        for name in self.augment:
-            _one_of("--augment", name, AUGMENT)
+        if not set(self.augment) <= set(AUGMENT):
+            raise InputError(
+                f"--augment must be of {', '.join(AUGMENT)}, with commas between them, or none. "
+                f"Received: {','.join(self.augment) or 'nothing'}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,6 +153,12 @@ class TrainingDevices:
         return model.predict_on_batch(pixels)[: len(pixels)]
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception says that a batch did not fit into the device's memory."""
+    told = f"{type(error).__name__}: {error}"
+    return any(sign in told for sign in _OUT_OF_MEMORY)
+
+
 class Passes:
     """A network that takes a batch in as many passes as the device's memory asks for.
 
@@ -188,8 +194,7 @@ class Passes:
                 return
 
     def _halve(self, error: Exception) -> None:
-        told = f"{type(error).__name__}: {error}"
-        if self.size == 1 or not any(sign in told for sign in _OUT_OF_MEMORY):
+        if self.size == 1 or not is_out_of_memory(error):
             raise error
         self.size //= 2
 

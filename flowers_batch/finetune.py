@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -11,25 +12,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.cluster import run_alone
-from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig, InputError
+from flowers_batch.config import IMAGENET, NULL_NETWORK, EncodeConfig, FinetuneConfig, InputError
 from flowers_batch.dataset import CODES, Run, open_run, read_job
+from flowers_batch.encoder import weights_identity
 from flowers_batch.evaluation import compare
 from flowers_batch.grouping import SIDES, TEST, TRAIN
 from flowers_batch.heads import METRICS, MODEL, NETWORK, OWN_CODES, SPLIT, Head, load_model
+from flowers_batch.labels import FOLDER, read_labels
 from flowers_batch.progress import steps
 from flowers_batch.runs import encode
-from flowers_batch.shards import read_manifest, read_rows
+from flowers_batch.shards import GONE, read_manifest, read_rows
 from flowers_batch.sources import IMAGES, open_source
 from flowers_batch.storage import Folder, Where, open_folder
-from flowers_batch.training import Divided, described, divide, judge, publish, train
+from flowers_batch.training import Divided, described, divide, judge, publish, train, with_codes_of
 from flowers_batch.tuning import EPOCHS, Tuned, Tuning, unfrozen
 
 _LOG = logging.getLogger(__name__)
 KIND = "tuned"  # of a head that was trained together with its network
+_NO_CODES = 1  # megabyte: only labels and sides are asked for
 ASKED = "tuning.json"  # what was asked for; what a killed run must be asked for again
 FIXED_CODES, FIXED_MODEL = "fixed/codes", "fixed/model"  # without fine-tuning, of the same photos
 
@@ -58,39 +63,55 @@ def finetune(
     """
     config = config or FinetuneConfig()
     config = replace(config, train=replace(config.train, head="logistic"))
+    for name in config.train.labels:
+        if name != FOLDER:
+            read_labels(name)  # before hours of work
     folder = open_folder(model)
+    if folder.exists(MODEL) and not folder.exists(ASKED):
+        raise InputError(f"{folder.url} holds a model that was not fine-tuned: choose another folder.")
     with folder.locked():
+        folder.sweep()
         run = _fixed_codes(photos, folder, config, progress)
-        unfrozen(run.job.fingerprint.network, run.job.fingerprint.layer, config.unfreeze)
         with steps("finetune") if progress else nullcontext():
-            divided = divide(run, config.train)
+            divided = divide(run, replace(config.train, memory=_NO_CODES))
             if _begin(folder, run, divided, config):
+                folder.delete_folder(EPOCHS)
                 return folder.read_json(METRICS)
             tuned = _tune(folder, run, divided, config)
-        encoding = replace(_encoding(run, config), weights=folder.url_of(NETWORK))
-        encode(run.job.images, folder.url_of(OWN_CODES), encoding, progress=progress)
+        if tuned.state.best:
+            encoding = _encoding(run, config, folder.url_of(NETWORK))
+            encode(run.job.images, folder.url_of(OWN_CODES), encoding, progress=progress)
         with steps("finetune") if progress else nullcontext():
-            return _publish(folder, run, tuned, config)
+            return _publish(folder, run, divided, tuned, config)
 
 
 def _fixed_codes(photos: Where, folder: Folder, config: FinetuneConfig, progress: bool) -> Run:
-    """The codes that fine-tuning begins with: made now, unless they are what was given."""
-    asked, usual = config.encode, EncodeConfig()
-    if asked.network == NULL_NETWORK:
-        raise InputError("The null network has nothing to train: choose vgg16 or vgg19.")
-    if read_job(open_folder(photos)) is None:
-        encode(photos, folder.url_of(FIXED_CODES), asked, progress=progress)
+    """The codes that fine-tuning begins with: those that were given or that an earlier call made, else made now."""
+    asked, job = config.encode, read_job(open_folder(photos))
+    if job is None:
+        asked = replace(asked or EncodeConfig(), cluster=config.cluster)
+        _check(asked.network, asked.layer, config)
+        # An archive that has grown meanwhile is no other one to train on.
+        if not folder.exists(ASKED):
+            encode(photos, folder.url_of(FIXED_CODES), asked, progress=progress)
         return open_run(folder.url_of(FIXED_CODES), CODES)
     run = open_run(photos, CODES)
     made = run.job.fingerprint
-    for option, wanted, default, there in (
-        ("--from", asked.weights, usual.weights, run.job.weights),
-        ("--network", asked.network, usual.network, made.network),
-        ("--layer", asked.layer, usual.layer, made.layer),
-    ):
-        if wanted not in (default, there):
-            raise InputError(f"The codes in {run.folder.url} were made with {there}, not {wanted}: leave {option} out.")
-    return run
+    _check(made.network, made.layer, config)
+    if asked is None:
+        return run
+    if replace(asked, weights=IMAGENET) != EncodeConfig():
+        raise InputError(f"{run.folder.url} says itself how its codes were made: leave the options for that out.")
+    weights, name = weights_identity(_encoding(run, replace(config, encode=None), asked.weights))
+    if weights != made.weights:
+        raise InputError(f"The codes in {run.folder.url} were made with other weights than {name}: leave --from out.")
+    return replace(run, job=replace(run.job, weights=name))  # they may lie elsewhere now
+
+
+def _check(network: str, layer: str, config: FinetuneConfig) -> None:
+    if network == NULL_NETWORK:
+        raise InputError("The null network has nothing to train: choose vgg16 or vgg19.")
+    unfrozen(network, layer, config.unfreeze)
 
 
 def _begin(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -> bool:
@@ -105,8 +126,6 @@ def _begin(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -
     } | {name: getattr(config, name) for name in ("unfreeze", "epochs", "batch_size", "rate")}
     asked["augment"] = sorted(set(config.augment))
     if not folder.exists(ASKED):
-        if folder.exists(MODEL):
-            raise InputError(f"{folder.url} holds a model that was not fine-tuned: choose another folder.")
         train(run.folder.url, folder.url_of(FIXED_MODEL), config.train)
         folder.write_json(ASKED, asked)
         return False
@@ -120,59 +139,63 @@ def _begin(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -
 
 
 def _tune(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -> Tuned:
-    """Has an actor train. It gets no photo of the test side."""
-    chosen = np.flatnonzero(divided.sides != TEST)
+    """Has an actor train. It gets no photo of the test side, and none that has vanished since it was encoded."""
+    listed = _listed(run, divided.labelled.rows)
+    chosen = (divided.sides != TEST) & pc.not_equal(listed["action"], GONE).to_numpy(zero_copy_only=False)
     work = Tuning(
         config=config,
-        encoding=_encoding(run, config),
+        encoding=_encoding(run, config, run.job.weights),
         weights=run.job.fingerprint.weights,
         source=open_source(run.job.images, run.job.root),
-        photos=_listed(run, divided.labelled.rows[chosen]),
+        photos=listed.select(IMAGES.names).filter(pa.array(chosen)),
         targets=divided.sample.targets[chosen],
         trained=divided.sides[chosen] == TRAIN,
         head=load_model(folder.url_of(FIXED_MODEL)).head,
         folder=folder.url,
     )
-    return run_alone(work, config.encode.cluster, lambda said, stays: _LOG.info("%s", said, extra={"stays": stays}))
+    return run_alone(work, config.cluster, lambda said, stays: _LOG.info("%s", said, extra={"stays": stays}))
 
 
 def _listed(run: Run, rows: NDArray[np.int_]) -> pa.Table:
-    """The images of some rows of a codes folder, which grow, counted over all its shards: columns `IMAGES`."""
+    """The manifest's rows of some rows of a codes folder, which grow, counted over all its shards."""
     manifest = read_manifest(run.folder)
     if manifest is None:
         raise InputError(f"{run.folder.url} is not whole any more: run the same `flowers-batch encode` again.")
     starts = np.cumsum([0, *(shard.images for shard in manifest.shards)])
     bounds = np.searchsorted(rows, starts)
     parts = [
-        read_rows(run.folder, shard).select(IMAGES.names).take(pa.array(rows[first:last] - start))
+        read_rows(run.folder, shard).take(pa.array(rows[first:last] - start))
         for shard, start, first, last in zip(manifest.shards, starts[:-1], bounds[:-1], bounds[1:], strict=True)
         if last > first
     ]
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _encoding(run: Run, config: FinetuneConfig) -> EncodeConfig:
-    """How the codes of a folder are made, by the actors that are asked for."""
+def _encoding(run: Run, config: FinetuneConfig, weights: str) -> EncodeConfig:
+    """How the codes of a folder are made, with weights by this name, by the actors that are asked for."""
     made = run.job.fingerprint
     return replace(
-        config.encode,
-        weights=run.job.weights,
+        config.encode or EncodeConfig(),
+        weights=weights,
         network=made.network,
         layer=made.layer,
         pool=made.pool,
         precision=made.precision,
         store=made.store,
         root=run.job.root,
+        max_pixels=sys.maxsize,  # what was small enough then is now
+        cluster=config.cluster,
     )
 
 
-def _publish(folder: Folder, fixed: Run, tuned: Tuned, config: FinetuneConfig) -> dict[str, Any]:
+def _publish(folder: Folder, fixed: Run, photos: Divided, tuned: Tuned, config: FinetuneConfig) -> dict[str, Any]:
     """Judges the network and its head by the codes that they gave, compares, and writes the model folder."""
-    run = open_run(folder.url_of(OWN_CODES), CODES)
+    # Where nothing got better, the weights are those that the codes at hand were made with.
+    run = open_run(folder.url_of(OWN_CODES), CODES) if tuned.state.best else fixed
     before = load_model(folder.url_of(FIXED_MODEL)).head
-    divided = divide(run, config.train)
-    if divided.classes != before.classes:
-        raise InputError(f"The labels have changed since {folder.url} was begun: fine-tune into another folder.")
+    divided = with_codes_of(run, photos, config.train.memory)
+    if len(np.unique(divided.sides)) < len(SIDES):
+        raise InputError(f"Too few of the labelled photos of {run.job.images} are still there: restore them.")
     judged = judge(run, divided, Head(before.classes, before.mean, before.scale, (tuned.layer,)), config.train)
     metrics = judged.metrics
     metrics |= {"head": KIND, "heads": {}, "tuning": _tuning(folder, fixed, run, divided, judged.probabilities, tuned)}
@@ -200,6 +223,8 @@ def _tuning(
         stages.update(epoch.stages)
     seconds = sum(epoch.seconds for epoch in tuned.state.epochs)
     before_seconds = _seconds(fixed) + before["seconds"]
+    if run is not fixed:
+        seconds += _seconds(run)
     return {
         "from": fixed.job.weights,
         "epochs": [asdict(epoch) for epoch in tuned.state.epochs],
@@ -207,7 +232,7 @@ def _tuning(
         "gpus": tuned.gpus,
         "stages": {name: round(spent, 3) for name, spent in stages.items()},
         "network_share": stages["network"] / (stages["network"] + stages["wait"]),
-        "minutes": (before_seconds + seconds + _seconds(run)) / 60,
+        "minutes": (before_seconds + seconds) / 60,
         "fixed": {
             "model": place.url,
             "accuracy": before["test"]["accuracy"],
@@ -220,9 +245,10 @@ def _tuning(
 
 
 def _seconds(run: Run) -> float:
-    """What it took to encode all images of a folder, also where the run that ended found some done."""
-    done = run.summary["images"] - run.summary["already_done"]
-    return run.summary["seconds"] * run.summary["images"] / max(1, done)
+    """What it takes to encode all images of a folder, at the rate of the run that ended; of that run alone, where it
+    had nothing left to encode."""
+    rate = run.summary["images_per_second"]
+    return run.summary["images"] / rate if rate else run.summary["seconds"]
 
 
 def _verdict(tuning: dict[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,38 +17,43 @@ from flowers_batch.decode import PIXELS_A_THREAD, SIDE, DecodeError, PixelBudget
 from flowers_batch.feed import Reader
 from flowers_batch.sources import Image, ReadError
 
-_AHEAD = 2  # batches that are decoded while the one before is computed
+_AHEAD = 2  # batches that are made ready while the one before is computed
+_DISK_SHARE = 1 / 2  # of what is free on the disk for scratch files, at most
 
 
 class PixelReader:
-    """Reads and decodes ahead, in threads.
+    """Reads and decodes ahead, in threads; photos that are asked for again come from a scratch file, decoded already.
 
     Args:
         reader: Where the photos are read from.
+        photos: All that may be asked for.
         batch_size: Photos in a batch.
         threads: Photos that are decoded at once.
     """
 
-    def __init__(self, reader: Reader, batch_size: int, threads: int):
-        self._reader, self.batch_size = reader, batch_size
+    def __init__(self, reader: Reader, photos: Sequence[Image], batch_size: int, threads: int):
+        self._reader, self._photos, self.batch_size = reader, photos, batch_size
         self._budget = PixelBudget(threads * PIXELS_A_THREAD)
         self._pool = ThreadPoolExecutor(threads, "pixels")
+        self._kept, self._is_kept = _scratch((len(photos), SIDE, SIDE, 3)), np.zeros(len(photos), bool)
         prepare_process()
 
-    def batches(self, photos: Sequence[Image]) -> Iterator[NDArray[np.uint8]]:
-        """Yields the photos' pixels in their order: uint8 [N, 224, 224, 3], RGB, of the upright centre squares.
+    def batches(self, places: NDArray[np.int_]) -> Iterator[NDArray[np.uint8]]:
+        """Yields pixels: uint8 [N, 224, 224, 3], RGB, of the upright centre squares.
+
+        Args:
+            places: int: which photos, in the order in which they are to come.
 
         Raises:
             InputError: A photo cannot be read or decoded any more.
         """
         ahead: deque[tuple[NDArray[np.uint8], list[Future[None]]]] = deque()
         try:
-            for start in range(0, len(photos), self.batch_size):
-                part = photos[start : start + self.batch_size]
+            for start in range(0, len(places), self.batch_size):
+                part = places[start : start + self.batch_size].tolist()
                 pixels = np.empty((len(part), SIDE, SIDE, 3), np.uint8)
-                ahead.append(
-                    (pixels, [self._pool.submit(self._load, *each) for each in zip(part, pixels, strict=True)])
-                )
+                loading = [self._pool.submit(self._load, *each) for each in zip(part, pixels, strict=True)]
+                ahead.append((pixels, loading))
                 if len(ahead) > _AHEAD:
                     yield _finished(*ahead.popleft())
             while ahead:
@@ -60,13 +67,30 @@ class PixelReader:
         """Ends the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _load(self, photo: Image, place: NDArray[np.uint8]) -> None:
+    def _load(self, place: int, pixels: NDArray[np.uint8]) -> None:
+        if self._is_kept[place]:
+            assert self._kept is not None
+            pixels[:] = self._kept[place]
+            return
+        photo = self._photos[place]
         try:
-            decode(self._reader.read(photo), sys.maxsize, self._budget, lambda: place)
+            decode(self._reader.read(photo), sys.maxsize, self._budget, lambda: pixels)
         except (ReadError, DecodeError) as error:
             raise InputError(
-                f"{photo.path} could be read when it was encoded, and cannot be now ({error}): encode the photos again."
+                f"{photo.path} could be read when it was encoded, and cannot be now ({error}): put it back as it was, "
+                "or begin in another folder."
             ) from None
+        if self._kept is not None:
+            self._kept[place] = pixels
+            self._is_kept[place] = True
+
+
+def _scratch(shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """An array in a file that is gone when the process is; None where the disk has no room for it."""
+    if np.prod(shape) > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
+        return None
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _finished(pixels: NDArray[np.uint8], loading: list[Future[None]]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.config import InputError, TrainConfig
-from flowers_batch.dataset import CODES, Run, library_versions, open_run
+from flowers_batch.dataset import CODES, OK, Run, library_versions, open_run
 from flowers_batch.evaluation import (
     at_threshold,
     auroc,
@@ -111,6 +111,32 @@ def divide(run: Run, config: TrainConfig) -> Divided:
     sides = split(values, groups, targets, list(classes))
     sample = sample_in(run, labelled.rows, targets, groups, config.memory)
     return Divided(labelled, classes, sample, values, sides)
+
+
+def with_codes_of(run: Run, photos: Divided, memory: int | None) -> Divided:
+    """The same labelled photos on the same sides, with the codes of another folder; those that it has none of are left
+    out."""
+    place = {path: number for number, path in enumerate(photos.labelled.paths)}
+    rows, numbers, before = list[int](), list[int](), 0
+    for batch in run.batches(["path", "status"]):
+        for row, (path, status) in enumerate(zip(*(column.to_pylist() for column in batch), strict=True)):
+            if status == OK and path in place:
+                rows.append(before + row)
+                numbers.append(place[path])
+        before += len(batch)
+    kept = np.array(numbers, np.int64)
+    old = photos.labelled
+    labelled = replace(
+        old,
+        paths=[old.paths[number] for number in numbers],
+        labels=old.labels[kept],
+        digests=old.digests[kept],
+        hashes=old.hashes[kept],
+        rows=np.array(rows, np.int64),
+        without_code=old.without_code + len(old.paths) - len(kept),
+    )
+    sample = sample_in(run, labelled.rows, photos.sample.targets[kept], photos.sample.groups[kept], memory)
+    return Divided(labelled, photos.classes, sample, photos.values, photos.sides[kept])
 
 
 @dataclass(frozen=True)

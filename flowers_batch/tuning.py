@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.config import EncodeConfig, FinetuneConfig, InputError, RunError
 from flowers_batch.decode import SIDE
-from flowers_batch.device import TrainingDevices, prepare_device
+from flowers_batch.device import TrainingDevices, is_out_of_memory, prepare_device
 from flowers_batch.encoder import build_network
 from flowers_batch.evaluation import fit_temperature, log_loss
 from flowers_batch.feed import add
@@ -145,16 +145,24 @@ class Tuning:
 
         Raises:
             InputError: The weights are not to be had or others, or a photo cannot be read any more.
-            RunError: The loss is no number any more.
+            RunError: The loss is no number any more, or a step does not fit into memory.
         """
         prepare_device(threads, bool(gpus))
-        tuner = Tuner(self, threads, max(1, gpus))
         try:
-            state = tuner.train(tell)
-            tell("writing the network's weights", False)
-            return Tuned(tuner.publish(state), state, gpus)
-        finally:
-            tuner.close()
+            tuner = Tuner(self, threads, max(1, gpus))
+            try:
+                state = tuner.train(tell)
+                tell("writing the network's weights", False)
+                return Tuned(tuner.publish(state), state, gpus)
+            finally:
+                tuner.close()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise RunError(
+                    f"A step of {self.config.batch_size} photos does not fit into the memory of the GPU: ask for fewer "
+                    "with --batch-size, or --unfreeze less."
+                ) from error
+            raise
 
 
 class Tuner:
@@ -169,12 +177,11 @@ class Tuner:
     def __init__(self, tuning: Tuning, threads: int, devices: int):
         self._tuning, self._config = tuning, tuning.config
         self._folder = open_folder(tuning.folder)
-        self._photos = images_of(tuning.photos)
         self._trained, self._judged = np.flatnonzero(tuning.trained), np.flatnonzero(~tuning.trained)
-        self._weights = np.zeros(len(self._photos), np.float32)
+        self._weights = np.zeros(len(tuning.photos), np.float32)
         self._weights[self._trained] = balance(tuning.targets[self._trained], len(tuning.head.classes))
         batch_size = max(1, self._config.batch_size // devices) * devices  # which all have an equal part of
-        self._pixels = PixelReader(tuning.source, batch_size, threads)
+        self._pixels = PixelReader(tuning.source, images_of(tuning.photos), batch_size, threads)
         self._devices = TrainingDevices(devices)
         with self._devices.scope():
             self._build()
@@ -234,9 +241,8 @@ class Tuner:
         """Trains until no epoch is left or validation gets no better, from the last epoch that was saved."""
         state = self._restore()
         if state is None:
-            tell("judging it as it is", False)
             begun, stages = time.monotonic(), dict[str, float]()
-            judged = self._judge(stages)
+            judged = self._judge("before", stages, tell)
             state = State().after(Epoch(0, *judged, seconds=time.monotonic() - begun, stages=stages))
             self._save(state)
         while not state.ended(self._config.epochs):
@@ -251,6 +257,7 @@ class Tuner:
                 + (", the best so far" if is_best else ""),
                 True,
             )
+            tell(f"epoch {epoch.epoch} of {self._config.epochs}: saving", False)
             self._save(state)
         return state
 
@@ -283,16 +290,17 @@ class Tuner:
                 f"{_words(loss / max(1, seen), right / max(1, seen))}, {_duration(left)} left at most",
                 False,
             )
-        judged = self._judge(stages)
+        judged = self._judge(f"epoch {number} of {self._config.epochs}", stages, tell)
         return Epoch(number, *judged, loss / max(1, seen), right / max(1, seen), rate, time.monotonic() - begun, stages)
 
-    def _judge(self, stages: dict[str, float]) -> tuple[float, float]:
+    def _judge(self, when: str, stages: dict[str, float], tell: Tell) -> tuple[float, float]:
         """Loss and accuracy on the validation side, at the temperature of the least loss."""
-        parts = []
+        parts: list[NDArray[np.float32]] = []
         for pixels in self._read(self._judged, stages):
             begun = time.monotonic()
             parts.append(self._devices.predict(self._model, pixels))
             add(stages, "network", time.monotonic() - begun)
+            tell(f"{when}: judging, {sum(map(len, parts))} of {len(self._judged)} validation photos", False)
         logits, targets = np.concatenate(parts), self._tuning.targets[self._judged]
         loss = log_loss(logits, targets, fit_temperature(logits, targets))
         return loss, float((logits.argmax(1) == targets).mean())
@@ -300,7 +308,7 @@ class Tuner:
     def _read(self, places: NDArray[np.int_], stages: dict[str, float]) -> Iterator[NDArray[np.uint8]]:
         """The pixels of photos, batch by batch, and the seconds that they were waited for."""
         begun = time.monotonic()
-        for pixels in self._pixels.batches([self._photos[place] for place in places]):
+        for pixels in self._pixels.batches(places):
             add(stages, "wait", time.monotonic() - begun)
             yield pixels
             begun = time.monotonic()
@@ -364,8 +372,11 @@ class Tuner:
         }
         with self._folder.publish(NETWORK) as scratch:
             whole = Path(f"{scratch}.safetensors")  # the format is told by the name
-            write(whole, self._parameters(), "float32", about)
-            whole.rename(scratch)
+            try:
+                write(whole, self._parameters(), "float32", about)
+                whole.rename(scratch)
+            finally:
+                whole.unlink(missing_ok=True)
         kernel, bias = self._head.get_weights()
         return kernel, bias
 

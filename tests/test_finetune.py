@@ -23,6 +23,7 @@ import flowers_batch as fb
 from flowers_batch.cli import training_text
 from flowers_batch.config import InputError
 from flowers_batch.dataset import CODES, codes_of, open_run
+from flowers_batch.encoder import convert_weights
 from flowers_batch.heads import NETWORK, load_model
 from flowers_batch.storage import open_folder
 
@@ -171,9 +172,15 @@ def test_folder_of_an_ordinary_model_is_refused(tuned, photos):
 
 def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
     codes = tuned / "fixed" / "codes"
-    with pytest.raises(InputError, match="were made with random:3, not random:4: leave --from out"):
-        fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=replace(CONFIG.encode, weights="random:4")))
-    metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=fb.EncodeConfig()))
+    with pytest.raises(InputError, match="were made with other weights than random:4: leave --from out"):
+        fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=fb.EncodeConfig(weights="random:4")))
+    with pytest.raises(InputError, match="says itself how its codes were made: leave the options for that out"):
+        fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=fb.EncodeConfig(layer="relu7")))
+    convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")
+    moved = replace(CONFIG, encode=fb.EncodeConfig(weights=str(tmp_path / "moved.npy")))
+    run = room()._fixed_codes(codes, open_folder(tmp_path / "model"), moved, False)
+    assert run.job.weights == str(tmp_path / "moved.npy")
+    metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=None))
     expected = json.loads((tuned / "metrics.json").read_text())
     assert metrics["test"] == expected["test"]
     assert_parameters_equal(parameters(tmp_path / "model" / NETWORK), parameters(tuned / NETWORK))
@@ -188,7 +195,7 @@ def test_photos_to_test_with_are_given_to_nobody_who_trains(tuned, photos, tmp_p
 
     monkeypatch.setattr(room(), "run_alone", catch)
     with pytest.raises(InputError, match="caught"):
-        fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", replace(CONFIG, encode=fb.EncodeConfig()))
+        fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", replace(CONFIG, encode=None))
     split = {row["path"]: row["side"] for row in pq.read_table(tuned / "fixed/model/split.parquet").to_pylist()}
     sides = [split[path] for path in given["photos"]]
     assert set(sides) == {"train", "validation"} and len(sides) + list(split.values()).count("test") == len(split)
@@ -197,7 +204,7 @@ def test_photos_to_test_with_are_given_to_nobody_who_trains(tuned, photos, tmp_p
 
 @pytest.mark.parametrize("at", ["encode", "_publish"])
 def test_run_that_is_ended_between_two_steps_goes_on(tuned, tmp_path, monkeypatch, at):
-    codes, asked = tuned / "fixed" / "codes", replace(CONFIG, encode=fb.EncodeConfig())
+    codes, asked = tuned / "fixed" / "codes", replace(CONFIG, encode=None)
 
     def end(*_, **__):
         raise KeyboardInterrupt
@@ -220,6 +227,78 @@ def test_all_may_lie_in_a_store(here, photos, tuned, s3, tmp_path, monkeypatch):
     assert load_model(model).weights == s3.url("tuned/network.safetensors")
     assert not open_folder(model).names("epochs")
     fb.predict(str(photos), str(tmp_path / "labels"), model)
+
+
+def test_labels_that_change_meanwhile_move_no_photo_to_another_side(tuned, photos, tmp_path, monkeypatch):
+    """Sides are decided once: no photo that was trained on may judge."""
+    labels = tmp_path / "labels.csv"
+    paths = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
+    rows = [f"{path},{path.split('/')[0]}" for path in paths]
+    labels.write_text("\n".join(["path,label", *rows[::2]]))
+    config = replace(CONFIG, encode=None, train=fb.TrainConfig(labels=(str(labels),)))
+    given = {}
+
+    def train_and_change(work, cluster, tell):
+        given["trained"] = set(np.array(work.photos["path"].to_pylist())[work.trained])
+        labels.write_text("\n".join(["path,label", *rows]))
+        return work(2, 0, tell)
+
+    monkeypatch.setattr(room(), "run_alone", train_and_change)
+    metrics = fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", config)
+    split = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
+    assert {row["path"] for row in split if row["side"] == "train"} == given["trained"]
+    assert metrics["tuning"]["comparison"]["photos"] == sum(row["side"] == "test" for row in split)
+    with pytest.raises(InputError, match="holds a fine-tuning that differs in: labelled photos"):
+        fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", config)
+
+
+def test_photos_that_come_and_go_meanwhile_ruin_no_run(here, photos, tmp_path, monkeypatch):
+    archive = tmp_path / "photos"
+    shutil.copytree(photos, archive)
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room(), "_tune", end)
+        with pytest.raises(KeyboardInterrupt):
+            fb.finetune(archive, tmp_path / "model", CONFIG)
+    shutil.copy(archive / "red" / "0000.png", archive / "red" / "new.png")
+    metrics = fb.finetune(archive, tmp_path / "model", CONFIG)
+    assert sum(metrics["photos"].values()) == 48
+
+
+def test_network_that_got_no_better_is_not_encoded_with_again(tuned, tmp_path, monkeypatch):
+    def no_better(work, cluster, tell):
+        outcome = work(2, 0, tell)
+        return replace(outcome, state=replace(outcome.state, best=0), layer=work.head.layers[0])
+
+    monkeypatch.setattr(room(), "encode", lambda *_, **__: pytest.fail("the codes are there"))
+    monkeypatch.setattr(room(), "run_alone", no_better)
+    codes = tuned / "fixed" / "codes"
+    metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=None, epochs=1))
+    assert metrics["tuning"]["comparison"]["gain"] == 0 and "no epoch was better" in metrics["tuning"]["verdict"]
+    assert not (tmp_path / "model" / "codes").exists()
+    fb.predict(str(codes), str(tmp_path / "labels"), str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"train": fb.TrainConfig(labels=("nowhere.csv",))}, "There is no labels file nowhere.csv"),
+        ({"encode": fb.EncodeConfig(layer="pool5", pool="avg")}, "vgg16 up to pool5 has no layers of --unfreeze fc"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_encoded(photos, tmp_path, monkeypatch, change, told):
+    monkeypatch.setattr(room(), "encode", lambda *_, **__: pytest.fail("hours of work"))
+    with pytest.raises(InputError, match=told):
+        fb.finetune(photos, tmp_path / "model", fb.FinetuneConfig(**change))
+
+
+@pytest.mark.parametrize("augment", [("",), ("none",), ("crop", "blur")])
+def test_variations_that_there_are_not_are_refused(augment):
+    with pytest.raises(InputError, match="--augment must be of crop, flip, colour, with commas between them, or none"):
+        fb.FinetuneConfig(augment=augment)
 
 
 def test_network_without_weights_is_refused(photos, tmp_path):

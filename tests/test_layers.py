@@ -59,7 +59,19 @@ BELOW = {
         "decode",
     }
     | NETWORK,
-    "finetune": {"cluster", "runs", "training", "tuning", "evaluation", "grouping", "heads", "shards", "dataset"}
+    "finetune": {
+        "labels",
+        "encoder",
+        "cluster",
+        "runs",
+        "training",
+        "tuning",
+        "evaluation",
+        "grouping",
+        "heads",
+        "shards",
+        "dataset",
+    }
     | {"sources", "storage", "progress"},
     "export": {"device", "encoder", "heads", "storage"} | NETWORK,
     "journal": {"labels", "dataset", "storage"},

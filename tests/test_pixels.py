@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from flowers_batch.config import InputError
 from flowers_batch.decode import decode
 from flowers_batch.pixels import PixelReader
 from flowers_batch.sources import Image, ReadError
+
+Usage = namedtuple("Usage", "total used free")
 
 
 class Slow:
@@ -40,21 +44,21 @@ def photos(count: int) -> tuple[Slow, list[Image]]:
 
 def test_pixels_come_in_the_order_that_was_asked_for_whichever_was_decoded_first():
     source, images = photos(11)
-    reader = PixelReader(source, 4, 3)
-    order = [images[number] for number in np.random.default_rng(0).permutation(11)]
+    reader = PixelReader(source, images, 4, 3)
+    order = np.random.default_rng(0).permutation(11)
     batches = [batch.copy() for batch in reader.batches(order)]
     reader.close()
     assert [len(batch) for batch in batches] == [4, 4, 3]
     assert all(batch.dtype == np.uint8 for batch in batches)
-    exact = np.stack([decode(source.files[image.path]).pixels for image in order])
+    exact = np.stack([decode(source.files[str(number)]).pixels for number in order])
     assert np.abs(np.concatenate(batches) - exact).max() <= 0.5 + 1e-3  # rounded
     assert source.most == 3
 
 
 def test_only_a_few_batches_are_decoded_ahead():
     source, images = photos(40)
-    reader = PixelReader(source, 2, 2)
-    batches = reader.batches(images)
+    reader = PixelReader(source, images, 2, 2)
+    batches = reader.batches(np.arange(40))
     next(batches)
     time.sleep(0.5)
     assert source.read_in_all == 6
@@ -62,9 +66,25 @@ def test_only_a_few_batches_are_decoded_ahead():
     reader.close()
 
 
+def test_photos_that_were_asked_for_are_not_read_again(monkeypatch):
+    source, images = photos(9)
+    reader = PixelReader(source, images, 4, 2)
+    first = np.concatenate(list(reader.batches(np.arange(9))))
+    again = np.concatenate(list(reader.batches(np.arange(9)[::-1])))
+    np.testing.assert_array_equal(again[::-1], first)
+    assert source.read_in_all == 9
+    reader.close()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 1000))  # no room
+    reader = PixelReader(source, images, 4, 2)
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate(list(reader.batches(np.arange(9)))), first)
+    assert source.read_in_all == 9 + 18
+    reader.close()
+
+
 def test_photo_that_is_gone_ends_it_in_a_sentence():
     source, images = photos(3)
-    reader = PixelReader(source, 2, 2)
-    with pytest.raises(InputError, match=r"99 could be read when .* cannot be now .*encode"):
-        list(reader.batches([*images, Image("99")]))
+    reader = PixelReader(source, [*images, Image("99")], 2, 2)
+    with pytest.raises(InputError, match=r"99 could be read when .* cannot be now .*put it back"):
+        list(reader.batches(np.arange(4)))
     reader.close()

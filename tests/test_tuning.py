@@ -59,8 +59,8 @@ def tuning_of(photos, out, layer="relu7", precision="float32", seed=0, batch_siz
     encoding = EncodeConfig(weights="random:3", layer=layer, precision=precision)
     weights, _ = weights_identity(encoding)
     network, _ = build_network(encoding, "float32")
-    reader = PixelReader(origin, 8, 2)
-    codes = np.concatenate([network.predict_on_batch(pixels) for pixels in reader.batches(images)])
+    reader = PixelReader(origin, images, 8, 2)
+    codes = np.concatenate([network.predict_on_batch(pixels) for pixels in reader.batches(np.arange(len(images)))])
     reader.close()
     width, classes = codes.shape[1], tuple(sorted(KINDS))
     layers = ((np.zeros((width, len(classes)), np.float32), np.zeros(len(classes), np.float32)),)
@@ -166,7 +166,7 @@ def test_deeper_layers_learn_slower_but_from_scratch_all_alike(photos, tmp_path)
 @pytest.mark.parametrize(
     "at",
     [
-        pytest.param("judging", marks=pytest.mark.chaos),
+        pytest.param("before: judging", marks=pytest.mark.chaos),
         pytest.param("epoch 1 of 4: 18", marks=pytest.mark.chaos),
         "epoch 3 of 4: 9",
         pytest.param("epoch 4 of 4: 24", marks=pytest.mark.chaos),
@@ -198,7 +198,7 @@ def test_in_bfloat16_weights_are_kept_in_float32(photos, tmp_path):
 def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
     """Later epochs are made to judge badly: what is published is the network as it was."""
     losses = iter([1.0, 0.5, 2.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr(Tuner, "_judge", lambda self, stages: (next(losses), 0.5))
+    monkeypatch.setattr(Tuner, "_judge", lambda *_: (next(losses), 0.5))
     state, layer, network = trained(tuning_of(photos, tmp_path / "long", unfreeze="fc", epochs=9))
     assert (state.best, len(state.epochs)) == (1, 5)  # it ended early
     assert [epoch.rate for epoch in state.epochs[1:]] == [1.0, 1.0, 0.5, 0.25]
@@ -210,7 +210,7 @@ def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
 
 def test_training_that_makes_nothing_better_gives_back_what_it_began_with(photos, tmp_path, monkeypatch):
     losses = iter([1.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr(Tuner, "_judge", lambda self, stages: (next(losses), 0.5))
+    monkeypatch.setattr(Tuner, "_judge", lambda *_: (next(losses), 0.5))
     work = tuning_of(photos, tmp_path, unfreeze="fc")
     state, layer, network = trained(work)
     assert state.best == 0 and len(state.epochs) == 4
@@ -258,6 +258,15 @@ def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path, monkeypa
     monkeypatch.setattr(TrainingDevices, "step", lambda *_: {"loss": float("nan"), "accuracy": 0.0})
     with pytest.raises(RunError, match=r"no number any more in epoch 1: ask for smaller steps, such as --rate 0\.1"):
         trained(tuning_of(photos, tmp_path, unfreeze="head"))
+
+
+def test_step_that_does_not_fit_into_memory_says_what_to_ask_for(photos, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("OOM when allocating tensor with shape[9,224,224,64]")
+
+    monkeypatch.setattr(TrainingDevices, "step", fail)
+    with pytest.raises(RunError, match=r"A step of 9 photos does not fit .* with --batch-size, or --unfreeze less"):
+        tuning_of(photos, tmp_path, unfreeze="head")(2, 0, lambda *_: None)
 
 
 def test_other_weights_under_the_same_name_are_refused(photos, tmp_path):
