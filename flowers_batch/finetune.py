@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from flowers_batch.cluster import run_alone
 from flowers_batch.config import IMAGENET, NULL_NETWORK, EncodeConfig, FinetuneConfig, InputError
 from flowers_batch.dataset import CODES, Run, open_run, read_job
-from flowers_batch.encoder import weights_identity
+from flowers_batch.encoder import codes_fingerprint, weights_identity
 from flowers_batch.evaluation import compare
 from flowers_batch.grouping import SIDES, TEST, TRAIN
 from flowers_batch.heads import METRICS, MODEL, NETWORK, OWN_CODES, SPLIT, Head, load_model
@@ -91,9 +91,9 @@ def _fixed_codes(photos: Where, folder: Folder, config: FinetuneConfig, progress
     if job is None:
         asked = replace(asked or EncodeConfig(), cluster=config.cluster)
         _check(asked.network, asked.layer, config)
-        # An archive that has grown meanwhile is no other one to train on.
-        if not folder.exists(ASKED):
-            encode(photos, folder.url_of(FIXED_CODES), asked, progress=progress)
+        if folder.exists(ASKED):
+            return _begun_with(photos, folder, asked)
+        encode(photos, folder.url_of(FIXED_CODES), asked, progress=progress)
         return open_run(folder.url_of(FIXED_CODES), CODES)
     run = open_run(photos, CODES)
     made = run.job.fingerprint
@@ -106,6 +106,20 @@ def _fixed_codes(photos: Where, folder: Folder, config: FinetuneConfig, progress
     if weights != made.weights:
         raise InputError(f"The codes in {run.folder.url} were made with other weights than {name}: leave --from out.")
     return replace(run, job=replace(run.job, weights=name))  # they may lie elsewhere now
+
+
+def _begun_with(photos: Where, folder: Folder, asked: EncodeConfig) -> Run:
+    """The fixed codes of an earlier call, as they are: photos that have come since take no part."""
+    run = open_run(folder.url_of(FIXED_CODES), CODES)
+    made = run.job.fingerprint
+    precision = made.precision if asked.precision == "auto" else asked.precision
+    wanted = codes_fingerprint(asked, weights_identity(asked)[0], precision)
+    differing = wanted.differences(made)
+    if open_source(photos, asked.root).url != run.job.images:
+        differing = f"the photos (there: {run.job.images})"
+    if differing:
+        raise InputError(f"{folder.url} was begun otherwise, and differs in: {differing}; choose another folder.")
+    return run
 
 
 def _check(network: str, layer: str, config: FinetuneConfig) -> None:

@@ -165,6 +165,14 @@ def test_another_call_for_the_same_folder_is_refused(tuned, photos):
         fb.finetune(photos, tuned, other)
 
 
+def test_same_folder_with_other_photos_or_weights_is_refused(tuned, photos, tmp_path):
+    with pytest.raises(InputError, match=r"was begun otherwise, and differs in: the photos \(there: .*photos"):
+        fb.finetune(draw_archive(tmp_path / "other", 3), tuned, CONFIG)
+    other = replace(CONFIG, encode=replace(CONFIG.encode, weights="random:4"))
+    with pytest.raises(InputError, match="was begun otherwise, and differs in: weights"):
+        fb.finetune(photos, tuned, other)
+
+
 def test_folder_of_an_ordinary_model_is_refused(tuned, photos):
     with pytest.raises(InputError, match="holds a model that was not fine-tuned: choose another folder"):
         fb.finetune(tuned / "fixed" / "codes", tuned / "fixed" / "model", CONFIG)
@@ -222,7 +230,7 @@ def test_run_that_is_ended_between_two_steps_goes_on(tuned, tmp_path, monkeypatc
 def test_all_may_lie_in_a_store(here, photos, tuned, s3, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model = s3.url("tuned")
-    metrics = fb.finetune(s3.upload(photos, "photos"), model, CONFIG)
+    metrics = fb.finetune(s3.upload(photos, "tuned-on"), model, CONFIG)
     assert metrics["test"] == json.loads((tuned / "metrics.json").read_text())["test"]
     assert load_model(model).weights == s3.url("tuned/network.safetensors")
     assert not open_folder(model).names("epochs")

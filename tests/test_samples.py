@@ -90,7 +90,7 @@ def test_training_on_more_than_memory_is_as_good(tmp_path, monkeypatch, head):
     assert streamed["train"]["accuracy"] == pytest.approx(held["train"]["accuracy"], abs=0.05)
     assert streamed["heads"][head]["epochs"]
     again = fb.train(codes, tmp_path / "again", fb.TrainConfig(head=head))
-    assert again == streamed
+    assert again | {"seconds": 0} == streamed | {"seconds": 0}
 
 
 def test_free_memory_is_less_than_there_is():
