@@ -159,8 +159,8 @@ class Tuning:
         except Exception as error:
             if is_out_of_memory(error):
                 raise RunError(
-                    f"A step of {self.config.batch_size} photos does not fit into the memory of the GPU: ask for fewer "
-                    "with --batch-size, or --unfreeze less."
+                    f"A step of {self.config.batch_size} photos does not fit into memory: ask for fewer with "
+                    "--batch-size, or --unfreeze less."
                 ) from error
             raise
 

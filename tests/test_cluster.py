@@ -22,8 +22,8 @@ from conftest import draw_archive
 from helpers import fingerprint
 
 import flowers_batch as fb
-from flowers_batch.cluster import Done, Outcome, Position, Started, _Pool, run_shards
-from flowers_batch.config import ClusterConfig
+from flowers_batch.cluster import Done, Outcome, Position, Started, _Pool, run_alone, run_shards
+from flowers_batch.config import ClusterConfig, InputError, RunError
 from flowers_batch.dataset import CODES, Footer
 from flowers_batch.encoder import Condemned, EncoderFactory
 from flowers_batch.progress import Silence
@@ -446,3 +446,63 @@ def test_an_address_where_no_cluster_is_is_refused_in_one_sentence(archive, tmp_
     command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes")]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120).stdout
     assert "The Ray cluster at nonsense://x cannot be joined" in printed
+
+
+def alone(how: str, state: str = "", stall_timeout: float = 600.0) -> tuple[Any, list[tuple[str, bool]]]:
+    """What work that one actor does alone gives, and what was told of it."""
+
+    def work(threads, gpus, tell):
+        tell("begun", how != "dies")  # what stays is progress
+        tell("half", False)
+        if how == "bad input":
+            raise InputError("There are no photos.")
+        if how == "fault":
+            raise ValueError("of the program")
+        if how in ("dies once", "stands still once") and not os.path.exists(state):
+            Path(state).touch()
+            if how == "dies once":
+                time.sleep(1.5)  # until it was heard
+                os._exit(1)
+            time.sleep(3600)
+        if how == "dies":
+            os._exit(1)
+        tell("ended", True)
+        return threads, gpus
+
+    said: list[tuple[str, bool]] = []
+    given = run_alone(work, ClusterConfig(stall_timeout=stall_timeout), lambda *told: said.append(told))
+    return given, said
+
+
+def test_one_actor_alone_has_all_cores_and_is_heard_to_the_end(local_ray):
+    given, said = alone("")
+    assert given == (2, 0)
+    assert [sentence for sentence, stays in said if stays] == ["begun", "ended"]
+
+
+def test_what_an_actor_alone_raises_is_told_as_it_is(local_ray):
+    with pytest.raises(InputError, match="There are no photos"):
+        alone("bad input")
+    with pytest.raises(RunError, match=r"failed by a fault of the program: ValueError\('of the program'\)"):
+        alone("fault")
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("dies once", "The actor died"),
+        pytest.param("stands still once", "it made no progress for 2 seconds", marks=pytest.mark.chaos),
+    ],
+)
+def test_actor_alone_that_is_lost_is_replaced(local_ray, tmp_path, how, why):
+    given, said = alone(how, str(tmp_path / "state"), stall_timeout=2)
+    told = [sentence for sentence, stays in said if stays]
+    assert given == (2, 0)
+    assert told[0] == told[2] == "begun" and told[-1] == "ended"
+    assert why in told[1] and told[1].endswith("Another goes on.")
+
+
+def test_actors_alone_that_die_again_and_again_end_it(local_ray, monkeypatch):
+    monkeypatch.setattr("flowers_batch.cluster._MAX_DEATHS", 2)
+    with pytest.raises(RunError, match=r"2 actors died before they got any further, .* goes on"):
+        alone("dies")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowers_batch.staffing import Post, Resources, staff
+from flowers_batch.staffing import Post, Resources, staff, whole_node
 
 GPU, MANY = Resources(1, 1), 1000
 
@@ -152,3 +152,10 @@ def test_a_cluster_that_has_lost_its_gpus_is_still_asked_for_them():
     # And when GPUs are back, an actor on a CPU takes the place of none.
     back = [*lost, Post(Resources(0, 4, "head"), "head")]
     assert staff(nodes, back, None, True, True, MANY) == ([GPU], [])
+
+
+def test_what_works_alone_gets_all_gpus_of_the_node_that_has_most():
+    nodes = [node("head", CPU=64), node("a", CPU=16, GPU=2), node("b", CPU=8, GPU=4)]
+    assert whole_node(nodes) == Resources(4, 1)
+    assert whole_node(nodes[:1]) == Resources(0, 64)
+    assert whole_node([node("head", CPU=0)]) is None
