@@ -267,7 +267,7 @@ class Refusing(Stormy):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_an_upload_is_tried_again_and_one_that_fails_leaves_what_was_there(s3):
     Refusing.server_port, Refusing.dice, Refusing.asked = s3.port, SimpleNamespace(random=lambda: 0.9), []
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
