@@ -182,7 +182,6 @@ def exported(run: Path) -> dict[tuple[str, str], float]:
     return found
 
 
-@pytest.mark.chaos
 def test_prometheus_sees_what_the_summary_says(dashboard, archive, tmp_path):
     photos = Path(shutil.copytree(archive, tmp_path / "photos"))
     (photos / "bad.jpg").write_text("nothing")
