@@ -23,8 +23,7 @@ _HUE = 0.02  # as a share of the circle of colours
 class RandomResizedCrop(keras.layers.Layer):
     """Cuts a part out of each photo, and makes it as large as the photo was.
 
-    Interpolation is linear, by a product with a matrix along each side: exact, and on a GPU many times as fast as
-    gathering pixels.
+    Interpolation is linear, by a product with a matrix along each side: exact, and faster than to gather pixels.
 
     Args:
         seed: Decides on the parts.

@@ -318,9 +318,7 @@ class _Soloist:
                     self._pass_on(*ray.get(self._actor.told.remote(self._stayed)))
                     return given
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, FlowersError | OSError):
-                    raise error.cause from error
-                raise RunError(f"The actor failed by a fault of the program: {error.cause!r}.") from error
+                raise _cause_of(error, "The actor") from error
             except ray.exceptions.RayError as error:
                 raise _DeathError(_cause(error)) from error
             if self._latest and self._quiet > self._cluster.stall_timeout:
@@ -591,10 +589,7 @@ class _Pool:
                     del self._tasks[reference]  # another has finished it, or is at it: its own trouble counts
                     continue
                 # The actor lives, and its program failed: the same again would fail again.
-                if isinstance(error.cause, FlowersError | OSError):
-                    raise error.cause from error
-                what = f"Shard {task.shard.number}" if task.shard else "An actor's start"
-                raise RunError(f"{what} failed by a fault of the program: {error.cause!r}.") from error
+                raise _cause_of(error, f"Shard {task.shard.number}" if task.shard else "An actor's start") from error
             except ray.exceptions.RayError as error:
                 # Besides dead actors: one that used up its node's memory, a node that is gone.
                 dead.setdefault(task.member, error)
@@ -978,6 +973,13 @@ class _GpuMemory:
 def _log(event: str, shard: Shard, **more: Any) -> None:
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, "shard": shard.number} | more
     print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+def _cause_of(error: Any, what: str) -> Exception:
+    """What a live actor raised, as it is to be told."""
+    if isinstance(error.cause, FlowersError | OSError):
+        return error.cause
+    return RunError(f"{what} failed by a fault of the program: {error.cause!r}.")
 
 
 def _cause(death: Exception) -> str:

@@ -232,6 +232,11 @@ class Fingerprint:
     top_k: int | None = None
 
     @property
+    def encoding(self) -> dict[str, Any]:
+        """The settings of `EncodeConfig` that make codes of this kind, but for where the weights lie."""
+        return {name: getattr(self, name) for name in ("network", "layer", "pool", "precision", "store")}
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the fields, in hexadecimal: what a shard's footer carries."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()

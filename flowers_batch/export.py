@@ -55,9 +55,7 @@ def export(model: Where, out: Path | str, kind: str = SAVED_MODEL, weights: str 
         raise InputError(f"Keras reads only files whose names end in .keras. Received: {out}.")
     trained = load_model(model)
     made = trained.fingerprint
-    encoding = EncodeConfig(
-        weights=weights or trained.weights, network=made.network, layer=made.layer, pool=made.pool, precision="float32"
-    )
+    encoding = EncodeConfig(weights=weights or trained.weights, **made.encoding)
     share_gpus()
     network, identity = build_network(encoding, "float32")
     if identity != made.weights:

@@ -187,18 +187,13 @@ def _listed(run: Run, rows: NDArray[np.int_]) -> pa.Table:
 
 def _encoding(run: Run, config: FinetuneConfig, weights: str) -> EncodeConfig:
     """How the codes of a folder are made, with weights by this name, by the actors that are asked for."""
-    made = run.job.fingerprint
     return replace(
         config.encode or EncodeConfig(),
         weights=weights,
-        network=made.network,
-        layer=made.layer,
-        pool=made.pool,
-        precision=made.precision,
-        store=made.store,
         root=run.job.root,
         max_pixels=sys.maxsize,  # what was small enough then is now
         cluster=config.cluster,
+        **run.job.fingerprint.encoding,
     )
 
 

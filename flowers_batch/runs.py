@@ -222,16 +222,7 @@ def factory_of(job: Job) -> EncoderFactory:
 
 def _encoding(made: Fingerprint, weights: str, config: ArchiveConfig) -> EncodeConfig:
     """How codes of this kind are made."""
-    return EncodeConfig(
-        weights=weights,
-        network=made.network,
-        layer=made.layer,
-        pool=made.pool,
-        precision=made.precision,
-        store=made.store,
-        batch_size=config.batch_size,
-        max_pixels=config.max_pixels,
-    )
+    return EncodeConfig(weights=weights, batch_size=config.batch_size, max_pixels=config.max_pixels, **made.encoding)
 
 
 def _imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) -> Model:

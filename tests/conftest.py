@@ -151,3 +151,14 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "_FILTERS", (2, 3, 4, 5, 6))
     monkeypatch.setattr(network, "FC_WIDTH", 8)
     monkeypatch.setattr(network, "CLASSES", 10)
+
+
+@pytest.fixture(scope="module")
+def thin() -> Iterator[None]:
+    """VGG16 and VGG19 for a whole file of tests: with all their layers, and wide enough to learn a little."""
+    from tensorflow_vgg import network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_FILTERS", (4, 6, 8, 10, 12))
+        patch.setattr(network, "FC_WIDTH", 64)
+        yield

@@ -50,9 +50,39 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-_POISON = """
-import os, signal, sys, time
+_AT_IMPORT = """
+import sys
 from importlib.machinery import PathFinder
+CODE
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "MODULE":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+
+        def load_changed(module):
+            load(module)
+            change(module)
+
+        spec.loader.exec_module = load_changed
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def changing(folder: Path, module: str, code: str) -> str:
+    """A folder for the front of PYTHONPATH: in Python's processes, `change(module)` of some code follows an import."""
+    text = _AT_IMPORT.replace("MODULE", module).replace("CODE", code)
+    write(folder, {"sitecustomize.py": text.encode()})
+    return str(folder)
+
+
+_POISON = """
+import os, signal, time
 
 
 def poisoned(decode):
@@ -73,22 +103,8 @@ def poisoned(decode):
     return decode_or_die
 
 
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name != "flowers_batch.decode":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        load = spec.loader.exec_module
-
-        def load_poisoned(module):
-            load(module)
-            module.decode = poisoned(module.decode)
-
-        spec.loader.exec_module = load_poisoned
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
+def change(module):
+    module.decode = poisoned(module.decode)
 """
 
 
@@ -98,8 +114,7 @@ def poisonous(folder: Path) -> str:
     `POISON crash`, `POISON hang`, `POISON memory`, or `POISON once:FILE`, which crashes the process unless there
     is a file of that name, and makes it first.
     """
-    write(folder, {"sitecustomize.py": _POISON.encode()})
-    return str(folder)
+    return changing(folder, "flowers_batch.decode", _POISON)
 
 
 def store(path: Path) -> Folder:
@@ -172,34 +187,10 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
-_NARROW = """
-import sys
-from importlib.machinery import PathFinder
-
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name != "tensorflow_vgg.network":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        load = spec.loader.exec_module
-
-        def load_narrow(module):
-            load(module)
-            module._FILTERS, module.FC_WIDTH = (4, 6, 8, 10, 12), 24
-
-        spec.loader.exec_module = load_narrow
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-"""
-
-
 def narrowing(folder: Path) -> str:
     """A folder for the front of PYTHONPATH: Python's processes have VGG with all its layers, and none of them wide."""
-    write(folder, {"sitecustomize.py": _NARROW.encode()})
-    return str(folder)
+    code = "def change(module): module._FILTERS, module.FC_WIDTH = (4, 6, 8, 10, 12), 24"
+    return changing(folder, "tensorflow_vgg.network", code)
 
 
 def run_shards_here(factory: Any, url: str, kind: str, shards: Any, cluster: Any, agree: Any, watcher: Any) -> Outcome:

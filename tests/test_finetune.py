@@ -38,13 +38,9 @@ CONFIG = fb.FinetuneConfig(
 
 
 @pytest.fixture(scope="module")
-def here():
+def here(thin):
     """Thin networks, and neither Ray nor other processes."""
-    from tensorflow_vgg import network
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_FILTERS", (4, 6, 8, 10, 12))
-        patch.setattr(network, "FC_WIDTH", 64)
         patch.setattr("flowers_batch.runs.run_shards", run_shards_here)
         patch.setattr(room(), "run_alone", lambda work, cluster, tell: work(2, 0, tell))
         yield
@@ -260,7 +256,29 @@ def test_labels_that_change_meanwhile_move_no_photo_to_another_side(tuned, photo
         fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", config)
 
 
-def test_photos_that_come_and_go_meanwhile_ruin_no_run(here, photos, tmp_path, monkeypatch):
+def test_photos_that_have_vanished_take_no_part(here, photos, tmp_path, monkeypatch):
+    archive = tmp_path / "photos"
+    shutil.copytree(photos, archive)
+    fb.encode(archive, tmp_path / "codes", CONFIG.encode)
+    gone = archive / "red" / "0003.png"
+    gone.unlink()
+    assert fb.encode(archive, tmp_path / "codes", CONFIG.encode).vanished == 1
+    given = []
+
+    def listen(work, cluster, tell):
+        given.extend(work.photos["path"].to_pylist())
+        return work(2, 0, tell)
+
+    monkeypatch.setattr(room(), "run_alone", listen)
+    fb.finetune(tmp_path / "codes", tmp_path / "model", replace(CONFIG, encode=None, epochs=1))
+    split = {
+        row["path"]: row["side"] for row in pq.read_table(tmp_path / "model/fixed/model/split.parquet").to_pylist()
+    }
+    assert split["red/0003.png"] != "test", "another photo is to be taken away"
+    assert "red/0003.png" not in given and len(given) == len(split) - 1 - list(split.values()).count("test")
+
+
+def test_photos_that_come_meanwhile_ruin_no_run(here, photos, tmp_path, monkeypatch):
     archive = tmp_path / "photos"
     shutil.copytree(photos, archive)
 

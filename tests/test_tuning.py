@@ -22,18 +22,8 @@ from flowers_batch.pixels import PixelReader
 from flowers_batch.reading import batches_of
 from flowers_batch.tuning import EPOCHS, Tuner, Tuning, unfrozen
 
+pytestmark = pytest.mark.usefixtures("thin")
 OPTIONS = {"layer": "relu6", "unfreeze": "all", "epochs": 4, "augment": ("flip",)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def thin():
-    """VGG with all its layers, and none of them wide."""
-    from tensorflow_vgg import network
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_FILTERS", (4, 6, 8, 10, 12))
-        patch.setattr(network, "FC_WIDTH", 64)
-        yield
 
 
 class Killed(BaseException):
@@ -46,7 +36,7 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(photos, tmp_path_factory):
+def whole(thin, photos, tmp_path_factory):
     """A training that nothing disturbed: its work, and what came of it."""
     work = tuning_of(photos, tmp_path_factory.mktemp("whole"), **OPTIONS)
     return work, *trained(work)
