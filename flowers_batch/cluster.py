@@ -972,7 +972,8 @@ class _GpuMemory:
 
 def _log(event: str, shard: Shard, **more: Any) -> None:
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, "shard": shard.number} | more
-    print(json.dumps(line), file=sys.stderr, flush=True)
+    sys.stderr.write(json.dumps(line) + "\n")  # in one piece: `print` lets another shard's line in before the line ends
+    sys.stderr.flush()
 
 
 def _cause_of(error: Any, what: str) -> Exception:

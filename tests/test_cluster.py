@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +25,7 @@ from conftest import draw_archive
 from helpers import fingerprint
 
 import flowers_batch as fb
-from flowers_batch.cluster import Done, Outcome, Position, Started, _Pool, run_alone, run_shards
+from flowers_batch.cluster import Done, Outcome, Position, Started, _log, _Pool, run_alone, run_shards
 from flowers_batch.config import ClusterConfig, InputError, RunError
 from flowers_batch.dataset import CODES, Footer
 from flowers_batch.encoder import Condemned, EncoderFactory
@@ -52,6 +55,14 @@ class Answer:
     def is_there(self) -> bool:
         self.looks -= 1
         return self.value is not STALLS and self.looks < 0
+
+
+class SlowStream(io.StringIO):
+    """A stream between whose writes other threads have their turn."""
+
+    def write(self, text: str) -> int:
+        time.sleep(0.002)
+        return super().write(text)
 
 
 class ScriptedPool(_Pool):
@@ -367,6 +378,13 @@ class Deadly:
 
         worker._feed.reader = Source()
         return worker
+
+
+def test_lines_that_shards_log_at_once_stay_whole(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := SlowStream())
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: _log("done", Shard(number, 1, "")), range(20)))
+    assert sorted(json.loads(line)["shard"] for line in stream.getvalue().splitlines()) == list(range(20))
 
 
 @pytest.fixture
