@@ -38,6 +38,11 @@ class PixelReader:
         self._kept, self._is_kept = _scratch((len(photos), SIDE, SIDE, 3)), np.zeros(len(photos), bool)
         prepare_process()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is room for all pixels in the scratch file."""
+        return self._kept is not None
+
     def batches(self, places: NDArray[np.int_]) -> Iterator[NDArray[np.uint8]]:
         """Yields pixels: uint8 [N, 224, 224, 3], RGB, of the upright centre squares.
 

@@ -240,8 +240,10 @@ class Tuner:
     def train(self, tell: Tell) -> State:
         """Trains until no epoch is left or validation gets no better, from the last epoch that was saved."""
         state = self._restore()
+        begun, stages = time.monotonic(), dict[str, float]()
+        if state is None or not state.ended(self._config.epochs):
+            self._read_through(stages, tell)
         if state is None:
-            begun, stages = time.monotonic(), dict[str, float]()
             judged = self._judge("before", stages, tell)
             state = State().after(Epoch(0, *judged, seconds=time.monotonic() - begun, stages=stages))
             self._save(state)
@@ -260,6 +262,16 @@ class Tuner:
             tell(f"epoch {epoch.epoch} of {self._config.epochs}: saving", False)
             self._save(state)
         return state
+
+    def _read_through(self, stages: dict[str, float], tell: Tell) -> None:
+        """Has all photos decoded in the order in which they lie, if there is room for their pixels: in an epoch's order a
+        table's row groups are read from their beginning again and again."""
+        if not self._pixels.keeps:
+            return
+        done, photos = 0, len(self._tuning.photos)
+        for pixels in self._read(np.arange(photos), stages):
+            done += len(pixels)
+            tell(f"decoding, {done} of {photos} photos", False)
 
     def _epoch(self, number: int, state: State, tell: Tell) -> Epoch:
         begun, stages = time.monotonic(), dict[str, float]()

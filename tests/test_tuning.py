@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,23 @@ def test_training_learns_and_keeps_the_best(whole):
     assert max(accuracy[1:]) > accuracy[0] + 0.1
     losses = [epoch.validation_loss for epoch in state.epochs]
     assert losses[state.best] == min(losses) < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_photos_are_decoded_once_and_in_the_order_in_which_they_lie(photos, tmp_path, monkeypatch, room):
+    work = tuning_of(photos, tmp_path, unfreeze="head", epochs=1)
+    listed = [image.path for image in images_in(work.source)]
+    read: list[str] = []
+    once = type(work.source).read
+    monkeypatch.setattr(type(work.source), "read", lambda source, image: read.append(image.path) or once(source, image))
+    if not room:
+        monkeypatch.setattr("flowers_batch.pixels._scratch", lambda shape: None)
+    tuner = Tuner(work, 1, 1)
+    tuner.train(lambda *_: None)
+    tuner.close()
+    assert (read == listed) == room
+    judged = [path for path, is_trained in zip(listed, work.trained, strict=True) if not is_trained]
+    assert Counter(read) == Counter(listed) + Counter([] if room else judged), "judged before and after the epoch"
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "fc", "conv5", "all"])
