@@ -46,7 +46,14 @@ Address = Annotated[
 Actors = Annotated[
     str,
     typer.Option(
-        help="How many actors, or `auto`: one a GPU (or one a node without GPUs) and more as nodes join the cluster."
+        help="How many actors, or `auto`: one a GPU (see --actors-per-gpu), or one a node where there are no GPUs, and "
+        "more as nodes join the cluster."
+    ),
+]
+ActorsPerGpu = Annotated[
+    int,
+    typer.Option(
+        help="How many actors share a GPU and the cores beside it: several decode more small photos with many cores."
     ),
 ]
 Root = Annotated[str | None, typer.Option(help="What a list's paths are relative to; default: the list's folder.")]
@@ -110,6 +117,7 @@ def encode(
     prune: Prune = False,
     retry_failed: RetryFailed = False,
     actors: Actors = "auto",
+    actors_per_gpu: ActorsPerGpu = ClusterConfig.actors_per_gpu,
     stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
@@ -118,7 +126,7 @@ def encode(
     """Turn every photo of a folder into a row with its code; run again, it goes on where it stopped."""
     from flowers_batch.runs import encode as run_encode
 
-    cluster = ClusterConfig(address, _count(actors), stall_timeout)
+    cluster = ClusterConfig(address, _count(actors), stall_timeout, actors_per_gpu)
     config = EncodeConfig(
         weights=weights,
         network=network,
@@ -277,6 +285,7 @@ def predict(
     retry_failed: RetryFailed = False,
     actors: Actors = "auto",
     stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
+    actors_per_gpu: ActorsPerGpu = ClusterConfig.actors_per_gpu,
     address: Address = None,
     json_: Json = False,
     debug: Debug = False,
@@ -293,7 +302,7 @@ def predict(
         max_pixels=max_pixels,
         prune=prune,
         retry_failed=retry_failed,
-        cluster=ClusterConfig(address, _count(actors), stall_timeout),
+        cluster=ClusterConfig(address, _count(actors), stall_timeout, actors_per_gpu),
     )
     summary = run_predict(source, out, model, config, csv=csv, progress=True)
     _print_summary("labelled", out, summary.to_json(), json_)

@@ -488,7 +488,7 @@ class _Pool:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         options: dict[str, Any] = {
-            "num_gpus": resources.gpus,
+            "num_gpus": resources.gpu_share,
             "num_cpus": resources.cpus,
             "max_concurrency": _SHARDS_AN_ACTOR,
             "runtime_env": {"env_vars": _actor_environment(resources)},
@@ -498,7 +498,7 @@ class _Pool:
         # `position` has a thread of its own: it is answered while a shard is worked on.
         wrap: Any = ray.remote(concurrency_groups={"position": 1})  # type: ignore[call-overload]
         remote = wrap(_RemoteShardActor).options(**options)
-        actor = remote.remote(self._factory, self._url, self._kind, resources.cpus)
+        actor = remote.remote(self._factory, self._url, self._kind, resources)
         member = _Member(actor, resources, actor.position.remote())
         self._members.append(member)
         if resources.is_scout:
@@ -550,8 +550,9 @@ class _Pool:
             return
         nodes = _living_nodes()
         posts = [Post(member.resources, member.position.node if member.position else None) for member in self._members]
-        wanted, gpu = self._cluster.actors, self._factory.wants_gpu
-        asked, given_up = staff(nodes, posts, wanted, gpu, self._grows, len(self._busy()) + len(self._waiting))
+        wanted, gpu, sharing = self._cluster.actors, self._factory.wants_gpu, self._cluster.actors_per_gpu
+        left = len(self._busy()) + len(self._waiting)
+        asked, given_up = staff(nodes, posts, wanted, gpu, self._grows, left, sharing)
         for member in [self._members[number] for number in given_up]:
             self._forget(member)
         for resources in asked:
@@ -866,7 +867,7 @@ class _Pool:
         wanted = members[0].resources
         free = ray.available_resources()
         self._watcher.say(
-            f"Still waiting for resources: an actor asks for {wanted.gpus} GPUs and {wanted.cpus} CPUs, and the "
+            f"Still waiting for resources: an actor asks for {wanted.gpu_share:g} GPUs and {wanted.cpus} CPUs, and the "
             f"cluster has {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs free."
         )
 
@@ -913,16 +914,17 @@ class _Meter:
 class _RemoteShardActor:
     """`ShardActor`, told by Ray what it was given; its log has a line of JSON for each thing that befalls a shard."""
 
-    def __init__(self, factory: Factory, url: str, kind: str, cpus: int):
+    def __init__(self, factory: Factory, url: str, kind: str, resources: Resources):
         import ray
 
         context = ray.get_runtime_context()
         gpus, here = tuple(context.get_accelerator_ids().get("GPU", ())), context.get_node_id()
+        threads = resources.cpus
         if gpus:
             node = next(node for node in ray.nodes() if node["NodeID"] == here)["Resources"]
-            cpus = int(node.get("CPU", 1) // node["GPU"])
-        self._actor = ShardActor(factory, url, kind, max(1, cpus), gpus, here)
-        self._memory, self._is_started = _GpuMemory(url, gpus[0]) if gpus else None, False
+            threads = max(1, int(node.get("CPU", 1) // (node["GPU"] * resources.sharing)))
+        self._actor = ShardActor(factory, url, kind, threads, gpus, here)
+        self._memory, self._is_started = _GpuMemory(url, gpus[0], str(context.get_actor_id())) if gpus else None, False
 
     def start(self) -> Started:
         started = self._actor.start()
@@ -958,10 +960,10 @@ class _RemoteShardActor:
 class _GpuMemory:
     """The memory that an actor's network takes of its GPU, beside the run's other metrics."""
 
-    def __init__(self, run: str, gpu: str):
+    def __init__(self, run: str, gpu: str, actor: str):
         from ray.util.metrics import Gauge
 
-        tags = {"run": run, "host": socket.gethostname(), "gpu": gpu}
+        tags = {"run": run, "host": socket.gethostname(), "gpu": gpu, "actor": actor}
         self._gauge = Gauge("flowers_batch_gpu_memory_bytes", "Memory of GPUs that networks take.", tuple(tags))
         self._gauge.set_default_tags(tags)
 

@@ -40,18 +40,21 @@ class ClusterConfig:
     Attributes:
         address: A Ray cluster's address; None takes RAY_ADDRESS, else starts a Ray of the run's own. A Ray that
             the calling program has joined is used in any case.
-        actors: How many actors; None takes one a GPU, or one a node where there are no GPUs.
+        actors: How many actors; None takes `actors_per_gpu` a GPU, or one a node where there are no GPUs.
         stall_timeout: Seconds after which an actor that makes no progress is killed, and its shard retried.
+        actors_per_gpu: How many actors share a GPU, and the cores beside it.
     """
 
     address: str | None = None
     actors: int | None = None
     stall_timeout: float = 600.0
+    actors_per_gpu: int = 1
 
     def __post_init__(self) -> None:
         if self.actors is not None:
             _at_least_one("--actors", self.actors)
         _at_least_one("--stall-timeout", self.stall_timeout)
+        _at_least_one("--actors-per-gpu", self.actors_per_gpu)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,19 @@ class Resources:
         cpus: Cores.
         node: The node that it should run on; None lets Ray choose.
         is_scout: Whether it does no work: an autoscaler brings a node for it, which then gets an actor of its own.
+        sharing: How many actors share each of the GPUs.
     """
 
     gpus: int
     cpus: int
     node: str | None = None
     is_scout: bool = False
+    sharing: int = 1
+
+    @property
+    def gpu_share(self) -> float:
+        """The GPUs to ask Ray for, which rounds to four digits: not up, or the last actor would find no room."""
+        return math.floor(10_000 * self.gpus / self.sharing) / 10_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,13 @@ class Post:
 
 
 def staff(
-    nodes: Sequence[dict[str, Any]], posts: Sequence[Post], wanted: int | None, gpu: bool, grows: bool, shards: int
+    nodes: Sequence[dict[str, Any]],
+    posts: Sequence[Post],
+    wanted: int | None,
+    gpu: bool,
+    grows: bool,
+    shards: int,
+    sharing: int = 1,
 ) -> tuple[list[Resources], list[int]]:
     """Decides by the cluster's resources what actors to ask for, and which not to wait for any longer.
 
@@ -48,26 +62,35 @@ def staff(
     Args:
         nodes: The cluster's living nodes, as `ray.nodes()` tells them.
         posts: The actors that were asked for.
-        wanted: How many actors; None takes one a GPU, or one a node where there are no GPUs, and more as they join.
+        wanted: How many actors; None takes `sharing` a GPU, or one a node where there are no GPUs, and more as they
+            join.
         gpu: Whether GPUs are of use.
         grows: Whether nodes may join.
         shards: How many shards are left: no more actors than these are of use.
+        sharing: How many actors share a GPU.
 
     Returns:
         What to ask for now, and the numbers of the posts to give up.
     """
     gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes)) if gpu else 0
+    places = sum(_places(node["Resources"], sharing) for node in nodes) if gpu else 0
     cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
     cores = {node: count for node, count in cores.items() if count}
     if not gpus and not cores:
         return [] if posts else [Resources(0, 1, is_scout=True)], []
     if wanted or gpus:
-        each = Resources(1, 1) if gpus else Resources(0, _share(list(cores.values()), wanted or 1))
+        each = Resources(1, 1, sharing=sharing) if gpus else Resources(0, _share(list(cores.values()), wanted or 1))
         given_up = [number for number, post in enumerate(posts) if post.resources.is_scout]
         of_use = sum(post.resources.gpus == each.gpus and not post.resources.is_scout for post in posts)
-        total = wanted or (2 * gpus if grows else gpus)
+        total = wanted or places * (2 if grows else 1)
         return [each] * (min(total, shards) - of_use), given_up
     return _one_a_node(cores, posts, grows, shards)
+
+
+def _places(resources: dict[str, Any], sharing: int) -> int:
+    """How many actors a node's GPUs have room for: each wants a core, too."""
+    gpus = int(resources.get("GPU", 0))
+    return max(gpus, min(gpus * sharing, int(resources.get("CPU", 0))))
 
 
 def _share(cores: list[int], wanted: int) -> int:

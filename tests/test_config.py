@@ -34,6 +34,7 @@ from flowers_batch.config import (
         (lambda: PredictConfig(batch_size=0), "--batch-size"),
         (lambda: PredictConfig(shard_size=0), "--shard-size"),
         (lambda: ClusterConfig(actors=0), "--actors"),
+        (lambda: ClusterConfig(actors_per_gpu=0), "--actors-per-gpu"),
     ],
 )
 def test_wrong_value_is_refused_by_the_name_of_its_option(make, option):

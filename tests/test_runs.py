@@ -298,7 +298,7 @@ class Patient(EncoderFactory):
     def __call__(self, threads, gpu):
         worker = super().__call__(threads, gpu)
         meeting = Path(MEETING)
-        (meeting / ray.get_runtime_context().get_actor_id()).touch()
+        (meeting / ray.get_runtime_context().get_actor_id()).write_text(str(threads))
         while len(list(meeting.iterdir())) < 2:
             time.sleep(0.05)
         batches = worker.batches
@@ -306,17 +306,21 @@ class Patient(EncoderFactory):
         return worker
 
 runs.EncoderFactory = Patient
-ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
-print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], fb.EncodeConfig(network="null", shard_size=4)).actors))
+ray.init(address="local", num_cpus=6, num_gpus=int(sys.argv[3]), include_dashboard=False, log_to_driver=False)
+config = fb.EncodeConfig(network="null", shard_size=4, cluster=fb.ClusterConfig(actors_per_gpu=int(sys.argv[4])))
+print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], config).actors))
 """
 
 
-def test_actors_on_a_cluster_with_gpus_get_one_each(archive, tmp_path):
-    (tmp_path / "meeting").mkdir()
-    script = GPUS.replace("MEETING", repr(str(tmp_path / "meeting")))
-    command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes")]
+@pytest.mark.parametrize(("gpus", "sharing", "given"), [(2, 1, [["0"], ["1"]]), (1, 2, [["0"], ["0"]])])
+def test_actors_get_a_gpu_each_or_share_one_and_the_cores(archive, tmp_path, gpus, sharing, given):
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    script = GPUS.replace("MEETING", repr(str(meeting)))
+    command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes"), str(gpus), str(sharing)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120).stdout
-    assert sorted(gpus for _, gpus in json.loads(printed)) == [["0"], ["1"]]
+    assert sorted(gpus for _, gpus in json.loads(printed)) == given
+    assert [actor.read_text() for actor in meeting.iterdir()] == ["3", "3"]
 
 
 def test_vgg16_from_photos_to_labels(archive, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flowers_batch.staffing import Post, Resources, staff, whole_node
 
 GPU, MANY = Resources(1, 1), 1000
@@ -20,6 +22,22 @@ def test_one_actor_a_gpu_wherever_the_driver_runs():
     assert asked(nodes) == [GPU] * 3
     assert asked(nodes, 2) == [GPU] * 2
     assert asked(nodes, shards=2) == [GPU] * 2
+
+
+def test_actors_that_share_a_gpu():
+    nodes = [node("a", CPU=16, GPU=2), node("b", CPU=8, GPU=1)]
+    shared = Resources(1, 1, sharing=3)
+    assert staff(nodes, [], None, True, False, MANY, 3) == ([shared] * 9, [])
+    assert staff(nodes, [Post(shared, "a")] * 5, None, True, True, MANY, 3) == ([shared] * 13, [])
+    assert staff(nodes, [], 4, True, True, MANY, 3) == ([shared] * 4, [])
+    assert staff([node("a", CPU=4, GPU=1)], [], None, True, False, MANY, 8)[0] == [Resources(1, 1, sharing=8)] * 4
+    assert staff([node("a", CPU=16)], [], None, True, False, MANY, 3) == ([Resources(0, 16, "a")], [])
+
+
+@pytest.mark.parametrize("sharing", range(1, 33))
+def test_all_that_share_a_gpu_find_room_on_it(sharing):
+    share = round(Resources(1, 1, sharing=sharing).gpu_share * 10_000)  # as Ray counts
+    assert 10_000 - sharing < share * sharing <= 10_000
 
 
 def test_without_gpus_one_actor_a_node_with_its_cores():
