@@ -237,6 +237,7 @@ def finetune(
 ) -> None:
     """Train the network itself on labelled photos, and say whether it pays; run again, it goes on where it stopped."""
     from flowers_batch.finetune import finetune as run_finetune
+    from flowers_batch.finetune import made_as
 
     encoding = {
         "weights": from_,
@@ -250,7 +251,7 @@ def finetune(
     }
     asked: dict[str, Any] = {name: value for name, value in encoding.items() if value is not None}
     config = FinetuneConfig(
-        encode=EncodeConfig(**asked) if asked else None,
+        encode=EncodeConfig(**made_as(photos) | asked) if asked else None,
         train=TrainConfig(tuple(labels), "logistic", min_precision, None, seed),
         unfreeze=unfreeze,
         epochs=epochs,
@@ -284,8 +285,8 @@ def predict(
     prune: Prune = False,
     retry_failed: RetryFailed = False,
     actors: Actors = "auto",
-    stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     actors_per_gpu: ActorsPerGpu = ClusterConfig.actors_per_gpu,
+    stall_timeout: StallTimeout = ClusterConfig.stall_timeout,
     address: Address = None,
     json_: Json = False,
     debug: Debug = False,
@@ -536,7 +537,7 @@ def training_text(metrics: dict[str, Any], model: str) -> str:
         )
     if "tuning" in metrics:
         lines += _tuning_lines(metrics["tuning"])
-    else:
+    if len(metrics["learning_curve"]) > 1:
         lines.append("  would more labels help? test accuracy by labels used:")
         lines += [
             f"    {point['share']:4.0%} ({point['photos']} photos) {point['accuracy']:6.1%}"
@@ -578,8 +579,11 @@ def _tuning_lines(tuning: dict[str, Any]) -> Iterator[str]:
             f"    {epoch['epoch']:5d} {epoch['seconds'] / 60:8.1f} {trained} "
             f"{epoch['validation_loss']:27.3f} {epoch['validation_accuracy']:8.1%}"
         )
-    yield f"  the network was at work for {tuning['network_share']:.0%} of the time, and waited for photos in the rest"
-    yield f"  with fixed codes: {_accuracy('test', tuning['fixed'])}"
+    shares, compared = tuning["stage_shares"], tuning["comparison"]
+    yield f"  the network was at work {shares['network']:.0%} of the time, and waited for photos {shares['wait']:.0%}"
+    yield "  on the same held-out photos, copies counted once:"
+    yield f"    {_accuracy('with fixed codes,', compared['before'])}"
+    yield f"    {_accuracy('fine-tuned,', compared['after'])}"
     yield f"  {tuning['verdict']}"
 
 

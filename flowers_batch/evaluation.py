@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,28 +54,53 @@ def wilson_interval(right: int, total: int) -> list[float]:
 
 
 def compare(right: NDArray[np.bool_], right_before: NDArray[np.bool_]) -> dict[str, Any]:
-    """How one classifier does against another on the same photos.
+    """How one classifier does against another on the same photos, of which none is a copy of another.
 
     Args:
         right: bool [N]: which photos one labels rightly.
         right_before: Likewise, of the other.
 
     Returns:
-        `photos`; `better`, those that only the one has right, and `worse`, those that only the other has; `gain`, the
-        difference in accuracy, and its `interval95`, which follows from that of the share that `better` has of these
-        photos (McNemar, 1947, "Note on the sampling error of the difference between correlated proportions").
+        `after` and `before`: `accuracy`, `interval95` and `photos` of the one and the other; `better`, photos that only
+        the one has right, and `worse`, those that only the other has; `gain`, the difference in accuracy; its
+        `interval95` (Newcombe, 1998, "Improved confidence intervals for the difference between binomial proportions
+        based on paired data", method 10); and `p_value`, the chance of so uneven a `better` and `worse`, were both as
+        good (McNemar, 1947, "Note on the sampling error of the difference between correlated proportions", exact).
     """
-    photos = len(right)
+    from scipy.stats import binomtest
+
+    photos, share, share_before = len(right), float(right.mean()), float(right_before.mean())
+    low, high = wilson_interval(int(right.sum()), photos)
+    low_before, high_before = wilson_interval(int(right_before.sum()), photos)
     better, worse = int((right & ~right_before).sum()), int((right_before & ~right).sum())
-    differing = better + worse
-    interval = wilson_interval(better, differing) if differing else [0.5, 0.5]
+    gain, alike = (better - worse) / photos, _correlation(right, right_before)
+
+    def distance(one: float, other: float) -> float:
+        return math.sqrt(one**2 - 2 * alike * one * other + other**2)
+
     return {
         "photos": photos,
+        "after": {"accuracy": share, "interval95": [low, high], "photos": photos},
+        "before": {"accuracy": share_before, "interval95": [low_before, high_before], "photos": photos},
         "better": better,
         "worse": worse,
-        "gain": (better - worse) / photos,
-        "interval95": [(2 * share - 1) * differing / photos for share in interval],
+        "gain": gain,
+        "interval95": [
+            gain - distance(share - low, high_before - share_before),
+            gain + distance(high - share, share_before - low_before),
+        ],
+        "p_value": float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
     }
+
+
+def _correlation(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """The correlation of two outcomes, less what chance may have added (as Newcombe's method 10 takes it)."""
+    both, neither = int((one & other).sum()), int((~one & ~other).sum())
+    excess = float(both * neither - int((one & ~other).sum()) * int((other & ~one).sum()))
+    spread = float(one.sum()) * float((~one).sum()) * float(other.sum()) * float((~other).sum())
+    if excess > 0:
+        excess = max(0.0, excess - len(one) / 2)
+    return excess / math.sqrt(spread) if spread else 0.0
 
 
 def log_loss(logits: NDArray[np.floating], targets: NDArray[np.int_], temperature: float = 1.0) -> float:

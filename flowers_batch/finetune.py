@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -17,9 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.cluster import run_alone
-from flowers_batch.config import IMAGENET, NULL_NETWORK, EncodeConfig, FinetuneConfig, InputError
+from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig, InputError
 from flowers_batch.dataset import CODES, Run, open_run, read_job
-from flowers_batch.encoder import codes_fingerprint, weights_identity
+from flowers_batch.encoder import code_width, codes_fingerprint, weights_identity
 from flowers_batch.evaluation import compare
 from flowers_batch.grouping import SIDES, TEST, TRAIN
 from flowers_batch.heads import METRICS, MODEL, NETWORK, OWN_CODES, SPLIT, Head, load_model
@@ -35,6 +34,7 @@ from flowers_batch.tuning import EPOCHS, Tuned, Tuning, unfrozen
 _LOG = logging.getLogger(__name__)
 KIND = "tuned"  # of a head that was trained together with its network
 _NO_CODES = 1  # megabyte: only labels and sides are asked for
+_CHANCE = 0.05  # of a gain, or loss, that says nothing
 ASKED = "tuning.json"  # what was asked for; what a killed run must be asked for again
 FIXED_CODES, FIXED_MODEL = "fixed/codes", "fixed/model"  # without fine-tuning, of the same photos
 
@@ -67,7 +67,7 @@ def finetune(
         if name != FOLDER:
             read_labels(name)  # before hours of work
     folder = open_folder(model)
-    if folder.exists(MODEL) and not folder.exists(ASKED):
+    if folder.exists(MODEL) and not (folder.exists(ASKED) and "tuning" in folder.read_json(METRICS)):
         raise InputError(f"{folder.url} holds a model that was not fine-tuned: choose another folder.")
     with folder.locked():
         folder.sweep()
@@ -90,36 +90,46 @@ def _fixed_codes(photos: Where, folder: Folder, config: FinetuneConfig, progress
     asked, job = config.encode, read_job(open_folder(photos))
     if job is None:
         asked = replace(asked or EncodeConfig(), cluster=config.cluster)
+        code_width(asked)
         _check(asked.network, asked.layer, config)
         if folder.exists(ASKED):
-            return _begun_with(photos, folder, asked)
+            run = open_run(folder.url_of(FIXED_CODES), CODES)
+            source = open_source(photos, asked.root)
+            if (source.url, source.root) != (run.job.images, run.job.root):
+                raise InputError(
+                    f"{folder.url} was begun with other photos, those of {run.job.images}: choose another folder."
+                )
+            return _as_asked(run, asked, "choose another folder, or ask as before")
         encode(photos, folder.url_of(FIXED_CODES), asked, progress=progress)
         return open_run(folder.url_of(FIXED_CODES), CODES)
     run = open_run(photos, CODES)
-    made = run.job.fingerprint
-    _check(made.network, made.layer, config)
+    _check(run.job.fingerprint.network, run.job.fingerprint.layer, config)
     if asked is None:
         return run
-    if replace(asked, weights=IMAGENET) != EncodeConfig():
-        raise InputError(f"{run.folder.url} says itself how its codes were made: leave the options for that out.")
-    weights, name = weights_identity(_encoding(run, replace(config, encode=None), asked.weights))
-    if weights != made.weights:
-        raise InputError(f"The codes in {run.folder.url} were made with other weights than {name}: leave --from out.")
-    return replace(run, job=replace(run.job, weights=name))  # they may lie elsewhere now
+    if asked.root not in (None, run.job.root):
+        raise InputError(f"{run.folder.url} says itself where its photos lie: leave --root out.")
+    return _as_asked(run, asked, "leave that out, or encode anew")
 
 
-def _begun_with(photos: Where, folder: Folder, asked: EncodeConfig) -> Run:
-    """The fixed codes of an earlier call, as they are: photos that have come since take no part."""
-    run = open_run(folder.url_of(FIXED_CODES), CODES)
-    made = run.job.fingerprint
+def made_as(photos: Where) -> dict[str, Any]:
+    """The settings of `EncodeConfig` by which a codes folder was made; none of what is not one."""
+    job = read_job(open_folder(photos))
+    return {} if job is None else {"weights": job.weights, "root": job.root} | job.fingerprint.encoding
+
+
+def _as_asked(run: Run, asked: EncodeConfig, advice: str) -> Run:
+    """Codes that were made as is asked for, with weights that may lie elsewhere now. Photos that have come since take
+    no part."""
+    made, name = run.job.fingerprint, asked.weights
     precision = made.precision if asked.precision == "auto" else asked.precision
-    wanted = codes_fingerprint(asked, weights_identity(asked)[0], precision)
-    differing = wanted.differences(made)
-    if open_source(photos, asked.root).url != run.job.images:
-        differing = f"the photos (there: {run.job.images})"
+    differing = codes_fingerprint(asked, made.weights, precision).differences(made)
+    if not differing:
+        identity, name = weights_identity(asked)
+        if identity != made.weights:
+            differing = f"weights ({name}, not {run.job.weights})"
     if differing:
-        raise InputError(f"{folder.url} was begun otherwise, and differs in: {differing}; choose another folder.")
-    return run
+        raise InputError(f"What is asked for and the codes in {run.folder.url} differ in {differing}: {advice}.")
+    return replace(run, job=replace(run.job, weights=name))
 
 
 def _check(network: str, layer: str, config: FinetuneConfig) -> None:
@@ -155,19 +165,29 @@ def _begin(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -
 def _tune(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -> Tuned:
     """Has an actor train. It gets no photo of the test side, and none that has vanished since it was encoded."""
     listed = _listed(run, divided.labelled.rows)
-    chosen = (divided.sides != TEST) & pc.not_equal(listed["action"], GONE).to_numpy(zero_copy_only=False)
+    present = pc.not_equal(listed["action"], GONE).to_numpy(zero_copy_only=False)
+    _check_sides(run, divided.sides[present])
+    chosen = (divided.sides != TEST) & present
+    digests = [digest.ljust(32, b"\0") for digest in divided.labelled.digests[chosen].tolist()]
     work = Tuning(
         config=config,
         encoding=_encoding(run, config, run.job.weights),
         weights=run.job.fingerprint.weights,
         source=open_source(run.job.images, run.job.root),
         photos=listed.select(IMAGES.names).filter(pa.array(chosen)),
+        digests=digests,
         targets=divided.sample.targets[chosen],
         trained=divided.sides[chosen] == TRAIN,
         head=load_model(folder.url_of(FIXED_MODEL)).head,
         folder=folder.url,
+        codes=run.folder.url,
     )
     return run_alone(work, config.cluster, lambda said, stays: _LOG.info("%s", said, extra={"stays": stays}))
+
+
+def _check_sides(run: Run, sides: NDArray[np.int_]) -> None:
+    if len(np.unique(sides)) < len(SIDES):
+        raise InputError(f"Too few of the labelled photos of {run.job.images} are still there: restore them.")
 
 
 def _listed(run: Run, rows: NDArray[np.int_]) -> pa.Table:
@@ -191,7 +211,6 @@ def _encoding(run: Run, config: FinetuneConfig, weights: str) -> EncodeConfig:
         config.encode or EncodeConfig(),
         weights=weights,
         root=run.job.root,
-        max_pixels=sys.maxsize,  # what was small enough then is now
         cluster=config.cluster,
         **run.job.fingerprint.encoding,
     )
@@ -203,8 +222,7 @@ def _publish(folder: Folder, fixed: Run, photos: Divided, tuned: Tuned, config: 
     run = open_run(folder.url_of(OWN_CODES), CODES) if tuned.state.best else fixed
     before = load_model(folder.url_of(FIXED_MODEL)).head
     divided = with_codes_of(run, photos, config.train.memory)
-    if len(np.unique(divided.sides)) < len(SIDES):
-        raise InputError(f"Too few of the labelled photos of {run.job.images} are still there: restore them.")
+    _check_sides(run, divided.sides)
     judged = judge(run, divided, Head(before.classes, before.mean, before.scale, (tuned.layer,)), config.train)
     metrics = judged.metrics
     metrics |= {"head": KIND, "heads": {}, "tuning": _tuning(folder, fixed, run, divided, judged.probabilities, tuned)}
@@ -225,31 +243,30 @@ def _tuning(
     with place.open(SPLIT) as file:
         rows = pq.read_table(file, columns=["path", "label", "prediction", "side"]).to_pylist()
     was_right = {row["path"]: row["prediction"] == row["label"] for row in rows if row["side"] == SIDES[TEST]}
-    right = dict(zip(divided.labelled.paths, (probabilities.argmax(1) == divided.sample.targets).tolist(), strict=True))
-    both = [path for path in was_right if path in right]
+    # Of photos that are copies of each other, one counts: they are right or wrong together.
+    _, firsts = np.unique(divided.sample.groups, return_index=True)
+    right = probabilities.argmax(1) == divided.sample.targets
+    paths = {number: divided.labelled.paths[number] for number in firsts}
+    both = [number for number, path in paths.items() if path in was_right]
     stages: Counter[str] = Counter()
     for epoch in tuned.state.epochs:
         stages.update(epoch.stages)
     seconds = sum(epoch.seconds for epoch in tuned.state.epochs)
     before_seconds = _seconds(fixed) + before["seconds"]
-    if run is not fixed:
-        seconds += _seconds(run)
+    encoding_seconds = 0.0 if run is fixed else _seconds(run)
     return {
         "from": fixed.job.weights,
         "epochs": [asdict(epoch) for epoch in tuned.state.epochs],
         "best_epoch": tuned.state.best,
         "gpus": tuned.gpus,
         "stages": {name: round(spent, 3) for name, spent in stages.items()},
-        "network_share": stages["network"] / (stages["network"] + stages["wait"]),
-        "minutes": (before_seconds + seconds) / 60,
+        "stage_shares": {name: spent / seconds for name, spent in stages.items()},
+        "minutes": (before_seconds + seconds + encoding_seconds) / 60,
         "fixed": {
             "model": place.url,
-            "accuracy": before["test"]["accuracy"],
-            "interval95": before["test"]["interval95"],
-            "photos": before["test"]["photos"],
             "minutes": before_seconds / 60,
         },
-        "comparison": compare(np.array([right[path] for path in both]), np.array([was_right[path] for path in both])),
+        "comparison": compare(right[both], np.array([was_right[paths[number]] for number in both])),
     }
 
 
@@ -264,11 +281,15 @@ def _verdict(tuning: dict[str, Any]) -> str:
     """Whether it paid, in a sentence."""
     compared = tuning["comparison"]
     low, high = compared["interval95"]
-    gain = f"{compared['gain']:+.1%} of {compared['photos']} held-out photos, 95% interval {low:+.1%} to {high:+.1%}"
+    gain = (
+        f"{compared['gain']:+.1%} of {compared['photos']} held-out photos, 95% interval {low:+.1%} to {high:+.1%}, "
+        f"p = {compared['p_value']:.2g}"
+    )
     costs = f"{tuning['minutes']:.1f} minutes instead of {tuning['fixed']['minutes']:.1f}"
-    if low > 0:
+    is_chance = compared["p_value"] >= _CHANCE
+    if compared["gain"] > 0 and not is_chance:
         return f"Fine-tuning paid: more labels are right than with fixed codes ({gain}), for {costs}."
-    why = "fewer labels are right than with fixed codes" if high < 0 else "what it gains may as well be chance"
+    why = "what it gains may as well be chance" if is_chance else "fewer labels are right than with fixed codes"
     if not tuning["best_epoch"]:
         why = "no epoch was better on the validation photos than the classifier on fixed codes"
     return f"Fine-tuning did not pay: {why} ({gain}), for {costs}. Use {tuning['fixed']['model']}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import tempfile
@@ -27,12 +28,15 @@ class PixelReader:
     Args:
         reader: Where the photos are read from.
         photos: All that may be asked for.
+        digests: SHA-256 of each one's file: another file is refused.
         batch_size: Photos in a batch.
         threads: Photos that are decoded at once.
     """
 
-    def __init__(self, reader: Reader, photos: Sequence[Image], batch_size: int, threads: int):
-        self._reader, self._photos, self.batch_size = reader, photos, batch_size
+    def __init__(
+        self, reader: Reader, photos: Sequence[Image], digests: Sequence[bytes], batch_size: int, threads: int
+    ):
+        self._reader, self._photos, self._digests, self.batch_size = reader, photos, digests, batch_size
         self._budget = PixelBudget(threads * PIXELS_A_THREAD)
         self._pool = ThreadPoolExecutor(threads, "pixels")
         self._kept, self._is_kept = _scratch((len(photos), SIDE, SIDE, 3)), np.zeros(len(photos), bool)
@@ -50,7 +54,7 @@ class PixelReader:
             places: int: which photos, in the order in which they are to come.
 
         Raises:
-            InputError: A photo cannot be read or decoded any more.
+            InputError: A photo cannot be read or decoded any more, or is another.
         """
         ahead: deque[tuple[NDArray[np.uint8], list[Future[None]]]] = deque()
         try:
@@ -79,11 +83,14 @@ class PixelReader:
             return
         photo = self._photos[place]
         try:
-            decode(self._reader.read(photo), sys.maxsize, self._budget, lambda: pixels)
+            data = self._reader.read(photo)
+            if hashlib.sha256(data).digest() != self._digests[place]:
+                raise ReadError("unreadable", "Its file is another.")
+            decode(data, sys.maxsize, self._budget, lambda: pixels)
         except (ReadError, DecodeError) as error:
             raise InputError(
-                f"{photo.path} could be read when it was encoded, and cannot be now ({error}): put it back as it was, "
-                "or begin in another folder."
+                f"{photo.path} is not what was encoded any more ({error}): put it back as it was, or encode anew and "
+                "begin in another folder."
             ) from None
         if self._kept is not None:
             self._kept[place] = pixels

@@ -28,7 +28,7 @@ from flowers_batch.evaluation import (
 )
 from flowers_batch.fitting import KINDS, Fitted, fit, logits_of
 from flowers_batch.grouping import SIDES, TEST, TRAIN, VALIDATION, group, split, values_of
-from flowers_batch.heads import METRICS, MODEL, SPLIT, Head, Model, save_model
+from flowers_batch.heads import METRICS, MODEL, NETWORK, SPLIT, Head, Model, save_model
 from flowers_batch.labels import Labelled, lasting, read_labelled
 from flowers_batch.samples import Sample, sample_in
 from flowers_batch.storage import Folder, Where, open_folder
@@ -84,9 +84,10 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
     judged = judge(run, photos, fitted.head, config)
     metrics = judged.metrics
     metrics |= {"head": fitted.kind, "heads": tried}
-    metrics["learning_curve"] = _learning_curve(photos, fitted, config.seed, metrics["test"]["accuracy"])
-    if len(photos.values) < len(photos.sides):
-        metrics["split"]["accuracy_without_groups"] = _without_groups(photos, fitted, config.seed)
+    if run.job.weights.rpartition("/")[2] != NETWORK:  # which has seen all the labels of its training side
+        metrics["learning_curve"] = _learning_curve(photos, fitted, config.seed, metrics["test"]["accuracy"])
+        if len(photos.values) < len(photos.sides):
+            metrics["split"]["accuracy_without_groups"] = _without_groups(photos, fitted, config.seed)
     metrics["seconds"] = round(time.monotonic() - begun, 3)
     with folder.locked():
         publish(folder, run, photos, judged, {"kind": fitted.kind} | described(config))

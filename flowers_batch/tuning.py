@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from flowers_batch.config import EncodeConfig, FinetuneConfig, InputError, RunError
+from flowers_batch.config import EncodeConfig, FinetuneConfig, FlowersError, InputError, RunError
 from flowers_batch.decode import SIDE
 from flowers_batch.device import TrainingDevices, is_out_of_memory, prepare_device
 from flowers_batch.encoder import build_network
@@ -53,8 +53,8 @@ class Epoch:
         validation_accuracy: Likewise, 0 to 1.
         loss, accuracy: On the training side, with all that is varied at random; 0 before.
         rate: Times the usual learning rates.
-        seconds: That it took.
-        stages: Seconds by stage: `wait` for pixels, and `network`.
+        seconds: Since the epoch before was done, or the training was begun or gone on with.
+        stages: Of these, by stage: `wait` for pixels, `network`, and `save`, of the epoch before.
     """
 
     epoch: int
@@ -123,6 +123,8 @@ class Tuning:
         trained: bool [N]: which are trained on; the others validate.
         head: A logistic regression on the codes, which training begins with.
         folder: The model folder.
+        codes: The folder of those codes.
+        digests: SHA-256 of each photo's file.
     """
 
     config: FinetuneConfig
@@ -134,6 +136,13 @@ class Tuning:
     trained: NDArray[np.bool_]
     head: Head
     folder: str
+    codes: str
+    digests: Sequence[bytes]
+
+    @property
+    def again(self) -> str:
+        """How to begin with other options, as words."""
+        return f"`flowers-batch finetune {self.codes} ANOTHER_FOLDER`, which encodes nothing again"
 
     def __call__(self, threads: int, gpus: int, tell: Tell) -> Tuned:
         """Trains, from where an earlier call was ended, and publishes the network's weights.
@@ -156,13 +165,19 @@ class Tuning:
                 return Tuned(tuner.publish(state), state, gpus)
             finally:
                 tuner.close()
+        except FlowersError:
+            raise
         except Exception as error:
             if is_out_of_memory(error):
                 raise RunError(
-                    f"A step of {self.config.batch_size} photos does not fit into memory: ask for fewer with "
-                    "--batch-size, or --unfreeze less."
+                    f"A step of {self.config.batch_size} photos does not fit into memory: begin again with a smaller "
+                    f"--batch-size, or --unfreeze less, by {self.again}."
                 ) from error
             raise
+
+
+class _DivergedError(Exception):
+    """The loss is no number any more."""
 
 
 class Tuner:
@@ -176,12 +191,12 @@ class Tuner:
 
     def __init__(self, tuning: Tuning, threads: int, devices: int):
         self._tuning, self._config = tuning, tuning.config
-        self._folder = open_folder(tuning.folder)
+        self._folder, self._since = open_folder(tuning.folder), time.monotonic()
         self._trained, self._judged = np.flatnonzero(tuning.trained), np.flatnonzero(~tuning.trained)
         self._weights = np.zeros(len(tuning.photos), np.float32)
         self._weights[self._trained] = balance(tuning.targets[self._trained], len(tuning.head.classes))
         batch_size = max(1, self._config.batch_size // devices) * devices  # which all have an equal part of
-        self._pixels = PixelReader(tuning.source, images_of(tuning.photos), batch_size, threads)
+        self._pixels = PixelReader(tuning.source, images_of(tuning.photos), tuning.digests, batch_size, threads)
         self._devices = TrainingDevices(devices)
         with self._devices.scope():
             self._build()
@@ -240,32 +255,50 @@ class Tuner:
     def train(self, tell: Tell) -> State:
         """Trains until no epoch is left or validation gets no better, from the last epoch that was saved."""
         state = self._restore()
-        begun, stages = time.monotonic(), dict[str, float]()
+        self._since, stages = time.monotonic(), dict[str, float]()
         if state is None or not state.ended(self._config.epochs):
             self._read_through(stages, tell)
         if state is None:
             judged = self._judge("before", stages, tell)
-            state = State().after(Epoch(0, *judged, seconds=time.monotonic() - begun, stages=stages))
-            self._save(state)
+            state = State().after(Epoch(0, *judged, seconds=self._seconds(), stages=stages))
+            stages = self._save(state)
         while not state.ended(self._config.epochs):
-            epoch = self._epoch(len(state.epochs), state, tell)
+            number = len(state.epochs)
+            try:
+                epoch = self._epoch(number, state, stages, tell)
+            except _DivergedError:
+                if not state.best:
+                    raise RunError(
+                        f"The loss is no number any more in epoch {number}: begin again with smaller steps, such as "
+                        f"--rate {self._config.rate / 10:g}, by {self._tuning.again}."
+                    ) from None
+                tell(f"epoch {number}: the loss is no number any more, so that epoch {state.best} counts", True)
+                break
             state = state.after(epoch)
-            is_best = state.best == epoch.epoch
+            is_best = state.best == number
             if not is_best:
                 self._optimizer.learning_rate = float(_array(self._optimizer.learning_rate)) / 2
+            tell(f"epoch {number} of {self._config.epochs}: saving", False)
+            stages = self._save(state)
+            # What stays says that it got on: an actor that dies while it saves did not.
             tell(
-                f"epoch {epoch.epoch} of {self._config.epochs}: {_words(epoch.loss, epoch.accuracy)}; "
+                f"epoch {number} of {self._config.epochs}: {_words(epoch.loss, epoch.accuracy)}; "
                 f"on validation photos {_words(epoch.validation_loss, epoch.validation_accuracy)}"
                 + (", the best so far" if is_best else ""),
                 True,
             )
-            tell(f"epoch {epoch.epoch} of {self._config.epochs}: saving", False)
-            self._save(state)
         return state
 
+    def _seconds(self) -> float:
+        """Seconds since this was asked last."""
+        before, self._since = self._since, time.monotonic()
+        return self._since - before
+
     def _read_through(self, stages: dict[str, float], tell: Tell) -> None:
-        """Has all photos decoded in the order in which they lie, if there is room for their pixels: in an epoch's order a
-        table's row groups are read from their beginning again and again."""
+        """Has all photos decoded in the order in which they lie, if there is room for their pixels.
+
+        In an epoch's order a table's row groups are read from their beginning again and again.
+        """
         if not self._pixels.keeps:
             return
         done, photos = 0, len(self._tuning.photos)
@@ -273,8 +306,7 @@ class Tuner:
             done += len(pixels)
             tell(f"decoding, {done} of {photos} photos", False)
 
-    def _epoch(self, number: int, state: State, tell: Tell) -> Epoch:
-        begun, stages = time.monotonic(), dict[str, float]()
+    def _epoch(self, number: int, state: State, stages: dict[str, float], tell: Tell) -> Epoch:
         order = np.random.default_rng([self._config.train.seed, number]).permutation(self._trained)
         rate = float(_array(self._optimizer.learning_rate))
         done = seen = 0
@@ -287,23 +319,20 @@ class Tuner:
             told = self._devices.step(self._model, pixels, self._tuning.targets[places], self._weights[places])
             add(stages, "network", time.monotonic() - stepped)
             if not math.isfinite(told.get("loss", 0.0)):
-                raise RunError(
-                    f"The loss is no number any more in epoch {number}: ask for smaller steps, such as "
-                    f"--rate {self._config.rate / 10:g}."
-                )
+                raise _DivergedError
             if told:
                 seen += len(pixels)
                 loss += told["loss"] * len(pixels)
                 right += told["accuracy"] * len(pixels)
             gone = number - 1 + done / len(order)
-            left = (before + time.monotonic() - begun) / gone * (self._config.epochs - gone)
+            left = (before + time.monotonic() - self._since) / gone * (self._config.epochs - gone)
             tell(
                 f"epoch {number} of {self._config.epochs}: {done} of {len(order)} photos, "
                 f"{_words(loss / max(1, seen), right / max(1, seen))}, {_duration(left)} left at most",
                 False,
             )
         judged = self._judge(f"epoch {number} of {self._config.epochs}", stages, tell)
-        return Epoch(number, *judged, loss / max(1, seen), right / max(1, seen), rate, time.monotonic() - begun, stages)
+        return Epoch(number, *judged, loss / max(1, seen), right / max(1, seen), rate, self._seconds(), stages)
 
     def _judge(self, when: str, stages: dict[str, float], tell: Tell) -> tuple[float, float]:
         """Loss and accuracy on the validation side, at the temperature of the least loss."""
@@ -335,10 +364,14 @@ class Tuner:
         }
         return {f"{kind}.{number}": each for kind, found in kinds.items() for number, each in enumerate(found)}
 
-    def _save(self, state: State) -> None:
-        """Publishes an epoch's end: first the trained variables if they are the best, then all, with the state."""
+    def _save(self, state: State) -> dict[str, float]:
+        """Publishes an epoch's end: first the trained variables if they are the best, then all, with the state.
+
+        Gives the seconds that it took, as the first stage of the next epoch.
+        """
         from safetensors.numpy import save_file
 
+        begun = time.monotonic()
         arrays = {name: _array(variable) for name, variable in self._variables().items()}
         best, last = _best_name(state), f"{EPOCHS}/epoch-{len(state.epochs) - 1:04d}.safetensors"
         if state.best == len(state.epochs) - 1:
@@ -349,6 +382,7 @@ class Tuner:
         for name in self._folder.names(EPOCHS):
             if f"{EPOCHS}/{name}" not in (best, last):
                 self._folder.delete(f"{EPOCHS}/{name}")
+        return {"save": time.monotonic() - begun}
 
     def _restore(self) -> State | None:
         """Takes up the last epoch that was saved; None where there is none."""

@@ -11,6 +11,7 @@ from flowers_batch.evaluation import (
     auroc,
     calibration_curve,
     calibration_error,
+    compare,
     evaluate,
     find_threshold,
     fit_temperature,
@@ -94,3 +95,29 @@ def test_auroc_is_scikit_learns():
     expected = roc_auc_score([1] * 50 + [0] * 40, np.concatenate([known, strange]))
     assert auroc(known, strange) == pytest.approx(expected)
     assert auroc(known, known[:0]) is None
+
+
+def outcomes_of(both: int, better: int, worse: int, neither: int):
+    """Two classifiers' outcomes, by how many photos both, one or neither has right."""
+    counts = (both, better, worse, neither)
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+def test_comparison_in_pairs_is_as_published():
+    """The example of Newcombe (1998), whose method 10 gives 0.0569 to 0.3404; McNemar's exact test by hand."""
+    found = compare(*outcomes_of(36, 12, 2, 0))
+    assert (found["photos"], found["better"], found["worse"], found["gain"]) == (50, 12, 2, 0.2)
+    assert found["interval95"] == pytest.approx([0.0569, 0.3404], abs=5e-5)
+    assert found["p_value"] == pytest.approx(2 * (1 + 14 + 91) / 2**14)
+    assert (found["after"]["accuracy"], found["before"]["accuracy"]) == (0.96, 0.76)
+
+
+def test_interval_of_a_gain_holds_it_as_often_as_it_says():
+    random, shares = np.random.default_rng(0), np.array([0.7, 0.15, 0.05, 0.1])
+    intervals = np.array([compare(*outcomes_of(*random.multinomial(60, shares)))["interval95"] for _ in range(400)])
+    assert ((intervals[:, 0] <= 0.1) & (intervals[:, 1] >= 0.1)).mean() > 0.92
+
+
+def test_no_difference_is_not_certain_to_be_none():
+    found = compare(*outcomes_of(10, 0, 0, 0))
+    assert found["p_value"] == 1 and found["interval95"][0] < -0.2 < 0.2 < found["interval95"][1]

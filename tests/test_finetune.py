@@ -80,6 +80,12 @@ def labels_in(folder: Path) -> dict[str, tuple[str, float]]:
     return {row["path"]: (row["prediction"], round(row["probability"], 4)) for row in rows}
 
 
+def sides_in(model: Path) -> dict[str, str]:
+    """Each labelled photo's side, as the classifier on fixed codes has it."""
+    rows = pq.read_table(model / "fixed" / "model" / "split.parquet", columns=["path", "side"]).to_pylist()
+    return {row["path"]: row["side"] for row in rows}
+
+
 def test_model_folder_is_as_any_other_and_says_what_tuning_brought(tuned):
     metrics = json.loads((tuned / "metrics.json").read_text())
     model = load_model(str(tuned))
@@ -88,16 +94,15 @@ def test_model_folder_is_as_any_other_and_says_what_tuning_brought(tuned):
     fixed = load_model(str(tuned / "fixed" / "model"))
     assert model.fingerprint.weights != fixed.fingerprint.weights
     tuning = metrics["tuning"]
-    assert (
-        tuning["fixed"]["accuracy"] == json.loads((tuned / "fixed/model/metrics.json").read_text())["test"]["accuracy"]
-    )
+    before = json.loads((tuned / "fixed/model/metrics.json").read_text())["test"]
     assert tuning["minutes"] > tuning["fixed"]["minutes"] > 0
-    assert 0 < tuning["network_share"] <= 1
+    assert 0 < tuning["stage_shares"]["network"] < sum(tuning["stage_shares"].values()) < 1
     assert [epoch["epoch"] for epoch in tuning["epochs"]] == [0, 1, 2]
     compared = tuning["comparison"]
     assert compared["photos"] == metrics["photos"]["test"] == metrics["test"]["photos"]
-    gain = metrics["test"]["accuracy"] - tuning["fixed"]["accuracy"]
-    assert compared["gain"] == pytest.approx(gain)
+    for side, judged in (("before", before), ("after", metrics["test"])):
+        assert compared[side]["accuracy"] == judged["accuracy"]
+    assert compared["gain"] == pytest.approx(metrics["test"]["accuracy"] - before["accuracy"])
     assert not (tuned / "epochs").exists()  # hundreds of megabytes that nothing needs any more
 
 
@@ -162,11 +167,15 @@ def test_another_call_for_the_same_folder_is_refused(tuned, photos):
 
 
 def test_same_folder_with_other_photos_or_weights_is_refused(tuned, photos, tmp_path):
-    with pytest.raises(InputError, match=r"was begun otherwise, and differs in: the photos \(there: .*photos"):
+    with pytest.raises(InputError, match=r"was begun with other photos, those of .*photos"):
         fb.finetune(draw_archive(tmp_path / "other", 3), tuned, CONFIG)
     other = replace(CONFIG, encode=replace(CONFIG.encode, weights="random:4"))
-    with pytest.raises(InputError, match="was begun otherwise, and differs in: weights"):
+    with pytest.raises(InputError, match=r"differ in weights \(random:4, not random:3\): choose another folder"):
         fb.finetune(photos, tuned, other)
+    convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")
+    moved = replace(CONFIG, encode=replace(CONFIG.encode, weights=str(tmp_path / "moved.npy")))
+    run = room()._fixed_codes(photos, open_folder(tuned), moved, False)
+    assert run.job.weights == str(tmp_path / "moved.npy"), "the same weights may lie elsewhere when it goes on"
 
 
 def test_folder_of_an_ordinary_model_is_refused(tuned, photos):
@@ -174,14 +183,29 @@ def test_folder_of_an_ordinary_model_is_refused(tuned, photos):
         fb.finetune(tuned / "fixed" / "codes", tuned / "fixed" / "model", CONFIG)
 
 
+def test_training_on_codes_of_a_tuned_network_shows_nothing_that_it_flatters(tuned, photos, tmp_path):
+    """The network has seen the labels of all photos that it was trained on, whatever part of them a head is given."""
+    shutil.copytree(tuned, tmp_path / "tuned")
+    metrics = fb.train(tuned / "codes", tmp_path / "tuned")
+    assert [point["share"] for point in metrics["learning_curve"]] == [1.0]
+    assert "would more labels help" not in training_text(metrics, "model")
+    with pytest.raises(InputError, match="holds a model that was not fine-tuned: choose another folder"):
+        fb.finetune(photos, tmp_path / "tuned", CONFIG)
+
+
 def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
     codes = tuned / "fixed" / "codes"
-    with pytest.raises(InputError, match="were made with other weights than random:4: leave --from out"):
-        fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=fb.EncodeConfig(weights="random:4")))
-    with pytest.raises(InputError, match="says itself how its codes were made: leave the options for that out"):
-        fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=fb.EncodeConfig(layer="relu7")))
+    for change, told in (
+        ({"weights": "random:4"}, r"differ in weights \(random:4, not random:3\): leave that out, or encode anew"),
+        ({"layer": "relu7"}, r"differ in layer \(relu7, not relu6\)"),
+        ({"network": "vgg19"}, r"differ in network \(vgg19, not vgg16\)"),
+        ({"root": "/elsewhere"}, "says itself where its photos lie: leave --root out"),
+    ):
+        asked = fb.EncodeConfig(**room().made_as(codes) | change)
+        with pytest.raises(InputError, match=told):
+            fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=asked))
     convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")
-    moved = replace(CONFIG, encode=fb.EncodeConfig(weights=str(tmp_path / "moved.npy")))
+    moved = replace(CONFIG, encode=replace(CONFIG.encode, weights=str(tmp_path / "moved.npy")))
     run = room()._fixed_codes(codes, open_folder(tmp_path / "model"), moved, False)
     assert run.job.weights == str(tmp_path / "moved.npy")
     metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=None))
@@ -200,7 +224,7 @@ def test_photos_to_test_with_are_given_to_nobody_who_trains(tuned, photos, tmp_p
     monkeypatch.setattr(room(), "run_alone", catch)
     with pytest.raises(InputError, match="caught"):
         fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", replace(CONFIG, encode=None))
-    split = {row["path"]: row["side"] for row in pq.read_table(tuned / "fixed/model/split.parquet").to_pylist()}
+    split = sides_in(tuned)
     sides = [split[path] for path in given["photos"]]
     assert set(sides) == {"train", "validation"} and len(sides) + list(split.values()).count("test") == len(split)
     assert [side == "train" for side in sides] == given["trained"].tolist()
@@ -256,9 +280,12 @@ def test_labels_that_change_meanwhile_move_no_photo_to_another_side(tuned, photo
         fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", config)
 
 
-def test_photos_that_have_vanished_take_no_part(here, photos, tmp_path, monkeypatch):
+def test_photos_that_have_vanished_take_no_part_and_copies_count_once(tuned, photos, tmp_path, monkeypatch):
     archive = tmp_path / "photos"
     shutil.copytree(photos, archive)
+    tested = next(path for path, side in sides_in(tuned).items() if side == "test")
+    for name in "abc":
+        shutil.copy(archive / tested, archive / f"{tested}-{name}.png")
     fb.encode(archive, tmp_path / "codes", CONFIG.encode)
     gone = archive / "red" / "0003.png"
     gone.unlink()
@@ -270,12 +297,12 @@ def test_photos_that_have_vanished_take_no_part(here, photos, tmp_path, monkeypa
         return work(2, 0, tell)
 
     monkeypatch.setattr(room(), "run_alone", listen)
-    fb.finetune(tmp_path / "codes", tmp_path / "model", replace(CONFIG, encode=None, epochs=1))
-    split = {
-        row["path"]: row["side"] for row in pq.read_table(tmp_path / "model/fixed/model/split.parquet").to_pylist()
-    }
+    metrics = fb.finetune(tmp_path / "codes", tmp_path / "model", replace(CONFIG, encode=None, epochs=1))
+    split = sides_in(tmp_path / "model")
     assert split["red/0003.png"] != "test", "another photo is to be taken away"
     assert "red/0003.png" not in given and len(given) == len(split) - 1 - list(split.values()).count("test")
+    compared = metrics["tuning"]["comparison"]
+    assert compared["photos"] == metrics["test"]["photos"] - 3, "copies are right or wrong together: they count once"
 
 
 def test_photos_that_come_meanwhile_ruin_no_run(here, photos, tmp_path, monkeypatch):
@@ -313,6 +340,8 @@ def test_network_that_got_no_better_is_not_encoded_with_again(tuned, tmp_path, m
     [
         ({"train": fb.TrainConfig(labels=("nowhere.csv",))}, "There is no labels file nowhere.csv"),
         ({"encode": fb.EncodeConfig(layer="pool5", pool="avg")}, "vgg16 up to pool5 has no layers of --unfreeze fc"),
+        ({"encode": fb.EncodeConfig(layer="relu9")}, "relu9"),
+        ({"encode": fb.EncodeConfig(layer="pool5")}, "--pool avg, max or flatten"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_encoded(photos, tmp_path, monkeypatch, change, told):
@@ -338,6 +367,8 @@ def test_network_without_weights_is_refused(photos, tmp_path):
         (30, 2, 3, "Fine-tuning paid: more labels are right than with fixed codes (+28.0% of 100 held-out photos"),
         (2, 30, 3, "Fine-tuning did not pay: fewer labels are right than with fixed codes (-28.0%"),
         (3, 1, 3, "Fine-tuning did not pay: what it gains may as well be chance (+2.0%"),
+        (5, 0, 3, "Fine-tuning did not pay: what it gains may as well be chance (+5.0% of 100 held-out photos, 95% "),
+        (6, 0, 3, "Fine-tuning paid: more labels are right than with fixed codes (+6.0%"),
         (0, 0, 0, "Fine-tuning did not pay: no epoch was better on the validation photos"),
     ],
 )
@@ -360,7 +391,7 @@ def test_verdict_says_plainly_whether_it_paid(better, worse, best, expected):
 def test_person_reads_epochs_costs_and_the_verdict(tuned):
     text = training_text(json.loads((tuned / "metrics.json").read_text()), "model")
     assert "all was trained, from random:3; the best epoch is" in text
-    assert text.count("before") == 2 and "with fixed codes: test accuracy" in text
+    assert text.count("before") == 2 and "with fixed codes, accuracy" in text and "fine-tuned, accuracy" in text
     assert "would more labels help" not in text and "Fine-tuning " in text
 
 

@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections import namedtuple
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -37,14 +38,14 @@ class Slow:
         return self.files[image.path]
 
 
-def photos(count: int) -> tuple[Slow, list[Image]]:
+def photos(count: int) -> tuple[Slow, list[Image], list[bytes]]:
     files = {str(number): encoded(random_pixels(40, 50, number)) for number in range(count)}
-    return Slow(files), [Image(name) for name in files]
+    return Slow(files), [Image(name) for name in files], [sha256(data).digest() for data in files.values()]
 
 
 def test_pixels_come_in_the_order_that_was_asked_for_whichever_was_decoded_first():
-    source, images = photos(11)
-    reader = PixelReader(source, images, 4, 3)
+    source, images, digests = photos(11)
+    reader = PixelReader(source, images, digests, 4, 3)
     order = np.random.default_rng(0).permutation(11)
     batches = [batch.copy() for batch in reader.batches(order)]
     reader.close()
@@ -56,8 +57,8 @@ def test_pixels_come_in_the_order_that_was_asked_for_whichever_was_decoded_first
 
 
 def test_only_a_few_batches_are_decoded_ahead():
-    source, images = photos(40)
-    reader = PixelReader(source, images, 2, 2)
+    source, images, digests = photos(40)
+    reader = PixelReader(source, images, digests, 2, 2)
     batches = reader.batches(np.arange(40))
     next(batches)
     time.sleep(0.5)
@@ -67,24 +68,33 @@ def test_only_a_few_batches_are_decoded_ahead():
 
 
 def test_photos_that_were_asked_for_are_not_read_again(monkeypatch):
-    source, images = photos(9)
-    reader = PixelReader(source, images, 4, 2)
+    source, images, digests = photos(9)
+    reader = PixelReader(source, images, digests, 4, 2)
     first = np.concatenate(list(reader.batches(np.arange(9))))
     again = np.concatenate(list(reader.batches(np.arange(9)[::-1])))
     np.testing.assert_array_equal(again[::-1], first)
     assert source.read_in_all == 9
     reader.close()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 1000))  # no room
-    reader = PixelReader(source, images, 4, 2)
+    reader = PixelReader(source, images, digests, 4, 2)
     for _ in range(2):
         np.testing.assert_array_equal(np.concatenate(list(reader.batches(np.arange(9)))), first)
     assert source.read_in_all == 9 + 18
     reader.close()
 
 
-def test_photo_that_is_gone_ends_it_in_a_sentence():
-    source, images = photos(3)
-    reader = PixelReader(source, [*images, Image("99")], 2, 2)
-    with pytest.raises(InputError, match=r"99 could be read when .* cannot be now .*put it back"):
-        list(reader.batches(np.arange(4)))
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda files: files.pop("2"), "There is no such file."),
+        (lambda files: files.update({"2": files["1"]}), "Its file is another."),
+    ],
+)
+def test_photo_that_is_gone_or_another_ends_it_in_a_sentence(change, why):
+    """One that was replaced might show what is to be tested with."""
+    source, images, digests = photos(3)
+    change(source.files)
+    reader = PixelReader(source, images, digests, 2, 2)
+    with pytest.raises(InputError, match=rf"2 is not what was encoded any more \({why}\): put it back as it was, or"):
+        list(reader.batches(np.arange(3)))
     reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections import Counter
@@ -50,7 +51,8 @@ def tuning_of(photos, out, layer="relu7", precision="float32", seed=0, batch_siz
     encoding = EncodeConfig(weights="random:3", layer=layer, precision=precision)
     weights, _ = weights_identity(encoding)
     network, _ = build_network(encoding, "float32")
-    reader = PixelReader(origin, images, 8, 2)
+    digests = [hashlib.sha256(origin.read(image)).digest() for image in images]
+    reader = PixelReader(origin, images, digests, 8, 2)
     codes = np.concatenate([network.predict_on_batch(pixels) for pixels in reader.batches(np.arange(len(images)))])
     reader.close()
     width, classes = codes.shape[1], tuple(sorted(KINDS))
@@ -66,6 +68,8 @@ def tuning_of(photos, out, layer="relu7", precision="float32", seed=0, batch_siz
         trained=np.arange(len(images)) % 3 != 0,
         head=Head(classes, codes.mean(0), codes.std(0) + 1e-3, layers),
         folder=str(out),
+        codes="CODES",
+        digests=digests,
     )
 
 
@@ -264,16 +268,42 @@ def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
 
 def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingDevices, "step", lambda *_: {"loss": float("nan"), "accuracy": 0.0})
-    with pytest.raises(RunError, match=r"no number any more in epoch 1: ask for smaller steps, such as --rate 0\.1"):
+    told = r"no number any more in epoch 1: begin again .* such as --rate 0\.1, by `flowers-batch finetune CODES"
+    with pytest.raises(RunError, match=told):
         trained(tuning_of(photos, tmp_path, unfreeze="head"))
 
 
-def test_step_that_does_not_fit_into_memory_says_what_to_ask_for(photos, tmp_path, monkeypatch):
+def test_loss_that_is_no_number_later_leaves_the_best_epoch(whole, tmp_path, monkeypatch):
+    work, state, *_ = whole
+    steps, once = [], TrainingDevices.step
+
+    def diverge(devices, *arrays):
+        steps.append(arrays)
+        return once(devices, *arrays) if len(steps) <= 3 else {"loss": float("nan"), "accuracy": 0.0}
+
+    monkeypatch.setattr(TrainingDevices, "step", diverge)
+    found, layer, _ = trained(replace(work, folder=str(tmp_path)))
+    assert [epoch.loss for epoch in found.epochs] == [epoch.loss for epoch in state.epochs[:2]]
+    assert found.best == 1 and np.isfinite(layer[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (
+            ValueError("OOM when allocating tensor with shape[9,224,224,64]"),
+            RunError,
+            r"A step of 9 photos does not fit .* a smaller --batch-size, or --unfreeze less, by `flowers-batch",
+        ),
+        (InputError("BLOOMS/1.jpg is gone."), InputError, "BLOOMS/1.jpg is gone"),
+    ],
+)
+def test_step_that_does_not_fit_into_memory_says_what_to_ask_for(photos, tmp_path, monkeypatch, error, kind, told):
     def fail(*_):
-        raise ValueError("OOM when allocating tensor with shape[9,224,224,64]")
+        raise error
 
     monkeypatch.setattr(TrainingDevices, "step", fail)
-    with pytest.raises(RunError, match=r"A step of 9 photos does not fit .* with --batch-size, or --unfreeze less"):
+    with pytest.raises(kind, match=told):
         tuning_of(photos, tmp_path, unfreeze="head")(2, 0, lambda *_: None)
 
 
