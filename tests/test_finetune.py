@@ -208,6 +208,8 @@ def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
     moved = replace(CONFIG, encode=replace(CONFIG.encode, weights=str(tmp_path / "moved.npy")))
     run = room()._fixed_codes(codes, open_folder(tmp_path / "model"), moved, False)
     assert run.job.weights == str(tmp_path / "moved.npy")
+    small = replace(CONFIG, encode=replace(CONFIG.encode, max_pixels=5000))
+    assert room()._encoding(run, small, "random:3").max_pixels == 5000, "what is too large stays so"
     metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=None))
     expected = json.loads((tuned / "metrics.json").read_text())
     assert metrics["test"] == expected["test"]
@@ -303,6 +305,19 @@ def test_photos_that_have_vanished_take_no_part_and_copies_count_once(tuned, pho
     assert "red/0003.png" not in given and len(given) == len(split) - 1 - list(split.values()).count("test")
     compared = metrics["tuning"]["comparison"]
     assert compared["photos"] == metrics["test"]["photos"] - 3, "copies are right or wrong together: they count once"
+
+
+def test_side_of_which_nothing_is_left_is_told_before_training(tuned, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(room(), "run_alone", lambda *_: pytest.fail("hours of work"))
+    archive = tmp_path / "photos"
+    shutil.copytree(photos, archive)
+    fb.encode(archive, tmp_path / "codes", CONFIG.encode)
+    for path, side in sides_in(tuned).items():
+        if side == "validation":
+            (archive / path).unlink()
+    fb.encode(archive, tmp_path / "codes", CONFIG.encode)
+    with pytest.raises(InputError, match=r"Too few of the labelled photos of .* are still there: restore them"):
+        fb.finetune(tmp_path / "codes", tmp_path / "model", replace(CONFIG, encode=None))
 
 
 def test_photos_that_come_meanwhile_ruin_no_run(here, photos, tmp_path, monkeypatch):

@@ -149,6 +149,16 @@ def test_photos_are_decoded_once_and_in_the_order_in_which_they_lie(photos, tmp_
     assert Counter(read) == Counter(listed) + Counter([] if room else judged), "judged before and after the epoch"
 
 
+def test_what_is_told_to_stay_is_saved(photos, tmp_path):
+    """By it an actor shows that it got on: one that dies again and again while it saves must not seem to."""
+    work = tuning_of(photos, tmp_path, unfreeze="head", epochs=2)
+    saved = []
+    tuner = Tuner(work, 2, 1)
+    tuner.train(lambda _, stays: saved.append(sorted(tmp_path.glob(f"{EPOCHS}/epoch-*"))[-1].name) if stays else None)
+    tuner.close()
+    assert saved == ["epoch-0001.safetensors", "epoch-0002.safetensors"]
+
+
 @pytest.mark.parametrize("unfreeze", ["head", "fc", "conv5", "all"])
 def test_only_what_is_unfrozen_changes(photos, tmp_path, monkeypatch, unfreeze):
     monkeypatch.setattr(tuning.State, "after", lambda state, epoch: tuning.State((*state.epochs, epoch), epoch.epoch))
