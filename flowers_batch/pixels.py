@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,8 @@ from flowers_batch.feed import Reader
 from flowers_batch.sources import Image, ReadError
 
 _AHEAD = 2  # batches that are made ready while the one before is computed
+_BYTES = SIDE * SIDE * 3  # of a photo's pixels
+_TASK = 4  # photos that a thread is given at once, where there are enough of them: to give takes time, too
 _DISK_SHARE = 1 / 2  # of what is free on the disk for scratch files, at most
 
 
@@ -39,7 +44,8 @@ class PixelReader:
         self._reader, self._photos, self._digests, self.batch_size = reader, photos, digests, batch_size
         self._budget = PixelBudget(threads * PIXELS_A_THREAD)
         self._pool = ThreadPoolExecutor(threads, "pixels")
-        self._kept, self._is_kept = _scratch((len(photos), SIDE, SIDE, 3)), np.zeros(len(photos), bool)
+        self._task = max(1, min(_TASK, batch_size // threads))
+        self._kept, self._is_kept = _scratch(len(photos) * _BYTES), np.zeros(len(photos), bool)
         prepare_process()
 
     @property
@@ -61,7 +67,10 @@ class PixelReader:
             for start in range(0, len(places), self.batch_size):
                 part = places[start : start + self.batch_size].tolist()
                 pixels = np.empty((len(part), SIDE, SIDE, 3), np.uint8)
-                loading = [self._pool.submit(self._load, *each) for each in zip(part, pixels, strict=True)]
+                loading = [
+                    self._pool.submit(self._load, part[first : first + self._task], pixels[first : first + self._task])
+                    for first in range(0, len(part), self._task)
+                ]
                 ahead.append((pixels, loading))
                 if len(ahead) > _AHEAD:
                     yield _finished(*ahead.popleft())
@@ -73,13 +82,19 @@ class PixelReader:
                     each.cancel()
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads, and gives up the scratch file."""
         self._pool.shutdown(cancel_futures=True)
+        if self._kept is not None:
+            self._kept.close()
 
-    def _load(self, place: int, pixels: NDArray[np.uint8]) -> None:
+    def _load(self, places: Sequence[int], pixels: NDArray[np.uint8]) -> None:
+        for place, own in zip(places, pixels, strict=True):
+            self._load_one(place, own)
+
+    def _load_one(self, place: int, pixels: NDArray[np.uint8]) -> None:
         if self._is_kept[place]:
             assert self._kept is not None
-            pixels[:] = self._kept[place]
+            os.preadv(self._kept.fileno(), [pixels.data], place * _BYTES)
             return
         photo = self._photos[place]
         try:
@@ -93,16 +108,16 @@ class PixelReader:
                 "begin in another folder."
             ) from None
         if self._kept is not None:
-            self._kept[place] = pixels
-            self._is_kept[place] = True
+            with suppress(OSError):  # of a full disk: then it is decoded again
+                # Faster than a mapped file, whose pages the system makes one by one.
+                self._is_kept[place] = os.pwrite(self._kept.fileno(), pixels.data, place * _BYTES) == _BYTES
 
 
-def _scratch(shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """An array in a file that is gone when the process is; None where the disk has no room for it."""
-    if np.prod(shape) > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
+def _scratch(size: int) -> IO[bytes] | None:
+    """A file that is gone when the process is; None where the disk has no room for so many bytes."""
+    if size > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
         return None
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _finished(pixels: NDArray[np.uint8], loading: list[Future[None]]) -> NDArray[np.uint8]:

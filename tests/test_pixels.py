@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import threading
 import time
@@ -80,6 +82,24 @@ def test_photos_that_were_asked_for_are_not_read_again(monkeypatch):
     for _ in range(2):
         np.testing.assert_array_equal(np.concatenate(list(reader.batches(np.arange(9)))), first)
     assert source.read_in_all == 9 + 18
+    reader.close()
+
+
+def test_disk_that_is_full_has_photos_decoded_again(monkeypatch):
+    source, images, digests = photos(9)
+    once, written = os.pwrite, []
+
+    def write(*arguments):
+        written.append(arguments)
+        if len(written) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return once(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    reader = PixelReader(source, images, digests, 4, 1)
+    first, again = (np.concatenate(list(reader.batches(np.arange(9)))) for _ in range(2))
+    np.testing.assert_array_equal(again, first)
+    assert source.read_in_all == 9 + 5
     reader.close()
 
 

@@ -140,7 +140,7 @@ def test_photos_are_decoded_once_and_in_the_order_in_which_they_lie(photos, tmp_
     once = type(work.source).read
     monkeypatch.setattr(type(work.source), "read", lambda source, image: read.append(image.path) or once(source, image))
     if not room:
-        monkeypatch.setattr("flowers_batch.pixels._scratch", lambda shape: None)
+        monkeypatch.setattr("flowers_batch.pixels._scratch", lambda size: None)
     tuner = Tuner(work, 1, 1)
     tuner.train(lambda *_: None)
     tuner.close()
