@@ -580,7 +580,10 @@ def _tuning_lines(tuning: dict[str, Any]) -> Iterator[str]:
             f"{epoch['validation_loss']:27.3f} {epoch['validation_accuracy']:8.1%}"
         )
     shares, compared = tuning["stage_shares"], tuning["comparison"]
-    yield f"  the network was at work {shares['network']:.0%} of the time, and waited for photos {shares['wait']:.0%}"
+    yield (
+        f"  of the time, the network took {shares['network']:.0%}, waiting for photos {shares['wait']:.0%}, "
+        f"and saving epochs {shares['save']:.0%}"
+    )
     yield "  on the same held-out photos, copies counted once:"
     yield f"    {_accuracy('with fixed codes,', compared['before'])}"
     yield f"    {_accuracy('fine-tuned,', compared['after'])}"

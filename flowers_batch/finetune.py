@@ -289,7 +289,7 @@ def _verdict(tuning: dict[str, Any]) -> str:
     is_chance = compared["p_value"] >= _CHANCE
     if compared["gain"] > 0 and not is_chance:
         return f"Fine-tuning paid: more labels are right than with fixed codes ({gain}), for {costs}."
-    why = "what it gains may as well be chance" if is_chance else "fewer labels are right than with fixed codes"
+    why = "the difference may as well be chance" if is_chance else "fewer labels are right than with fixed codes"
     if not tuning["best_epoch"]:
         why = "no epoch was better on the validation photos than the classifier on fixed codes"
     return f"Fine-tuning did not pay: {why} ({gain}), for {costs}. Use {tuning['fixed']['model']}."

@@ -381,8 +381,8 @@ def test_network_without_weights_is_refused(photos, tmp_path):
     [
         (30, 2, 3, "Fine-tuning paid: more labels are right than with fixed codes (+28.0% of 100 held-out photos"),
         (2, 30, 3, "Fine-tuning did not pay: fewer labels are right than with fixed codes (-28.0%"),
-        (3, 1, 3, "Fine-tuning did not pay: what it gains may as well be chance (+2.0%"),
-        (5, 0, 3, "Fine-tuning did not pay: what it gains may as well be chance (+5.0% of 100 held-out photos, 95% "),
+        (3, 1, 3, "Fine-tuning did not pay: the difference may as well be chance (+2.0%"),
+        (5, 0, 3, "Fine-tuning did not pay: the difference may as well be chance (+5.0% of 100 held-out photos, 95% "),
         (6, 0, 3, "Fine-tuning paid: more labels are right than with fixed codes (+6.0%"),
         (0, 0, 0, "Fine-tuning did not pay: no epoch was better on the validation photos"),
     ],
