@@ -178,7 +178,7 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-        # Two files for each variable that is trained: it, and it with Adam's two.
+        # Each trained variable with Adam's two, of the last epoch and, if that is another, of the best.
         kept = sum(path.stat().st_size for path in Path(scratch, "fed", EPOCHS).iterdir())
         move, zoom = keras.layers.RandomTranslation(0.15, 0.15), keras.layers.RandomZoom((-0.4, 0.0))
         crops = crop_seconds(move, zoom) / crop_seconds(RandomResizedCrop(0))

@@ -365,7 +365,7 @@ class Tuner:
         return {f"{kind}.{number}": each for kind, found in kinds.items() for number, each in enumerate(found)}
 
     def _save(self, state: State) -> dict[str, float]:
-        """Publishes an epoch's end: first the trained variables if they are the best, then all, with the state.
+        """Publishes an epoch's end, and keeps besides only the best one's.
 
         Gives the seconds that it took, as the first stage of the next epoch.
         """
@@ -373,14 +373,11 @@ class Tuner:
 
         begun = time.monotonic()
         arrays = {name: _array(variable) for name, variable in self._variables().items()}
-        best, last = _best_name(state), f"{EPOCHS}/epoch-{len(state.epochs) - 1:04d}.safetensors"
-        if state.best == len(state.epochs) - 1:
-            with self._folder.publish(best) as scratch:
-                save_file({name: array for name, array in arrays.items() if name.startswith(_TRAINED)}, scratch)
+        last = _saved(len(state.epochs) - 1)
         with self._folder.publish(last) as scratch:
             save_file(arrays, scratch, {"state": json.dumps(asdict(state))})
         for name in self._folder.names(EPOCHS):
-            if f"{EPOCHS}/{name}" not in (best, last):
+            if f"{EPOCHS}/{name}" not in (_saved(state.best), last):
                 self._folder.delete(f"{EPOCHS}/{name}")
         return {"save": time.monotonic() - begun}
 
@@ -404,7 +401,7 @@ class Tuner:
         from tensorflow_vgg.formats import write
         from tensorflow_vgg.weights import LICENCE
 
-        with self._folder.on_disk(_best_name(state)) as path, safe_open(path, "numpy") as file:
+        with self._folder.on_disk(_saved(state.best)) as path, safe_open(path, "numpy") as file:
             for name, variable in self._variables().items():
                 if name.startswith(_TRAINED):
                     variable.assign(file.get_tensor(name))
@@ -453,8 +450,8 @@ def unfrozen(network: str, layer: str, unfreeze: str) -> list[str]:
     return layers
 
 
-def _best_name(state: State) -> str:
-    return f"{EPOCHS}/best-{state.best:04d}.safetensors"
+def _saved(epoch: int) -> str:
+    return f"{EPOCHS}/epoch-{epoch:04d}.safetensors"
 
 
 def _optimizer(rate: float, rates: Sequence[float], warm_up: int) -> keras.Optimizer:
