@@ -312,7 +312,10 @@ print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], config).actors))
 """
 
 
-@pytest.mark.parametrize(("gpus", "sharing", "given"), [(2, 1, [["0"], ["1"]]), (1, 2, [["0"], ["0"]])])
+@pytest.mark.parametrize(
+    ("gpus", "sharing", "given"),
+    [(2, 1, [["0"], ["1"]]), pytest.param(1, 2, [["0"], ["0"]], marks=pytest.mark.chaos)],
+)
 def test_actors_get_a_gpu_each_or_share_one_and_the_cores(archive, tmp_path, gpus, sharing, given):
     meeting = tmp_path / "meeting"
     meeting.mkdir()
