@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -168,14 +169,13 @@ def _tune(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) ->
     present = pc.not_equal(listed["action"], GONE).to_numpy(zero_copy_only=False)
     _check_sides(run, divided.sides[present])
     chosen = (divided.sides != TEST) & present
-    digests = [digest.ljust(32, b"\0") for digest in divided.labelled.digests[chosen].tolist()]
     work = Tuning(
         config=config,
         encoding=_encoding(run, config, run.job.weights),
         weights=run.job.fingerprint.weights,
         source=open_source(run.job.images, run.job.root),
         photos=listed.select(IMAGES.names).filter(pa.array(chosen)),
-        digests=digests,
+        digests=[*compress(divided.labelled.sha256, chosen)],
         targets=divided.sample.targets[chosen],
         trained=divided.sides[chosen] == TRAIN,
         head=load_model(folder.url_of(FIXED_MODEL)).head,

@@ -54,6 +54,11 @@ class Labelled:
     unlabelled: int
 
     @property
+    def sha256(self) -> list[bytes]:
+        """The digests in all their 32 bytes: elements of an array lose zeros at their end."""
+        return [digest.ljust(32, b"\0") for digest in self.digests.tolist()]
+
+    @property
     def conflicts(self) -> list[dict[str, str]]:
         """Photos of equal bytes that have different labels: the labels by path, of each set of such photos."""
         alike = defaultdict[bytes, dict[str, str]](dict)

@@ -72,14 +72,13 @@ def staff(
     Returns:
         What to ask for now, and the numbers of the posts to give up.
     """
-    gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes)) if gpu else 0
     places = sum(_places(node["Resources"], sharing) for node in nodes) if gpu else 0
     cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
     cores = {node: count for node, count in cores.items() if count}
-    if not gpus and not cores:
+    if not places and not cores:
         return [] if posts else [Resources(0, 1, is_scout=True)], []
-    if wanted or gpus:
-        each = Resources(1, 1, sharing=sharing) if gpus else Resources(0, _share(list(cores.values()), wanted or 1))
+    if wanted or places:
+        each = Resources(1, 1, sharing=sharing) if places else Resources(0, _share(list(cores.values()), wanted or 1))
         given_up = [number for number, post in enumerate(posts) if post.resources.is_scout]
         of_use = sum(post.resources.gpus == each.gpus and not post.resources.is_scout for post in posts)
         total = wanted or places * (2 if grows else 1)

@@ -314,7 +314,7 @@ def _write_split(folder: Folder, photos: Divided, probabilities: NDArray[np.floa
         {
             "path": labelled.paths,
             "label": labelled.labels.tolist(),
-            "sha256": pa.array([digest.ljust(32, b"\0") for digest in labelled.digests.tolist()], pa.binary(32)),
+            "sha256": pa.array(labelled.sha256, pa.binary(32)),
             "group": photos.sample.groups,
             "side": [SIDES[side] for side in photos.sides],
             "prediction": np.array(photos.classes)[probabilities.argmax(1)].tolist(),
