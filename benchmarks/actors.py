@@ -13,10 +13,13 @@ from typing import Any
 
 import common
 
-from flowers_batch import cluster
-from flowers_batch.config import ClusterConfig, Fingerprint
-from flowers_batch.dataset import CODES, Footer
-from flowers_batch.shards import Shard
+from flowers_batch.cluster import actors as actors_module
+from flowers_batch.cluster import messages, pool
+from flowers_batch.config import ClusterConfig
+from flowers_batch.dataset.manifest import Shard
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard_file import Footer
+from flowers_batch.fingerprint import Fingerprint
 
 GPU = 10_000  # images/s
 SHARD = 4096  # images
@@ -27,29 +30,29 @@ FINGERPRINT = Fingerprint("null", "relu6", "null", "float32", "float16")
 
 
 class SleepingActor:
-    """Answers as `cluster.ShardActor` does in Ray, after the time that its GPU would take; two at once take turns."""
+    """Answers as `ShardActor` does in Ray, after the time that its GPU would take; two at once take turns."""
 
     def __init__(self, factory: NoFactory, url: str, kind: str, cpus: int):
         self._actors, self._meeting = factory.actors, Path(url)
         self._gpu, self._steps = threading.Lock(), 0
 
-    def start(self) -> cluster.Started:
+    def start(self) -> messages.Started:
         """Is ready when all are: starting so many on a few cores takes longer than the work."""
         (self._meeting / str(os.getpid())).touch()
         while len(list(self._meeting.iterdir())) < self._actors:
             time.sleep(0.1)
-        return cluster.Started(FINGERPRINT, "host", ())
+        return messages.Started(FINGERPRINT, "host", ())
 
-    def run(self, shard: Shard, condemned: Any, attempt: int) -> cluster.Done:
+    def run(self, shard: Shard, condemned: Any, attempt: int) -> messages.Done:
         """Sleeps."""
         with self._gpu:
             time.sleep(shard.images / GPU)
         self._steps += 1
-        return cluster.Done(Footer("", shard.number, "", shard.images, 0), {"network": shard.images / GPU})
+        return messages.Done(Footer("", shard.number, "", shard.images, 0), {"network": shard.images / GPU})
 
-    def position(self) -> cluster.Position:
+    def position(self) -> messages.Position:
         """Gets on with each shard."""
-        return cluster.Position("here", self._steps)
+        return messages.Position("here", self._steps)
 
     position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
 
@@ -82,7 +85,7 @@ def efficiency(actors: int) -> float:
     shards = [Shard(number, SHARD, "") for number in range(actors * SHARDS)]
     config = ClusterConfig(actors=actors)
     with tempfile.TemporaryDirectory() as meeting:
-        outcome = cluster.run_shards(NoFactory(actors), meeting, CODES, shards, config, lambda made: None, Waiting())
+        outcome = pool.run_shards(NoFactory(actors), meeting, CODES, shards, config, lambda made: None, Waiting())
     assert len(outcome.footers) == len(shards) and outcome.deaths == 0
     return SHARDS * SHARD / GPU / outcome.seconds
 
@@ -93,7 +96,7 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     common.arguments(__doc__)
-    cluster._RemoteShardActor = SleepingActor  # the one thing that is not as in a run
+    actors_module._RemoteShardActor = SleepingActor  # the one thing that is not as in a run
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(NODES):

@@ -62,7 +62,7 @@ def arguments(description: str, **more: dict) -> argparse.Namespace:
 def photos(folder: str | Path | None, scratch: Path) -> list[Path]:
     """The JPEG files of a folder, or drawn ones where none is named; of several shapes, in a mixed order."""
     if folder is None:
-        from flowers_batch.drawings import draw_photos
+        from flowers_batch.demo.drawings import draw_photos
 
         print(f"No photos are named (--photos or {PHOTOS_ENVIRONMENT}): drawn ones are taken.", file=sys.stderr)
         folder = scratch / "drawn"

@@ -14,8 +14,9 @@ import numpy as np
 from common import Claim, arguments, photos, tell
 from numpy.typing import NDArray
 
-from flowers_batch.decode import decode_photo, perceptual_hash
-from flowers_batch.grouping import NEAR
+from flowers_batch.classifier.near_duplicates import NEAR
+from flowers_batch.decoding.decode import decode_photo
+from flowers_batch.decoding.perceptual_hash import perceptual_hash
 
 PHOTOS = 300
 SHOWN = (4, 6, 8, 10, 12)  # of a balanced hash, half of whose bits are set, all distances are even

@@ -21,7 +21,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from flowers_batch.decode import SIDE, decode, prepare_process
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.process_limits import prepare_process
+from flowers_batch.decoding.resizing import SIDE
 from tensorflow_vgg.images import load_image
 
 SMALL, LARGE = 100, 4  # photos in a round

@@ -78,7 +78,7 @@ def train(folder: Path) -> float:
 
 def network(folder: Path, precision: str, count: int) -> Callable[[], float]:
     """The same network, warm, on pixels that lie in memory: what nothing that uses it can surpass."""
-    from flowers_batch.decode import decode
+    from flowers_batch.decoding.decode import decode
 
     pixels = np.stack([decode(path.read_bytes()).pixels for path in paths(folder, count)])
     compute = vgg16(precision)

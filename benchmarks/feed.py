@@ -34,7 +34,8 @@ def encode(folder: Path) -> float:
 
 def decode(folder: Path) -> float:
     """Files a second that the cores read and decode when they do nothing else: the limit of `encode`."""
-    from flowers_batch.decode import decode, prepare_process
+    from flowers_batch.decoding.decode import decode
+    from flowers_batch.decoding.process_limits import prepare_process
 
     paths = sorted(folder.iterdir())
     threads = os.cpu_count() or 1

@@ -21,16 +21,16 @@ import numpy as np
 import pyarrow as pa
 from network import Memory, device
 
-from flowers_batch.augmentation import RandomResizedCrop
+from flowers_batch.classifier.head import Head
 from flowers_batch.config import EncodeConfig, FinetuneConfig, TrainConfig
-from flowers_batch.decode import decode, prepare_process
-from flowers_batch.device import TrainingDevices
-from flowers_batch.encoder import weights_identity
-from flowers_batch.heads import Head
-from flowers_batch.pixels import PixelReader
-from flowers_batch.reading import batches_of
-from flowers_batch.sources import Image
-from flowers_batch.tuning import EPOCHS, Tuner, Tuning
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.process_limits import prepare_process
+from flowers_batch.encoding.networks import weights_identity
+from flowers_batch.finetuning.augmentation import RandomResizedCrop
+from flowers_batch.finetuning.pixels import PixelReader
+from flowers_batch.finetuning.trainer import EPOCHS, Tuner, Tuning
+from flowers_batch.finetuning.training_devices import TrainingDevices
+from flowers_batch.sources.images import Image, batches_of
 
 CLASSES = tuple("abcde")
 WIDTH = 4096

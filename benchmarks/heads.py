@@ -12,8 +12,8 @@ from common import in_turn, ratio, stopwatch, tell
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from flowers_batch.fitting import LOGISTIC, fit
-from flowers_batch.samples import Sample, sample_of
+from flowers_batch.classifier.fitting import LOGISTIC, fit
+from flowers_batch.classifier.labelled_codes import Sample, sample_of
 
 PHOTOS, TESTED = 20_000, 4000
 WIDTH, CLASSES, FACTORS = 4096, 10, 64

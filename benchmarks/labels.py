@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from common import Claim, arguments, tell
 
 import flowers_batch as fb
-from flowers_batch.dataset import CODES, codes_of, open_run
-from flowers_batch.evaluation import auroc
-from flowers_batch.heads import load_model
+from flowers_batch.classifier.evaluation import auroc
+from flowers_batch.classifier.model_folder import load_model
+from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.schema import CODES, codes_of
 
 FIRST, CHOSEN = 0.15, 0.15  # shares of the photos that have a label at first, and that get one
 SEEDS = 5

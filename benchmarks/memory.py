@@ -15,12 +15,13 @@ import common
 import numpy as np
 from numpy.typing import NDArray
 
-from flowers_batch.cluster import ShardActor
-from flowers_batch.dataset import CODES
-from flowers_batch.encoder import Encoder, EncoderFactory
-from flowers_batch.shards import write_manifest
-from flowers_batch.sources import open_source
-from flowers_batch.storage import open_folder
+from flowers_batch.cluster.actors import ShardActor
+from flowers_batch.dataset.growth import write_manifest
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.encoding.encoder import Encoder
+from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import open_folder
 
 IMAGES = 65_536
 SMALL, LARGE = 512, 65_536  # images in a shard

@@ -21,9 +21,9 @@ import keras
 import numpy as np
 from layers import multiply_adds
 
-from flowers_batch.device import CPU_BATCH, GPU_BATCH, Passes, compiled, pixel_type
-from flowers_batch.feed import Feed
-from flowers_batch.sources import Image
+from flowers_batch.encoding.feed import Feed
+from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, Passes, compiled, pixel_type
+from flowers_batch.sources.images import Image
 from tensorflow_vgg import weights
 from tensorflow_vgg.network import build
 

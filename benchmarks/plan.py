@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 from common import Claim, arguments, in_turn, ratio, stopwatch, tell
 
 from flowers_batch import EncodeConfig, encode
-from flowers_batch.dataset import CODES, SUCCESS, Footer, Job, codes_schema, write_job, write_shard
-from flowers_batch.encoder import codes_fingerprint, weights_identity
-from flowers_batch.shards import read_manifest, read_rows
-from flowers_batch.storage import Folder, open_folder
+from flowers_batch.dataset.manifest import read_manifest, read_rows
+from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.schema import CODES, codes_schema
+from flowers_batch.dataset.shard_file import Footer, write_shard
+from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
+from flowers_batch.storage.folder import Folder, open_folder
 
 MANY, FEW = 10_000_000, 100_000
 ROUNDS = 2
@@ -30,9 +32,10 @@ _SAMPLE_SECONDS = 0.005
 # What `encode` does until it hands out shards: it lists the images where there is no manifest, and else merges.
 _PLAN = f"""
 import json, sys, time
-from flowers_batch.shards import grow_manifest, read_manifest, write_manifest
-from flowers_batch.sources import open_source
-from flowers_batch.storage import open_folder
+from flowers_batch.dataset.growth import grow_manifest, write_manifest
+from flowers_batch.dataset.manifest import read_manifest
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import open_folder
 
 began = time.perf_counter()
 source, folder = open_source(sys.argv[1]), open_folder(sys.argv[2])

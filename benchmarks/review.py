@@ -45,9 +45,10 @@ LOADED = """() => {
 
 def write(folder: Path, sources: list[Path], count: int) -> Path:
     """Photos, of which few have bytes of their own, and predictions of them as `predict` leaves them."""
-    from flowers_batch import dataset
-    from flowers_batch.config import Fingerprint
-    from flowers_batch.storage import open_folder
+    from flowers_batch.dataset import run_folder, shard_file
+    from flowers_batch.dataset import schema as schema_module
+    from flowers_batch.fingerprint import Fingerprint
+    from flowers_batch.storage.folder import open_folder
 
     images = folder / "photos"
     images.mkdir()
@@ -57,9 +58,9 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
         os.link(copies[number % len(copies)], images / f"{number:06d}.jpg")
     target = open_folder(folder / "predictions")
     random = np.random.default_rng(0)
-    schema = dataset.predictions_schema()
+    schema = schema_module.predictions_schema()
     fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
-    dataset.write_job(target, dataset.Job(dataset.PREDICTIONS, str(images), fingerprint, "null"))
+    run_folder.write_job(target, run_folder.Job(schema_module.PREDICTIONS, str(images), fingerprint, "null"))
     shards = range(0, count, SHARD)
     for shard, start in enumerate(shards):
         numbers = range(start, min(start + SHARD, count))
@@ -76,9 +77,9 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
             "is_unknown": [False] * len(numbers),
         }
         rows = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-        footer = dataset.Footer(fingerprint.digest, shard, "x", 0, 0)
-        dataset.write_shard(target, dataset.PREDICTIONS, schema, rows.to_batches(), footer)
-    target.write_json(dataset.SUCCESS, {"shards": len(shards), "images": count, "failed": 0})
+        footer = shard_file.Footer(fingerprint.digest, shard, "x", 0, 0)
+        shard_file.write_shard(target, schema_module.PREDICTIONS, schema, rows.to_batches(), footer)
+    target.write_json(run_folder.SUCCESS, {"shards": len(shards), "images": count, "failed": 0})
     return folder / "predictions"
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         base = Path(scratch)
         predictions = write(base, photos(options.photos, base), options.predictions)
-        command = [sys.executable, "-m", "flowers_batch.cli", "review", str(predictions), "--no-open"]
+        command = [sys.executable, "-m", "flowers_batch", "review", str(predictions), "--no-open"]
         with (
             stopwatch() as since_start,
             subprocess.Popen(

@@ -21,12 +21,19 @@ import ray
 from common import Claim, arguments, stopwatch, tell
 
 import flowers_batch as fb
-from flowers_batch import cluster, dataset
-from flowers_batch.config import ClusterConfig, Fingerprint
-from flowers_batch.dataset import CODES, Footer
-from flowers_batch.shards import Shard, completed, read_manifest, write_manifest
-from flowers_batch.sources import open_source
-from flowers_batch.storage import open_folder
+from flowers_batch.cluster import messages
+from flowers_batch.cluster import pool as pool_module
+from flowers_batch.config import ClusterConfig
+from flowers_batch.dataset import schema as schema_module
+from flowers_batch.dataset import shard_file
+from flowers_batch.dataset.completeness import completed
+from flowers_batch.dataset.growth import write_manifest
+from flowers_batch.dataset.manifest import Shard, read_manifest
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard_file import Footer
+from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import open_folder
 
 SHARDS, SHARD, ACTORS = 25_000, 4096, 256
 LISTED = 1_000_000  # photos, of whose manifest the size is told
@@ -53,23 +60,23 @@ class Actors:
         def run(shard: Shard, condemned: Any, attempt: int) -> Answer:
             stages = {"read": 1.0, "decode": 1.0, "wait": 1.0, "network": 1.0, "write": 1.0}
             footer = Footer(FINGERPRINT.digest, shard.number, shard.inputs, shard.images, 0, {}, DIGEST)
-            self.asked.append(answer := Answer(cluster.Done(footer, stages)))
+            self.asked.append(answer := Answer(messages.Done(footer, stages)))
             return answer
 
-        position = SimpleNamespace(remote=lambda: Answer(cluster.Position("node", 0, {})))
+        position = SimpleNamespace(remote=lambda: Answer(messages.Position("node", 0, {})))
         started = SimpleNamespace(remote=lambda: self.begin())
         return SimpleNamespace(run=SimpleNamespace(remote=run), start=started, position=position)
 
     def begin(self) -> Answer:
         """Is ready at once."""
-        self.asked.append(answer := Answer(cluster.Started(FINGERPRINT, "host", ())))
+        self.asked.append(answer := Answer(messages.Started(FINGERPRINT, "host", ())))
         return answer
 
     def wait(self, answers: list[Answer], timeout: float, **_: Any) -> tuple[list[Answer], list[Answer]]:
         """The oldest question among those that are asked for; of positions, all."""
         if timeout and self.asked:
             self.ready = self.asked.popleft()
-        ready = [answer for answer in answers if answer is self.ready or isinstance(answer.value, cluster.Position)]
+        ready = [answer for answer in answers if answer is self.ready or isinstance(answer.value, messages.Position)]
         return ready, []
 
 
@@ -94,7 +101,7 @@ def drive() -> tuple[float, float]:
         mock.patch.object(ray, "remote", lambda **_: made),
         stopwatch() as seconds,
     ):
-        pool = cluster._Pool(factory, "run", CODES, shards, ClusterConfig(), False, lambda found: None, watcher)
+        pool = pool_module._Pool(factory, "run", CODES, shards, ClusterConfig(), False, lambda found: None, watcher)
         outcome = pool.run()
         took = seconds()
     assert len(outcome.footers) == SHARDS and len(outcome.actors) == ACTORS
@@ -109,14 +116,14 @@ def go_on() -> float:
         (base / "list.txt").write_text("".join(f"{number:06d}.jpg\n" for number in range(SHARDS)))
         folder = open_folder(base / "codes")
         manifest = write_manifest(folder, open_source(base / "list.txt"), 1, "run")
-        schema = dataset.codes_schema(4, "float16")
+        schema = schema_module.codes_schema(4, "float16")
         code = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4, np.float16)), type=schema.field("code").type)
         values = {"path": pa.array(["photo"]), "status": pa.array(["ok"]), "code": code}
         arrays = [values.get(field.name, pa.nulls(1, field.type)) for field in schema]
         row = pa.RecordBatch.from_arrays(arrays, schema=schema)
         for shard in manifest.shards:
             like = Footer(FINGERPRINT.digest, shard.number, shard.inputs, 0, 0)
-            dataset.write_shard(folder, CODES, schema, [row], like)
+            shard_file.write_shard(folder, CODES, schema, [row], like)
         begun = time.perf_counter()
         found = read_manifest(folder)
         assert found and len(completed(folder, CODES, found, FINGERPRINT.digest)) == SHARDS

@@ -16,11 +16,13 @@ from unittest import mock
 
 from common import arguments, in_turn, ratio, tell
 
-from flowers_batch import cluster
-from flowers_batch.config import ClusterConfig, Fingerprint
-from flowers_batch.dataset import CODES, Footer
+from flowers_batch.cluster import messages, pool
+from flowers_batch.config import ClusterConfig
+from flowers_batch.dataset.manifest import Shard
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard_file import Footer
+from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Silence
-from flowers_batch.shards import Shard
 
 SHARDS, SHARD = 12, 1000  # images
 FAST, SLOW = 1000, 150  # images/s
@@ -29,13 +31,13 @@ FINGERPRINT = Fingerprint("null", "relu6", "null", "float32", "float16")
 
 
 class Uneven:
-    """Answers as `cluster.ShardActor` does in Ray; the first that starts is the slow one."""
+    """Answers as `actors_module.ShardActor` does in Ray; the first that starts is the slow one."""
 
     def __init__(self, factory: NoFactory, url: str, kind: str, cpus: int):
         self._folder, self._rows = Path(url), dict[int, tuple[int, int]]()
         self._gpu, self._steps, self._rate = threading.Lock(), 0, FAST
 
-    def start(self) -> cluster.Started:
+    def start(self) -> messages.Started:
         """Is ready when both are."""
         try:
             (self._folder / "slow").touch(exist_ok=False)
@@ -45,9 +47,9 @@ class Uneven:
         (self._folder / f"ready-{os.getpid()}").touch()
         while len(list(self._folder.glob("ready-*"))) < 2:
             time.sleep(0.05)
-        return cluster.Started(FINGERPRINT, "host", ())
+        return messages.Started(FINGERPRINT, "host", ())
 
-    def run(self, shard: Shard, condemned: Any, attempt: int) -> cluster.Done:
+    def run(self, shard: Shard, condemned: Any, attempt: int) -> messages.Done:
         """Sleeps, and gets on by hundreds."""
         with self._gpu:
             for done in range(0, shard.images, 100):
@@ -55,11 +57,11 @@ class Uneven:
                 self._steps += 1
                 time.sleep(100 / self._rate)
             self._rows.pop(shard.number)
-        return cluster.Done(Footer("", shard.number, "", shard.images, 0), {})
+        return messages.Done(Footer("", shard.number, "", shard.images, 0), {})
 
-    def position(self) -> cluster.Position:
+    def position(self) -> messages.Position:
         """How far it is."""
-        return cluster.Position("here", self._steps, self._rows.copy())
+        return messages.Position("here", self._steps, self._rows.copy())
 
     position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
 
@@ -80,11 +82,11 @@ def seconds(copies: int) -> float:
     shards = [Shard(number, SHARD, "") for number in range(SHARDS)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(cluster, "_RemoteShardActor", Uneven),
-        mock.patch.object(cluster, "_COPIES", copies),
+        mock.patch.object(pool, "_RemoteShardActor", Uneven),
+        mock.patch.object(pool, "_COPIES", copies),
     ):
         settings = ClusterConfig(actors=2)
-        outcome = cluster.run_shards(NoFactory(), folder, CODES, shards, settings, lambda found: None, Silence())  # type: ignore[arg-type]
+        outcome = pool.run_shards(NoFactory(), folder, CODES, shards, settings, lambda found: None, Silence())  # type: ignore[arg-type]
     assert len(outcome.footers) == SHARDS
     return outcome.seconds
 

@@ -39,13 +39,14 @@ def drawn(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def write(folder: Path, count: int) -> None:
     """A folder of codes as `encode` leaves it."""
-    from flowers_batch import dataset
-    from flowers_batch.config import Fingerprint
-    from flowers_batch.storage import open_folder
+    from flowers_batch.dataset import run_folder, shard_file
+    from flowers_batch.dataset import schema as schema_module
+    from flowers_batch.fingerprint import Fingerprint
+    from flowers_batch.storage.folder import open_folder
 
     target = open_folder(folder)
     fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
-    schema = dataset.codes_schema(WIDTH, "float16")
+    schema = schema_module.codes_schema(WIDTH, "float16")
     random = np.random.default_rng(1)
     number = 0
 
@@ -53,7 +54,7 @@ def write(folder: Path, count: int) -> None:
         nonlocal number
         names = [f"{number + index:09d}" for index in range(len(targets))]
         number += len(targets)
-        columns = {name: [None] * len(targets) for name in dataset.IMAGE_COLUMNS} | {
+        columns = {name: [None] * len(targets) for name in schema_module.IMAGE_COLUMNS} | {
             "path": [f"{target}/{name}.jpg" for target, name in zip(targets, names, strict=True)],
             "folder": [f"class {target}" for target in targets],
             "sha256": [hashlib.sha256(name.encode()).digest() for name in names],
@@ -64,15 +65,15 @@ def write(folder: Path, count: int) -> None:
         arrays = [values if field.name == "code" else pa.array(columns[field.name], field.type) for field in schema]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    dataset.write_job(target, dataset.Job(dataset.CODES, str(folder), fingerprint, "null"))
+    run_folder.write_job(target, run_folder.Job(schema_module.CODES, str(folder), fingerprint, "null"))
     batches = (batch(*both) for both in drawn(count))
     shards = 0
     while number < count:
         rows = [next(batches) for _ in range(min(SHARD, count - number + BATCH - 1) // BATCH)]
-        footer = dataset.Footer(fingerprint.digest, shards, "x", 0, 0)
-        dataset.write_shard(target, dataset.CODES, schema, rows, footer)
+        footer = shard_file.Footer(fingerprint.digest, shards, "x", 0, 0)
+        shard_file.write_shard(target, schema_module.CODES, schema, rows, footer)
         shards += 1
-    target.write_json(dataset.SUCCESS, {"shards": shards, "images": count, "failed": 0})
+    target.write_json(run_folder.SUCCESS, {"shards": shards, "images": count, "failed": 0})
 
 
 def train(folder: Path, head: str, memory: int) -> list[float]:

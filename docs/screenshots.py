@@ -60,7 +60,7 @@ def main() -> None:
         fb.train(base / "codes", base / "model")
         fb.predict(base / "codes", base / "flowers", base / "model")
         report = f"file://{fb.report(base / 'flowers')}"
-        command = [sys.executable, "-m", "flowers_batch.cli", "review", str(base / "flowers"), "--no-open"]
+        command = [sys.executable, "-m", "flowers_batch", "review", str(base / "flowers"), "--no-open"]
         command += ["--labels", str(base / "labels.csv")]
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

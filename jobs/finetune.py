@@ -2,6 +2,6 @@
 
 import sys
 
-from flowers_batch.cli import main
+from flowers_batch.cli.main import main
 
 main(["finetune", "--json", *sys.argv[1:]])  # so that the log ends in the summary

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers_batch.storage import open_folder
+from flowers_batch.storage.folder import open_folder
 
 KINDS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 200)}
 

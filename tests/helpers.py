@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import fs
 
-from flowers_batch import shards
-from flowers_batch.cluster import Outcome, ShardActor
-from flowers_batch.config import Fingerprint
-from flowers_batch.heads import Head
-from flowers_batch.reading import batches_of
-from flowers_batch.sources import FolderSource, Source, images_of, open_source
-from flowers_batch.sources import Image as Listed
-from flowers_batch.storage import Folder
+from flowers_batch.classifier.head import Head
+from flowers_batch.cluster.actors import ShardActor
+from flowers_batch.cluster.pool import Outcome
+from flowers_batch.dataset import growth, manifest
+from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.sources.folders import FolderSource
+from flowers_batch.sources.images import Image as Listed
+from flowers_batch.sources.images import batches_of, images_of
+from flowers_batch.sources.opening import open_source
+from flowers_batch.sources.source import Source
+from flowers_batch.storage.folder import Folder
 
 START = datetime(2024, 5, 1, 12, 0, 0, 123456, UTC)
 
@@ -114,7 +117,7 @@ def poisonous(folder: Path) -> str:
     `POISON crash`, `POISON hang`, `POISON memory`, or `POISON once:FILE`, which crashes the process unless there
     is a file of that name, and makes it first.
     """
-    return changing(folder, "flowers_batch.decode", _POISON)
+    return changing(folder, "flowers_batch.decoding.decode", _POISON)
 
 
 def store(path: Path) -> Folder:
@@ -146,7 +149,7 @@ def listed(paths: Iterable[str], size: int = 1) -> list[Listed]:
 
 def manifest_rows(paths: list[str]) -> pa.Table:
     """What an encoder needs of a shard's manifest rows."""
-    return pa.Table.from_batches(map(shards._added, batches_of(listed(paths))), shards._SCHEMA)
+    return pa.Table.from_batches(map(growth._added, batches_of(listed(paths))), manifest._SCHEMA)
 
 
 def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int = 0, **options: Any) -> Head:

@@ -16,7 +16,7 @@ import pytest
 from conftest import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.dataset import open_run
+from flowers_batch.dataset.run_folder import open_run
 
 NULL = fb.EncodeConfig(network="null", shard_size=7)
 
@@ -127,7 +127,7 @@ def told(summary):
     print(json.dumps([summary.ok, summary.already_done, summary.duplicates, summary.shards]))
 
 told(fb.encode(photos, place("codes"), config))
-from flowers_batch.storage import split_file
+from flowers_batch.storage.folder import split_file
 folder, name = split_file(new)
 with folder.publish(name) as scratch, folder.open("0000.png") as old, open(scratch, "wb") as file:
     file.write(old.read())

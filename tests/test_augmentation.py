@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowers_batch.augmentation import RandomResizedCrop, variations
+from flowers_batch.finetuning.augmentation import RandomResizedCrop, variations
 
 
 def photos(count: int, side: int = 32) -> np.ndarray:

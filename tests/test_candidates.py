@@ -16,12 +16,14 @@ import pytest
 from test_training import labels, write_codes
 
 import flowers_batch as fb
-from flowers_batch.candidates import _spread
-from flowers_batch.cli import main
-from flowers_batch.dataset import PREDICTIONS, SUCCESS, Footer, Job, write_job, write_shard
-from flowers_batch.encoder import CodesLabeller, Labeller
-from flowers_batch.heads import load_model
-from flowers_batch.storage import open_folder
+from flowers_batch.classifier.model_folder import load_model
+from flowers_batch.classifier.suggestions import _spread
+from flowers_batch.cli.main import main
+from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.schema import PREDICTIONS
+from flowers_batch.dataset.shard_file import Footer, write_shard
+from flowers_batch.encoding.labeller import CodesLabeller, Labeller
+from flowers_batch.storage.folder import open_folder
 
 
 def read(path: Path) -> list[dict[str, str]]:

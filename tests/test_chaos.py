@@ -20,11 +20,11 @@ from helpers import descendants
 from PIL import Image
 
 import flowers_batch as fb
-from flowers_batch.dataset import open_run
-from flowers_batch.encoder import EncoderFactory
-from flowers_batch.shards import read_manifest, read_rows
-from flowers_batch.sources import open_source
-from flowers_batch.storage import open_folder
+from flowers_batch.dataset.manifest import read_manifest, read_rows
+from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import open_folder
 
 SIDE = 1200  # pixels: a photo takes some hundredths of a second, so that shards are caught at work
 
@@ -101,7 +101,7 @@ def through_a_storm(tmp_path: Path, seed: int, shards: int, drivers: int, second
     try:
         assert cluster.stdin and cluster.stdout
         address = cluster.stdout.readline().strip()
-        command = [sys.executable, "-m", "flowers_batch.cli", "encode", str(photos), str(out), "--network", "null"]
+        command = [sys.executable, "-m", "flowers_batch", "encode", str(photos), str(out), "--network", "null"]
         command += ["--shard-size", str(size), "--batch-size", "2", "--address", address, "--json"]
         done: dict[Path, tuple[int, int]] = {}
         with Storm(cluster.pid, seed, seconds) as storm:

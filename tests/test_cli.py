@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import draw_archive
 
-from flowers_batch.cli import main
+from flowers_batch.cli.main import main
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -100,7 +100,7 @@ def test_debug_shows_the_traceback(capsys, tmp_path):
 def test_help_is_quick_to_import_and_has_examples():
     for command in ("encode", "train", "predict", "report", "verify", "demo"):
         printed = subprocess.run(
-            [sys.executable, "-m", "flowers_batch.cli", command, "--help"],
+            [sys.executable, "-m", "flowers_batch", command, "--help"],
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -121,7 +121,7 @@ def test_random_weights_are_announced_wherever_results_are(capsys, archive, tmp_
 
 def test_demo_labels_real_photos_from_the_folder_that_is_named(capsys, tmp_path, monkeypatch, local_ray):
     """The demo's own path, with a network that takes no time in place of VGG16."""
-    from flowers_batch import demo
+    from flowers_batch.demo import demo
 
     monkeypatch.setenv(demo.PHOTOS_ENVIRONMENT, str(as_jpeg(draw_archive(tmp_path / "photos", 20))))
     monkeypatch.setattr(demo, "EncodeConfig", lambda weights, shard_size: null_config(shard_size))
@@ -138,7 +138,7 @@ def test_demo_labels_real_photos_from_the_folder_that_is_named(capsys, tmp_path,
 
 
 def test_demo_draws_photos_where_none_are_to_be_had(capsys, tmp_path, monkeypatch, local_ray):
-    from flowers_batch import demo
+    from flowers_batch.demo import demo
 
     monkeypatch.delenv(demo.PHOTOS_ENVIRONMENT, raising=False)
     monkeypatch.delenv("FLOWERS_BATCH_WEIGHTS", raising=False)

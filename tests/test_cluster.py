@@ -25,15 +25,23 @@ from conftest import draw_archive
 from helpers import fingerprint
 
 import flowers_batch as fb
-from flowers_batch.cluster import Done, Outcome, Position, Started, _log, _Pool, run_alone, run_shards
-from flowers_batch.config import ClusterConfig, InputError, RunError
-from flowers_batch.dataset import CODES, Footer
-from flowers_batch.encoder import Condemned, EncoderFactory
+from flowers_batch.cluster.actors import _log
+from flowers_batch.cluster.messages import Done, Position, Started
+from flowers_batch.cluster.pool import Outcome, _Pool, run_shards
+from flowers_batch.cluster.scaling import Resources
+from flowers_batch.cluster.single_actor import run_alone
+from flowers_batch.config import ClusterConfig
+from flowers_batch.dataset.growth import write_manifest
+from flowers_batch.dataset.manifest import Shard
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard_file import Footer
+from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.encoding.feed import Condemned
+from flowers_batch.errors import InputError, RunError
 from flowers_batch.progress import Silence
-from flowers_batch.shards import Shard, write_manifest
-from flowers_batch.sources import Image, open_source
-from flowers_batch.staffing import Resources
-from flowers_batch.storage import open_folder
+from flowers_batch.sources.images import Image
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import open_folder
 
 DIES, STALLS = object(), object()  # what a scripted actor may do besides giving an answer
 
@@ -138,7 +146,7 @@ def scripted(monkeypatch):
         actor = SimpleNamespace(remote=ScriptedActor)
         return lambda wrapped: SimpleNamespace(options=lambda **options: actor)
 
-    monkeypatch.setattr("flowers_batch.cluster._POLL_SECONDS", 0.001)
+    monkeypatch.setattr("flowers_batch.cluster.pool._POLL_SECONDS", 0.001)
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "wait", wait)
     monkeypatch.setattr(ray, "remote", remote)
@@ -235,7 +243,7 @@ def test_deaths_are_counted_anew_once_images_are_condemned(scripted):
 
 def test_deaths_with_their_node_are_not_counted_against_a_shard(scripted, monkeypatch):
     """Also of actors that were never asked before where they are."""
-    monkeypatch.setattr("flowers_batch.cluster._POLL_SECONDS", 60.0)
+    monkeypatch.setattr("flowers_batch.cluster.pool._POLL_SECONDS", 60.0)
     monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "here", "Alive": False}])
     script = Script(1, *[DIES] * 9)
     outcome, _ = scripted(script)
@@ -292,7 +300,7 @@ def test_actors_that_began_together_do_no_work_twice(scripted):
 
 def test_a_driver_that_was_stopped_itself_takes_no_actor_for_stalled(scripted, monkeypatch):
     hours = itertools.count(0.0, 3600.0)
-    monkeypatch.setattr("flowers_batch.cluster.time", SimpleNamespace(monotonic=lambda: next(hours)))
+    monkeypatch.setattr("flowers_batch.cluster.pool.time", SimpleNamespace(monotonic=lambda: next(hours)))
     outcome, _ = scripted(Script(1, Answer(looks=8)))
     assert outcome.stalls == 0 and len(outcome.footers) == 3
 
@@ -302,7 +310,7 @@ import sys, threading, time
 import ray
 from ray.cluster_utils import Cluster
 import flowers_batch as fb
-from flowers_batch.dataset import shard_name
+from flowers_batch.dataset.shard_file import shard_name
 from pathlib import Path
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -521,6 +529,6 @@ def test_actor_alone_that_is_lost_is_replaced(local_ray, tmp_path, how, why):
 
 
 def test_actors_alone_that_die_again_and_again_end_it(local_ray, monkeypatch):
-    monkeypatch.setattr("flowers_batch.cluster._MAX_DEATHS", 2)
+    monkeypatch.setattr("flowers_batch.cluster.pool._MAX_DEATHS", 2)
     with pytest.raises(RunError, match=r"2 actors died before they got any further, .* goes on"):
         alone("dies")

@@ -6,16 +6,9 @@ from dataclasses import asdict, replace
 import pytest
 from helpers import fingerprint
 
-from flowers_batch.config import (
-    ClusterConfig,
-    EncodeConfig,
-    Fingerprint,
-    FlowersError,
-    InputError,
-    PredictConfig,
-    RunError,
-    TrainConfig,
-)
+from flowers_batch.config import ClusterConfig, EncodeConfig, PredictConfig, TrainConfig
+from flowers_batch.errors import FlowersError, InputError, RunError
+from flowers_batch.fingerprint import Fingerprint
 
 
 @pytest.mark.parametrize(

@@ -12,34 +12,24 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import fingerprint, store
 
-from flowers_batch import dataset, storage
-from flowers_batch.config import InputError, RunError
-from flowers_batch.dataset import (
-    CODES,
-    FAILED,
-    OK,
-    PREDICTIONS,
-    SUCCESS,
+from flowers_batch.dataset import duplicates, run_folder, shard_file
+from flowers_batch.dataset import schema as schema_module
+from flowers_batch.dataset.duplicates import count_duplicates
+from flowers_batch.dataset.run_folder import SUCCESS, Job, Run, library_versions, open_run, read_job, write_job
+from flowers_batch.dataset.schema import CODES, FAILED, OK, PREDICTIONS, codes_schema, folder_of, predictions_schema
+from flowers_batch.dataset.shard_file import (
     Footer,
-    Job,
-    Run,
-    codes_schema,
     content_of,
-    count_duplicates,
-    folder_of,
     interleave,
-    library_versions,
-    open_run,
-    predictions_schema,
     read_footer,
-    read_job,
     read_shard,
     shard_name,
-    write_csv,
-    write_job,
     write_shard,
 )
-from flowers_batch.storage import Folder, open_folder
+from flowers_batch.dataset.spreadsheet import write_csv
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.storage import folder as folder_module
+from flowers_batch.storage.folder import Folder, open_folder
 
 IMAGE_FIELDS = [
     pa.field("path", pa.string(), False),
@@ -222,7 +212,7 @@ def leave_what_a_failed_writer_leaves(folder: Folder, monkeypatch) -> Path:
 
     with monkeypatch.context() as patch:
         patch.setattr(pq.ParquetWriter, "write_table", fail)
-        patch.setattr(storage.os, "unlink", lambda *_, **__: None)
+        patch.setattr(folder_module.os, "unlink", lambda *_, **__: None)
         with pytest.raises(RunError, match="disk full"):
             write_shard(folder, CODES, codes_schema(8, "float16"), [codes_batch(9)], LIKE)
     (left,) = (Path(folder.path) / CODES).iterdir()
@@ -339,7 +329,7 @@ def test_finished_run_is_opened_and_streams_its_rows_in_order(tmp_path):
 
 @pytest.mark.parametrize("at_once", [2, 1 << 24])
 def test_duplicates_are_counted_but_for_the_first_of_each_kind_and_failed_rows(tmp_path, monkeypatch, at_once):
-    monkeypatch.setattr(dataset, "_DIGESTS_AT_ONCE", at_once)
+    monkeypatch.setattr(duplicates, "_DIGESTS_AT_ONCE", at_once)
     folder, schema = open_folder(tmp_path), codes_schema(1, "float16")
     contents = [["a", "b", None, "a"], ["c", None, "a"], [], ["b"]]
     for number, names in enumerate(contents):
@@ -411,21 +401,21 @@ def test_a_shard_with_a_flipped_bit_in_its_footer_is_no_whole_shard(tmp_path):
     schema = codes_schema(2, "float16")
     row = dict.fromkeys(schema.names) | {"path": "a", "status": "ok", "code": [1, 2]}
     batches = [pa.RecordBatch.from_pylist([row], schema)]
-    dataset.write_shard(folder, dataset.CODES, schema, batches, dataset.Footer("f", 0, "i", 0, 0))
-    file = tmp_path / dataset.shard_name(dataset.CODES, 0)
+    shard_file.write_shard(folder, schema_module.CODES, schema, batches, shard_file.Footer("f", 0, "i", 0, 0))
+    file = tmp_path / shard_file.shard_name(schema_module.CODES, 0)
     whole = file.read_bytes()
-    assert dataset.read_footer(folder, dataset.CODES, 0).ok == 1
+    assert shard_file.read_footer(folder, schema_module.CODES, 0).ok == 1
     random = np.random.default_rng(0)
     unread = 0
     for place in random.integers(len(whole) - 600, len(whole) - 8, 200):
         broken = bytearray(whole)
         broken[place] ^= 1 << int(random.integers(8))
         file.write_bytes(broken)
-        unread += dataset.read_footer(folder, dataset.CODES, 0) is None
+        unread += shard_file.read_footer(folder, schema_module.CODES, 0) is None
     assert unread > 20
 
 
 def test_a_file_in_place_of_a_runs_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="not a folder of codes"):
-        dataset.open_run(str(tmp_path / "file"), dataset.CODES)
+        run_folder.open_run(str(tmp_path / "file"), schema_module.CODES)

@@ -24,9 +24,13 @@ from helpers import encoded, random_pixels
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from flowers_batch import decode as room
-from flowers_batch.decode import DecodeError, PixelBudget, decode, decode_photo, perceptual_hash, resize
-from flowers_batch.drawings import draw_flower
+from flowers_batch.decoding import decode as decode_module
+from flowers_batch.decoding.decode import decode, decode_photo
+from flowers_batch.decoding.formats import DecodeError
+from flowers_batch.decoding.perceptual_hash import perceptual_hash
+from flowers_batch.decoding.process_limits import PixelBudget
+from flowers_batch.decoding.resizing import resize
+from flowers_batch.demo.drawings import draw_flower
 from tensorflow_vgg.images import load_image
 
 REASONS = {"not_an_image", "truncated", "too_large", "unsupported"}
@@ -538,7 +542,7 @@ def test_picture_that_does_not_fit_in_memory_says_so(monkeypatch):
     def full(data):
         raise MemoryError
 
-    monkeypatch.setattr(room.simplejpeg, "decode_jpeg", full)
+    monkeypatch.setattr(decode_module.simplejpeg, "decode_jpeg", full)
     error = refused(encoded(blocks(), "JPEG"))
     assert (error.reason, str(error)) == ("too_large", "It does not fit in memory.")
     assert isinstance(error.__cause__, MemoryError)
@@ -624,7 +628,7 @@ def test_perceptual_hash_sets_half_of_its_bits():
 
 def test_heic_and_avif_are_decoded_by_a_process_that_imported_nothing_else(tmp_path):
     """Other libraries teach Pillow formats, too, when they happen to be imported."""
-    script = "import sys; from flowers_batch.decode import decode; print(decode(open(sys.argv[1], 'rb').read()).width)"
+    script = "import sys; from flowers_batch.decoding.decode import decode as d; print(d(open(sys.argv[1], 'rb').read()).width)"
     for kind in ("HEIF", "AVIF"):
         (tmp_path / kind).write_bytes(encoded(blocks(), kind))
         command = [sys.executable, "-c", script, str(tmp_path / kind)]

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowers_batch import device
-from flowers_batch.device import Passes, compiled, hardware_precision, pixel_type
+from flowers_batch import devices
+from flowers_batch.devices import hardware_precision
+from flowers_batch.encoding.micro_batcher import Passes, compiled, pixel_type
 
 
 class ResourceExhaustedError(Exception):
@@ -84,7 +85,7 @@ def test_pixels_are_bytes_only_where_the_network_computes_in_few_digits():
     [("sse2 avx2 avx512f", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("", "float32")],
 )
 def test_precision_of_a_processor_is_what_it_computes_in(monkeypatch, flags, expected):
-    monkeypatch.setattr(device.Path, "read_text", lambda *_, **__: f"model name : amx\nflags : {flags}\n")
+    monkeypatch.setattr(devices.Path, "read_text", lambda *_, **__: f"model name : amx\nflags : {flags}\n")
     assert hardware_precision(False) == expected
 
 
@@ -92,5 +93,5 @@ def test_precision_without_a_description_of_the_processor_is_float32(monkeypatch
     def missing(*_, **__):
         raise FileNotFoundError
 
-    monkeypatch.setattr(device.Path, "read_text", missing)
+    monkeypatch.setattr(devices.Path, "read_text", missing)
     assert hardware_precision(False) == "float32"

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers_batch import drawings
-from flowers_batch.drawings import CLASSES, draw_flower, draw_photos
+from flowers_batch.demo import drawings
+from flowers_batch.demo.drawings import CLASSES, draw_flower, draw_photos
 
 
 def drawn(kind, seed):

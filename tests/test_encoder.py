@@ -16,22 +16,19 @@ import pyarrow as pa
 import pytest
 from helpers import encoded, fingerprint, manifest_rows, random_pixels, some_head, source, write
 
-from flowers_batch import feed
-from flowers_batch.config import EncodeConfig, InputError, RunError
-from flowers_batch.dataset import CODES, IMAGE_COLUMNS, Footer, codes_schema, predictions_schema, write_shard
-from flowers_batch.decode import decode
-from flowers_batch.encoder import (
-    CodesLabeller,
-    Encoder,
-    EncoderFactory,
-    Labeller,
-    LabellerFactory,
-    NullNetwork,
-    codes_of,
-    weights_identity,
-)
-from flowers_batch.sources import Image, ReadError
-from flowers_batch.storage import open_folder
+from flowers_batch.config import EncodeConfig
+from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_of, codes_schema, predictions_schema
+from flowers_batch.dataset.shard_file import Footer, write_shard
+from flowers_batch.decoding.decode import decode
+from flowers_batch.encoding import feed
+from flowers_batch.encoding.encoder import Encoder
+from flowers_batch.encoding.factories import EncoderFactory, LabellerFactory
+from flowers_batch.encoding.labeller import CodesLabeller, Labeller
+from flowers_batch.encoding.networks import NullNetwork, weights_identity
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.sources.images import Image
+from flowers_batch.sources.reading import ReadError
+from flowers_batch.storage.folder import open_folder
 
 CLASSES = ("daisy", "dandelion", "roses", "tulips")
 

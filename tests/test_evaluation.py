@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from flowers_batch.evaluation import (
+from flowers_batch.classifier.evaluation import (
     at_threshold,
     auroc,
     calibration_curve,

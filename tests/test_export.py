@@ -12,9 +12,9 @@ import pytest
 from helpers import encoded, write
 
 import flowers_batch as fb
-from flowers_batch.cli import main
-from flowers_batch.decode import decode, decode_photo
-from flowers_batch.export import FORMATS
+from flowers_batch.cli.main import main
+from flowers_batch.decoding.decode import decode, decode_photo
+from flowers_batch.exporting.export import FORMATS
 
 # Sides on both sides of 224 and of 335, up to which there is no blur; upright and across.
 SIZES = [(60, 50), (224, 224), (300, 330), (331, 500), (700, 480), (1300, 900)]
@@ -117,7 +117,7 @@ def test_whole_networks_are_exported(tmp_path, local_ray, layer):
 
 def test_preprocessing_is_the_references(trained):
     """The pixels that a SavedModel sees, against those of `decode`, which equal scikit-image's."""
-    from flowers_batch.export import _read
+    from flowers_batch.exporting.keras_model import _read
 
     _, files, _, _ = trained
     for path, data in files.items():

@@ -39,7 +39,7 @@ class Driver:
     def __init__(self, photos: Path, *options: str, path: str | None = None):
         self.out = photos.parent / "codes"
         self._mark = f"FLOWERS_TEST_RUN={uuid.uuid4().hex}"
-        command = [sys.executable, "-m", "flowers_batch.cli", "encode", str(photos), str(self.out), "--json"]
+        command = [sys.executable, "-m", "flowers_batch", "encode", str(photos), str(self.out), "--json"]
         name, value = self._mark.split("=")
         paths = [found for found in (path, os.environ.get("PYTHONPATH")) if found]
         self.process = subprocess.Popen(
@@ -271,7 +271,7 @@ def test_a_run_that_is_stopped_while_it_inspects_leaves_no_decoding_child(photos
         pids = driver.until(lambda: driver.actors("run"))
         kill(pids)
         driver.until(lambda pids=pids: not set(pids) & set(driver.actors()))
-    driver.until(lambda: driver.processes("flowers_batch.inspection"))
+    driver.until(lambda: driver.processes("flowers_batch.decoding.inspection"))
     driver.process.send_signal(signal.SIGTERM)
     assert driver.end()[0] == 143
     assert driver.gone()

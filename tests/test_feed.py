@@ -13,10 +13,11 @@ import pytest
 from helpers import encoded, listed, random_pixels
 from test_encoder import Photos, drawn, mean_colour
 
-from flowers_batch import feed as room
-from flowers_batch.config import RunError
-from flowers_batch.decode import decode
-from flowers_batch.feed import Feed
+from flowers_batch.decoding.decode import decode
+from flowers_batch.encoding import feed as feed_module
+from flowers_batch.encoding import pending_image
+from flowers_batch.encoding.feed import Feed
+from flowers_batch.errors import RunError
 
 UNREAD = RunError("The folder is gone.")
 
@@ -25,7 +26,7 @@ def feed(photos, network=mean_colour, batch_size=4, pixel_type=np.float32, threa
     return Feed(network, Photos(photos), batch_size, pixel_type, "float32", threads, 10**9)
 
 
-def run(made: Feed, paths, stages=None) -> list[room.Fed]:
+def run(made: Feed, paths, stages=None) -> list[pending_image.Fed]:
     return [fed for several in made.run(listed(paths), {}, {} if stages is None else stages) for fed in several]
 
 
@@ -134,7 +135,7 @@ def test_a_run_that_is_given_up_leaves_the_feed_as_it_was(threads):
         assert raised.value is UNREAD
     made.reader.photos = photos
     assert len(run(made, paths)) == 60
-    assert made.buffers.qsize() == room._BUFFERS
+    assert made.buffers.qsize() == feed_module._BUFFERS
 
 
 def test_network_that_fails_once_ends_that_shard_only():
@@ -186,7 +187,7 @@ def test_images_whose_rows_were_taken_are_let_go_even_if_later_ones_repeat_them(
     photos = {f"{n:04d}.png": few[n * n % 31 % 30] for n in range(800)}
 
     def alive() -> int:
-        return sum(isinstance(each, room.Fed) for each in gc.get_objects())
+        return sum(isinstance(each, pending_image.Fed) for each in gc.get_objects())
 
     gc.collect()
     gc.disable()  # what is let go must not wait for the collector of cycles
@@ -199,7 +200,7 @@ def test_images_whose_rows_were_taken_are_let_go_even_if_later_ones_repeat_them(
                 most = max(most, alive() - before)
     finally:
         gc.enable()
-    assert 0 < most <= (room._BATCHES_AHEAD + 4) * 4 + len(few)
+    assert 0 < most <= (feed_module._BATCHES_AHEAD + 4) * 4 + len(few)
 
 
 _GIVEN_UP = """

@@ -20,12 +20,13 @@ from helpers import assert_parameters_equal, descendants, narrowing, run_shards_
 from safetensors.numpy import load_file
 
 import flowers_batch as fb
-from flowers_batch.cli import training_text
-from flowers_batch.config import InputError
-from flowers_batch.dataset import CODES, codes_of, open_run
-from flowers_batch.encoder import convert_weights
-from flowers_batch.heads import NETWORK, load_model
-from flowers_batch.storage import open_folder
+from flowers_batch.classifier.model_folder import NETWORK, load_model
+from flowers_batch.cli.main import training_text
+from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.schema import CODES, codes_of
+from flowers_batch.encoding.weights import convert_weights
+from flowers_batch.errors import InputError
+from flowers_batch.storage.folder import open_folder
 
 CONFIG = fb.FinetuneConfig(
     encode=fb.EncodeConfig(weights="random:3", precision="float32"),
@@ -41,7 +42,7 @@ CONFIG = fb.FinetuneConfig(
 def here(thin):
     """Thin networks, and neither Ray nor other processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flowers_batch.runs.run_shards", run_shards_here)
+        patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
         patch.setattr(room(), "run_alone", lambda work, cluster, tell: work(2, 0, tell))
         yield
 
@@ -124,7 +125,7 @@ def test_everything_takes_the_model_that_takes_others(tuned, photos, tmp_path):
 def test_exported_model_labels_as_the_folder_does(tuned, photos, tmp_path):
     import keras
 
-    from flowers_batch.decode import decode
+    from flowers_batch.decoding.decode import decode
 
     exported = keras.models.load_model(fb.export(str(tuned), str(tmp_path / "flowers.keras"), "keras"))
     paths = sorted(path for path in photos.rglob("*.png"))[::6]
@@ -136,7 +137,7 @@ def test_exported_model_labels_as_the_folder_does(tuned, photos, tmp_path):
 
 
 def test_review_offers_a_training_on_the_tuned_codes(tuned, tmp_path):
-    from flowers_batch.review import Review
+    from flowers_batch.pages.review.review import Review
 
     fb.predict(str(tuned / "codes"), str(tmp_path / "labels"), str(tuned))
     review = Review(str(tmp_path / "labels"), str(tmp_path / "mine.csv"))
@@ -388,7 +389,7 @@ def test_network_without_weights_is_refused(photos, tmp_path):
     ],
 )
 def test_verdict_says_plainly_whether_it_paid(better, worse, best, expected):
-    from flowers_batch.evaluation import compare
+    from flowers_batch.classifier.evaluation import compare
 
     right, before = np.ones(100, bool), np.ones(100, bool)
     before[:better], right[better : better + worse] = False, False
@@ -412,7 +413,7 @@ def test_person_reads_epochs_costs_and_the_verdict(tuned):
 
 def finetuning(photos: Path, model: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     options = "--from random:3 --unfreeze all --epochs 8 --batch-size 1 --precision float32 --augment flip,crop --json"
-    command = [sys.executable, "-m", "flowers_batch.cli", "finetune", str(photos), str(model), *options.split()]
+    command = [sys.executable, "-m", "flowers_batch", "finetune", str(photos), str(model), *options.split()]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -465,7 +466,7 @@ def test_killed_driver_and_killed_actor_change_nothing_of_what_comes_out(photos,
 @pytest.mark.slow
 def test_flowers_fully_connected_layers_learn_and_a_killed_run_ends_the_same(real_photos, tmp_path):
     """VGG16 as it is, with random weights, on real photos: minutes on two cores."""
-    command = [sys.executable, "-m", "flowers_batch.cli", "finetune", str(real_photos)]
+    command = [sys.executable, "-m", "flowers_batch", "finetune", str(real_photos)]
     options = "--from random:0 --unfreeze fc --epochs 4 --augment flip --json"
 
     def run(model: Path) -> subprocess.Popen[str]:

@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from flowers_batch.fitting import KINDS, LOGISTIC, MLP, STRENGTHS, fit, logits_of
-from flowers_batch.samples import Sample, sample_of
+from flowers_batch.classifier.fitting import KINDS, LOGISTIC, MLP, STRENGTHS, fit, logits_of
+from flowers_batch.classifier.labelled_codes import Sample, sample_of
 
 WIDTH = 24
 

@@ -8,9 +8,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from flowers_batch import grouping
-from flowers_batch.config import InputError
-from flowers_batch.grouping import NEAR, TEST, TRAIN, VALIDATION, group, split, values_of
+from flowers_batch.classifier import near_duplicates
+from flowers_batch.classifier.near_duplicates import NEAR, group
+from flowers_batch.classifier.split import TEST, TRAIN, VALIDATION, split, values_of
+from flowers_batch.errors import InputError
 
 
 def digests(names) -> np.ndarray:
@@ -34,7 +35,7 @@ def linked(count: int, pairs) -> set[frozenset[int]]:
 
 @pytest.mark.parametrize("pairs_at_once", [1, 1 << 22])
 def test_groups_are_those_of_all_pairs(monkeypatch, pairs_at_once):
-    monkeypatch.setattr(grouping, "_PAIRS", pairs_at_once)
+    monkeypatch.setattr(near_duplicates, "_PAIRS", pairs_at_once)
     random = np.random.default_rng(0)
     originals = random.integers(0, 2**64, 60, np.uint64)
     hashes = np.concatenate([originals, originals[random.integers(0, 60, 240)]])

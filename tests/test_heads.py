@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from helpers import fingerprint, some_head
 
-from flowers_batch.config import InputError
-from flowers_batch.heads import ARRAYS, MODEL, Model, load_model, save_model
-from flowers_batch.storage import open_folder
+from flowers_batch.classifier.model_folder import ARRAYS, MODEL, Model, load_model, save_model
+from flowers_batch.errors import InputError
+from flowers_batch.storage.folder import open_folder
 
 CLASSES = ("daisy", "Löwenzahn", "roses")
 

@@ -130,7 +130,8 @@ def test_a_cut_link_a_slow_link_and_a_lost_host_cost_no_row(hosts, tmp_path, tmp
     hosts.start(0, sys.executable, "-m", "moto.server", "-H", head, "-p", store.port, stderr=subprocess.DEVNULL)
     photos = photos_that_take_a_while(tmp_path / "photos", 120)
     upload = (
-        "import sys; from pathlib import Path; from flowers_batch.storage import open_folder; import pyarrow.fs as fs\n"
+        "import sys; from pathlib import Path; from flowers_batch.storage.folder import open_folder\n"
+        "import pyarrow.fs as fs\n"
         "folder = open_folder(sys.argv[2]); folder.filesystem.create_dir(folder.path)\n"
         "fs.copy_files(sys.argv[1], folder.path, destination_filesystem=folder.filesystem)\n"
     )
@@ -147,7 +148,7 @@ def test_a_cut_link_a_slow_link_and_a_lost_host_cost_no_row(hosts, tmp_path, tmp
         command = [BIN / "ray", "start", *place, f"--node-ip-address={hosts.address(number)}", *begin]
         hosts.start(number, *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(5)  # one after the other: on one machine they look for free names in the same folder
-    encode = [sys.executable, "-m", "flowers_batch.cli", "encode", url % "photos", url % "codes", "--network=null"]
+    encode = [sys.executable, "-m", "flowers_batch", "encode", url % "photos", url % "codes", "--network=null"]
     encode += ["--shard-size=2", "--json", "--actors=3", f"--address={head}:6379"]
     driver = hosts.start(0, *encode, stdout=subprocess.PIPE)
 
@@ -168,8 +169,6 @@ def test_a_cut_link_a_slow_link_and_a_lost_host_cost_no_row(hosts, tmp_path, tmp
     assert driver.returncode == 0
     summary = json.loads(out)
     assert (summary["images"], summary["ok"]) == (120, 120) and summary["deaths"] >= 2
-    verified = hosts.start(
-        0, sys.executable, "-m", "flowers_batch.cli", "verify", url % "codes", stdout=subprocess.PIPE
-    )
+    verified = hosts.start(0, sys.executable, "-m", "flowers_batch", "verify", url % "codes", stdout=subprocess.PIPE)
     told, _ = verified.communicate(timeout=120)
     assert verified.returncode == 0 and "whole" in told

@@ -11,9 +11,9 @@ import pytest
 from helpers import encoded, images_in, poisonous, random_pixels, source, write
 from threadpoolctl import threadpool_limits
 
-from flowers_batch.config import FlowersError, RunError
-from flowers_batch.decode import decode
-from flowers_batch.inspection import find_culprits
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.inspection import find_culprits
+from flowers_batch.errors import FlowersError, RunError
 
 SECONDS = 3.0  # that an image may take: far more than a good one needs
 MAX_PIXELS = 10_000_000
@@ -116,7 +116,8 @@ def wait_until(condition, seconds: float = 20.0) -> bool:
 def test_child_dies_with_its_parent_even_while_it_hangs(tmp_path, poison):
     folder = write(tmp_path / "photos", {"a.png": b"POISON hang"})
     script = (
-        "import sys; from flowers_batch.inspection import find_culprits; from flowers_batch.sources import Image\n"
+        "import sys; from flowers_batch.decoding.inspection import find_culprits\n"
+        "from flowers_batch.sources.images import Image\n"
         "find_culprits(sys.argv[1], None, [Image('a.png')], 10**6, 3600, print)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

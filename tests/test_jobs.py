@@ -152,7 +152,7 @@ def test_a_job_that_fails_says_why_and_has_failed(dashboard, tmp_path):
 def test_cluster_file_is_what_rays_launcher_takes():
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    config = yaml.safe_load((ROOT / "pool_module.yaml").read_text())
     validate_config(prepare_config(config))
     kinds = config["available_node_types"]
     assert kinds["gpu"]["resources"]["GPU"] == 1
@@ -238,11 +238,11 @@ def test_each_line_of_the_actors_log_names_shard_and_attempt(dashboard, archive,
 def test_dashboard_shows_metrics_that_there_are():
     import inspect
 
-    from flowers_batch import cluster
+    from flowers_batch.cluster import metrics
 
     board = json.loads((ROOT / "docs" / "grafana.json").read_text())
     shown = {name for panel in board["panels"] for target in panel["targets"] for name in NAME.findall(target["expr"])}
-    source = inspect.getsource(cluster)
+    source = inspect.getsource(metrics)
     made = set(re.findall(r'made\(\s*\w+,\s*"(\w+)"', source)) | {"gpu_memory_bytes"}
     assert {name.removesuffix("_total") for name in shown} == made
     told = set(NAME.findall((ROOT / "docs" / "metrics.md").read_text()))

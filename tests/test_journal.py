@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from flowers_batch.config import InputError, RunError
-from flowers_batch.journal import Journal
-from flowers_batch.labels import read_labels
+from flowers_batch.classifier.labels import read_labels
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.pages.review.journal import Journal
 
 
 def rows_of(file: Path) -> list[list[str]]:
@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_no_half_row(file, monkeypatch):
 def test_each_change_is_synced_before_anyone_is_told(file):
     """The system calls themselves: a write of the file, then its fsync, then the answer."""
     script = (
-        "import os, sys; from flowers_batch.journal import Journal; from pathlib import Path\n"
+        "import os, sys; from flowers_batch.pages.review.journal import Journal; from pathlib import Path\n"
         "calls = []; write, fsync = os.write, os.fsync\n"
         "os.write = lambda *a: (calls.append('write'), write(*a))[1]\n"
         "os.fsync = lambda *a: (calls.append('fsync'), fsync(*a))[1]\n"

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from test_training import labels, write_codes
 
-from flowers_batch.dataset import CODES, open_run
-from flowers_batch.labels import LabelsFile, read_labelled, read_labels, write_labels
+from flowers_batch.classifier.labels import LabelsFile, read_labelled, read_labels, write_labels
+from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.schema import CODES
 
 
 def test_labels_from_a_file_override_folders(tmp_path):

@@ -13,17 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import images_in, write
 
-from flowers_batch import lists, storage
-from flowers_batch.config import InputError, RunError
-from flowers_batch.reading import EPOCH, Image, ReadError
-from flowers_batch.sources import Source, open_source
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.sources import list_files
+from flowers_batch.sources.images import EPOCH, Image
+from flowers_batch.sources.opening import open_source
+from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.source import Source
+from flowers_batch.storage import retries
 
 TIME = datetime(2024, 5, 1, 12, 0, 0, 250000, UTC)
 
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_SECONDS", ())
+    monkeypatch.setattr(retries, "RETRY_SECONDS", ())
 
 
 def text(path: Path, entries: list[str]) -> Path:
@@ -315,8 +318,8 @@ def test_parquet_text_that_is_no_utf8_is_refused_in_a_sentence(tmp_path):
 def test_row_that_is_wrong_is_told_by_its_number_however_many_are_read_at_once(
     tmp_path, monkeypatch, write_list, broken
 ):
-    monkeypatch.setattr(lists, "ROWS_AT_ONCE", 4)
-    monkeypatch.setattr(lists, "_COLUMN_ROWS", 4)
+    monkeypatch.setattr(list_files, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(list_files, "_COLUMN_ROWS", 4)
     entries = [f"{number:02d}.jpg" for number in range(10)]
     name = "l.csv" if write_list is comma_separated else "l.parquet"
     with pytest.raises(InputError, match=r"^Row 7 of the list .* has no path"):
@@ -333,7 +336,7 @@ def test_rows_of_csv_may_be_short_or_long_and_blank_lines_are_none(tmp_path):
 
 
 def test_repeats_and_order_are_noticed_however_many_rows_are_read_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(lists, "_COLUMN_ROWS", 2)
+    monkeypatch.setattr(list_files, "_COLUMN_ROWS", 2)
     for entries, repeated in ((["a", "b", "b", "b", "b", "c"], 3), (["a", "c", "b", "d"], 0), (["b", "b", "a"], 1)):
         photos = open_source(table(tmp_path / "l.parquet", entries))
         assert (paths(photos), photos.repeated) == (sorted(set(entries)), repeated)

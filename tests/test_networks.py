@@ -1,4 +1,4 @@
-"""What `encoder.EncoderFactory` makes of networks, layers and weights; shallow ones, in this process."""
+"""What `factories_module.EncoderFactory` makes of networks, layers and weights; shallow ones, in this process."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import pytest
 from helpers import manifest_rows, store
 
 import flowers_batch as fb
-from flowers_batch import config
-from flowers_batch.dataset import codes_of
-from flowers_batch.decode import decode
-from flowers_batch.encoder import EncoderFactory, code_width, weights_identity
-from flowers_batch.sources import open_source
+from flowers_batch import config as config_module
+from flowers_batch.dataset.schema import codes_of
+from flowers_batch.decoding.decode import decode
+from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.encoding.networks import code_width, weights_identity
+from flowers_batch.sources.opening import open_source
 from tensorflow_vgg import network, weights
 
 
@@ -71,13 +72,14 @@ def test_a_gpu_that_tensorflow_cannot_see_is_refused_with_what_to_do(archive):
 
 
 def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
-    from flowers_batch import encoder
+    from flowers_batch.encoding import encoder
+    from flowers_batch.encoding import weights as weights_module
 
     parameters = weights.load(weights.find("random:0"), "vgg16", "conv1_2")
     weights.write(tmp_path / "vgg.h5", parameters, "float32", {})
     bucket = store(tmp_path / "bucket")
     monkeypatch.setattr(encoder, "split_file", lambda name: (bucket, name.rsplit("/", 1)[1]))
-    encoder.convert_weights(str(tmp_path / "vgg.h5"), "store://bucket/vgg.safetensors", "float32")
+    weights_module.convert_weights(str(tmp_path / "vgg.h5"), "store://bucket/vgg.safetensors", "float32")
     assert (
         weights.check(tmp_path / "bucket" / "vgg.safetensors").identity == weights.check(tmp_path / "vgg.h5").identity
     )
@@ -85,4 +87,4 @@ def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
 
 
 def test_both_packages_mean_the_same_variable_by_the_weights_of_a_machine():
-    assert config.WEIGHTS_ENVIRONMENT == weights.ENVIRONMENT
+    assert config_module.WEIGHTS_ENVIRONMENT == weights.ENVIRONMENT

@@ -20,7 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.labels import read_labels
+from flowers_batch.classifier.labels import read_labels
 
 EVIL = (
     "<script>alert(1)</script>.png",
@@ -128,7 +128,7 @@ def served(predictions: Path, labels: Path) -> Iterator[tuple[str, subprocess.Po
     command = [
         sys.executable,
         "-m",
-        "flowers_batch.cli",
+        "flowers_batch",
         "review",
         str(predictions),
         "--labels",

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from helpers import encoded, random_pixels
 
-from flowers_batch.config import InputError
-from flowers_batch.decode import decode
-from flowers_batch.pixels import PixelReader
-from flowers_batch.sources import Image, ReadError
+from flowers_batch.decoding.decode import decode
+from flowers_batch.errors import InputError
+from flowers_batch.finetuning.pixels import PixelReader
+from flowers_batch.sources.images import Image
+from flowers_batch.sources.reading import ReadError
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -9,7 +9,7 @@ import pytest
 from test_training import labels, write_codes
 
 from flowers_batch import progress
-from flowers_batch.cli import main
+from flowers_batch.cli.main import main
 
 
 @pytest.fixture

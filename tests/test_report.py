@@ -7,7 +7,6 @@ import html
 import html.parser
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,10 @@ import pytest
 from conftest import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.report import DRAWN, _Copies, _mistakes, _ranks, _Samples
+from flowers_batch.pages.report import album, held_out, survey
+from flowers_batch.pages.report.held_out import _mistakes
+from flowers_batch.pages.report.page import DRAWN
+from flowers_batch.pages.report.survey import _Copies, _ranks, _Samples
 
 EVIL = '<script>alert(1)</script>"$x^2$&'
 
@@ -133,9 +135,9 @@ def test_photos_that_are_gone_leave_their_names(base, tmp_path):
 
 def test_a_page_of_many_labels_stays_light(base, tmp_path, monkeypatch):
     """Only some labels have photos, and only some photos are shown of each; the tables have all labels."""
-    report = sys.modules["flowers_batch.report"]  # the name itself is the call
-    monkeypatch.setattr(report, "_CLASSES", 1)
-    monkeypatch.setattr(report, "_SHOWN", 1)
+    for module in (held_out, survey):
+        monkeypatch.setattr(module, "_CLASSES", 1)
+        monkeypatch.setattr(module, "_SHOWN", 1)
     _, page = page_of(base / "labels", tmp_path / "page.html")
     assert "commonest mistakes" in " ".join(page.labels) or "is taken for" not in page.text
     assert page.tags.count("img") <= 3 + 1 + 4 + 1, "a class of three kinds, a label, four bands, a mistake"
@@ -143,7 +145,7 @@ def test_a_page_of_many_labels_stays_light(base, tmp_path, monkeypatch):
 
 
 def test_pictures_end_when_the_page_is_full(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["flowers_batch.report"], "_PICTURES_BYTES", 5000)
+    monkeypatch.setattr(album, "_PICTURES_BYTES", 5000)
     _, page = page_of(base / "labels", tmp_path / "page.html")
     sizes = [len(address) for address in page.addresses if address.startswith("data:")]
     assert sum(sizes) < 5000 + max(sizes) and "Some pictures are left out" in page.text
@@ -185,7 +187,7 @@ def test_samples_are_the_same_however_the_rows_come():
 
 
 def test_copies_of_a_large_archive_are_found_whole_within_bounds(monkeypatch):
-    monkeypatch.setattr(sys.modules["flowers_batch.report"], "_DIGESTS", 20)
+    monkeypatch.setattr(survey, "_DIGESTS", 20)
     digests = [hashlib.sha256(b"%d" % (number % 400)).digest() for number in range(1000)]
     copies = _Copies()
     for start in range(0, 1000, 10):

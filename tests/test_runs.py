@@ -20,7 +20,8 @@ from conftest import draw_archive
 from PIL import Image
 
 import flowers_batch as fb
-from flowers_batch.dataset import codes_of, open_run
+from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.schema import codes_of
 
 NULL = fb.EncodeConfig(network="null", shard_size=8)
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -242,7 +243,7 @@ def test_folders_of_codes_and_of_predictions_are_kept_apart(archive, encoded, mo
 
 
 def test_a_second_driver_is_refused_while_the_first_runs(archive, encoded):
-    from flowers_batch.storage import open_folder
+    from flowers_batch.storage.folder import open_folder
 
     with open_folder(str(encoded)).locked(), pytest.raises(fb.InputError, match=f"process {os.getpid()}"):
         fb.encode(str(archive), str(encoded), NULL)
@@ -289,8 +290,8 @@ import json, sys, time
 from pathlib import Path
 import ray
 import flowers_batch as fb
-from flowers_batch import runs
-from flowers_batch.encoder import EncoderFactory
+from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.runs import encode as encode_module
 
 class Patient(EncoderFactory):
     '''Its workers wait for each other before the first shard, and take a while over each.'''
@@ -305,7 +306,7 @@ class Patient(EncoderFactory):
         worker.batches = lambda *arguments: (time.sleep(0.3), batches(*arguments))[1]
         return worker
 
-runs.EncoderFactory = Patient
+encode_module.EncoderFactory = Patient
 ray.init(address="local", num_cpus=6, num_gpus=int(sys.argv[3]), include_dashboard=False, log_to_driver=False)
 config = fb.EncodeConfig(network="null", shard_size=4, cluster=fb.ClusterConfig(actors_per_gpu=int(sys.argv[4])))
 print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], config).actors))

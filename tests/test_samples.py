@@ -7,15 +7,17 @@ import pytest
 from test_training import WIDTH, labels, write_codes
 
 import flowers_batch as fb
-from flowers_batch import samples
-from flowers_batch.dataset import CODES, open_run, read_shard
-from flowers_batch.samples import CodesInMemory, CodesOnDisk, Sample, free_memory, sample_of
+from flowers_batch.classifier import labelled_codes
+from flowers_batch.classifier.labelled_codes import CodesInMemory, CodesOnDisk, Sample, free_memory, sample_of
+from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard_file import read_shard
 
 
 @pytest.fixture
 def on_disk(tmp_path, monkeypatch):
     """Every third photo of a folder of many row groups, some of whose photos have no code, and their true codes."""
-    monkeypatch.setattr("flowers_batch.dataset.ROWS_A_GROUP", 16)
+    monkeypatch.setattr("flowers_batch.dataset.shard_file.ROWS_A_GROUP", 16)
     run = open_run(
         write_codes(tmp_path / "codes", labels(a=150, b=90), failed=7, batch=8, broken=(0, 17, 18, 100)), CODES
     )
@@ -38,7 +40,7 @@ def test_codes_are_those_of_their_rows(on_disk):
 
 @pytest.mark.parametrize("chunk", [1, 20, 1000])
 def test_chunks_hold_each_photo_once_and_its_own_code(on_disk, monkeypatch, chunk):
-    monkeypatch.setattr(samples, "_CHUNK", chunk)
+    monkeypatch.setattr(labelled_codes, "_CHUNK", chunk)
     sample, truth = on_disk
     for kind in (sample, sample_of(truth, sample.targets)):
         for random in (None, np.random.default_rng(0)):
@@ -52,7 +54,7 @@ def test_chunks_hold_each_photo_once_and_its_own_code(on_disk, monkeypatch, chun
 
 
 def test_shuffled_chunks_mix_the_folder_and_follow_the_seed(on_disk, monkeypatch):
-    monkeypatch.setattr(samples, "_CHUNK", 24)
+    monkeypatch.setattr(labelled_codes, "_CHUNK", 24)
     sample, _ = on_disk
     orders = [np.concatenate([p for p, _ in sample.chunks(np.random.default_rng(seed))]) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(orders[0], orders[1])
@@ -70,20 +72,20 @@ def test_codes_are_loaded_where_they_fit(on_disk):
 
 
 def test_a_reader_that_is_given_up_reads_no_more(on_disk, monkeypatch):
-    monkeypatch.setattr(samples, "_CHUNK", 1)
+    monkeypatch.setattr(labelled_codes, "_CHUNK", 1)
     read = []
-    monkeypatch.setattr(samples, "read_shard", lambda *asked: read.append(asked) or read_shard(*asked))
+    monkeypatch.setattr(labelled_codes, "read_shard", lambda *asked: read.append(asked) or read_shard(*asked))
     sample, _ = on_disk
     for _ in sample.chunks():
         break
-    assert 1 <= len(read) <= 1 + samples._GROUPS_AHEAD + 1
+    assert 1 <= len(read) <= 1 + labelled_codes._GROUPS_AHEAD + 1
 
 
 @pytest.mark.parametrize("head", ["logistic", "mlp"])
 def test_training_on_more_than_memory_is_as_good(tmp_path, monkeypatch, head):
     codes = write_codes(tmp_path / "codes", labels(a=400, b=400, c=400), spread=3)
     held = fb.train(codes, tmp_path / "held", fb.TrainConfig(head=head))
-    monkeypatch.setattr(samples, "_BYTES", 10**9)
+    monkeypatch.setattr(labelled_codes, "_BYTES", 10**9)
     streamed = fb.train(codes, tmp_path / "streamed", fb.TrainConfig(head=head))
     assert streamed["photos"] == held["photos"]
     assert streamed["validation"]["accuracy"] > held["validation"]["accuracy"] - 0.05

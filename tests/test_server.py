@@ -18,9 +18,9 @@ import pytest
 from conftest import draw_archive
 
 import flowers_batch as fb
-from flowers_batch import server as room
-from flowers_batch.review import Review, _next
-from flowers_batch.server import Guard
+from flowers_batch.pages.review import server
+from flowers_batch.pages.review.guard import Guard
+from flowers_batch.pages.review.review import Review, _next
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,13 @@ def client(base, tmp_path, monkeypatch):
     told: list[str] = []
     began = threading.Event()
     servers = []
-    made = room._Server.__init__
+    made = server._Server.__init__
 
     def remembered(self, config):
         servers.append(self)
         made(self, config)
 
-    monkeypatch.setattr(room._Server, "__init__", remembered)
+    monkeypatch.setattr(server._Server, "__init__", remembered)
 
     def tell(line: str) -> None:
         told.append(line)
@@ -194,7 +194,7 @@ def test_what_makes_no_sense_is_told_in_a_sentence_and_changes_nothing(client, b
 
 
 def test_too_large_a_request_is_refused(client, monkeypatch):
-    monkeypatch.setattr(room, "_BODY", 1000)
+    monkeypatch.setattr(server, "_BODY", 1000)
     assert client("api/label", {"rows": [0] * 1000})[0] == 400
 
 

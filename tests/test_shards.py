@@ -14,23 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import START, listed, source, store, write
 
-from flowers_batch import shards as room
-from flowers_batch import storage
-from flowers_batch.config import InputError
-from flowers_batch.dataset import CODES, Footer, codes_schema, write_shard
-from flowers_batch.reading import EPOCH, batches_of
-from flowers_batch.shards import (
-    carried_over,
-    completed,
-    copy_manifest,
-    find_images,
-    grow_manifest,
-    read_manifest,
-    read_rows,
-    write_manifest,
-)
-from flowers_batch.sources import Image, images_of, path_bytes
-from flowers_batch.storage import Folder, open_folder
+from flowers_batch.dataset import growth
+from flowers_batch.dataset import manifest as manifest_module
+from flowers_batch.dataset.completeness import carried_over, completed
+from flowers_batch.dataset.growth import grow_manifest, write_manifest
+from flowers_batch.dataset.manifest import copy_manifest, find_images, read_manifest, read_rows
+from flowers_batch.dataset.schema import CODES, codes_schema
+from flowers_batch.dataset.shard_file import Footer, write_shard
+from flowers_batch.errors import InputError
+from flowers_batch.sources.images import EPOCH, Image, batches_of, images_of, path_bytes
+from flowers_batch.storage import retries
+from flowers_batch.storage.folder import Folder, open_folder
 
 PATHS = [f"{folder}/{number:03d}.jpg" for folder in ("a", "b", "ü") for number in range(9)]  # 27
 
@@ -56,7 +50,7 @@ def folder(request, tmp_path) -> Folder:
     return open_folder(tmp_path / "run") if request.param == "local" else store(tmp_path / "run")
 
 
-def paths_of(folder: Folder, manifest: room.Manifest) -> list[list[str]]:
+def paths_of(folder: Folder, manifest: manifest_module.Manifest) -> list[list[str]]:
     return [read_rows(folder, shard)["path"].to_pylist() for shard in manifest.shards]
 
 
@@ -98,7 +92,7 @@ def test_rows_tell_all_that_was_listed(folder):
 
 @pytest.mark.parametrize("size", [1, 4, 7, 13])
 def test_manifest_of_several_parts_is_read_as_it_was_written(folder, size, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 2)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 2)
     manifest = write_manifest(folder, Listing(listed(PATHS), ignored=3), size, "run")
     assert len(parts(folder)) == -(-len(manifest.shards) // 2) > 1
     assert read_manifest(folder) == manifest
@@ -107,14 +101,14 @@ def test_manifest_of_several_parts_is_read_as_it_was_written(folder, size, monke
 
 
 def test_manifest_without_its_last_part_is_none(folder, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 2)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 2)
     write_manifest(folder, Listing(listed(PATHS)), 9, "run")  # 3 shards, 2 parts
     folder.delete(f"manifest/{parts(folder)[-1]}")
     assert read_manifest(folder) is None
 
 
 def test_manifest_without_a_part_in_the_middle_is_damaged(folder, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     write_manifest(folder, Listing(listed(PATHS)), 9, "run")
     folder.delete("manifest/part-000001.parquet")
     with pytest.raises(InputError, match=r"part-000001\.parquet is missing or damaged"):
@@ -156,7 +150,7 @@ def test_an_error_of_the_disk_is_never_taken_for_a_killed_listing(folder, monkey
     def fails(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(storage, "RETRY_SECONDS", ())
+    monkeypatch.setattr(retries, "RETRY_SECONDS", ())
     monkeypatch.setattr(pq, "read_metadata", fails)
     with pytest.raises(OSError, match="Input/output"):
         read_manifest(folder)
@@ -171,7 +165,7 @@ class Killed(Listing):
 
 
 def test_killed_listing_leaves_no_whole_manifest(folder, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     with pytest.raises(KeyboardInterrupt):
         write_manifest(folder, Killed(listed(PATHS)), 5, "run")
     assert parts(folder) == ["part-000000.parquet", "part-000001.parquet", "part-000002.parquet"]
@@ -181,7 +175,7 @@ def test_killed_listing_leaves_no_whole_manifest(folder, monkeypatch):
 
 
 def test_parts_of_two_runs_are_no_whole_manifest(folder, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     write_manifest(folder, Listing(listed(PATHS)), 5, "first")
     with pytest.raises(KeyboardInterrupt):
         write_manifest(folder, Killed(listed(PATHS, size=9)), 5, "second")
@@ -198,7 +192,7 @@ def test_listing_of_a_folder_is_written_with_what_it_ignored(tmp_path):
 
 
 def test_manifest_that_another_run_overwrote_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
 
     class Raced(Listing):
         def batches(self):
@@ -254,25 +248,25 @@ def some_rows(count: int = 40) -> pa.Table:
         Image(f"ü{number}{'x' * draw.randrange(9)}.jpg", number, START, draw.choice([None, "t.tar"]), offset)
         for number, offset in enumerate(draw.choices([None, 0, 7], k=count))
     ]
-    return pa.Table.from_batches([room._added(batch) for batch in batches_of(images)])
+    return pa.Table.from_batches([growth._added(batch) for batch in batches_of(images)])
 
 
 def test_inputs_are_the_same_however_the_table_is_cut_and_its_nulls_are_kept():
     rows = some_rows()
-    inputs = room._inputs(rows)
+    inputs = manifest_module._inputs(rows)
     for size in (1, 3, 7):
         slices = [rows.slice(start, size) for start in range(0, len(rows), size)]
-        assert room._inputs(pa.concat_tables(slices)) == inputs
+        assert manifest_module._inputs(pa.concat_tables(slices)) == inputs
     longer = pa.concat_tables([rows.slice(0, 5), rows, rows.slice(3)]).combine_chunks()
-    assert room._inputs(longer.slice(5, len(rows))) == inputs
-    assert room._inputs(pa.Table.from_pylist(rows.to_pylist(), rows.schema)) == inputs
+    assert manifest_module._inputs(longer.slice(5, len(rows))) == inputs
+    assert manifest_module._inputs(pa.Table.from_pylist(rows.to_pylist(), rows.schema)) == inputs
     bitmap = pa.py_buffer(b"\xff" * 5)  # where no value is null, there may be a buffer that says so, or none
     sizes = pa.Array.from_buffers(pa.int64(), 40, [bitmap, rows["bytes"].combine_chunks().buffers()[1]])
-    assert room._inputs(rows.set_column(4, rows.schema.field(4), sizes)) == inputs
+    assert manifest_module._inputs(rows.set_column(4, rows.schema.field(4), sizes)) == inputs
     hidden = pa.array(["left over" if source is None else source for source in rows["source"].to_pylist()])
     validity = rows["source"].combine_chunks().buffers()[0]
     hidden = pa.Array.from_buffers(pa.string(), 40, [validity, *hidden.buffers()[1:]])
-    assert room._inputs(rows.set_column(2, rows.schema.field(2), hidden)) == inputs
+    assert manifest_module._inputs(rows.set_column(2, rows.schema.field(2), hidden)) == inputs
 
 
 def test_inputs_of_a_table_are_what_their_description_says():
@@ -287,7 +281,7 @@ def test_inputs_of_a_table_are_what_their_description_says():
         else:
             numbers = [(v - EPOCH) // timedelta(microseconds=1) if name == "mtime" else v or 0 for v in values]
             whole.update(b"".join(number.to_bytes(8, "little", signed=True) for number in numbers))
-    assert room._inputs(rows) == whole.hexdigest()
+    assert manifest_module._inputs(rows) == whole.hexdigest()
 
 
 def test_inputs_differ_when_a_value_moves_to_another_row_or_column():
@@ -306,9 +300,9 @@ def test_inputs_differ_when_a_value_moves_to_another_row_or_column():
         images[:2],
         [*images, Image("")],
     ]
-    tables = [pa.Table.from_batches(map(room._added, batches_of(some))) for some in moved]
-    tables.append(tables[0].set_column(6, room._SCHEMA.field("attempt"), pa.array([0, 1, 0], pa.int32())))
-    assert len({room._inputs(table) for table in tables}) == len(tables)
+    tables = [pa.Table.from_batches(map(growth._added, batches_of(some))) for some in moved]
+    tables.append(tables[0].set_column(6, manifest_module._SCHEMA.field("attempt"), pa.array([0, 1, 0], pa.int32())))
+    assert len({manifest_module._inputs(table) for table in tables}) == len(tables)
 
 
 class Large(Listing):
@@ -341,7 +335,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
 
 
 def finish(
-    folder: Folder, expected: room.Shard, /, images: int | None = None, at: int | None = None, **changes
+    folder: Folder, expected: manifest_module.Shard, /, images: int | None = None, at: int | None = None, **changes
 ) -> None:
     """Writes a shard of failed rows, as its manifest expects it but for the changes; `at` is its file's number."""
     schema = codes_schema(2, "float16")
@@ -378,7 +372,7 @@ def test_footers_of_complete_shards_are_told(folder):
 
 
 def test_copied_manifest_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 2)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 2)
     here, there = open_folder(tmp_path / "here"), store(tmp_path / "there")
     manifest = write_manifest(here, Listing(listed(PATHS), ignored=2), 5, "run")
     copy_manifest(here, there, manifest)
@@ -387,11 +381,11 @@ def test_copied_manifest_is_the_same(tmp_path, monkeypatch):
 
 
 def test_manifest_carries_the_runs_id_in_each_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     folder = open_folder(tmp_path)
     write_manifest(folder, Listing(listed(PATHS)), 9, "this run")
     for number, name in enumerate(parts(folder)):
-        content = pq.read_metadata(tmp_path / "manifest" / name).metadata[room._PART_KEY]
+        content = pq.read_metadata(tmp_path / "manifest" / name).metadata[manifest_module._PART_KEY]
         assert b'"runs": ["this run"]' in content
         assert (b'"last": true' in content) == (number == 2)
 
@@ -484,16 +478,16 @@ def test_pruning_refuses_another_archive_in_the_same_place(folder):
 def test_another_root_of_a_list_is_another_place(folder):
     listing = Listing(listed(PATHS))
     listing.root = "/a"
-    assert write_manifest(folder, listing, 4, "run").source == room.place_of(listing) != listing.url
+    assert write_manifest(folder, listing, 4, "run").source == manifest_module.place_of(listing) != listing.url
 
 
 def test_many_generations_are_merged_outside_memory(folder, monkeypatch):
-    monkeypatch.setattr(room, "_GENERATIONS_MERGED", 2)
+    monkeypatch.setattr(manifest_module, "_GENERATIONS_MERGED", 2)
     images = listed(PATHS)
     write_manifest(folder, Listing(images[::3]), 4, "run")
     grown(folder, sorted([*images[::3], *images[1::3]], key=lambda image: path_bytes(image.path)))
     grown(folder, images)
-    found = room.rows_in_path_order(folder, read_manifest(folder))
+    found = manifest_module.rows_in_path_order(folder, read_manifest(folder))
     assert [image for rows in found for image in images_of(rows)] == images
 
 
@@ -525,10 +519,10 @@ def test_another_archive_is_refused_and_one_that_moved_is_not(folder):
 
 
 def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images[:9]), 5, "run")
-    publish, published = room.Folder.publish, []
+    publish, published = manifest_module.Folder.publish, []
 
     def killed(self, name):
         if len(published) == 2:
@@ -537,7 +531,7 @@ def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
         return publish(self, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(room.Folder, "publish", killed)
+        patch.setattr(manifest_module.Folder, "publish", killed)
         with pytest.raises(KeyboardInterrupt):
             grown(folder, images, size=3)
     assert read_manifest(folder) == replace(before, is_whole=False)
@@ -559,15 +553,15 @@ def test_a_part_that_is_lost_in_the_middle_is_refused(folder):
 
 
 def test_a_killed_generation_that_nothing_is_left_of_is_cleaned_up(folder, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images[:9]), 5, "run")
 
-    whole = room._cut
-    monkeypatch.setattr(room, "_cut", lambda *arguments: killed_after(whole(*arguments), 2))
+    whole = growth._cut
+    monkeypatch.setattr(growth, "_cut", lambda *arguments: killed_after(whole(*arguments), 2))
     with pytest.raises(KeyboardInterrupt):
         grown(folder, images, size=3)
-    monkeypatch.setattr(room, "_cut", whole)
+    monkeypatch.setattr(growth, "_cut", whole)
     assert not read_manifest(folder).is_whole
     manifest, counts = grown(folder, images[:9])
     assert counts == dict.fromkeys(COUNTS, 0) and manifest == before
@@ -575,14 +569,14 @@ def test_a_killed_generation_that_nothing_is_left_of_is_cleaned_up(folder, monke
 
 
 def test_a_kill_while_leftovers_are_deleted_leaves_what_can_be_gone_on_with(folder, monkeypatch):
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 1)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images[:9]), 5, "run")
-    whole, delete = room._cut, Folder.delete
-    monkeypatch.setattr(room, "_cut", lambda *arguments: killed_after(whole(*arguments), 4))
+    whole, delete = growth._cut, Folder.delete
+    monkeypatch.setattr(growth, "_cut", lambda *arguments: killed_after(whole(*arguments), 4))
     with pytest.raises(KeyboardInterrupt):
         grown(folder, images, size=3)
-    monkeypatch.setattr(room, "_cut", whole)
+    monkeypatch.setattr(growth, "_cut", whole)
 
     def killed(self, name):
         delete(self, name)
@@ -601,14 +595,14 @@ def killed_after(pieces, count):
     raise KeyboardInterrupt
 
 
-COUNTS = room.CHANGES
+COUNTS = growth.CHANGES
 
 
 @pytest.mark.parametrize("in_path_order", [True, False])
 @pytest.mark.parametrize("seed", range(2))
 def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, monkeypatch, seed, in_path_order):
     """Against a model of the promise: a path keeps its shard while it is in the manifest, and nothing is lost."""
-    monkeypatch.setattr(room, "_SHARDS_A_PART", 3)
+    monkeypatch.setattr(growth, "_SHARDS_A_PART", 3)
     draw = random.Random(seed)
     names = [f"{draw.choice(['a', 'a-b', 'a.b', 'B', 'é', '😀'])}/{number}.jpg" for number in range(60)]
     names += [f"//bytes/{folder}/%FF{number}.jpg" for folder in ("a", "a-b", "%E9", "zz") for number in range(5)]
@@ -652,12 +646,14 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, m
             assert gone == (path not in sizes)
             assert size == sizes.get(path, size)
             assert shard == (model[path][1] if path in model else shard)
-        in_order = [path for rows in room.rows_in_path_order(folder, manifest) for path in rows["path"].to_pylist()]
+        in_order = [
+            path for rows in manifest_module.rows_in_path_order(folder, manifest) for path in rows["path"].to_pylist()
+        ]
         assert in_order == sorted(found, key=path_bytes)
         model = found
 
 
-def encoded_shard(folder: Folder, shard: room.Shard, mark: float, inputs: str | None = None) -> None:
+def encoded_shard(folder: Folder, shard: manifest_module.Shard, mark: float, inputs: str | None = None) -> None:
     """A shard's file as an encoder writes it, whose codes tell when it was written."""
     schema = codes_schema(2, "float16")
     paths = read_rows(folder, shard)["path"].to_pylist()
@@ -668,7 +664,7 @@ def encoded_shard(folder: Folder, shard: room.Shard, mark: float, inputs: str | 
     write_shard(folder, CODES, schema, [pa.RecordBatch.from_pylist(rows, schema)], footer)
 
 
-def kept(folder: Folder, shard: room.Shard, fingerprint: str = "print") -> dict[str, object]:
+def kept(folder: Folder, shard: manifest_module.Shard, fingerprint: str = "print") -> dict[str, object]:
     schema = codes_schema(2, "float16")
     paths, batches = carried_over(folder, CODES, shard, schema, fingerprint)
     rows = pa.Table.from_batches(batches, schema)

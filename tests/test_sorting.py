@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowers_batch import sorting
-from flowers_batch.config import RunError
-from flowers_batch.reading import TIME, path_bytes, path_text
-from flowers_batch.sorting import (
+from flowers_batch.errors import RunError
+from flowers_batch.sources import ordering
+from flowers_batch.sources.images import TIME, path_bytes, path_text
+from flowers_batch.sources.ordering import (
     aligned,
     are_in_path_order,
     batches_in_order,
@@ -40,12 +40,12 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     """As tuples these rows take 30 MB; the sorter's bound is set to 1 MB, so that a small number of rows shows it."""
     script = """
 import random, resource
-from flowers_batch import sorting
-sorting._MEMORY_KIB = 1024
+from flowers_batch.sources import ordering
+ordering._MEMORY_KIB = 1024
 draw = random.Random(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 last = b""
-for name, _ in sorting.in_order((draw.randbytes(400), number) for number in range(60_000)):
+for name, _ in ordering.in_order((draw.randbytes(400), number) for number in range(60_000)):
     assert last <= name
     last = name
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
@@ -158,7 +158,7 @@ def test_full_disk_is_told_in_a_sentence(monkeypatch):
             raise sqlite3.OperationalError("database or disk is full")
 
     connect = sqlite3.connect
-    monkeypatch.setattr(sorting.sqlite3, "connect", lambda name: connect(name, factory=Full))
+    monkeypatch.setattr(ordering.sqlite3, "connect", lambda name: connect(name, factory=Full))
     with pytest.raises(RunError, match=r"^The images cannot be sorted \(database or disk is full\): set TMPDIR"):
         list(in_order([(1,)]))
 

@@ -16,9 +16,13 @@ from pathlib import Path
 import pytest
 from helpers import images_in, source, store, write
 
-from flowers_batch import reading, sources, storage
-from flowers_batch.config import InputError, RunError
-from flowers_batch.sources import SUFFIXES, FolderSource, Image, ReadError, open_source, path_bytes
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.sources import folders, reading
+from flowers_batch.sources.folders import FolderSource
+from flowers_batch.sources.images import SUFFIXES, Image, path_bytes
+from flowers_batch.sources.opening import open_source
+from flowers_batch.sources.reading import ReadError
+from flowers_batch.storage import folder, retries
 
 NAMES = [
     "a.jpg",
@@ -53,7 +57,7 @@ def opened(request, tmp_path) -> FolderSource:
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retries, "RETRY_SECONDS", (0.0, 0.0, 0.0))
 
 
 def paths(photos: FolderSource) -> list[str]:
@@ -253,7 +257,7 @@ def test_folder_that_cannot_be_listed_is_refused_in_a_sentence(tmp_path, monkeyp
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(sources.os, "scandir", refuse)
+    monkeypatch.setattr(folders.os, "scandir", refuse)
     with pytest.raises(InputError, match=r"/closed/? cannot be listed \(Permission denied\): make it readable"):
         paths(source(tmp_path))
 
@@ -341,9 +345,9 @@ def test_error_that_lasts_is_not_tried_again(opened, tmp_path, monkeypatch, erro
 
 def test_tries_wait_longer_each_time(monkeypatch):
     waited: list[float] = []
-    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.1, 0.5, 2.0))
-    monkeypatch.setattr(storage.time, "sleep", waited.append)
-    assert storage.persistently(fails([OSError("AWS Error NETWORK_CONNECTION")] * 3)) == b"photo"
+    monkeypatch.setattr(retries, "RETRY_SECONDS", (0.1, 0.5, 2.0))
+    monkeypatch.setattr(folder.time, "sleep", waited.append)
+    assert retries.persistently(fails([OSError("AWS Error NETWORK_CONNECTION")] * 3)) == b"photo"
     assert waited == [0.1, 0.5, 2.0]
 
 
@@ -399,7 +403,7 @@ def test_hundred_thousand_files_in_one_folder_are_listed_in_bounded_memory(tmp_p
 
 
 def test_file_whose_size_nobody_tells_is_read_to_its_end():
-    from flowers_batch.reading import read_disk
+    from flowers_batch.sources.reading import read_disk
 
     assert os.stat("/proc/self/mountinfo").st_size == 0
     assert read_disk(b"/proc/self/mountinfo") == Path("/proc/self/mountinfo").read_bytes() != b""

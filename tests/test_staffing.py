@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowers_batch.staffing import Post, Resources, staff, whole_node
+from flowers_batch.cluster.scaling import Post, Resources, staff, whole_node
 
 GPU, MANY = Resources(1, 1), 1000
 

@@ -15,13 +15,13 @@ import pytest
 from helpers import store, write
 from pyarrow import fs
 
-from flowers_batch import storage
-from flowers_batch.config import InputError, RunError
-from flowers_batch.storage import LOCK, SCRATCH, Folder, open_folder, split_file
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.storage import folder as folder_module
+from flowers_batch.storage.folder import LOCK, SCRATCH, Folder, open_folder, split_file
 
 HOLDER = """
 import sys, time
-from flowers_batch.storage import open_folder
+from flowers_batch.storage.folder import open_folder
 with open_folder(sys.argv[1]).locked():
     print("held", flush=True)
     time.sleep(60)
@@ -32,7 +32,7 @@ with open_folder(sys.argv[1]).locked():
 def folder(request, tmp_path, monkeypatch) -> Folder:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(storage.tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(folder_module.tempfile, "tempdir", str(scratch))
     path = tmp_path / "root" / "run"
     return open_folder(path) if request.param == "local" else store(path)
 
@@ -61,7 +61,7 @@ def test_published_file_stands_whole_under_its_name_and_no_scratch_is_left(folde
 
 
 def test_file_larger_than_an_upload_block_is_published_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "_UPLOAD_BYTES", 1000)
+    monkeypatch.setattr(folder_module, "_UPLOAD_BYTES", 1000)
     content, folder = os.urandom(10_001), store(tmp_path / "run")
     fill(folder, "x", content)
     assert content_of(folder, "x") == content
@@ -115,8 +115,8 @@ class CutLine(io.BytesIO):
 
 def test_failed_upload_leaves_no_half_file(tmp_path, monkeypatch):
     folder = store(tmp_path / "run")
-    monkeypatch.setattr(storage, "_UPLOAD_BYTES", 1000)
-    monkeypatch.setattr(storage, "open", lambda *_: CutLine(bytes(10_000)), raising=False)
+    monkeypatch.setattr(folder_module, "_UPLOAD_BYTES", 1000)
+    monkeypatch.setattr(folder_module, "open", lambda *_: CutLine(bytes(10_000)), raising=False)
     with pytest.raises(RunError, match="line cut"):
         fill(folder, "one", b"x")
     assert left_in(tmp_path) == set()
@@ -300,7 +300,7 @@ def test_local_folder_is_known_by_its_absolute_path_however_it_is_written(tmp_pa
 FULL = """
 import resource, signal, sys
 from flowers_batch.config import RunError
-from flowers_batch.storage import open_folder
+from flowers_batch.storage.folder import open_folder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 import pyarrow as pa, pyarrow.parquet as pq

@@ -26,19 +26,21 @@ import pytest
 from conftest import draw_archive
 from helpers import images_in, write
 
-from flowers_batch import storage
-from flowers_batch.config import InputError, RunError
-from flowers_batch.reading import EPOCH, Image, ReadError
-from flowers_batch.sources import Source, open_source
-from flowers_batch.storage import open_folder
-from flowers_batch.verify import verify
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.runs.verify import verify
+from flowers_batch.sources.images import EPOCH, Image
+from flowers_batch.sources.opening import open_source
+from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.source import Source
+from flowers_batch.storage import retries
+from flowers_batch.storage.folder import open_folder
 
 NAMES = ["a/b.jpg", "a-b.jpg", "Zoë 😀.jpg", "b c/%41.jpg", "x+y.jpg"]
 
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retries, "RETRY_SECONDS", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +220,7 @@ def stormy(s3) -> Iterator[type[Stormy]]:
 
 def encode(images: str, out: str) -> dict[str, Any]:
     """The command's summary; its Ray is its own, which knows the store's keys."""
-    command = [sys.executable, "-m", "flowers_batch.cli", "encode", images, out, "--network=null", "--shard-size=16"]
+    command = [sys.executable, "-m", "flowers_batch", "encode", images, out, "--network=null", "--shard-size=16"]
     return json.loads(subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=True, timeout=200).stdout)
 
 

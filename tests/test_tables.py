@@ -15,18 +15,21 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import images_in, write
 
-from flowers_batch import containers, reading, storage
-from flowers_batch.config import InputError, RunError
-from flowers_batch.dataset import folder_of
-from flowers_batch.reading import Image, ReadError
-from flowers_batch.sources import Source, open_source
+from flowers_batch.dataset.schema import folder_of
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.sources import reading, tables
+from flowers_batch.sources.images import Image
+from flowers_batch.sources.opening import open_source
+from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.source import Source
+from flowers_batch.storage import retries
 
 HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_SECONDS", ())
+    monkeypatch.setattr(retries, "RETRY_SECONDS", ())
 
 
 def table(file: Path, rows: list[Any] | pa.Array, column: str = "image", row_group: int = 10, **others: Any) -> Path:
@@ -149,7 +152,7 @@ def test_rows_may_be_asked_for_in_any_order(tmp_path, seed):
 
 
 def test_rows_passed_over_are_let_go_of_and_read_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(containers, "_WINDOW_ROWS", 3)
+    monkeypatch.setattr(tables, "_WINDOW_ROWS", 3)
     rows = contents(30)
     photos = open_source(table(tmp_path / "a.parquet", rows, row_group=30))
     images = images_in(photos)
@@ -167,8 +170,8 @@ def test_threads_read_one_table_at_once_and_so_does_another_process(tmp_path):
 
 def test_row_group_is_streamed_once_for_threads_that_are_a_little_apart(tmp_path, monkeypatch):
     starts = []
-    begin = containers._Rows._from
-    monkeypatch.setattr(containers._Rows, "_from", lambda self, group: starts.append(group) or begin(self, group))
+    begin = tables._Rows._from
+    monkeypatch.setattr(tables._Rows, "_from", lambda self, group: starts.append(group) or begin(self, group))
     photos = open_source(table(tmp_path / "a.parquet", contents(200), row_group=50))
     images = images_in(photos)
     swapped = [images[row ^ 7] for row in range(200)]
@@ -179,7 +182,7 @@ def test_row_group_is_streamed_once_for_threads_that_are_a_little_apart(tmp_path
 
 def test_memory_does_not_hold_a_row_group(tmp_path, monkeypatch):
     """A row group of 100 MB, in pages of 1 MB, read by eight threads of which one is slow."""
-    monkeypatch.setattr(containers, "_WINDOW_BYTES", 4 << 20)
+    monkeypatch.setattr(tables, "_WINDOW_BYTES", 4 << 20)
     path, random_bytes = tmp_path / "a.parquet", os.urandom(100_000)
     rows = pa.table({"image": [random_bytes[:-number] for number in range(1, 1001)]})
     pq.write_table(rows, path, row_group_size=1000, write_batch_size=8, use_dictionary=False, compression="none")
@@ -205,7 +208,7 @@ def test_memory_does_not_hold_a_row_group(tmp_path, monkeypatch):
 
 
 def test_rows_passed_over_are_held_within_a_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr(containers, "_WINDOW_BYTES", 1 << 20)
+    monkeypatch.setattr(tables, "_WINDOW_BYTES", 1 << 20)
     photos = open_source(table(tmp_path / "a.parquet", contents(50, 100_000), row_group=50))
     *_, last = images_in(photos)
     tracemalloc.start()

@@ -16,19 +16,22 @@ from helpers import images_in, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowers_batch import reading, storage
-from flowers_batch.config import InputError, RunError
-from flowers_batch.dataset import folder_of
-from flowers_batch.reading import Image, ReadError, path_bytes
-from flowers_batch.sources import Source, open_source
-from flowers_batch.storage import Folder
+from flowers_batch.dataset.schema import folder_of
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.sources import reading
+from flowers_batch.sources.images import Image, path_bytes
+from flowers_batch.sources.opening import open_source
+from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.source import Source
+from flowers_batch.storage import retries
+from flowers_batch.storage.folder import Folder
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_SECONDS", ())
+    monkeypatch.setattr(retries, "RETRY_SECONDS", ())
 
 
 def tar(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.PAX_FORMAT) -> Path:
@@ -292,7 +295,7 @@ def test_tar_whose_handle_went_stale_is_opened_anew(tmp_path, monkeypatch):
     (image,) = images_in(photos)
     opened, really = [Stale()], Folder.open
     monkeypatch.setattr(Folder, "open", lambda *of: opened.pop() if opened else really(*of))
-    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(retries, "RETRY_SECONDS", (0.0,))
     assert photos.read(image) == b"1"
 
 

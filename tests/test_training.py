@@ -14,10 +14,12 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 import flowers_batch as fb
-from flowers_batch.config import Fingerprint
-from flowers_batch.dataset import CODES, IMAGE_COLUMNS, SUCCESS, Footer, Job, codes_schema, write_job, write_shard
-from flowers_batch.heads import load_model
-from flowers_batch.storage import open_folder
+from flowers_batch.classifier.model_folder import load_model
+from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_schema
+from flowers_batch.dataset.shard_file import Footer, write_shard
+from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.storage.folder import open_folder
 
 WIDTH = 12
 

@@ -15,14 +15,18 @@ import pytest
 from conftest import KINDS, draw_archive
 from helpers import assert_parameters_equal, images_in, source, write
 
-from flowers_batch import tuning
-from flowers_batch.config import EncodeConfig, FinetuneConfig, InputError, RunError, TrainConfig
-from flowers_batch.device import TrainingDevices, pixel_type
-from flowers_batch.encoder import build_network, convert_weights, weights_identity
-from flowers_batch.heads import NETWORK, Head
-from flowers_batch.pixels import PixelReader
-from flowers_batch.reading import batches_of
-from flowers_batch.tuning import EPOCHS, Tuner, Tuning, unfrozen
+from flowers_batch.classifier.head import Head
+from flowers_batch.classifier.model_folder import NETWORK
+from flowers_batch.config import EncodeConfig, FinetuneConfig, TrainConfig
+from flowers_batch.encoding.micro_batcher import pixel_type
+from flowers_batch.encoding.networks import build_network, weights_identity
+from flowers_batch.encoding.weights import convert_weights
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.finetuning import training_state
+from flowers_batch.finetuning.pixels import PixelReader
+from flowers_batch.finetuning.trainer import EPOCHS, Tuner, Tuning, unfrozen
+from flowers_batch.finetuning.training_devices import TrainingDevices
+from flowers_batch.sources.images import batches_of
 
 pytestmark = pytest.mark.usefixtures("thin")
 OPTIONS = {"layer": "relu6", "unfreeze": "all", "epochs": 4, "augment": ("flip",)}
@@ -140,7 +144,7 @@ def test_photos_are_decoded_once_and_in_the_order_in_which_they_lie(photos, tmp_
     once = type(work.source).read
     monkeypatch.setattr(type(work.source), "read", lambda source, image: read.append(image.path) or once(source, image))
     if not room:
-        monkeypatch.setattr("flowers_batch.pixels._scratch", lambda size: None)
+        monkeypatch.setattr("flowers_batch.finetuning.pixels._scratch", lambda size: None)
     tuner = Tuner(work, 1, 1)
     tuner.train(lambda *_: None)
     tuner.close()
@@ -161,7 +165,11 @@ def test_what_is_told_to_stay_is_saved(photos, tmp_path):
 
 @pytest.mark.parametrize("unfreeze", ["head", "fc", "conv5", "all"])
 def test_only_what_is_unfrozen_changes(photos, tmp_path, monkeypatch, unfreeze):
-    monkeypatch.setattr(tuning.State, "after", lambda state, epoch: tuning.State((*state.epochs, epoch), epoch.epoch))
+    monkeypatch.setattr(
+        training_state.State,
+        "after",
+        lambda state, epoch: training_state.State((*state.epochs, epoch), epoch.epoch),
+    )
     work = tuning_of(photos, tmp_path, unfreeze=unfreeze, epochs=1)
     state, (kernel, _), after = trained(work)
     assert state.best == 1
@@ -329,11 +337,11 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
-from flowers_batch import tuning
+from flowers_batch.finetuning import trainer
 from tensorflow_vgg import network
 from test_tuning import trained, tuning_of
 network._FILTERS, network.FC_WIDTH = (2, 3, 4, 5, 6), 8
-tuning._DROPOUT = 1e-9  # each device drops others
+trainer._DROPOUT = 1e-9  # each device drops others
 photos, out = map(Path, sys.argv[1:])
 for devices in (1, 2):
     work = tuning_of(photos, out / str(devices), unfreeze="all", epochs=2, augment=(), batch_size=8)

@@ -14,8 +14,10 @@ import pytest
 from conftest import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.dataset import CODES, PREDICTIONS, Footer, read_footer, read_job, write_shard
-from flowers_batch.storage import open_folder
+from flowers_batch.dataset.run_folder import read_job
+from flowers_batch.dataset.schema import CODES, PREDICTIONS
+from flowers_batch.dataset.shard_file import Footer, read_footer, write_shard
+from flowers_batch.storage.folder import open_folder
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flowers_batch.decode import decode, resize
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.resizing import resize
 from tensorflow_vgg.images import MEAN_BGR, centre_square, load_image
 
 

@@ -1,0 +1,1 @@
+"""Labels, near-duplicates, the split, fitting, evaluation, training, suggestions, the model folder."""

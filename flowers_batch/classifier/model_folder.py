@@ -1,0 +1,107 @@
+"""The model folder: saving and loading a head and what it was trained on. No pickle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from flowers_batch.classifier.head import Head
+from flowers_batch.errors import InputError
+from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.storage.folder import Folder, Where, open_folder
+
+ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
+# Of a network that was fine-tuned: its weights, and the codes folder that it made. They lie in the model folder, and
+# `model.json` names them without a path, so that they are found wherever that is moved to.
+NETWORK, OWN_CODES = "network.safetensors", "codes"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A head, and what it was trained on: `model.json`.
+
+    Attributes:
+        head: The classifier.
+        fingerprint: Of the codes that it was trained on, and takes.
+        weights: The name of the network's weights.
+        codes: The codes folder that it was trained on.
+        images: Where the images of those codes lie.
+        split: How the labelled photos were divided: photos on each side, and groups.
+        training: The kind of the head, and what was asked of the training.
+        versions: Versions of the libraries that trained it.
+    """
+
+    head: Head
+    fingerprint: Fingerprint
+    weights: str
+    codes: str
+    images: str
+    split: dict[str, Any]
+    training: dict[str, Any]
+    versions: dict[str, str]
+
+
+def save_model(folder: Folder, model: Model) -> None:
+    """Publishes `head.safetensors`, then `model.json`, which tells the head's identity."""
+    head = model.head
+    with folder.publish(ARRAYS) as scratch:
+        Path(scratch).write_bytes(save({name: np.ascontiguousarray(array) for name, array in head.arrays.items()}))
+    description = {
+        "classes": head.classes,
+        "temperature": head.temperature,
+        "threshold": head.threshold,
+        "identity": head.identity,
+        "fingerprint": asdict(model.fingerprint),
+        "weights": _inside(folder, model.weights),
+        "codes": _inside(folder, model.codes),
+        "images": model.images,
+        "split": model.split,
+        "training": model.training,
+        "versions": model.versions,
+    }
+    folder.write_json(MODEL, description)
+
+
+def load_model(where: Where) -> Model:
+    """Loads a model folder.
+
+    Raises:
+        InputError: There is none, or its two files do not belong together.
+    """
+    folder = open_folder(where)
+    try:
+        described = folder.read_json(MODEL)
+        with folder.open(ARRAYS) as file:
+            arrays = load(file.read())
+        head = Head(
+            classes=tuple(described["classes"]),
+            mean=arrays["mean"],
+            scale=arrays["scale"],
+            layers=tuple(
+                (arrays[f"layer{number}.kernel"], arrays[f"layer{number}.bias"])
+                for number in range((len(arrays) - 2) // 2)
+            ),
+            temperature=described["temperature"],
+            threshold=described["threshold"],
+        )
+        identity = described["identity"]
+        rest = {name: described[name] for name in ("weights", "codes", "images", "split", "training", "versions")}
+        rest |= {name: folder.url_of(rest[name]) for name in ("weights", "codes") if rest[name] in (NETWORK, OWN_CODES)}
+        fingerprint = Fingerprint.from_json(described["fingerprint"])
+    except FileNotFoundError:
+        raise InputError(f"{folder.url} is not a model folder: make one with `flowers-batch train`.") from None
+    except (KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"The model in {folder.url} cannot be read ({error}): train it anew.") from None
+    if head.identity != identity:
+        raise InputError(f"{ARRAYS} in {folder.url} does not belong to the {MODEL} beside it: train the model anew.")
+    return Model(head, fingerprint, **rest)
+
+
+def _inside(folder: Folder, name: str) -> str:
+    """A name without the path of the model folder, if it is that of something in it."""
+    return next((own for own in (NETWORK, OWN_CODES) if name == folder.url_of(own)), name)

@@ -1,0 +1,1 @@
+"""The `flowers-batch` command."""

@@ -1,0 +1,1 @@
+"""The only package with Ray: connection, actors, pool, scaling, failures, metrics."""

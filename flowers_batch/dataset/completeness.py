@@ -1,0 +1,66 @@
+"""Which shards are complete, and which rows of a changed shard's file can be reused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowers_batch.dataset.manifest import Manifest, Shard, _input_columns, _inputs, _states
+from flowers_batch.dataset.shard_file import Footer, read_footer, read_shard
+from flowers_batch.errors import InputError
+from flowers_batch.storage.folder import Folder
+
+_FOOTERS_AT_ONCE = 32  # reading a footer is waiting, mostly
+
+
+def completed(folder: Folder, kind: str, manifest: Manifest, fingerprint: str) -> dict[int, Footer]:
+    """Reads which shards are complete: their files' footers are what fingerprint and manifest expect."""
+
+    def footer(shard: Shard) -> Footer | None:
+        found = read_footer(folder, kind, shard.number)
+        expected = (fingerprint, shard.number, shard.inputs, shard.images)
+        if found and (found.fingerprint, found.shard, found.inputs, found.ok + found.failed) == expected:
+            return found
+        return None
+
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        found = pool.map(footer, manifest.shards)
+        return {shard.number: footer for shard, footer in zip(manifest.shards, found, strict=True) if footer}
+
+
+def carried_over(
+    folder: Folder, kind: str, shard: Shard, schema: pa.Schema, fingerprint: str
+) -> tuple[pa.Array, Iterator[pa.RecordBatch]]:
+    """The rows of a shard's file that still hold although the shard has changed; none where it has no such file.
+
+    A row holds if the manifest says of its image what it said when the file was written: the file's footer tells
+    by its `inputs` which of the shard's former states that was.
+
+    Returns:
+        The rows' paths, and the rows in the manifest's order, a row group in memory at a time.
+    """
+    none = pa.array([], pa.string()), iter(())
+    footer = read_footer(folder, kind, shard.number)
+    if footer is None or (footer.fingerprint, footer.shard) != (fingerprint, shard.number):
+        return none
+    if footer.inputs == shard.inputs:  # asked for anew although nothing changed
+        return none
+    *former, now = _states(folder, shard)
+    then = next((state for state in reversed(former) if _inputs(state) == footer.inputs), None)
+    if then is None:
+        return none
+    same = set(zip(*_input_columns(then), strict=True)) & set(zip(*_input_columns(now), strict=True))
+    paths = pa.array([row[0] for row in same], pa.string())
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        for batch in read_shard(folder, kind, shard.number, schema.names):
+            yield batch.filter(pc.is_in(batch["path"], paths))
+
+    try:
+        found = sum(map(len, rows()))  # all of it is read once before, since a damaged file is written anew
+    except InputError:
+        return none
+    return (paths, rows()) if found == len(paths) else none

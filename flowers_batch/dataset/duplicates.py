@@ -1,0 +1,36 @@
+"""Counting images with equal bytes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowers_batch.dataset.shard_file import read_shard
+from flowers_batch.storage.folder import Folder
+
+_DIGESTS_AT_ONCE = 1 << 24
+_FILES_AT_ONCE = 8
+
+
+def count_duplicates(folder: Folder, kind: str, shards: int, images: int) -> int:
+    """How many images have the bytes of another one, the first of each kind aside; memory grows with shards at most.
+
+    Told by the first 64 bits of their SHA-256: for 100 million images, one in 3000 counts is expected to be off by one.
+    """
+    passes = -(-images // _DIGESTS_AT_ONCE)
+    found = 0
+    for remainder in range(passes):
+
+        def digests(shard: int, remainder: int = remainder) -> NDArray[np.uint64]:
+            columns = [batch["sha256"].drop_null() for batch in read_shard(folder, kind, shard, ["sha256"])]
+            whole = [np.frombuffer(c.buffers()[1], "u8", 4 * len(c), 32 * c.offset)[::4] for c in columns if len(c)]
+            values = np.concatenate([*whole, np.empty(0, "u8")])
+            return values[values % passes == remainder]
+
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            values = np.concatenate(list(pool.map(digests, range(shards))))
+        values.sort()  # many times as fast as np.unique
+        found += int(np.count_nonzero(values[1:] == values[:-1]))
+    return found

@@ -1,0 +1,70 @@
+"""The columns of a shard."""
+
+from __future__ import annotations
+
+import posixpath
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from flowers_batch.storage.folder import NOT_UTF8
+
+CODES, PREDICTIONS = "codes", "predictions"  # what a folder holds, and the name of the folder in it
+OK, FAILED = "ok", "failed"
+
+_IMAGE_FIELDS = [
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("folder", pa.string()),
+    pa.field("sha256", pa.binary(32)),
+    pa.field("phash", pa.uint64()),
+    pa.field("bytes", pa.int64()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("reason", pa.string()),
+    pa.field("message", pa.string()),
+]
+IMAGE_COLUMNS = [column.name for column in _IMAGE_FIELDS]
+
+
+def folder_of(path: str, source: str | None = None) -> str | None:
+    """The name of the folder that an image lies in, its column `folder`; None directly in the root.
+
+    Args:
+        path: The image's key.
+        source: The file that holds the image, if that is a tar: its own folder is none of the image's.
+    """
+    inner = path.removeprefix(NOT_UTF8)
+    for tar in (f"{source}!", quote(f"{source}!")):
+        inner = inner.removeprefix(tar)
+    name = posixpath.basename(posixpath.dirname(inner))
+    return name if name not in ("", ".", "..") else None
+
+
+def codes_schema(width: int, store: str) -> pa.Schema:
+    """The columns of a shard of codes: `code` is fixed_size_list<float16 or float32>[width], null where failed."""
+    item = pa.field("element", {"float16": pa.float16(), "float32": pa.float32()}[store], nullable=False)
+    return pa.schema([*_IMAGE_FIELDS, pa.field("code", pa.list_(item, width))])
+
+
+def predictions_schema() -> pa.Schema:
+    """The columns of a shard of predictions; all but the image's own are null where failed."""
+    return pa.schema(
+        [
+            *_IMAGE_FIELDS,
+            pa.field("prediction", pa.string()),
+            pa.field("probability", pa.float32()),
+            pa.field("top_labels", pa.list_(pa.string())),
+            pa.field("top_probabilities", pa.list_(pa.float32())),
+            pa.field("is_unknown", pa.bool_()),
+        ]
+    )
+
+
+def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """The codes [ok rows, width] of a batch, and which rows are ok: bool [rows]."""
+    column = batch["code"].drop_null()
+    ok = batch["code"].is_valid().to_numpy(zero_copy_only=False)
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size), ok

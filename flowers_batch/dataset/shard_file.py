@@ -1,0 +1,233 @@
+"""A shard's Parquet file: writing it whole, its footer, and streaming reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.errors import InputError, first_line
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.retries import persistently
+
+_FOOTER_KEY = b"flowers_batch.shard"
+ROWS_A_GROUP = 2048  # that are in memory while a shard is written or read
+_ROWS_MERGED = 1024
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a shard's file says of itself: it is complete when this is what the manifest expects.
+
+    Attributes:
+        fingerprint: `Fingerprint.digest` of the run that wrote it.
+        shard: Its number.
+        inputs: SHA-256 of the shard's manifest rows.
+        ok, failed: Rows of each status.
+        reasons: How many rows failed for each reason.
+        content: SHA-256 of the rows' `sha256`, which tells whether the images' bytes are others.
+    """
+
+    fingerprint: str
+    shard: int
+    inputs: str
+    ok: int
+    failed: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    content: str = ""
+
+
+def shard_name(kind: str, shard: int) -> str:
+    """The name of a shard's file in a run's folder."""
+    return f"{kind}/shard-{shard:06d}.parquet"
+
+
+def write_shard(
+    folder: Folder, kind: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], like: Footer
+) -> Footer:
+    """Publishes a shard, whole; a large one has several row groups, so that no more is ever in memory.
+
+    Args:
+        folder: The run's folder.
+        kind: `CODES` or `PREDICTIONS`.
+        schema: The shard's columns.
+        batches: Its rows, which are taken while it is written.
+        like: Fingerprint, number and inputs; the counts are filled in from the rows.
+
+    Returns:
+        The footer as written.
+    """
+    rows, reasons, content = 0, Counter[str](), hashlib.sha256()
+    # A code's bytes are split into planes, which compress far better than the numbers that they belong to.
+    floats = ["code.list.element"] if kind == CODES else []
+    with (
+        folder.publish(shard_name(kind, like.shard)) as scratch,
+        pq.ParquetWriter(
+            scratch,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            # pyarrow wants each column named that has a dictionary, since split ones cannot have one.
+            use_dictionary=["folder", "status", "reason", "prediction", "top_labels.list.element"],
+            use_byte_stream_split=floats,
+            write_statistics=["path"],
+            write_page_checksum=True,
+        ) as writer,
+    ):
+        for group in _row_groups(batches, schema):
+            writer.write_table(group, row_group_size=len(group))
+            rows += len(group)
+            reasons.update(group["reason"].drop_null().to_pylist())
+            content.update(_digests(group))
+        failed = reasons.total()
+        footer = Footer(
+            like.fingerprint, like.shard, like.inputs, rows - failed, failed, dict(reasons), content.hexdigest()
+        )
+        # Last of all: a writer that an error leaves writes a valid file too, but not these keys.
+        writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(asdict(footer)).encode()})
+    return footer
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= ROWS_A_GROUP:
+            yield pa.Table.from_batches(held, schema)
+            held = []
+    if any(map(len, held)):
+        yield pa.Table.from_batches(held, schema)
+
+
+def interleave(
+    first: Iterator[pa.RecordBatch], second: Iterator[pa.RecordBatch], is_first: NDArray[np.bool_], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Merges two streams of rows: row i is the next one of `first` or of `second`, as `is_first` [rows] says."""
+    streams = _Rows(first, schema), _Rows(second, schema)
+    for start in range(0, len(is_first), _ROWS_MERGED):
+        mask = is_first[start : start + _ROWS_MERGED]
+        rows = pa.concat_tables([streams[0].take(int(mask.sum())), streams[1].take(int((~mask).sum()))])
+        order = np.empty(len(mask), np.int64)
+        order[np.concatenate([np.flatnonzero(mask), np.flatnonzero(~mask)])] = np.arange(len(mask))
+        yield from rows.take(pa.array(order)).to_batches()
+
+
+class _Rows:
+    """A stream of rows that gives as many as one asks for."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema):
+        self._batches, self._held = batches, schema.empty_table()
+
+    def take(self, count: int) -> pa.Table:
+        while len(self._held) < count:
+            self._held = pa.concat_tables([self._held, pa.Table.from_batches([next(self._batches)])])
+        taken, self._held = self._held.slice(0, count), self._held.slice(count)
+        return taken
+
+
+def content_of(table: pa.Table) -> str:
+    """SHA-256 of a shard's `sha256` column: `Footer.content`."""
+    return hashlib.sha256(_digests(table)).hexdigest()
+
+
+def _digests(table: pa.Table) -> bytes:
+    return b"".join(digest or bytes(32) for digest in table["sha256"].to_pylist())
+
+
+def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
+    """Reads what a shard's file says of itself; None where there is no such file, or it is not ours or not whole."""
+    try:
+        return Footer(**read_note(folder, shard_name(kind, shard), _FOOTER_KEY))
+    except (FileNotFoundError, TypeError, ValueError):
+        return None
+
+
+def read_note(folder: Folder, name: str, key: bytes) -> dict[str, Any]:
+    """What a Parquet file's footer has under a key, as JSON.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The disk or the store fails, which says nothing of the file.
+        ValueError: It has no such key, or is no whole Parquet file.
+    """
+
+    def read() -> dict[bytes, bytes] | None:
+        with folder.open(name) as file:
+            return pq.read_metadata(file).metadata
+
+    try:
+        return json.loads((persistently(read) or {})[key])
+    except (OSError, pa.ArrowException, KeyError) as error:  # pyarrow tells of broken footers by most of these
+        if getattr(error, "errno", None):
+            raise
+        raise ValueError(name) from None
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A part of a shard's file that can be read by itself: which one it is, and how many rows it has."""
+
+    shard: int
+    number: int
+    rows: int
+
+
+def read_shard(
+    folder: Folder, kind: str, shard: int, columns: Sequence[str] | None = None, group: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Streams columns of a shard, a row group in memory at a time.
+
+    Args:
+        folder: The run's folder.
+        kind: `CODES` or `PREDICTIONS`.
+        shard: Its number.
+        columns: Names; None: all.
+        group: The number of a row group; None: all.
+
+    Raises:
+        InputError: The shard's file is missing, is no Parquet file, or its bytes are not those that were written.
+    """
+    with _opened(folder, kind, shard) as file:
+        for number in range(file.num_row_groups) if group is None else (group,):
+            table = persistently(lambda number=number: file.read_row_group(number, columns and list(columns)))  # type: ignore[misc]
+            yield from table.to_batches()
+
+
+def _row_groups_of(folder: Folder, kind: str, shard: int) -> list[RowGroup]:
+    with _opened(folder, kind, shard) as file:
+        return [
+            RowGroup(shard, number, file.metadata.row_group(number).num_rows) for number in range(file.num_row_groups)
+        ]
+
+
+@contextmanager
+def _opened(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile]:
+    """A shard's file; what goes wrong while it is read is told in a sentence."""
+    name = shard_name(kind, shard)
+    try:
+        with persistently(lambda: folder.open(name)) as handle:
+            yield persistently(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{folder.url_of(name)} cannot be read ({first_line(error)[:-1]}): delete it, and run the same command "
+            "again."
+        ) from None
+
+
+def failed_paths(folder: Folder, kind: str, shard: int, reasons: Sequence[str]) -> set[str]:
+    """The paths of a shard's rows that failed for one of some reasons."""
+    found: set[str] = set()
+    for batch in read_shard(folder, kind, shard, ["path", "reason"]):
+        found.update(batch.filter(pc.is_in(batch["reason"], pa.array(reasons, pa.string())))["path"].to_pylist())
+    return found

@@ -1,0 +1,1 @@
+"""Image bytes to 224x224 pixels."""

@@ -1,0 +1,139 @@
+"""Image formats: opening a file's header within limits, and its first frame as upright RGB."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from flowers_batch.decoding.resizing import _BAND
+from flowers_batch.errors import first_line
+
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
+# What the libraries say when a file is not broken.
+_OUT_OF_MEMORY = re.compile("out of memory|allocating .* failed", re.IGNORECASE)
+_TOO_LARGE = re.compile("too large|too much memory|exceed", re.IGNORECASE)
+_UNSUPPORTED = re.compile("cannot handle|unknown pixel mode|(not|un)( yet)? ?(supported|implemented)", re.IGNORECASE)
+_BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 323  # tags of TIFF 6.0
+
+
+class DecodeError(Exception):
+    """Bytes that give no picture.
+
+    Attributes:
+        reason: `not_an_image`, `truncated`, `too_large` or `unsupported`.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Makes a `DecodeError` of whatever the libraries raise; broken files cause nearly every kind of exception."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except Exception as error:
+        message = first_line(error)
+        # OpenCV has nothing else to complain of.
+        if isinstance(error, MemoryError | cv2.error) or _OUT_OF_MEMORY.search(message):
+            raise DecodeError("too_large", "It does not fit in memory.") from MemoryError(message)
+        if _TOO_LARGE.search(message):
+            raise DecodeError("too_large", message) from None
+        if _UNSUPPORTED.search(message) or isinstance(error.__cause__, KeyError):  # a compression without a name
+            raise DecodeError("unsupported", f"Images of this kind are not supported: {message}") from None
+        raise DecodeError("truncated", f"The image is broken or cut short: {message}") from None
+
+
+def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
+    """An image of which only the header was read, and how many pixels decoding it takes.
+
+    `Image.open` would not tell why a file is refused, and has a limit of its own.
+    """
+    for name in _FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept and accept(data[:16]):
+            image = factory(io.BytesIO(data), "")
+            break
+    else:
+        raise DecodeError(
+            "not_an_image", "No image format is recognised in the file." if data else "The file is empty."
+        )
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    tile = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))  # may be larger than the picture
+    width, height = max(image.size, tile, key=math.prod)
+    if width * height > max_pixels:
+        raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (--max-pixels).")
+    bits = max(tags.get(_BITS, (8,)))
+    plain = bits == 16 and tags.get(_PHOTOMETRIC) != 0 and tags.get(_PLANES) != 2
+    if image.mode in ("I", "F") or (bits > 8 and not plain):
+        # Pillow would take white for black or halves for wholes, or nothing says which value is white.
+        raise DecodeError("unsupported", "Its values have more than 8 bits and are not plain 16-bit ones.")
+    return image, width * height
+
+
+def _upright(image: Image.Image, data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
+    """The first frame, upright: uint8 [height, width, 3]."""
+    photo = _rgb(image, data, at_least)
+    # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    image.close()  # frees what Pillow holds
+    return _UPRIGHT[orientation](photo) if orientation in _UPRIGHT else photo
+
+
+def _rgb(image: Image.Image, data: bytes, at_least: int | None) -> NDArray[np.uint8]:
+    """The first frame as uint8 [height, width, 3], not yet upright."""
+    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+        try:
+            if at_least is None:
+                return simplejpeg.decode_jpeg(data)
+            return simplejpeg.decode_jpeg(data, min_height=at_least, min_width=at_least)
+        except ValueError:
+            # Warnings about harmless faults look like errors here; Pillow tells them apart.
+            pass
+    image.load()
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, as its pixels were until they were loaded
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    photo = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+        photo[top : top + _BAND] = _band_as_rgb(band)
+    return photo
+
+
+def _band_as_rgb(band: Image.Image) -> NDArray[np.uint8]:
+    if band.mode.startswith("I;16"):
+        # Pillow would clip 16-bit grey at 255 instead of scaling it.
+        deep = np.asarray(band)
+        grey = (deep.astype(np.uint32) * 255 + 32767) // 65535
+        grey[deep == band.info.get("transparency", -1)] = 255
+        return grey.astype(np.uint8)[:, :, None]
+    if band.has_transparency_data:
+        band = band.convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+    return np.asarray(band.convert("RGB"))
+
+
+# What makes each EXIF orientation upright (Exif 2.32, tag 0x0112).
+_UPRIGHT: dict[int, Callable[[Any], Any]] = {
+    2: lambda photo: cv2.flip(photo, 1),
+    3: lambda photo: cv2.rotate(photo, cv2.ROTATE_180),
+    4: lambda photo: cv2.flip(photo, 0),
+    5: cv2.transpose,
+    6: lambda photo: cv2.rotate(photo, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda photo: cv2.flip(cv2.transpose(photo), -1),
+    8: lambda photo: cv2.rotate(photo, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}

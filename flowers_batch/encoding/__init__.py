@@ -1,0 +1,1 @@
+"""The network on batches of pixels, codes to rows, and weights."""

@@ -1,0 +1,132 @@
+"""Image bytes in, a table out: a network and, for prediction, a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from flowers_batch.config import EncodeConfig
+from flowers_batch.dataset.schema import (
+    FAILED,
+    OK,
+    codes_schema,
+    folder_of,
+    predictions_schema,
+)
+from flowers_batch.encoding.feed import Condemned, Feed, Network
+from flowers_batch.encoding.micro_batcher import pixel_type
+from flowers_batch.encoding.pending_image import Fed
+from flowers_batch.encoding.worker import NO_CONDEMNED
+from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.sources.images import Image, images_of
+from flowers_batch.sources.source import Source
+
+if TYPE_CHECKING:
+    pass
+from flowers_batch.encoding.labeller import Labeller
+
+_ROWS_AT_ONCE = 1024  # of a manifest that are made objects
+
+
+class Encoder:
+    """Turns shards of images into tables of codes or, with a head, of labels.
+
+    Args:
+        network: Pixels [N, 224, 224, 3], of `device.pixel_type` of the precision, to codes float32 [N, width].
+        width: Numbers in a code.
+        source: Where images are read from.
+        fingerprint: What the rows depend on.
+        batch_size: Images in one pass through the network.
+        threads: Images that are decoded at once.
+        labeller: What is put on top of the codes; None stores the codes.
+        max_pixels: Photos with more fail as `too_large`.
+        reads: Images that are read at once, at least.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        width: int,
+        source: Source,
+        fingerprint: Fingerprint,
+        batch_size: int,
+        threads: int,
+        labeller: Labeller | None = None,
+        max_pixels: int = EncodeConfig.max_pixels,
+        reads: int = 1,
+    ):
+        self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
+        self.fingerprint, self.keeps_rows = fingerprint, True
+        self._width, self._labeller = width, labeller
+        pixels = pixel_type(fingerprint.precision)
+        self._feed = Feed(network, source, batch_size, pixels, fingerprint.store, threads, max_pixels, reads)
+
+    @property
+    def touched(self) -> int:
+        """Images so far."""
+        return self._feed.touched
+
+    def batches(
+        self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = NO_CONDEMNED
+    ) -> Iterator[pa.RecordBatch]:
+        """Encodes a shard; another thread may ask for the next one meanwhile, which then follows without a pause.
+
+        Equal files go through the network once, if they do not lie too far from each other.
+
+        Args:
+            shard: Its number.
+            rows: Its manifest rows.
+            condemned: Images that fail without being touched, since they would end or stall the process.
+            stages: Gains the seconds spent in `read` and `decode` (by all threads together), `wait` (for the next
+                batch's pixels), and `network`.
+
+        Raises:
+            RunError: A code does not fit into the type that it is stored in.
+        """
+        for fed in self._feed.run(_images(rows), condemned, stages):
+            yield self._table(fed)
+
+    def _table(self, fed: list[Fed]) -> pa.RecordBatch:
+        columns: dict[str, pa.Array] = _image_columns(fed)
+        ok = np.array([image.code is not None for image in fed])
+        codes = [image.code for image in fed if image.code is not None]
+        stacked = np.stack(codes) if codes else np.empty((0, self._width), self.fingerprint.store)
+        if self._labeller:
+            columns |= self._labeller.columns(stacked, ok)
+        else:
+            columns["code"] = _code_column(stacked, ok, self.schema.field("code").type)
+        return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+
+
+def _images(rows: pa.Table) -> Iterator[Image]:
+    """A shard's images, of which only some are objects of Python at a time."""
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield from images_of(rows.slice(start, _ROWS_AT_ONCE))
+
+
+def _image_columns(fed: list[Fed]) -> dict[str, pa.Array]:
+    failures = [image.failure or (None, None) for image in fed]
+    values: dict[str, list[Any]] = {
+        "path": [image.image.path for image in fed],
+        "folder": [folder_of(image.image.path, image.image.source) for image in fed],
+        "sha256": [image.sha256 for image in fed],
+        "phash": [image.phash for image in fed],
+        "bytes": [image.size for image in fed],
+        "width": [image.width for image in fed],
+        "height": [image.height for image in fed],
+        "status": [FAILED if image.failure else OK for image in fed],
+        "reason": [reason for reason, _ in failures],
+        "message": [message for _, message in failures],
+    }
+    schema = predictions_schema()
+    return {name: pa.array(value, schema.field(name).type) for name, value in values.items()}
+
+
+def _code_column(codes: NDArray[np.floating], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    spread = np.zeros((len(ok), kind.list_size), codes.dtype)
+    spread[ok] = codes
+    return pa.FixedSizeListArray.from_arrays(pa.array(spread.ravel()), type=kind, mask=pa.array(~ok))

@@ -1,0 +1,94 @@
+"""A head on top of codes: the columns of a prediction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from flowers_batch.classifier.head import Head
+from flowers_batch.dataset.schema import (
+    CODES,
+    IMAGE_COLUMNS,
+    codes_of,
+    predictions_schema,
+)
+from flowers_batch.dataset.shard_file import read_shard
+from flowers_batch.encoding.feed import Condemned, add
+from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.storage.folder import open_folder
+
+if TYPE_CHECKING:
+    pass
+from flowers_batch.encoding.worker import NO_CONDEMNED
+
+
+class Labeller:
+    """A head, and how many labels a prediction keeps."""
+
+    def __init__(self, head: Head, top_k: int):
+        self._head = head
+        self._top_k = min(top_k, len(head.classes))
+
+    def columns(self, codes: NDArray[np.floating], ok: NDArray[np.bool_]) -> dict[str, pa.Array]:
+        """The columns of a prediction.
+
+        Args:
+            codes: [images with ok, width].
+            ok: bool [images]: which rows have a code; the others become nulls.
+        """
+        classes = np.array(self._head.classes, object)
+        probabilities = self._head.probabilities(codes) if len(codes) else np.empty((0, len(classes)), np.float32)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._top_k]
+        best = np.take_along_axis(probabilities, order, axis=1)
+        threshold = self._head.threshold or 0.0
+        schema = predictions_schema()
+        values: dict[str, list[Any]] = {
+            "prediction": classes[order[:, 0]].tolist(),
+            "probability": best[:, 0].tolist(),
+            "top_labels": classes[order].tolist(),
+            "top_probabilities": best.tolist(),
+            "is_unknown": (best[:, 0] < threshold).tolist(),
+        }
+        return {name: _spread(value, ok, schema.field(name).type) for name, value in values.items()}
+
+
+class CodesLabeller:
+    """Turns shards of codes into tables of labels: no network, no photo.
+
+    Args:
+        codes: The codes folder's path or URL.
+        fingerprint: Of the predictions.
+        labeller: The head.
+    """
+
+    def __init__(self, codes: str, fingerprint: Fingerprint, labeller: Labeller):
+        self.schema = predictions_schema()
+        self.fingerprint = fingerprint
+        self.touched = 0
+        self.keeps_rows = False  # labels are made in no time, and codes may have been made anew
+        self._codes, self._labeller = open_folder(codes), labeller
+
+    def batches(
+        self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = NO_CONDEMNED
+    ) -> Iterator[pa.RecordBatch]:
+        """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
+        begun = time.perf_counter()
+        for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
+            self.touched += len(batch)
+            add(stages, "read", time.perf_counter() - begun)
+            begun = time.perf_counter()
+            codes, ok = codes_of(batch)
+            columns = {name: batch[name] for name in IMAGE_COLUMNS} | self._labeller.columns(codes, ok)
+            add(stages, "network", time.perf_counter() - begun)
+            yield pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+            begun = time.perf_counter()
+
+
+def _spread(values: list[Any], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    remaining = iter(values)
+    return pa.array([next(remaining) if present else None for present in ok], kind)

@@ -1,0 +1,102 @@
+"""The network up to the layer of the codes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowers_batch.config import NULL_NETWORK, EncodeConfig
+from flowers_batch.errors import InputError
+from flowers_batch.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    import keras
+from typing import TYPE_CHECKING
+
+from flowers_batch.encoding.weights import _weights_errors, weights_on_this_machine
+
+
+class NullNetwork:
+    """Stands in for VGG in tests and benchmarks: a code is 768 of the photo's pixels, and takes no time."""
+
+    width = 768
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Codes [N, 768] of pixels [N, 224, 224, 3]: a 16x16 grid of them."""
+        return np.ascontiguousarray(pixels[:, 7::14, 7::14]).reshape(len(pixels), -1)
+
+
+def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fingerprint:
+    """The fingerprint of codes made so.
+
+    Args:
+        config: How photos become codes.
+        weights: The identity of the weights.
+        precision: `auto`, resolved.
+    """
+    return Fingerprint(config.network, config.layer, weights, precision, config.store, config.pool)
+
+
+def code_width(config: EncodeConfig) -> int:
+    """How many numbers a code has.
+
+    Raises:
+        InputError: The network has no such layer, or its layer is a map and nothing says how it becomes a row.
+    """
+    if config.network == NULL_NETWORK:
+        return NullNetwork.width
+    from tensorflow_vgg.network import layer_shape
+
+    try:
+        shape = layer_shape(config.network, config.layer)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if len(shape) == 1 and config.pool:
+        raise InputError(f"Layer {config.layer} gives a row of numbers already: leave --pool {config.pool} out.")
+    if len(shape) == 3 and not config.pool:
+        raise InputError(
+            f"Layer {config.layer} gives a map of {shape[0]} x {shape[1]} x {shape[2]} numbers, not a row: say how it "
+            "becomes one with --pool avg, max or flatten, or choose a layer such as relu6."
+        )
+    return shape[-1] if config.pool in ("avg", "max") else math.prod(shape)
+
+
+def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, seed: int = 0) -> tuple[keras.Model, str]:
+    """VGG up to the layer of the codes, and the identity of its weights.
+
+    Args:
+        config: How photos become codes.
+        precision, dropout, seed: As for `tensorflow_vgg.network.build`.
+
+    Raises:
+        InputError: The weights are not to be had, or do not fit the network.
+    """
+    from tensorflow_vgg import weights as vgg
+    from tensorflow_vgg.network import build
+
+    identity = vgg.Identity()
+    with _weights_errors():
+        found = vgg.find(weights_on_this_machine(config.weights), config.network)
+        parameters = identity.of(vgg.load(found, config.network, config.layer))
+        model = build(config.network, config.layer, parameters, precision, config.pool, dropout, seed)
+    return model, identity.hexdigest
+
+
+def weights_identity(config: EncodeConfig) -> tuple[str, str]:
+    """The identity of a network's weights, and the name that any machine finds them by.
+
+    Raises:
+        InputError: They are not to be had, or do not fit the network.
+    """
+    if config.network == NULL_NETWORK:
+        return NULL_NETWORK, NULL_NETWORK
+    from tensorflow_vgg import weights as vgg
+
+    code_width(config)
+    with _weights_errors():
+        found = vgg.find(weights_on_this_machine(config.weights), config.network)
+        name = config.weights if "://" in config.weights else found.name
+        return vgg.identity(vgg.load(found, config.network, config.layer)), name

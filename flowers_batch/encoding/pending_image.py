@@ -1,0 +1,73 @@
+"""An image on its way through the network, and the batch that it is in."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowers_batch.decoding.resizing import Pixels
+from flowers_batch.sources.images import Image
+
+Codes = NDArray[np.floating]
+
+
+class Fed:
+    """An image on its way, and in the end what is known of it.
+
+    Attributes:
+        image: As it was listed.
+        size, sha256: Of the file's bytes; None where it could not be read.
+        width, height, phash: Of the picture, as in `decode.Picture`; None where there is none.
+        failure: Reason and message; None where there is a picture.
+        code: What the network gave; None where there is no picture.
+    """
+
+    __slots__ = (
+        "batch",
+        "chunk",
+        "code",
+        "failure",
+        "height",
+        "image",
+        "phash",
+        "place",
+        "sha256",
+        "size",
+        "waited",
+        "width",
+    )
+
+    def __init__(self, image: Image, chunk: _Chunk):
+        self.image = image
+        self.size: int | None = None
+        self.sha256: bytes | None = None
+        self.width: int | None = None
+        self.height: int | None = None
+        self.phash: int | None = None
+        self.failure: tuple[str, str] | None = None
+        self.code: Codes | None = None
+        self.chunk: _Chunk | None = chunk  # None once all is known
+        self.batch: _Batch | None = None
+        self.place: int | Fed = 0  # in its batch; or the first image with equal bytes
+        self.waited = 0.0  # seconds, for a place
+
+
+class _Chunk:
+    """Images that follow each other, and become rows together."""
+
+    def __init__(self) -> None:
+        self.fed: list[Fed] = []
+        self.busy = 0  # images that threads are at
+        self.decoded = threading.Event()  # all of them were, or could not be
+
+
+class _Batch:
+    """Pixels that are filled by several threads, and the codes that they become."""
+
+    def __init__(self, pixels: Pixels):
+        self.pixels = pixels
+        self.taken = self.filled = 0
+        self.codes: Future[Codes] = Future()

@@ -1,0 +1,75 @@
+"""Weights by name: finding them on this machine, their identity, converting them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowers_batch.errors import InputError
+from flowers_batch.storage.folder import open_folder, split_file
+
+if TYPE_CHECKING:
+    pass
+
+_COPY_BYTES = 8 << 20
+
+
+def weights_on_this_machine(name: str) -> str:
+    """Weights behind a URL as a file in the cache, copied once a machine; other names as they are.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if "://" not in name:
+        return name
+    from tensorflow_vgg.download import cache_folder
+
+    folder, file = split_file(name)
+    if not folder.exists(file):
+        raise InputError(f"There is no weights file {name}: check its name.")
+    info = folder.filesystem.get_file_info(folder.at(file))
+    key = hashlib.sha256(f"{name} {info.size} {info.mtime}".encode()).hexdigest()[:16]
+    cache = open_folder(cache_folder())
+    local = f"{key}-{file}"
+    if not cache.exists(local):
+        with cache.locked(), folder.open(file) as source:
+            if not cache.exists(local):  # another actor of this machine may have been first
+                with cache.publish(local) as scratch, open(scratch, "wb") as out:
+                    shutil.copyfileobj(source, out, _COPY_BYTES)
+    return cache.at(local)
+
+
+def convert_weights(source: str, target: str, store: str) -> None:
+    """`tensorflow_vgg.weights.convert`, with either file behind a URL if need be.
+
+    Raises:
+        InputError, WeightsError: The source is no weights file, or the target cannot be written so.
+    """
+    from tensorflow_vgg.weights import convert
+
+    folder, name = split_file(target)
+    local = weights_on_this_machine(source)
+    if folder.is_local:
+        convert(local, folder.at(name), store)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        convert(local, Path(scratch, name), store)
+        with folder.publish(name) as published:
+            shutil.copyfile(Path(scratch, name), published)
+
+
+@contextmanager
+def _weights_errors() -> Iterator[None]:
+    """Makes what is wrong with weights the user's to mend."""
+    from tensorflow_vgg.download import DownloadError
+    from tensorflow_vgg.weights import WeightsError
+
+    try:
+        yield
+    except (WeightsError, DownloadError) as error:
+        raise InputError(str(error)) from None

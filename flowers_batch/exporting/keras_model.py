@@ -1,0 +1,112 @@
+"""Network and head as one Keras model, saved as `.keras` or as a SavedModel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowers_batch.classifier.head import Head, Layer
+from tensorflow_vgg.images import SIDE
+
+if TYPE_CHECKING:
+    import keras
+
+
+def _folded(head: Head) -> list[Layer]:
+    """The head's layers with standardisation and temperature inside: kernel and bias of each."""
+    layers = [(kernel.astype(np.float64), bias.astype(np.float64)) for kernel, bias in head.layers]
+    kernel, bias = layers[0]
+    layers[0] = kernel / head.scale[:, None], bias - (head.mean / head.scale) @ kernel
+    layers[-1] = layers[-1][0] / head.temperature, layers[-1][1] / head.temperature
+    return [(kernel.astype(np.float32), bias.astype(np.float32)) for kernel, bias in layers]
+
+
+def _labelling(network: keras.Model, head: Head) -> keras.Model:
+    """Pixels [N, 224, 224, 3] to all that an exported model gives."""
+    import keras
+
+    values = network.output
+    layers = _folded(head)
+    for number, (kernel, bias) in enumerate(layers, 1):
+        last = number == len(layers)
+        dense = keras.layers.Dense(len(bias), "softmax" if last else "relu", name=f"head{number}")
+        values = dense(values)
+        dense.set_weights([kernel, bias])
+    sure = keras.ops.max(values, axis=-1)
+    names = keras.layers.StringLookup(vocabulary=list(head.classes), num_oov_indices=0, invert=True, name="classes")
+    return keras.Model(
+        network.input,
+        {
+            "label": names(keras.ops.argmax(values, axis=-1)),
+            "probability": sure,
+            "probabilities": values,
+            "is_unknown": keras.ops.less(sure, head.threshold or 0.0),
+        },
+        name="labelling",
+    )
+
+
+def _write_keras(network: keras.Model, head: Head, scratch: Path) -> None:
+    import keras
+
+    for layer in network.layers:
+        if hasattr(layer, "kernel_initializer"):  # which hold the weights, and would be written with them
+            layer.kernel_initializer = layer.bias_initializer = keras.initializers.Zeros()
+    whole = scratch.with_suffix(".keras")
+    _labelling(network, head).save(whole)
+    whole.rename(scratch)
+
+
+def _write_saved_model(network: keras.Model, head: Head, scratch: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    labelling = _labelling(network, head)
+
+    def label(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return labelling(tf.map_fn(_read, images, fn_output_signature=tf.TensorSpec((SIDE, SIDE, 3), tf.float32)))
+
+    archive = keras.export.ExportArchive()
+    archive.track(labelling)
+    archive.add_endpoint("serving_default", label, [tf.TensorSpec((None,), tf.string, name="images")])
+    archive.write_out(scratch, verbose=False)
+
+
+def _read(data: Any) -> Any:
+    """The pixels float32 [224, 224, 3] of an image file's bytes, as a graph of TensorFlow's.
+
+    The reference's resize is linear and separable: a product with one matrix along each side, here with a picture that
+    is mirrored at its borders, so that the matrix is a sampled Gaussian everywhere.
+    """
+    import tensorflow as tf
+
+    photo = tf.cond(
+        tf.io.is_jpeg(data),
+        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    )
+    shape = tf.shape(photo)[:2]
+    side = tf.reduce_min(shape)
+    top, left = tf.unstack((shape - side) // 2)
+    square = tf.cast(photo[top : top + side, left : left + side], tf.float32)
+    factor = tf.cast(side, tf.float64) / SIDE
+    sigma = tf.maximum((factor - 1) / 2, 0.0)
+    radius = tf.floor(4 * sigma + 0.5)
+    width = tf.where(sigma > 0, sigma, tf.ones_like(sigma))
+
+    def gaussian(away: tf.Tensor) -> tf.Tensor:
+        return tf.where(tf.abs(away) <= radius, tf.exp(-0.5 * (away / width) ** 2), tf.zeros_like(away))
+
+    border = radius + 1
+    centres = (tf.range(SIDE, dtype=tf.float64) + 0.5) * factor - 0.5
+    below = tf.floor(centres)[:, None]
+    share = centres[:, None] - below
+    away = tf.range(-border, tf.cast(side, tf.float64) + border)[None] - below
+    total = tf.reduce_sum(gaussian(tf.range(-radius, radius + 1)))
+    matrix = tf.cast(((1 - share) * gaussian(away) + share * gaussian(away - 1)) / total, tf.float32)
+    pad = tf.cast(border, tf.int32)
+    mirrored = tf.pad(square, [[pad, pad], [pad, pad], [0, 0]], "REFLECT")
+    resized = tf.einsum("is,jt,stc->ijc", matrix, matrix, mirrored, optimize="optimal")
+    return tf.ensure_shape(tf.clip_by_value(resized, 0, 255), (SIDE, SIDE, 3))

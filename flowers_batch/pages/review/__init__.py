@@ -1,0 +1,1 @@
+"""The review: a local web page in which labels are corrected."""

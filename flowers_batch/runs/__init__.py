@@ -1,0 +1,1 @@
+"""Encode, predict and verify: plan a run, have its shards done, check the result."""

@@ -1,0 +1,53 @@
+"""Encode: from images to codes, resuming where an earlier run stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flowers_batch.config import EncodeConfig
+from flowers_batch.dataset.run_folder import Job, read_job
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
+from flowers_batch.errors import InputError
+from flowers_batch.runs.execution import _Run
+from flowers_batch.runs.summary import Summary
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import Where, open_folder
+
+
+def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, progress: bool = False) -> Summary:
+    """Turns each image into a row with its code.
+
+    The same call again does only what is missing; it does nothing where all is done.
+
+    Args:
+        images: What `sources.open_source` opens: a folder, lists, tars or tables; a path, or a URL of `pyarrow.fs`.
+        out: The run's folder: it gets `codes/`, `manifest/`, `job.json` and `_SUCCESS`.
+        config: How; the defaults are the command's.
+        progress: Whether progress is shown on standard error.
+
+    Raises:
+        InputError: The images, the weights or the folder are not as they must be.
+        RunError: The run could not be ended; the same call goes on where it stopped.
+    """
+    config = config or EncodeConfig()
+    source, folder = open_source(images, config.root), open_folder(out)
+    weights, name = weights_identity(config)
+    with folder.locked():
+        job = read_job(folder)
+        if job and job.kind != CODES:
+            raise InputError(f"{folder.url} holds predictions: encode into another folder.")
+        if job and config.precision == "auto":
+            config = replace(config, precision=job.fingerprint.precision)
+        config = replace(config, weights=name)
+        run = _Run(
+            folder, Job(CODES, source.url, codes_fingerprint(config, weights, config.precision), name, source.root)
+        )
+        if job and job.fingerprint != run.job.fingerprint:
+            raise InputError(
+                f"{folder.url} holds codes of another kind: "
+                f"{run.job.fingerprint.differences(job.fingerprint)}; encode into another folder, or as before."
+            )
+        manifest = run.plan_images(source, config)
+        return run.work(manifest, EncoderFactory(config, source), config.cluster, "encode", progress)

@@ -1,0 +1,121 @@
+"""Predict: from images, or codes, to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flowers_batch.classifier.model_folder import Model, load_model
+from flowers_batch.cluster.actors import Factory
+from flowers_batch.config import IMAGENET, ArchiveConfig, PredictConfig
+from flowers_batch.dataset.manifest import Manifest
+from flowers_batch.dataset.run_folder import Job, open_run, read_job
+from flowers_batch.dataset.schema import CODES, PREDICTIONS
+from flowers_batch.dataset.spreadsheet import write_csv
+from flowers_batch.encoding.factories import EncoderFactory, LabellerFactory
+from flowers_batch.encoding.networks import weights_identity
+from flowers_batch.errors import InputError
+from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.runs.execution import _Run
+from flowers_batch.runs.imagenet_model import _imagenet_model
+from flowers_batch.runs.reproduction import _encoding
+from flowers_batch.runs.summary import Summary
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import Where, open_folder
+
+
+def predict(
+    source: Where,
+    out: Where,
+    model: Where,
+    config: PredictConfig | None = None,
+    *,
+    csv: Where | None = None,
+    progress: bool = False,
+) -> Summary:
+    """Labels each image.
+
+    The same call again does only what is missing. Predictions of another model are replaced, all of them.
+
+    Args:
+        source: Images, as for `encode`, or a codes folder: then nothing is decoded, and no GPU is needed.
+        out: The run's folder: it gets `predictions/`, `manifest/`, `job.json` and `_SUCCESS`.
+        model: The model folder, or `imagenet`: VGG16's own 1000 classes, for which nothing is trained.
+        config: How; the defaults are the command's.
+        csv: A file that gets the predictions for a spreadsheet.
+        progress: Whether progress is shown on standard error.
+
+    Raises:
+        InputError: The images, the model or the folder are not as they must be.
+        RunError: The run could not be ended; the same call goes on where it stopped.
+    """
+    config = config or PredictConfig()
+    folder = open_folder(out)
+    if csv and Path(csv).is_dir():
+        raise InputError(f"{csv} is a folder: --csv names the file to write.")
+    notes: list[str] = []
+    trained = _imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
+    is_codes = read_job(open_folder(source)) is not None
+    work = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
+    with folder.locked():
+        before = read_job(folder)
+        if before and before.kind != PREDICTIONS:
+            raise InputError(f"{folder.url} holds codes: predict into another folder.")
+        run = _Run(folder, replace(work.job, model=IMAGENET if model == IMAGENET else open_folder(model).url), notes)
+        manifest = work.plan(run)
+        summary = run.work(manifest, work.factory, config.cluster, "predict", progress)
+    if csv:
+        write_csv(open_run(out, PREDICTIONS), csv)
+    return summary
+
+
+@dataclass(frozen=True)
+class _Labelling:
+    """What labelling images and labelling codes differ in."""
+
+    job: Job
+    factory: Factory
+    plan: Callable[[_Run], Manifest]
+
+
+def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelling:
+    codes = open_run(source, CODES)
+    if config.weights:
+        raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave --weights out.")
+    if config.prune or config.retry_failed or config.max_pixels != ArchiveConfig.max_pixels:
+        raise InputError(
+            f"{codes.folder.url} holds codes, and no photo is read: give --prune, --retry-failed and --max-pixels to "
+            "`encode`."
+        )
+    if config.root:
+        raise InputError(f"--root is for lists of paths, and {codes.folder.url} holds codes: leave it out.")
+    if codes.job.fingerprint != model.fingerprint:
+        raise InputError(
+            f"The model takes codes of another kind than those in {codes.folder.url}: "
+            f"{model.fingerprint.differences(codes.job.fingerprint)}; train a model on these codes."
+        )
+    fingerprint, top_k = _of_predictions(model, config)
+    job = Job(PREDICTIONS, codes.job.images, fingerprint, model.weights, codes.job.root, codes=codes.folder.url)
+    factory = LabellerFactory(codes.folder.url, model.fingerprint, model.head, top_k)
+    return _Labelling(job, factory, lambda run: run.plan_codes(codes))
+
+
+def _label_images(source: Where, model: Model, config: PredictConfig) -> _Labelling:
+    images = open_source(source, config.root)
+    encoding = _encoding(model.fingerprint, config.weights or model.weights, config)
+    weights, name = weights_identity(encoding)
+    if weights != model.fingerprint.weights:
+        raise InputError(
+            f"The weights {name} are not those that the model was trained on ({model.weights}): "
+            "name the file that holds those with --weights."
+        )
+    fingerprint, top_k = _of_predictions(model, config)
+    job = Job(PREDICTIONS, images.url, fingerprint, name, images.root)
+    factory = EncoderFactory(replace(encoding, weights=name), images, model.head, top_k)
+    return _Labelling(job, factory, lambda run: run.plan_images(images, config))
+
+
+def _of_predictions(model: Model, config: PredictConfig) -> tuple[Fingerprint, int]:
+    top_k = min(config.top_k, len(model.head.classes))
+    return replace(model.fingerprint, head=model.head.identity, top_k=top_k), top_k

@@ -1,0 +1,64 @@
+"""What became of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a run; `_SUCCESS` holds it as JSON.
+
+    Attributes:
+        images: Images in the manifest, each of them a row.
+        ok, failed: Rows of each status.
+        ignored: Files that are no images by their name.
+        repeated: Images that a list names again, and that are rows once.
+        duplicates: Images with the same bytes as another, the first of each kind aside.
+        vanished: Images that the last listing did not find; their rows are kept.
+        changes: What this run's listing changed: images that were `new`, `changed`, `vanished`, `returned`, `pruned`
+            and `retried`; empty where nothing was listed.
+        already_done: Images that earlier runs had done.
+        seconds: Of this run, start-up included.
+        images_per_second: Of this run, from the first actor that was ready; 0 where nothing was left to do.
+        stages: Seconds by stage, over all actors; of an actor's threads, which `read` and `decode`, together.
+        stage_rates: Images/s that each stage would reach if it alone took time; the lowest is what limits the run.
+            None for `wait`, in which the network had nothing to do.
+        stage_shares: The part of the actors' time, 0 to 1, in which each stage was at work; they overlap.
+        reasons: Failed rows by reason.
+        fingerprint: What the rows depend on, `Fingerprint.digest`.
+        shards: How many files the rows lie in.
+        actors: Where this run's actors ran: host, and GPUs as Ray numbers them.
+        deaths: Actors that died and were replaced.
+        stalls: Actors that made no progress, and were replaced.
+        weights: The name of the network's weights.
+        notes: What a person should know about the rows.
+    """
+
+    images: int
+    ok: int
+    failed: int
+    ignored: int
+    repeated: int
+    duplicates: int
+    vanished: int
+    changes: dict[str, int]
+    already_done: int
+    seconds: float
+    images_per_second: float
+    stages: dict[str, float]
+    stage_rates: dict[str, float | None]
+    stage_shares: dict[str, float]
+    reasons: dict[str, int]
+    fingerprint: str
+    shards: int
+    actors: list[tuple[str, tuple[str, ...]]]
+    deaths: int
+    stalls: int
+    weights: str
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as what JSON can hold."""
+        return asdict(self)

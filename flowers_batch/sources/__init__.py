@@ -1,0 +1,1 @@
+"""Where images come from: folders, lists, tars, tables; the order of paths."""

@@ -1,0 +1,107 @@
+"""What tars and tables have in common as sources: files that hold many images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import ClassVar, TypeVar
+
+import pyarrow as pa
+
+from flowers_batch.sources.images import EPOCH, Image, batches_of, path_text
+from flowers_batch.sources.ordering import unique_names
+from flowers_batch.sources.reading import ReadError, read_bytes
+from flowers_batch.storage.folder import Folder
+
+T = TypeVar("T")
+_FILES_OPEN = 8  # by a process: a shard's images may lie in several, and threads are a little apart
+_DISK_BUFFER_BYTES, _STORE_BUFFER_BYTES = 16 << 10, 1 << 20  # a store's requests are slow, each of them
+
+
+@dataclass
+class _Containers(ABC):
+    """Files in one folder, each with many images.
+
+    Attributes:
+        folder: Where the files lie.
+        name: The file's name, or a pattern of names.
+        ignored: What lies in the files and is no image, counted while listing.
+        repeated: None ever is: an image with another's path gets `#2`.
+    """
+
+    folder: Folder
+    name: str
+    ignored: int = field(default=0, init=False)
+    repeated: int = field(default=0, init=False)
+    root: ClassVar[None] = None
+    in_path_order: ClassVar[bool] = False
+    found_by_path: ClassVar[bool] = False
+
+    @property
+    def url(self) -> str:
+        """The absolute path or the URL of the file, or the pattern."""
+        return self.folder.url_of(self.name)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Lists the images, file by file in the order of names, and from front to back in each: columns `IMAGES`.
+
+        Raises:
+            InputError: A file is not whole, so that images would be left out in silence.
+        """
+        self.ignored = 0
+        return batches_of(self._images())
+
+    def _images(self) -> Iterator[Image]:
+        with unique_names() as names:
+            for name in self.folder.matching(self.name):
+                changed = _changed(self.folder, name)
+                for path, size, offset in self._members(name):
+                    yield Image(path_text(names.unique(path)), size, changed, name, offset)
+
+    @abstractmethod
+    def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
+        """Path, size and offset of each image in a file."""
+
+    def read(self, image: Image) -> bytes:
+        """Reads an image's bytes.
+
+        Raises:
+            ReadError: It is not there, is too large, or cannot be read.
+            RunError: The folder is not there any more.
+        """
+        if image.source is None or image.offset is None:
+            raise ReadError("unreadable", f"It does not lie in {self.url} in one piece.")
+        name, changed, offset = image.source, image.mtime, image.offset
+
+        def read() -> bytes:
+            try:
+                return self._read(name, changed, offset, image.bytes)
+            except OSError:
+                _opened.cache_clear()  # what failed once is opened anew
+                raise
+
+        return read_bytes(self.folder, read)
+
+    @abstractmethod
+    def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
+        """An image's bytes, read once."""
+
+
+def _changed(folder: Folder, name: str) -> datetime:
+    return folder.filesystem.get_file_info(folder.at(name)).mtime or EPOCH
+
+
+@lru_cache(_FILES_OPEN)
+def _opened(how: Callable[[pa.NativeFile, str], T], folder: Folder, name: str, changed: datetime) -> T:
+    """An open file, which threads share.
+
+    Raises:
+        ReadError: It is not the file that was listed, so that another photo lies at the place of each.
+    """
+    file = folder.open(name)
+    if _changed(folder, name) != changed:  # looked at once it is open: it stays what it is, whatever replaces it
+        raise ReadError("missing", "The file that holds it was replaced since it was listed.")
+    return how(file, folder.url_of(name))

@@ -1,0 +1,110 @@
+"""An image as it was listed, and listings as Arrow batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from itertools import islice
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowers_batch.storage.folder import NOT_UTF8
+
+SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
+PATH = "path"  # the column of a list or a table that holds images' paths
+ROWS_AT_ONCE = 4096  # that are Python's objects for a while
+TIME = pa.timestamp("us", "UTC")
+IMAGES = pa.schema(  # the columns of a listing: `Image`'s attributes
+    [
+        pa.field(PATH, pa.string(), nullable=False),
+        pa.field("source", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("mtime", TIME, nullable=False),
+    ]
+)
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as it was listed.
+
+    Attributes:
+        path: Its key: relative to the folder, with `/`; `//bytes/` and percent-encoding if it is no UTF-8.
+        bytes: Its size; 0 where the source does not tell.
+        mtime: When it last changed, UTC; the epoch where the source does not tell.
+        source: The file that holds it, if that holds others too; then `path` alone does not find it.
+        offset: Where in that file it is: a byte of a tar, a row of a table.
+    """
+
+    path: str
+    bytes: int = 0
+    mtime: datetime = EPOCH
+    source: str | None = None
+    offset: int | None = None
+
+
+def images_of(rows: pa.Table | pa.RecordBatch) -> list[Image]:
+    """The images that rows of a listing or of the manifest tell of; they have at least the columns `IMAGES`."""
+    columns = [rows[field.name].to_pylist() for field in fields(Image)]
+    return [Image(*values) for values in zip(*columns, strict=True)]
+
+
+def batches_of(images: Iterable[Image]) -> Iterator[pa.RecordBatch]:
+    """Images as a listing: batches with the columns `IMAGES`, of at most `ROWS_AT_ONCE` rows."""
+    iterator = iter(images)
+    while chunk := list(islice(iterator, ROWS_AT_ONCE)):
+        columns = [pa.array([getattr(image, field.name) for image in chunk], field.type) for field in IMAGES]
+        yield pa.RecordBatch.from_arrays(columns, schema=IMAGES)
+
+
+def is_image(name: bytes) -> bool:
+    """Whether a file's name ends as images' do."""
+    return name.lower().endswith(tuple(b"." + suffix.encode() for suffix in SUFFIXES))
+
+
+def path_text(path: bytes) -> str:
+    """An image's key, made from the bytes of its name."""
+    try:
+        return path.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8 + quote_from_bytes(path)
+
+
+def path_bytes(path: str) -> bytes:
+    """The bytes of an image's name: what it is opened by, and the order that images are listed in."""
+    if path.startswith(NOT_UTF8):
+        return unquote_to_bytes(path.removeprefix(NOT_UTF8))
+    return path.encode()
+
+
+def paths_text(names: pa.Array) -> pa.Array:
+    """`path_text` of each: binary [n] to string [n]."""
+    try:
+        return names.cast(pa.string())
+    except pa.ArrowInvalid:  # one is no UTF-8
+        return pa.array([name and path_text(name) for name in names.to_pylist()], pa.string())
+
+
+def paths_bytes(paths: pa.Array) -> pa.Array:
+    """`path_bytes` of each, which paths are ordered by: string [n] to binary [n]."""
+    names, encoded = paths.cast(pa.binary()), pc.starts_with(paths, NOT_UTF8)
+    if not encoded.true_count:
+        return names
+    decoded = [path_bytes(path) for path in paths.filter(encoded).to_pylist()]
+    return pc.replace_with_mask(names, encoded, pa.array(decoded, pa.binary()))
+
+
+def on_disk(path: str, where: bytes) -> Image:
+    """An image on this machine with its size and time; what is not there, or cannot be looked at, has none of both."""
+    # ValueError: a NUL in the name; it and OverflowError: a time beyond the year 9999.
+    with suppress(OSError, OverflowError, ValueError):
+        found = os.stat(where)
+        return Image(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+    return Image(path)

@@ -1,0 +1,184 @@
+"""Lists of paths as a source of images."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowers_batch.errors import InputError, first_line
+from flowers_batch.sources.images import (
+    EPOCH,
+    IMAGES,
+    PATH,
+    TIME,
+    Image,
+    on_disk,
+    path_bytes,
+    path_text,
+    paths_bytes,
+    paths_text,
+)
+from flowers_batch.sources.list_files import _ENTRIES, _READERS
+from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, without_repeats
+from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
+from flowers_batch.storage.folder import NOT_UTF8, Folder, open_folder
+from flowers_batch.storage.retries import persistently
+from flowers_batch.storage.urls import without_credentials
+
+_URL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+@dataclass
+class ListSource:
+    """All images that lists name, whatever their names end in.
+
+    An entry is an absolute path, a URL, or relative to `root`. An entry at a URL has no size and no time unless the
+    list tells them, so that a change of it is not noticed.
+
+    Attributes:
+        folder: Where the lists lie.
+        name: The list's name, or a pattern of names.
+        root: What relative entries are relative to, and what entries below it are keyed by; None: `folder`, and
+            entries keep their names.
+        ignored: None ever is.
+        repeated: Entries that stood there before, counted while listing.
+    """
+
+    folder: Folder
+    name: str
+    root: str | None = None
+    ignored: int = field(default=0, init=False)
+    repeated: int = field(default=0, init=False)
+    in_path_order: ClassVar[bool] = True
+    found_by_path: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._base = open_folder(self.root) if self.root else self.folder
+        self.root = self._base.url if self.root else None  # absolute, for processes that run elsewhere
+        base, _, self._options = self._base.url.partition("?") if "://" in self._base.url else (self._base.url, "", "")
+        # What entries below the root begin and may end with.
+        self._prefix = os.fsencode(f"{base.rstrip('/')}/") if self.root else b""
+        self._suffix = f"?{self._options}".encode() if self.root and self._options else b""
+
+    @property
+    def url(self) -> str:
+        """The list's absolute path, or its URL."""
+        return self.folder.url_of(self.name)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Lists the images in the order of their paths' bytes; lists in another order are sorted outside memory.
+
+        Yields:
+            Batches with the columns `IMAGES`.
+
+        Raises:
+            InputError: A list cannot be read, or has an entry without a path.
+        """
+        self.repeated = 0
+        entries = self._entries() if are_in_path_order(self._entries()) else _sorted(self._entries())
+        for batch, repeated in without_repeats(entries):
+            self.repeated += repeated
+            yield self._images(batch)
+
+    def _images(self, entries: pa.RecordBatch) -> pa.RecordBatch:
+        """Entries with the sizes and times that the list tells, else with those of files on this machine."""
+        paths, sizes, times = entries.columns
+        untold = pc.or_(sizes.is_null(), times.is_null())
+        if untold.true_count:
+            files = [(path, self._local(path_bytes(path))) for path in paths.filter(untold).to_pylist()]
+            found = [on_disk(path, where) for path, where in files if where is not None]
+            is_local = pa.array([where is not None for _, where in files])
+            untold = pc.replace_with_mask(untold, untold, is_local)
+            sizes = pc.replace_with_mask(sizes, untold, pa.array([image.bytes for image in found], pa.int64()))
+            times = pc.replace_with_mask(times, untold, pa.array([image.mtime for image in found], TIME))
+        nowhere = [pa.nulls(len(entries), IMAGES.field(name).type) for name in ("source", "offset")]
+        columns = [paths, *nowhere, sizes.fill_null(0), times.fill_null(pa.scalar(EPOCH, TIME))]
+        return pa.RecordBatch.from_arrays(columns, schema=IMAGES)
+
+    def _local(self, path: bytes) -> bytes | None:
+        """The file on this machine that an entry names; None for one in a store."""
+        if _URL.match(path) or not (self._base.is_local or path.startswith(b"/")):
+            return None
+        return os.path.join(os.fsencode(self._base.path), path)  # an absolute path stays as it is
+
+    def read(self, image: Image) -> bytes:
+        """Reads an image's bytes.
+
+        Raises:
+            ReadError: It is not there, is no regular file, is too large, or cannot be read.
+            RunError: The folder of relative entries is not there any more.
+        """
+        return read_bytes(self._base, lambda: self._read(path_bytes(image.path)))
+
+    def _read(self, path: bytes) -> bytes:
+        where = self._local(path)
+        return read_store(*self._in_store(os.fsdecode(path))) if where is None else read_disk(where)
+
+    def _in_store(self, path: str) -> tuple[Folder, str]:
+        """The folder that an entry's file system begins with, and the entry's name in it."""
+        if not _URL.match(os.fsencode(path)):
+            return self._base, path
+        base, _, options = path.partition("?")
+        scheme, _, rest = base.partition("://")
+        bucket, _, key = rest.partition("/")
+        if not options and self._base.url.startswith(f"{scheme}://"):
+            options = self._options
+        try:
+            return _bucket(f"{scheme}://{bucket}/?{options}"), key
+        except InputError as error:
+            raise ReadError("unreadable", str(error)) from None
+
+    def _entries(self) -> Iterator[pa.RecordBatch]:
+        """Keys, sizes and times as the lists tell them, in their order."""
+        for name in self.folder.matching(self.name):
+            url = self.folder.url_of(name)
+            read = _READERS[name.rpartition(".")[2].lower()]
+            try:
+                with closing(persistently(lambda name=name: self.folder.open(name))) as file:  # type: ignore[misc]
+                    for batch in read(file, url):
+                        yield batch.set_column(0, _ENTRIES.field(0), self._keys(batch[PATH]))
+            # ValueError: no UTF-8; OverflowError: a time beyond the year 9999.
+            except (OSError, ValueError, OverflowError, csv.Error, pa.ArrowException) as error:
+                raise InputError(f"The list {url} cannot be read: {first_line(error)}") from None
+
+    def _keys(self, paths: pa.Array) -> pa.Array:
+        """`_key` of each entry: for most of them it is the path, less the root."""
+        keys = paths
+        if self._prefix:
+            rest = pc.binary_replace_slice(paths, 0, len(self._prefix), "")
+            keys = pc.if_else(pc.starts_with(paths, os.fsdecode(self._prefix)), rest, paths)
+        odd = pc.or_(pc.match_substring(paths, "?"), pc.match_substring(paths, "@"))  # options, and credentials
+        odd = pc.or_(odd, pc.starts_with(paths, NOT_UTF8))
+        if not odd.true_count:
+            return keys
+        found = [path_text(self._key(path_bytes(path))) for path in paths.filter(odd).to_pylist()]
+        return pc.replace_with_mask(keys, odd, pa.array(found, pa.string()))
+
+    def _key(self, path: bytes) -> bytes:
+        if _URL.match(path):
+            path = os.fsencode(without_credentials(os.fsdecode(path))).removesuffix(self._suffix)
+            if b"?" in path:  # of another store than the root
+                return path
+        return path.removeprefix(self._prefix)
+
+
+@lru_cache(maxsize=64)
+def _bucket(url: str) -> Folder:
+    return open_folder(url)
+
+
+def _sorted(entries: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Entries in the order of their keys' bytes; those with the same key in that of sizes and times, none first."""
+    raw = pa.field(PATH, pa.binary())
+    as_bytes = (batch.set_column(0, raw, paths_bytes(batch[PATH])) for batch in entries)
+    for batch in batches_in_order(as_bytes):
+        yield batch.set_column(0, _ENTRIES.field(0), paths_text(batch[PATH]))

@@ -1,0 +1,91 @@
+"""Opens a source of images by its path or URL."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from flowers_batch.errors import InputError, first_line
+from flowers_batch.sources.folders import FolderSource
+from flowers_batch.sources.images import (
+    IMAGES,
+    SUFFIXES,
+    Image,
+    images_of,
+    path_bytes,
+    paths_bytes,
+)
+from flowers_batch.sources.lists import ListSource
+from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.source import Source
+from flowers_batch.sources.tables import TableSource, image_columns
+from flowers_batch.sources.tars import TarSource
+from flowers_batch.storage.folder import Folder, Where, open_folder, split_file
+from flowers_batch.storage.retries import persistently
+
+__all__ = [
+    "IMAGES",
+    "SUFFIXES",
+    "FolderSource",
+    "Image",
+    "ReadError",
+    "Source",
+    "images_of",
+    "open_source",
+    "path_bytes",
+    "paths_bytes",
+]
+_COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
+
+
+def open_source(where: Where, root: str | None = None) -> Source:
+    """Opens a source of images: a folder; a list of paths (`.txt`, `.csv`, `.parquet`); a `.tar`; a `.parquet` table.
+
+    Args:
+        where: Its path or URL. A `*` in the last part of it stands for any text, and the whole for all files that
+            fit, such as `shards/*.tar`; a folder itself is searched for images alone.
+        root: What the paths of a list are relative to; None: the folder that the list lies in.
+
+    Raises:
+        InputError: There is no such file or folder, it is of no such kind, or `root` is given for what is no list.
+    """
+    whole = open_folder(where)
+    if whole.filesystem.get_file_info(whole.path).type == fs.FileType.Directory:
+        source: Source = FolderSource(whole)
+    else:
+        source = _open_files(*split_file(where), root)
+    if root is not None:
+        if not isinstance(source, ListSource):
+            raise InputError(f"--root is for lists of paths, and {source.url} is none: leave it out.")
+        if not open_folder(root).exists():
+            raise InputError(f"There is no folder {open_folder(root).url}: check --root.")
+    return source
+
+
+def _open_files(folder: Folder, pattern: str, root: str | None) -> Source:
+    url = folder.url_of(pattern)
+    names = folder.matching(pattern)
+    if not names:
+        raise InputError(f"There is no {'file' if '*' in pattern else 'folder or file'} {url}: check its name.")
+    kinds = {name.rpartition(".")[2].lower() for name in names}
+    if len(kinds) > 1:
+        raise InputError(f"{url} names files of several kinds ({', '.join(sorted(kinds))}): give one kind a run.")
+    (kind,) = kinds
+    if kind in _COMPRESSED:
+        raise InputError(f"{url} is compressed, so that nothing can be read in the midst of it: decompress it first.")
+    if kind == "tar":
+        return TarSource(folder, pattern)
+    if kind == "parquet" and image_columns(_schema(folder, names[0])):
+        return TableSource(folder, pattern)
+    if kind in ("txt", "csv", "parquet"):
+        return ListSource(folder, pattern, root)
+    raise InputError(f"{url} is not a folder, nor a list (.txt, .csv, .parquet), a .tar or a .parquet table of images.")
+
+
+def _schema(folder: Folder, name: str) -> pa.Schema:
+    try:
+        with persistently(lambda: folder.open(name)) as file:
+            return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{folder.url_of(name)} cannot be read as Parquet: {first_line(error)}") from None

@@ -1,0 +1,184 @@
+"""The order of paths: detecting it, merging in it, and sorting more than memory holds, in a SQLite scratch file."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from operator import methodcaller
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowers_batch.errors import RunError
+from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, paths_bytes
+
+Row = TypeVar("Row", bound=tuple[int | bytes | str | None, ...])
+_MEMORY_KIB = 32 << 10  # held at most for a table, and as much again for sorting it
+
+
+def in_order(rows: Iterable[Row]) -> Iterator[Row]:
+    """What `sorted(rows)` gives, for more rows than memory holds; None comes first.
+
+    Args:
+        rows: Tuples of one length; what stands at the same place in them is of one type, or None.
+
+    Raises:
+        RunError: The scratch disk is full.
+    """
+    iterator = iter(rows)
+    first = next(iterator, None)
+    if first is None:
+        return
+    columns = ", ".join(f"c{number}" for number in range(len(first)))
+    with _scratch() as database:
+        database.execute(f"CREATE TABLE rows ({columns})")
+        places = ", ".join("?" * len(first))
+        database.executemany(f"INSERT INTO rows VALUES ({places})", chain([first], iterator))
+        yield from database.execute(f"SELECT * FROM rows ORDER BY {columns}")
+
+
+def batches_in_order(
+    batches: Iterable[pa.RecordBatch], key: Callable[[pa.RecordBatch], Sequence[pa.Array]] = lambda batch: ()
+) -> Iterator[pa.RecordBatch]:
+    """Sorts the rows of batches with one schema, outside memory; nulls come first.
+
+    Args:
+        batches: Their columns are of text, bytes, whole numbers, times or truth values.
+        key: Gives columns to sort a batch by; rows that are equal in them, or all, are sorted by the batch's own.
+
+    Raises:
+        RunError: The scratch disk is full.
+    """
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
+        return
+    rows = in_order(
+        row
+        for batch in chain([first], iterator)
+        for start in range(0, len(batch), ROWS_AT_ONCE)
+        for row in _rows(batch.slice(start, ROWS_AT_ONCE), key)
+    )
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        columns = list(zip(*chunk, strict=True))[-len(first.schema) :]
+        arrays = [_column(values, type_) for values, type_ in zip(columns, first.schema.types, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=first.schema)
+
+
+def _rows(
+    batch: pa.RecordBatch, key: Callable[[pa.RecordBatch], Sequence[pa.Array]]
+) -> Iterator[tuple[int | bytes | str | None, ...]]:
+    own = [column if _is_text(column.type) else column.cast(pa.int64()) for column in batch.columns]
+    return zip(*(column.to_pylist() for column in (*key(batch), *own)), strict=True)
+
+
+def _column(values: Sequence[int | bytes | str | None], type_: pa.DataType) -> pa.Array:
+    return pa.array(values, type_) if _is_text(type_) else pa.array(values, pa.int64()).cast(type_)
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_binary(type_)
+
+
+def are_in_path_order(batches: Iterable[pa.RecordBatch]) -> bool:
+    """Whether all rows are in the order of their paths' bytes; repeats may be among them."""
+    last = None
+    for batch in batches:
+        names = paths_bytes(batch[PATH])
+        if pc.any(pc.less(names, _behind(last, names))).as_py():
+            return False
+        last = names[-1].as_py() if len(names) else last
+    return True
+
+
+def without_repeats(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Drops rows that have the same path as the one before; gives each batch, and how many rows it lost."""
+    last = None
+    for batch in batches:
+        paths = batch[PATH]
+        kept = batch.filter(pc.not_equal(paths, _behind(last, paths)).fill_null(True))
+        last = paths[-1].as_py() if len(paths) else last
+        yield kept, len(batch) - len(kept)
+
+
+def _behind(last: str | bytes | None, column: pa.Array) -> pa.Array:
+    """A column one row later: it begins with the last value of the batch before, and lacks its own last."""
+    return pa.concat_arrays([pa.array([last], column.type), column])[:-1]
+
+
+def aligned(
+    streams: Sequence[Iterable[pa.RecordBatch]], schemas: Sequence[pa.Schema]
+) -> Iterator[list[pa.RecordBatch]]:
+    """Cuts batches of several streams so that those of one step hold all rows of one stretch of the order of paths.
+
+    Args:
+        streams: Each in the order of its paths' bytes.
+        schemas: Of each stream.
+
+    Yields:
+        A batch of each stream, some of them without rows.
+    """
+    ended = [pa.RecordBatch.from_pylist([], schema) for schema in schemas]
+    heads = ended
+    rest = [filter(len, stream) for stream in streams]
+    while True:
+        heads = [head if len(head) else next(left, none) for head, left, none in zip(heads, rest, ended, strict=True)]
+        names = [paths_bytes(head[PATH]) for head in heads]
+        lasts = [column[-1].as_py() for column in names if len(column)]
+        if not lasts:
+            return
+        ends = [bisect_right(column, min(lasts), key=methodcaller("as_py")) for column in names]
+        yield [head.slice(0, end) for head, end in zip(heads, ends, strict=True)]
+        heads = [head.slice(end) for head, end in zip(heads, ends, strict=True)]
+
+
+def merged(streams: Sequence[Iterable[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """One stream of several of the same columns, all of them in the order of paths' bytes."""
+    for pieces in aligned(streams, [schema] * len(streams)):
+        first, *others = filter(len, pieces)
+        if others:
+            rows = pa.concat_batches([first, *others])
+            first = rows.take(pc.sort_indices(paths_bytes(rows[PATH])))
+        yield first
+
+
+@contextmanager
+def unique_names() -> Iterator[UniqueNames]:
+    """Gives what makes names unique; their memory lies in a scratch file."""
+    with _scratch() as database:
+        yield UniqueNames(database)
+
+
+class UniqueNames:
+    """Names that were given, so that none is given twice."""
+
+    def __init__(self, database: sqlite3.Connection):
+        self._database = database
+        database.execute("CREATE TABLE names (name BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID")
+
+    def unique(self, name: bytes) -> bytes:
+        """The name, with `#2`, `#3` and so on if it was given before."""
+        if self._database.execute("INSERT OR IGNORE INTO names VALUES (?, 1)", (name,)).rowcount:
+            return name
+        self._database.execute("UPDATE names SET times = times + 1 WHERE name = ?", (name,))
+        (times,) = self._database.execute("SELECT times FROM names WHERE name = ?", (name,)).fetchone()
+        return self.unique(b"%b#%d" % (name, times))  # which may stand there literally
+
+
+@contextmanager
+def _scratch() -> Iterator[sqlite3.Connection]:
+    """A database without a name: it lies in memory up to a bound, then in the folder that TMPDIR names."""
+    database = sqlite3.connect("")
+    try:
+        database.execute(f"PRAGMA cache_size = -{_MEMORY_KIB}")  # negative: KiB
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        yield database
+    except sqlite3.OperationalError as error:
+        raise RunError(f"The images cannot be sorted ({error}): set TMPDIR to a folder with more room.") from None
+    finally:
+        database.close()

@@ -1,0 +1,90 @@
+"""Reading an image's bytes: what is retried, what becomes a failed row, and what ends the run."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from flowers_batch.errors import RunError, first_line
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.retries import persistently
+
+_READ_BYTES = 1 << 20
+MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
+
+
+class ReadError(Exception):
+    """An image whose bytes cannot be had.
+
+    Attributes:
+        reason: `missing`, `unreadable` or `too_large`.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+def check_size(size: int) -> None:
+    """Refuses what no photo is.
+
+    Raises:
+        ReadError: It has more than `MAX_BYTES`.
+    """
+    if size > MAX_BYTES:
+        raise ReadError("too_large", f"The file has {size} bytes; {MAX_BYTES} are allowed.")
+
+
+def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
+    """Reads an image's bytes persistently.
+
+    Args:
+        root: What the image lies in: if that is gone, no image is to blame.
+        read: Reads once.
+
+    Raises:
+        ReadError: It is not there, is too large, or cannot be read.
+        RunError: The root is not there any more.
+    """
+    try:
+        return persistently(read)
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a NUL in a name; pyarrow's broken files
+        if isinstance(error, OSError) and root.is_gone():
+            raise RunError(
+                f"The folder {root.url} is not there any more, or is empty: mount it again, and run the same command "
+                "again."
+            ) from None
+        if isinstance(error, FileNotFoundError):
+            raise ReadError("missing", "The file is not there any more.") from None
+        message = f"{error.strerror}." if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise ReadError("unreadable", f"The file cannot be read: {message}") from None
+
+
+def read_disk(path: bytes) -> bytes:
+    """Reads a file on this machine, once."""
+    # O_NONBLOCK: a pipe that is named like a photo must not be waited for.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ReadError("unreadable", "It is not a regular file.")
+        check_size(status.st_size)
+        # A byte more than it has, so that its end is seen at once; a file object would ask the kernel three times more.
+        parts = [os.read(handle, status.st_size + 1)]
+        if len(parts[0]) != status.st_size:  # it has grown, or its file system tells no sizes or gives a part at a time
+            while more := os.read(handle, _READ_BYTES):
+                parts.append(more)
+                check_size(sum(map(len, parts)))
+        return b"".join(parts)
+    finally:
+        os.close(handle)
+
+
+def read_store(folder: Folder, name: str) -> bytes:
+    """Reads a file of any folder, once."""
+    with folder.open(name) as file:
+        check_size(file.size())
+        return file.read()

@@ -1,0 +1,51 @@
+"""What every source of images offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import pyarrow as pa
+
+from flowers_batch.sources.images import (
+    Image,
+)
+from flowers_batch.storage.folder import Folder
+
+
+class Source(Protocol):
+    """What lists images and reads them; small, so that it travels to actors, and read by many threads at once."""
+
+    @property
+    def url(self) -> str:
+        """What `open_source` opens it by."""
+
+    @property
+    def root(self) -> str | None:
+        """What the paths of a list are relative to, as it was given."""
+
+    @property
+    def folder(self) -> Folder:
+        """The folder that its files lie in."""
+
+    @property
+    def ignored(self) -> int:
+        """Files and members that are no images, counted while listing."""
+
+    @property
+    def repeated(self) -> int:
+        """Entries of a list that were dropped since they stood there before, counted while listing."""
+
+    @property
+    def in_path_order(self) -> bool:
+        """Whether the images are listed in the order of their paths' bytes."""
+
+    @property
+    def found_by_path(self) -> bool:
+        """Whether an image's path alone says where to read it; else its `source` and `offset` do."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Lists the images, each path once, some thousands at a time: batches with the columns `IMAGES`."""
+
+    def read(self, image: Image) -> bytes:
+        """Reads an image's bytes, or raises `ReadError`."""

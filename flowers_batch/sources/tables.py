@@ -1,0 +1,141 @@
+"""Parquet tables with a column of image bytes as a source of images."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate, repeat
+from threading import Lock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flowers_batch.errors import InputError, first_line
+from flowers_batch.sources.containers import _STORE_BUFFER_BYTES, _Containers, _opened
+from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, path_bytes
+from flowers_batch.sources.reading import ReadError, check_size
+
+BYTES, IMAGE = "bytes", "image"  # a field of Hugging Face's images, and their column
+_WINDOW_BYTES = 32 << 20  # of rows that were passed over, and may still be asked for
+_WINDOW_ROWS = 256
+_GROUPS_OPEN = 4  # row groups of a table: threads are a little apart
+
+
+@dataclass
+class TableSource(_Containers):
+    """Images in Parquet files, as Hugging Face has them; `path` is the table's, or `file#row` where it has none."""
+
+    def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
+        try:
+            table = _open_table(self.folder.open(name))
+            for row, path in enumerate(_paths(table, _image_column(table.schema_arrow, self.folder.url_of(name)))):
+                yield path_bytes(path) if path else b"%b#%09d" % (name.encode(), row), 0, row
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is no UTF-8
+            raise InputError(
+                f"The table {self.folder.url_of(name)} cannot be read: {first_line(error)[:-1]}; restore it, or move "
+                "it away."
+            ) from None
+
+    def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
+        content = _opened(_Rows, self.folder, name, changed).read(offset)
+        if content is None:
+            raise ReadError("missing", "The table has no bytes for it.")
+        check_size(len(content))
+        return content
+
+
+class _Rows:
+    """The images of a table, row by row: a page of it is held, and rows passed over, but never a row group."""
+
+    def __init__(self, file: pa.NativeFile, url: str):
+        self._table = _open_table(file)
+        column = _image_column(self._table.schema_arrow, url)
+        self._column = f"{column.name}.{BYTES}" if pa.types.is_struct(column.type) else column.name
+        groups = range(self._table.num_row_groups)
+        self._starts = [0, *accumulate(self._table.metadata.row_group(group).num_rows for group in groups)]
+        # By row group: its next row, and the stream that gives it. One that fails is not kept.
+        self._streams: dict[int, tuple[int, Iterator[bytes | None]]] = {}
+        self._passed: dict[int, bytes | None] = {}
+        self._lock = Lock()
+
+    def read(self, row: int) -> bytes | None:
+        """The bytes of a row; rows are best asked for about in their order, by any number of threads.
+
+        Raises:
+            ReadError: There is no such row.
+        """
+        with self._lock:
+            if row in self._passed:
+                return self._passed.pop(row)
+            group = bisect_right(self._starts, row) - 1
+            following, stream = self._streams.pop(group, (row + 1, iter(())))
+            if following > row:
+                following, stream = self._starts[group], self._from(group)
+            for number, content in enumerate(stream, following):
+                if number == row:
+                    if row + 1 < self._starts[group + 1]:
+                        self._streams[group] = row + 1, stream
+                    if len(self._streams) > _GROUPS_OPEN:
+                        del self._streams[next(iter(self._streams))]
+                    return content
+                self._pass_over(number, content)
+            raise ReadError("unreadable", "The table ends before the photo's row: it was replaced since it was listed.")
+
+    def _from(self, group: int) -> Iterator[bytes | None]:
+        groups = range(self._table.num_row_groups)[group : group + 1]
+        for batch in self._table.iter_batches(1, groups, [self._column], use_threads=False):
+            column = batch.column(0)
+            yield (column.flatten()[0] if pa.types.is_struct(column.type) else column)[0].as_py()
+
+    def _pass_over(self, row: int, content: bytes | None) -> None:
+        self._passed[row] = content
+        while len(self._passed) > _WINDOW_ROWS or sum(map(len, filter(None, self._passed.values()))) > _WINDOW_BYTES:
+            del self._passed[next(iter(self._passed))]
+
+
+def _open_table(file: pa.NativeFile) -> pq.ParquetFile:
+    return pq.ParquetFile(file, buffer_size=_STORE_BUFFER_BYTES, pre_buffer=False)
+
+
+def image_columns(schema: pa.Schema) -> list[pa.Field]:
+    """The columns of a table that may hold images' bytes: binary ones, and Hugging Face's struct of bytes and path."""
+    return [column for column in schema if _is_binary(column.type) or _is_binary(_field(column.type, BYTES))]
+
+
+def _image_column(schema: pa.Schema, url: str) -> pa.Field:
+    found = image_columns(schema)
+    chosen = [column for column in found if column.name == IMAGE] or found
+    if len(chosen) != 1:
+        names = ", ".join(column.name for column in chosen) or "none"
+        raise InputError(
+            f"The table {url} must have one column of images' bytes, or name it `{IMAGE}`. Found: {names}."
+        )
+    return chosen[0]
+
+
+def _paths(table: pq.ParquetFile, image: pa.Field) -> Iterator[str | None]:
+    """Each row's path: the image's own, else that of the column `path`, else None."""
+    inner = [f"{image.name}.{PATH}"] if _is_text(_field(image.type, PATH)) else []
+    outer = [column.name for column in table.schema_arrow if column.name == PATH and _is_text(column.type)]
+    if not inner + outer:
+        yield from repeat(None, table.metadata.num_rows)
+        return
+    for batch in table.iter_batches(ROWS_AT_ONCE, columns=inner + outer):
+        for row in batch.to_pylist():
+            yield (row.get(image.name) or {}).get(PATH) or row.get(PATH)
+
+
+def _field(type_: pa.DataType, name: str) -> pa.DataType:
+    """The type of a struct's field; null where it has none, or is no struct."""
+    index = type_.get_field_index(name) if pa.types.is_struct(type_) else -1
+    return type_.field(index).type if index >= 0 else pa.null()
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_)

@@ -1,0 +1,309 @@
+"""Folders on a local disk or behind any URL that `pyarrow.fs` opens; files are published whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from flowers_batch.errors import InputError, RunError, first_line
+from flowers_batch.storage.retries import _is_of_store, persistently
+from flowers_batch.storage.urls import _CREDENTIALS
+
+SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
+LOCK = "_lock"
+NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is no UTF-8; no other path does
+_UPLOAD_BYTES = 8 << 20
+
+
+Where = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, and the file system it lies on.
+
+    Attributes:
+        url: How a user would write it: an absolute path, or a URL.
+        filesystem: What reads and writes it.
+        path: Its name on that file system.
+    """
+
+    url: str
+    filesystem: fs.FileSystem = field(compare=False)
+    path: str = field(compare=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine's own file system."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def at(self, name: str) -> str:
+        """The name of a file of this folder on its file system."""
+        return f"{self.path.rstrip('/')}/{name}" if name else self.path
+
+    def url_of(self, name: str) -> str:
+        """How a user would write the name of a file of this folder."""
+        base, query, options = self.url.partition("?") if "://" in self.url else (self.url, "", "")
+        return f"{base.rstrip('/')}/{name}{query}{options}"
+
+    def exists(self, name: str = "") -> bool:
+        """Whether there is such a file or folder."""
+        return self.filesystem.get_file_info(self.at(name)).type != fs.FileType.NotFound
+
+    def names(self, name: str = "") -> list[str]:
+        """The files directly in a folder, but for names that are no UTF-8, sorted; none where there is no folder."""
+        return sorted(found.decode() for found in self._files(name) if _is_utf8(found))
+
+    def matching(self, pattern: str) -> list[str]:
+        """The files directly in this folder whose names fit a pattern, in which `*` is any text, sorted.
+
+        Raises:
+            InputError: A name that fits is no UTF-8.
+        """
+        if "*" not in pattern:
+            found = self.filesystem.get_file_info(self.at(pattern))
+            return [pattern] if found.type == fs.FileType.File else []
+        expression = re.compile(b".*".join(map(re.escape, pattern.encode().split(b"*"))), re.DOTALL)
+        fitting = [name for name in self._files("") if expression.fullmatch(name)]
+        for name in fitting:
+            if not _is_utf8(name):
+                raise InputError(
+                    f"The name of {self.url_of(name.decode(errors='backslashreplace'))} is no UTF-8: rename the file, "
+                    "or move it away."
+                )
+        return sorted(map(bytes.decode, fitting))
+
+    def _files(self, name: str) -> list[bytes]:
+        if not self.is_local:
+            found = self.filesystem.get_file_info(fs.FileSelector(self.at(name), allow_not_found=True))
+            return [info.base_name.encode() for info in found if info.type == fs.FileType.File]
+        try:
+            with os.scandir(os.fsencode(self.at(name))) as entries:  # pyarrow takes no name that is no UTF-8
+                return [entry.name for entry in entries if os.path.isfile(entry)]
+        except FileNotFoundError:
+            return []
+
+    def is_gone(self) -> bool:
+        """Whether it is not there; on a disk also whether it is empty, as the mount point of a lost disk is."""
+        try:
+            if not self.is_local:
+                return not self.exists()
+            with os.scandir(self.path) as entries:
+                return next(entries, None) is None
+        except OSError as error:  # what may not be listed is there, and of a store that fails nobody knows
+            return self.is_local and not isinstance(error, PermissionError)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Opens a file for reading at any place."""
+        return self.filesystem.open_input_file(self.at(name))
+
+    @contextmanager
+    def on_disk(self, name: str) -> Iterator[str]:
+        """Gives the path of a file on this machine's disk: its own or, of a store, that of a copy for as long."""
+        if self.is_local:
+            yield self.at(name)
+            return
+        with tempfile.TemporaryDirectory() as folder, self.open(name) as file:
+            path = os.path.join(folder, os.path.basename(name))
+            with open(path, "wb") as copy:
+                shutil.copyfileobj(file, copy, _UPLOAD_BYTES)
+            yield path
+
+    def read_json(self, name: str) -> Any:
+        """Reads a JSON file.
+
+        Raises:
+            FileNotFoundError: There is none.
+            InputError: It is not JSON.
+        """
+        try:
+            with self.open(name) as file:
+                content = file.read()
+        except NotADirectoryError as error:  # a file was given for the folder
+            raise FileNotFoundError(*error.args) from None
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise InputError(f"{self.url_of(name)} is not a JSON file: restore it, or begin in a new folder.") from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Publishes a JSON file."""
+        with self.publish(name) as scratch:
+            Path(scratch).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def delete(self, name: str) -> None:
+        """Deletes a file, if there is one."""
+        if self.exists(name):
+            self.filesystem.delete_file(self.at(name))
+
+    @contextmanager
+    def publish(self, name: str) -> Iterator[str]:
+        """Gives a scratch file to fill; once it is left without an error, it stands under `name`, whole.
+
+        On a local disk it is renamed into place after an fsync; elsewhere it is uploaded as one object.
+
+        Raises:
+            RunError: It cannot be written: the disk is full, the folder is read-only, the store fails.
+        """
+        parent = os.path.dirname(self.at(name))
+        scratch_folder = parent if self.is_local else tempfile.gettempdir()
+        scratch = os.path.join(scratch_folder, f"{SCRATCH}{uuid.uuid4().hex}")
+        try:
+            if self.is_local:
+                os.makedirs(parent, exist_ok=True)
+            yield scratch
+            fsync(scratch)
+            if self.is_local:
+                os.replace(scratch, self.at(name))
+                fsync(parent)
+            else:
+                persistently(lambda: self._upload(scratch, name))
+        except OSError as error:
+            raise RunError(
+                f"{self.url_of(name)} cannot be written ({_why(error)}): see to it, and run the same command again."
+            ) from error
+        finally:
+            with suppress(OSError):  # such as a parent that is none
+                os.unlink(scratch)
+
+    def _upload(self, scratch: str, name: str) -> None:
+        if not self.filesystem.type_name.startswith(("s3", "gcs", "abfs")):
+            self.filesystem.create_dir(os.path.dirname(self.at(name)), recursive=True)
+        with open(scratch, "rb") as file:
+            stream = self.filesystem.open_output_stream(self.at(name))
+            try:
+                while block := file.read(_UPLOAD_BYTES):
+                    stream.write(block)
+            except BaseException as error:
+                # A store that failed has made no object, and what another has published under the name stays.
+                if not (isinstance(error, OSError) and _is_of_store(error)):  # else it is closed short, and must not
+                    with suppress(OSError):
+                        stream.close()
+                    self.delete(name)
+                raise
+            stream.close()
+
+    def delete_folder(self, name: str) -> None:
+        """Deletes a folder of this one, with all that is in it, if there is one."""
+        if self.exists(name):
+            self.filesystem.delete_dir(self.at(name))
+
+    def sweep(self, name: str = "", older_than: float = 0.0) -> None:
+        """Deletes what killed writers left in a folder, if its last change is `older_than` seconds ago."""
+        for scratch in self.names(name):
+            if scratch.startswith(SCRATCH):
+                found = self.filesystem.get_file_info(self.at(os.path.join(name, scratch)))
+                if found.mtime and time.time() - found.mtime.timestamp() >= older_than:
+                    self.filesystem.delete_file(found.path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for one driver; the kernel lets go of it when the process ends, however it ends.
+
+        Object stores have no locks: there a second driver is found by its run's id in the manifest.
+
+        Raises:
+            InputError: Another driver holds it.
+        """
+        if not self.is_local:
+            yield
+            return
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            handle = os.open(self.at(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise InputError(f"{self.url} cannot be written to ({_why(error)}): choose another folder.") from None
+        with open(handle, "r+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise InputError(
+                    f"{self.url} is being written by another run ({file.read().strip() or 'just started'}): "
+                    "wait until it ends, or choose another folder."
+                ) from None
+            file.truncate(0)
+            since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {since}")
+            file.flush()
+            yield
+
+
+def open_folder(where: Where) -> Folder:
+    """Opens a folder by its path or URL; it need not exist.
+
+    Raises:
+        InputError: The path is no UTF-8, the URL holds credentials, or `pyarrow.fs` knows no such file system.
+    """
+    name = os.fspath(where)
+    if "://" not in name:
+        path = os.path.abspath(name)
+        if not _is_utf8(raw := os.fsencode(path)):
+            raise InputError(
+                f"The name {raw.decode(errors='backslashreplace')} is no UTF-8: rename it, or give a link to it."
+            )
+        return Folder(path, fs.LocalFileSystem(), path)
+    try:
+        parts = urlsplit(name)
+    except ValueError as error:
+        raise InputError(f"The URL cannot be opened: {first_line(error)}") from None
+    # A name alone before `@` is no secret: it is Azure's container, or Google's `anonymous`.
+    if parts.password or _CREDENTIALS & set(parse_qs(parts.query)):
+        raise InputError(
+            f"The URL of {parts.scheme}://{parts.hostname or ''}{parts.path} holds credentials, which would be "
+            "written down with the run: give them by the environment or the machine's role."
+        )
+    try:
+        filesystem, path = fs.FileSystem.from_uri(name)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if "@" in name or parts.query:  # a secret may be in it: one with a slash, or under another name
+            raise InputError(
+                f"The {parts.scheme} URL cannot be opened: check it, and leave credentials out if it has any."
+            ) from None
+        raise InputError(f"{name} cannot be opened: {first_line(error)}") from None
+    return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
+
+
+def split_file(where: Where) -> tuple[Folder, str]:
+    """Opens the folder that a file lies in, by the file's path or URL; gives it and the file's name."""
+    base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
+    parent, slash, name = base.rpartition("/")
+    return open_folder(f"{parent or slash or '.'}{query}{options}"), name
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _why(error: OSError) -> str:
+    return (os.strerror(error.errno) if error.errno else first_line(error)).rstrip(".")
+
+
+def fsync(path: Where) -> None:
+    """Has a file's content, or a folder's names, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

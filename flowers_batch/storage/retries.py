@@ -1,0 +1,47 @@
+"""Retries of reads and writes whose errors may be transient."""
+
+from __future__ import annotations
+
+import errno
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+RETRY_SECONDS = (0.1, 0.5, 2.0)  # waited before each further try: a disk or a store may have a bad moment
+_LASTING = (  # what is no bad moment
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,  # a socket
+)
+# Errors of stores have no number, and neither have those of broken Parquet files, which last.
+_OF_STORES = re.compile("AWS Error|google::cloud|Azure|HTTP|connect|time.?out", re.IGNORECASE)
+_REFUSED = "ACCESS_DENIED"
+
+
+def persistently(act: Callable[[], T]) -> T:
+    """Does something with files, and tries it again where an error may pass."""
+    for seconds in RETRY_SECONDS:
+        try:
+            return act()
+        except OSError as error:
+            if not _may_pass(error):
+                raise
+        time.sleep(seconds)
+    return act()
+
+
+def _may_pass(error: OSError) -> bool:
+    if error.errno is not None:
+        return error.errno not in _LASTING
+    return _is_of_store(error) and _REFUSED not in str(error)
+
+
+def _is_of_store(error: OSError) -> bool:
+    return error.errno is None and bool(_OF_STORES.search(str(error)))

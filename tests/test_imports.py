@@ -1,0 +1,34 @@
+"""What importing the package loads; which package may import which is in pyproject.toml, held by `make lint`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("numpy", "ray", "tensorflow", "sklearn", "matplotlib", "pyarrow", "keras", "PIL", "skimage")
+
+
+def run(script: str) -> str:
+    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("module", ["flowers_batch", "flowers_batch.cli.main"])
+def test_package_and_command_load_nothing_heavy(module):
+    assert run(f"import sys, {module}; print(*sorted(set(sys.modules) & set({HEAVY})))").split() == []
+
+
+def test_package_loads_no_framework_until_it_is_used():
+    script = (
+        "import sys, flowers_batch as fb; [getattr(fb, name) for name in fb.__all__]; "
+        "print(*sorted(set(sys.modules) & {'ray', 'tensorflow', 'keras', 'sklearn', 'matplotlib'}))"
+    )
+    assert run(script).split() == []
+
+
+def test_package_offers_classes_and_functions():
+    script = "import flowers_batch as fb; print(*(type(getattr(fb, name)).__name__ for name in fb.__all__))"
+    assert set(run(script).split()) == {"type", "function"}
