@@ -299,7 +299,7 @@ def test_local_folder_is_known_by_its_absolute_path_however_it_is_written(tmp_pa
 
 FULL = """
 import resource, signal, sys
-from flowers_batch.config import RunError
+from flowers_batch.errors import RunError
 from flowers_batch.storage.folder import open_folder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
