@@ -36,25 +36,25 @@ class SleepingActor:
         self._actors, self._meeting = factory.actors, Path(url)
         self._gpu, self._steps = threading.Lock(), 0
 
-    def start(self) -> messages.Started:
+    def start(self) -> messages.ActorInfo:
         """Is ready when all are: starting so many on a few cores takes longer than the work."""
         (self._meeting / str(os.getpid())).touch()
         while len(list(self._meeting.iterdir())) < self._actors:
             time.sleep(0.1)
-        return messages.Started(FINGERPRINT, "host", ())
+        return messages.ActorInfo(FINGERPRINT, "host", ())
 
-    def run(self, shard: Shard, condemned: Any, attempt: int) -> messages.Done:
+    def run(self, shard: Shard, quarantined: Any, attempt: int) -> messages.ShardResult:
         """Sleeps."""
         with self._gpu:
             time.sleep(shard.images / GPU)
         self._steps += 1
-        return messages.Done(Footer("", shard.number, "", shard.images, 0), {"network": shard.images / GPU})
+        return messages.ShardResult(Footer("", shard.number, "", shard.images, 0), {"network": shard.images / GPU})
 
-    def position(self) -> messages.Position:
+    def heartbeat(self) -> messages.Heartbeat:
         """Gets on with each shard."""
-        return messages.Position("here", self._steps)
+        return messages.Heartbeat("here", self._steps)
 
-    position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
+    heartbeat.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

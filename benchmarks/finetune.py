@@ -28,7 +28,7 @@ from flowers_batch.decoding.process_limits import prepare_process
 from flowers_batch.encoding.networks import weights_identity
 from flowers_batch.finetuning.augmentation import RandomResizedCrop
 from flowers_batch.finetuning.pixels import PixelReader
-from flowers_batch.finetuning.trainer import EPOCHS, Tuner, Tuning
+from flowers_batch.finetuning.trainer import EPOCHS, Trainer, Tuning
 from flowers_batch.finetuning.training_devices import TrainingDevices
 from flowers_batch.sources.images import Image, batches_of
 
@@ -65,7 +65,7 @@ def tuning(files: list[bytes], folder: Path, precision: str, **options: Any) -> 
     )
 
 
-def step_rate(tuner: Tuner, size: int) -> float:
+def step_rate(tuner: Trainer, size: int) -> float:
     """Photos/s of steps on the same pixels, once all is compiled."""
     pixels = np.random.default_rng(0).integers(0, 256, (size, 224, 224, 3)).astype(np.uint8)
     arrays = pixels, np.arange(size) % len(CLASSES), np.ones(size, np.float32)
@@ -120,7 +120,7 @@ def decode_rate(files: list[bytes], threads: int) -> float:
 
 def outcome(work: Tuning, threads: int, kill_at: str = "") -> list[Any]:
     """What a training ends with: its figures, and the head; nothing where it is killed."""
-    tuner = Tuner(work, threads, 1)
+    tuner = Trainer(work, threads, 1)
 
     def tell(sentence: str, stays: bool) -> None:
         if kill_at and sentence.startswith(kill_at):
@@ -157,14 +157,14 @@ def main() -> None:
         )
         for unfreeze, size in CPU_ROWS if is_cpu else GPU_ROWS:
             work = tuning(files(10), Path(scratch), precision, unfreeze=unfreeze, batch_size=size)
-            tuner = Tuner(work, threads, 1)
+            tuner = Trainer(work, threads, 1)
             rows.append({"unfrozen": unfreeze, "batch": size, "photos/s of steps": round(step_rate(tuner, size), 1)})
             tuner.close()
             print(rows[-1], flush=True)
         fed = tuning(
             files(120 if is_cpu else 12_000), Path(scratch, "fed"), precision, epochs=2, batch_size=rows[-1]["batch"]
         )
-        tuner = Tuner(fed, threads, 1)
+        tuner = Trainer(fed, threads, 1)
         epoch = tuner.train(lambda *_: None).epochs[-1]  # the first one compiles
         tuner.close()
         seconds = epoch.stages["network"] + epoch.stages["wait"]

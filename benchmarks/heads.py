@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from flowers_batch.classifier.fitting import LOGISTIC, fit
-from flowers_batch.classifier.labelled_codes import Sample, sample_of
+from flowers_batch.classifier.labelled_codes import LabelledCodes, sample_of
 
 PHOTOS, TESTED = 20_000, 4000
 WIDTH, CLASSES, FACTORS = 4096, 10, 64
@@ -21,7 +21,7 @@ NOISE = 2.2  # of the factors, against the distance of the classes: about one ph
 ROUNDS = 3
 
 
-def drawn() -> Sample:
+def drawn() -> LabelledCodes:
     """Codes of photos: a few factors, whose mean is the class's, seen through many random features and a ReLU."""
     random = np.random.default_rng(0)
     targets = random.integers(0, CLASSES, PHOTOS + TESTED)

@@ -87,7 +87,7 @@ def chosen_or_random(codes: Path, scratch: Path, seed: int) -> tuple[float, floa
     fb.train(codes, model, config)
     fb.predict(codes, predictions, model)
     picks = {
-        "chosen": [row["path"] for row in fb.next_labels(predictions, count)],
+        "chosen": [row["path"] for row in fb.suggest(predictions, count)],
         "random": order[len(first) : len(first) + count],
     }
     rest = set(truth) - set(first) - set(picks["chosen"]) - set(picks["random"])

@@ -22,7 +22,7 @@ import numpy as np
 from layers import multiply_adds
 
 from flowers_batch.encoding.feed import Feed
-from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, Passes, compiled, pixel_type
+from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatcher, compiled, pixel_type
 from flowers_batch.sources.images import Image
 from tensorflow_vgg import weights
 from tensorflow_vgg.network import build
@@ -100,7 +100,7 @@ def copy_seconds(pixels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     return min(there), min(back)
 
 
-def fed(network: Passes, size: int, precision: str, files: list[bytes], threads: int) -> tuple[float, float]:
+def fed(network: MicroBatcher, size: int, precision: str, files: list[bytes], threads: int) -> tuple[float, float]:
     """When feeding files began and ended, from JPEG bytes to codes, as an actor does it."""
     feed = Feed(network, Memory(files), size, pixel_type(precision), "float16", threads, 10**9)
     images = [Image(str(number)) for number in range(len(files))]
@@ -130,7 +130,7 @@ def fed_rate(actors: int, size: int, precision: str, files: list[bytes], threads
 
 def fed_alone(size: int, precision: str, files: list[bytes], threads: int) -> tuple[float, float]:
     """`fed`, with a network of its own."""
-    return fed(Passes(compiled(vgg(precision), pixel_type(precision)), size), size, precision, files, threads)
+    return fed(MicroBatcher(compiled(vgg(precision), pixel_type(precision)), size), size, precision, files, threads)
 
 
 def vgg(precision: str) -> keras.Model:
@@ -158,7 +158,7 @@ def main() -> None:
             for size in sizes:
                 pixels = np.random.default_rng(0).integers(0, 256, (size, *model.input_shape[1:]))
                 pixels = pixels.astype(pixel_type(precision))
-                network = Passes(compiled(model, pixels.dtype.type), size)
+                network = MicroBatcher(compiled(model, pixels.dtype.type), size)
                 found = rate(network, pixels) * size
                 there, back = copy_seconds(pixels, np.zeros((size, *model.output_shape[1:]), np.float32))
                 row = {

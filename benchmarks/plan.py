@@ -135,7 +135,7 @@ def main() -> None:
             (out / SUCCESS).unlink(missing_ok=True)
             with stopwatch() as passed:
                 summary = encode(lists[settings.images], out, CONFIG)
-            assert summary.already_done == summary.images == settings.images
+            assert summary.resumed == summary.images == settings.images
             return passed()
 
         going_on = in_turn(ROUNDS, seconds=go_on)["seconds"]

@@ -57,26 +57,26 @@ class Actors:
     def __call__(self, factory: Any, url: str, kind: str, cpus: int) -> SimpleNamespace:
         """An actor's handle."""
 
-        def run(shard: Shard, condemned: Any, attempt: int) -> Answer:
+        def run(shard: Shard, quarantined: Any, attempt: int) -> Answer:
             stages = {"read": 1.0, "decode": 1.0, "wait": 1.0, "network": 1.0, "write": 1.0}
             footer = Footer(FINGERPRINT.digest, shard.number, shard.inputs, shard.images, 0, {}, DIGEST)
-            self.asked.append(answer := Answer(messages.Done(footer, stages)))
+            self.asked.append(answer := Answer(messages.ShardResult(footer, stages)))
             return answer
 
-        position = SimpleNamespace(remote=lambda: Answer(messages.Position("node", 0, {})))
+        heartbeat = SimpleNamespace(remote=lambda: Answer(messages.Heartbeat("node", 0, {})))
         started = SimpleNamespace(remote=lambda: self.begin())
-        return SimpleNamespace(run=SimpleNamespace(remote=run), start=started, position=position)
+        return SimpleNamespace(run=SimpleNamespace(remote=run), start=started, heartbeat=heartbeat)
 
     def begin(self) -> Answer:
         """Is ready at once."""
-        self.asked.append(answer := Answer(messages.Started(FINGERPRINT, "host", ())))
+        self.asked.append(answer := Answer(messages.ActorInfo(FINGERPRINT, "host", ())))
         return answer
 
     def wait(self, answers: list[Answer], timeout: float, **_: Any) -> tuple[list[Answer], list[Answer]]:
         """The oldest question among those that are asked for; of positions, all."""
         if timeout and self.asked:
             self.ready = self.asked.popleft()
-        ready = [answer for answer in answers if answer is self.ready or isinstance(answer.value, messages.Position)]
+        ready = [answer for answer in answers if answer is self.ready or isinstance(answer.value, messages.Heartbeat)]
         return ready, []
 
 

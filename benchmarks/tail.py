@@ -37,7 +37,7 @@ class Uneven:
         self._folder, self._rows = Path(url), dict[int, tuple[int, int]]()
         self._gpu, self._steps, self._rate = threading.Lock(), 0, FAST
 
-    def start(self) -> messages.Started:
+    def start(self) -> messages.ActorInfo:
         """Is ready when both are."""
         try:
             (self._folder / "slow").touch(exist_ok=False)
@@ -47,9 +47,9 @@ class Uneven:
         (self._folder / f"ready-{os.getpid()}").touch()
         while len(list(self._folder.glob("ready-*"))) < 2:
             time.sleep(0.05)
-        return messages.Started(FINGERPRINT, "host", ())
+        return messages.ActorInfo(FINGERPRINT, "host", ())
 
-    def run(self, shard: Shard, condemned: Any, attempt: int) -> messages.Done:
+    def run(self, shard: Shard, quarantined: Any, attempt: int) -> messages.ShardResult:
         """Sleeps, and gets on by hundreds."""
         with self._gpu:
             for done in range(0, shard.images, 100):
@@ -57,13 +57,13 @@ class Uneven:
                 self._steps += 1
                 time.sleep(100 / self._rate)
             self._rows.pop(shard.number)
-        return messages.Done(Footer("", shard.number, "", shard.images, 0), {})
+        return messages.ShardResult(Footer("", shard.number, "", shard.images, 0), {})
 
-    def position(self) -> messages.Position:
+    def heartbeat(self) -> messages.Heartbeat:
         """How far it is."""
-        return messages.Position("here", self._steps, self._rows.copy())
+        return messages.Heartbeat("here", self._steps, self._rows.copy())
 
-    position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
+    heartbeat.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

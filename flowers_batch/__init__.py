@@ -6,7 +6,7 @@
     metrics = fb.train("run/codes", "run/model")
     fb.predict("archive", "run/predictions", "run/model")
     fb.report("run/predictions")
-    assert fb.verify("run/predictions").is_whole
+    assert fb.verify("run/predictions").is_complete
 
 Everything is imported when it is first used, so that importing the package takes no time.
 """

@@ -1,5 +1,5 @@
-from .classifier.suggestions import next_labels as next_labels
-from .classifier.suggestions import suspects as suspects
+from .classifier.suggestions import label_issues as label_issues
+from .classifier.suggestions import suggest as suggest
 from .classifier.training import train as train
 from .config import ClusterConfig as ClusterConfig
 from .config import EncodeConfig as EncodeConfig

@@ -45,7 +45,7 @@ def prepare_device(threads: int, gpu: bool) -> None:
     Raises:
         InputError: It sees no GPU although it should.
     """
-    if not share_gpus() and gpu:
+    if not init_tensorflow() and gpu:
         raise InputError(
             "Ray gave an actor a GPU that TensorFlow cannot see: install the [gpu] extra "
             "(pip install 'flowers-batch[gpu]') where the actors run, or hide the GPU by CUDA_VISIBLE_DEVICES= (empty)."
@@ -56,7 +56,7 @@ def prepare_device(threads: int, gpu: bool) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
-def share_gpus() -> int:
+def init_tensorflow() -> int:
     """Loads TensorFlow, quietly, keeps it from taking the whole memory of each GPU at once, and counts them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _without_stderr():  # before it reads that setting, TensorFlow tells at length which libraries it has found

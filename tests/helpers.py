@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.cluster.actors import ShardActor
-from flowers_batch.cluster.pool import Outcome
+from flowers_batch.cluster.pool import PoolResult
 from flowers_batch.dataset import growth, manifest
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.folders import FolderSource
@@ -196,9 +196,11 @@ def narrowing(folder: Path) -> str:
     return changing(folder, "tensorflow_vgg.network", code)
 
 
-def run_shards_here(factory: Any, url: str, kind: str, shards: Any, cluster: Any, agree: Any, watcher: Any) -> Outcome:
+def run_shards_here(
+    factory: Any, url: str, kind: str, shards: Any, cluster: Any, agree: Any, watcher: Any
+) -> PoolResult:
     """What `cluster.run_shards` does, in this process and without Ray."""
     actor = ShardActor(factory, url, kind, 2, (), "here")
     agree(actor.start().fingerprint)
     done = {shard.number: actor.run(shard, {}) for shard in shards}
-    return Outcome({number: each.footer for number, each in done.items()}, seconds=1.0, size=1.0)
+    return PoolResult({number: each.footer for number, each in done.items()}, seconds=1.0, size=1.0)

@@ -71,7 +71,7 @@ def test_archives_of_each_kind_give_the_codes_and_labels_of_their_photos(
     archive = make(photos, tmp_path / "kind")
     summary = fb.encode(archive, codes, NULL)
     assert (summary.ok, summary.failed, summary.shards) == (30, 0, 5)
-    assert fb.verify(codes, deep=True).is_whole
+    assert fb.verify(codes, deep=True).is_complete
     fb.encode(photos, tmp_path / "reference", NULL)
     reference, found = rows(tmp_path / "reference", "codes", "code", "folder"), rows(codes, "codes", "code", "folder")
     assert len(found) == 30
@@ -102,13 +102,13 @@ def test_archives_of_each_kind_may_grow(make: Callable[[Path, Path], Path], loca
     summary = fb.encode(make(photos, tmp_path / "kind"), codes, NULL)
     assert (summary.images, summary.vanished, summary.changes["new"]) == (20, 1, 5)
     assert summary.duplicates == 6
-    assert fb.verify(codes, deep=True).is_whole
+    assert fb.verify(codes, deep=True).is_complete
     fb.encode(photos, tmp_path / "reference", NULL)
     found = rows(codes, "codes", "code")
     for name, row in rows(tmp_path / "reference", "codes", "code").items():
         assert found[PATH_OF[make](photos, name)]["code"] == row["code"]
     assert fb.encode(make(photos, tmp_path / "kind"), codes, fb.EncodeConfig(network="null", prune=True)).images == 19
-    assert fb.verify(codes).is_whole
+    assert fb.verify(codes).is_complete
 
 
 STORE = """
@@ -124,7 +124,7 @@ def place(name):
     return run.replace("?", f"/{name}?")
 
 def told(summary):
-    print(json.dumps([summary.ok, summary.already_done, summary.duplicates, summary.shards]))
+    print(json.dumps([summary.ok, summary.resumed, summary.duplicates, summary.shards]))
 
 told(fb.encode(photos, place("codes"), config))
 from flowers_batch.storage.folder import split_file

@@ -48,7 +48,7 @@ def mislabelled(tmp_path):
 
 def test_wrong_labels_are_found_and_what_they_should_be(mislabelled):
     _, wrong, model = mislabelled
-    rows = fb.suspects(model)
+    rows = fb.label_issues(model)
     # Confident learning names those of which it is surer than of most photos of the class: few, and rightly.
     assert 3 <= len(rows) <= 5 and {row["path"] for row in rows} <= set(wrong)
     for row in rows:
@@ -59,7 +59,7 @@ def test_wrong_labels_are_found_and_what_they_should_be(mislabelled):
 
 def test_corrected_suspects_are_labels_for_the_next_training(mislabelled, tmp_path):
     codes, _, model = mislabelled
-    rows = fb.suspects(model, tmp_path / "suspects.csv")
+    rows = fb.label_issues(model, tmp_path / "suspects.csv")
     found = read(tmp_path / "suspects.csv")
     assert [row["path"] for row in found] == [row["path"] for row in rows]
     with (tmp_path / "corrected.csv").open("w", newline="") as file:
@@ -74,11 +74,11 @@ def test_corrected_suspects_are_labels_for_the_next_training(mislabelled, tmp_pa
 
 def test_labels_are_found_again_from_any_folder(mislabelled, tmp_path, monkeypatch):
     codes, _, model = mislabelled
-    expected = fb.suspects(model)
+    expected = fb.label_issues(model)
     monkeypatch.chdir(tmp_path)
     fb.train(codes, "relative", fb.TrainConfig(("folder", "labels.csv")))
     monkeypatch.chdir("/")
-    assert fb.suspects(tmp_path / "relative") == expected
+    assert fb.label_issues(tmp_path / "relative") == expected
 
 
 def test_a_copy_of_a_wrong_label_does_not_defend_it(tmp_path):
@@ -88,7 +88,7 @@ def test_a_copy_of_a_wrong_label_does_not_defend_it(tmp_path):
     wrong = ["daisy/000.jpg", "daisy/120.jpg", "daisy/121.jpg"]
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path},rose\n" for path in wrong))
     fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(tmp_path / "labels.csv"))))
-    assert {row["path"] for row in fb.suspects(tmp_path / "model")[:3]} == set(wrong)
+    assert {row["path"] for row in fb.label_issues(tmp_path / "model")[:3]} == set(wrong)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def write_predictions(folder: Path, codes: Path, model: Path) -> None:
 
 def test_next_are_unlabelled_uncertain_and_no_copies(half_labelled, tmp_path):
     base, labelled = half_labelled
-    rows = fb.next_labels(base / "predictions", 30, tmp_path / "next.csv")
+    rows = fb.suggest(base / "predictions", 30, tmp_path / "next.csv")
     assert len(rows) == 30 and not labelled & {row["path"] for row in rows}
     assert [row["path"] for row in read(tmp_path / "next.csv")] == [row["path"] for row in rows]
     assert all(row["label"] == "" for row in rows)
@@ -132,17 +132,17 @@ def test_next_are_unlabelled_uncertain_and_no_copies(half_labelled, tmp_path):
 
 def test_photos_that_were_labelled_since_are_not_asked_for_again(half_labelled, tmp_path):
     base, _ = half_labelled
-    first = [row["path"] for row in fb.next_labels(base / "predictions", 20)]
+    first = [row["path"] for row in fb.suggest(base / "predictions", 20)]
     (tmp_path / "since.csv").write_text("path,label\n" + "".join(f"{path},0\n" for path in first[:10]))
-    second = [row["path"] for row in fb.next_labels(base / "predictions", 20, labels=[str(tmp_path / "since.csv")])]
+    second = [row["path"] for row in fb.suggest(base / "predictions", 20, labels=[str(tmp_path / "since.csv")])]
     assert len(second) == 20 and not set(first[:10]) & set(second)
 
 
 def test_fewer_are_listed_where_there_are_no_more(half_labelled):
     base, labelled = half_labelled
-    assert len(fb.next_labels(base / "predictions", 10_000)) == 308 - len(labelled) - 4
+    assert len(fb.suggest(base / "predictions", 10_000)) == 308 - len(labelled) - 4
     with pytest.raises(fb.InputError, match="-n must be 1 or more"):
-        fb.next_labels(base / "predictions", 0)
+        fb.suggest(base / "predictions", 0)
 
 
 def test_worth_and_difference_both_count():
@@ -152,8 +152,11 @@ def test_worth_and_difference_both_count():
 
 def test_commands_list_them(mislabelled, half_labelled, capsys, tmp_path):
     base, _ = half_labelled
-    suspects, following = ["suspects", str(mislabelled[2])], ["next", str(base / "predictions"), "-n", "3"]
-    for arguments, key in ((suspects, "suspects"), (following, "next")):
+    label_issues, following = (
+        ["label-issues", str(mislabelled[2])],
+        ["suggest", str(base / "predictions"), "--count", "3"],
+    )
+    for arguments, key in ((label_issues, "label_issues"), (following, "suggested")):
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--json"])
         assert ended.value.code == 0

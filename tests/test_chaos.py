@@ -130,7 +130,7 @@ def through_a_storm(tmp_path: Path, seed: int, shards: int, drivers: int, second
     assert summary["images"] == shards * size and summary["shards"] == shards
     assert len(done) < shards and {path: stamp for path, stamp in finished().items() if path in done} == done
     assert not list(out.rglob("_tmp-*"))
-    assert fb.verify(out).is_whole
+    assert fb.verify(out).is_complete
 
     worker = EncoderFactory(fb.EncodeConfig(network="null"), open_source(photos))(2, False)
     folder = open_folder(out)

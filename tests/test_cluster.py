@@ -26,17 +26,17 @@ from helpers import fingerprint
 
 import flowers_batch as fb
 from flowers_batch.cluster.actors import _log
-from flowers_batch.cluster.messages import Done, Position, Started
-from flowers_batch.cluster.pool import Outcome, _Pool, run_shards
+from flowers_batch.cluster.messages import ActorInfo, Heartbeat, ShardResult
+from flowers_batch.cluster.pool import PoolResult, _Pool, run_shards
 from flowers_batch.cluster.scaling import Resources
-from flowers_batch.cluster.single_actor import run_alone
+from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.growth import write_manifest
 from flowers_batch.dataset.manifest import Shard
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.encoding.factories import EncoderFactory
-from flowers_batch.encoding.feed import Condemned
+from flowers_batch.encoding.feed import Quarantined
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.progress import Silence
 from flowers_batch.sources.images import Image
@@ -109,21 +109,21 @@ class ScriptedActor:
 
     def __init__(self, factory: Scripted, *others: Any):
         self.behave, self.step, self.answer = factory.behave, 0, Answer()
-        self.start, self.position = SimpleNamespace(remote=self.started), SimpleNamespace(remote=self.positioned)
+        self.start, self.heartbeat = SimpleNamespace(remote=self.started), SimpleNamespace(remote=self.positioned)
         self.run, self.inspect = (SimpleNamespace(remote=partial(self.work, name)) for name in ("run", "inspect"))
 
     def started(self) -> Answer:
-        return Answer(Started(fingerprint(), "host", ()))
+        return Answer(ActorInfo(fingerprint(), "host", ()))
 
     def positioned(self) -> Answer:
         self.step += self.answer.moves
-        return Answer(Position("here", self.step))
+        return Answer(Heartbeat("here", self.step))
 
     def work(self, method: str, shard: Shard, *arguments: Any) -> Answer:
         found = self.behave(method, shard.number, *arguments)
         self.answer = found if isinstance(found, Answer) else Answer(found)
         if self.answer.value is None:
-            self.answer.value = Done(Footer("", shard.number, "", 1, 0), {})
+            self.answer.value = ShardResult(Footer("", shard.number, "", 1, 0), {})
         return self.answer
 
 
@@ -153,7 +153,7 @@ def scripted(monkeypatch):
     monkeypatch.setattr(ray, "kill", lambda actor: None)
     monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "here", "Alive": True}])
 
-    def run(behave: Callable[..., Any], actors: int = 1, shards: int = 3) -> tuple[Outcome, list[str]]:
+    def run(behave: Callable[..., Any], actors: int = 1, shards: int = 3) -> tuple[PoolResult, list[str]]:
         pool = ScriptedPool(behave, actors, shards)
         return pool.run(), pool.said
 
@@ -205,11 +205,11 @@ class Script:
 
 
 def test_a_shard_on_which_two_actors_died_is_tried_again_without_the_images_that_are_to_blame(scripted):
-    culprits = {"a.png": ("crashed_decoder", "It ended its process.")}
-    script = Script(1, DIES, DIES, culprits)
+    find_poison_images = {"a.png": ("crashed_decoder", "It ended its process.")}
+    script = Script(1, DIES, DIES, find_poison_images)
     outcome, said = scripted(script)
     seconds = pytest.approx(0.1 / 4)
-    assert script.called == [("run", {}), ("run", {}), ("inspect", seconds), ("run", culprits)]
+    assert script.called == [("run", {}), ("run", {}), ("inspect", seconds), ("run", find_poison_images)]
     assert (len(outcome.footers), outcome.deaths, outcome.stalls) == (3, 2, 0)
     assert any("on shard 1: its images are inspected" in sentence for sentence in said)
     assert "a.png becomes a failed row (crashed_decoder): It ended its process." in said
@@ -236,8 +236,8 @@ def test_actors_that_die_while_they_inspect_are_counted_too(scripted):
 
 
 def test_deaths_are_counted_anew_once_images_are_condemned(scripted):
-    culprits = {"a.png": ("timeout", "It took too long.")}
-    outcome, _ = scripted(Script(1, DIES, DIES, DIES, DIES, culprits, DIES, DIES, DIES, DIES))
+    find_poison_images = {"a.png": ("timeout", "It took too long.")}
+    outcome, _ = scripted(Script(1, DIES, DIES, DIES, DIES, find_poison_images, DIES, DIES, DIES, DIES))
     assert outcome.deaths == 8 and len(outcome.footers) == 3
 
 
@@ -334,7 +334,7 @@ def test_shards_of_a_node_that_is_lost_go_to_the_actors_that_are_left(archive, t
     command = [sys.executable, "-c", NODES, str(archive), str(tmp_path / "codes")]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=180, check=True)
     assert ended.stdout.split()[-2:] == ["30", "30"]
-    assert fb.verify(str(tmp_path / "codes")).is_whole
+    assert fb.verify(str(tmp_path / "codes")).is_complete
 
 
 MEMORY = """
@@ -369,8 +369,10 @@ class Deadly:
     def with_precision(self, precision: str) -> Deadly:
         return replace(self, inner=self.inner.with_precision(precision))
 
-    def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
-        return self.inner.culprits(images, seconds, progress)
+    def find_poison_images(
+        self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
+    ) -> Quarantined:
+        return self.inner.find_poison_images(images, seconds, progress)
 
     def __call__(self, threads: int, gpu: bool):
         worker = self.inner(threads, gpu)
@@ -496,7 +498,7 @@ def alone(how: str, state: str = "", stall_timeout: float = 600.0) -> tuple[Any,
         return threads, gpus
 
     said: list[tuple[str, bool]] = []
-    given = run_alone(work, ClusterConfig(stall_timeout=stall_timeout), lambda *told: said.append(told))
+    given = run_on_one_actor(work, ClusterConfig(stall_timeout=stall_timeout), lambda *told: said.append(told))
     return given, said
 
 

@@ -19,7 +19,7 @@ from flowers_batch.dataset.run_folder import SUCCESS, Job, Run, library_versions
 from flowers_batch.dataset.schema import CODES, FAILED, OK, PREDICTIONS, codes_schema, folder_of, predictions_schema
 from flowers_batch.dataset.shard_file import (
     Footer,
-    content_of,
+    content_digest_of,
     interleave,
     read_footer,
     read_shard,
@@ -154,7 +154,7 @@ def test_large_shard_is_written_and_read_a_row_group_at_a_time(tmp_path, monkeyp
     assert [batches for batches, _ in written] == [21, 42, 63, 70]  # none is held longer than it must be
     assert pq.read_metadata(tmp_path / SHARD).num_row_groups == 4
     assert (footer.ok, footer.failed) == (7000, 0)
-    assert footer.content == content_of(pq.read_table(tmp_path / SHARD))
+    assert footer.content == content_digest_of(pq.read_table(tmp_path / SHARD))
     groups = read_shard(folder, CODES, 3, ["path"])
     assert len(next(groups)) == 2100
     assert sum(map(len, groups)) == 4900

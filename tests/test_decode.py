@@ -628,7 +628,10 @@ def test_perceptual_hash_sets_half_of_its_bits():
 
 def test_heic_and_avif_are_decoded_by_a_process_that_imported_nothing_else(tmp_path):
     """Other libraries teach Pillow formats, too, when they happen to be imported."""
-    script = "import sys; from flowers_batch.decoding.decode import decode as d; print(d(open(sys.argv[1], 'rb').read()).width)"
+    script = (
+        "import sys; from flowers_batch.decoding.decode import decode; "
+        "print(decode(open(sys.argv[1], 'rb').read()).width)"
+    )
     for kind in ("HEIF", "AVIF"):
         (tmp_path / kind).write_bytes(encoded(blocks(), kind))
         command = [sys.executable, "-c", script, str(tmp_path / kind)]

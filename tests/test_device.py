@@ -5,7 +5,7 @@ import pytest
 
 from flowers_batch import devices
 from flowers_batch.devices import hardware_precision
-from flowers_batch.encoding.micro_batcher import Passes, compiled, pixel_type
+from flowers_batch.encoding.micro_batcher import MicroBatcher, compiled, pixel_type
 
 
 class ResourceExhaustedError(Exception):
@@ -38,7 +38,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3)).astype(np.uint
 )
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_gives_the_same_codes(error):
     small = Small(5, error)
-    passes = Passes(small, 16)
+    passes = MicroBatcher(small, 16)
     np.testing.assert_array_equal(passes(PIXELS), PIXELS.reshape(20, -1)[:, :3])
     assert small.asked == [16, 8, 4, 4, 4, 4, 4]
     passes(PIXELS[:8])
@@ -46,17 +46,17 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_gives_the_same_co
 
 
 def test_the_size_that_fits_is_found_before_the_first_batch():
-    passes = Passes(Small(6, ResourceExhaustedError("OOM")), 20)
+    passes = MicroBatcher(Small(6, ResourceExhaustedError("OOM")), 20)
     passes.fit(PIXELS)
     assert passes.size == 5
 
 
 def test_one_picture_that_does_not_fit_and_other_faults_are_raised():
     with pytest.raises(ResourceExhaustedError):
-        Passes(Small(0, ResourceExhaustedError("OOM")), 8)(PIXELS)
+        MicroBatcher(Small(0, ResourceExhaustedError("OOM")), 8)(PIXELS)
     wrong = Small(0, ValueError("another shape"))
     with pytest.raises(ValueError, match="another shape"):
-        Passes(wrong, 8)(PIXELS)
+        MicroBatcher(wrong, 8)(PIXELS)
     assert wrong.asked == [8]
 
 

@@ -218,14 +218,14 @@ def test_shard_of_equal_files_keeps_the_pixels_of_none(monkeypatch):
 
 def test_condemned_image_is_a_row_and_is_never_touched():
     photos = drawn(9) | {"1/004.png": AssertionError("was read"), "2/005.png": AssertionError("was read")}
-    condemned = {"1/004.png": ("crashed_decoder", "It crashed."), "2/005.png": ("timeout", "It hung.")}
+    quarantined = {"1/004.png": ("crashed_decoder", "It crashed."), "2/005.png": ("timeout", "It hung.")}
     worker = encoder(Photos(photos))
-    rows = pa.Table.from_batches(worker.batches(0, manifest_rows(list(photos)), {}, condemned)).to_pylist()
+    rows = pa.Table.from_batches(worker.batches(0, manifest_rows(list(photos)), {}, quarantined)).to_pylist()
     assert [row["path"] for row in rows] == list(photos)
     for row in rows:
-        expected = ("failed", *condemned[row["path"]]) if row["path"] in condemned else ("ok", None, None)
+        expected = ("failed", *quarantined[row["path"]]) if row["path"] in quarantined else ("ok", None, None)
         assert (row["status"], row["reason"], row["message"]) == expected
-        assert (row["code"] is None) == (row["sha256"] is None) == (row["path"] in condemned)
+        assert (row["code"] is None) == (row["sha256"] is None) == (row["path"] in quarantined)
 
 
 def test_photo_with_more_pixels_than_allowed_is_a_failed_row(tmp_path):
@@ -509,5 +509,5 @@ def test_images_that_need_no_network_show_that_work_goes_on():
     worker = encoder(Photos({}), batch_size=100)
     seen = []
     for _ in worker.batches(0, manifest_rows([f"{number}.jpg" for number in range(50)]), {}):
-        seen.append(worker.touched)
+        seen.append(worker.images_seen)
     assert seen == [50]

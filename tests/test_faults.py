@@ -133,7 +133,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def assert_each_image_is_one_row(photos: Path, out: Path) -> None:
     assert [row["path"] for row in rows(out)] == sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
-    assert fb.verify(str(out)).is_whole
+    assert fb.verify(str(out)).is_complete
 
 
 def kill(pids: list[int], number: int = signal.SIGKILL) -> None:

@@ -26,7 +26,7 @@ def feed(photos, network=mean_colour, batch_size=4, pixel_type=np.float32, threa
     return Feed(network, Photos(photos), batch_size, pixel_type, "float32", threads, 10**9)
 
 
-def run(made: Feed, paths, stages=None) -> list[pending_image.Fed]:
+def run(made: Feed, paths, stages=None) -> list[pending_image.PendingImage]:
     return [fed for several in made.run(listed(paths), {}, {} if stages is None else stages) for fed in several]
 
 
@@ -187,7 +187,7 @@ def test_images_whose_rows_were_taken_are_let_go_even_if_later_ones_repeat_them(
     photos = {f"{n:04d}.png": few[n * n % 31 % 30] for n in range(800)}
 
     def alive() -> int:
-        return sum(isinstance(each, pending_image.Fed) for each in gc.get_objects())
+        return sum(isinstance(each, pending_image.PendingImage) for each in gc.get_objects())
 
     gc.collect()
     gc.disable()  # what is let go must not wait for the collector of cycles

@@ -111,14 +111,14 @@ def test_everything_takes_the_model_that_takes_others(tuned, photos, tmp_path):
     fb.predict(str(photos), str(tmp_path / "from photos"), str(tuned))
     fb.predict(str(tuned / "codes"), str(tmp_path / "from codes"), str(tuned))
     assert labels_in(tmp_path / "from photos") == labels_in(tmp_path / "from codes")
-    assert fb.verify(str(tmp_path / "from photos"), deep=True).is_whole
+    assert fb.verify(str(tmp_path / "from photos"), deep=True).is_complete
     page = Path(fb.report(str(tmp_path / "from photos"))).read_text()
     assert "What fine-tuning brought" in page and "from random weights (random:3)" in page
     assert "would more labels help" not in page
     encoding = replace(CONFIG.encode, weights=str(tuned / NETWORK))
     fb.encode(str(photos), str(tmp_path / "codes"), encoding)
     np.testing.assert_array_equal(codes_in(tmp_path / "codes"), codes_in(tuned / "codes"))
-    found = fb.suspects(str(tuned))
+    found = fb.label_issues(str(tuned))
     assert all({"path", "label", "suggested"} <= row.keys() for row in found)
 
 
@@ -202,7 +202,7 @@ def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
         ({"network": "vgg19"}, r"differ in network \(vgg19, not vgg16\)"),
         ({"root": "/elsewhere"}, "says itself where its photos lie: leave --root out"),
     ):
-        asked = fb.EncodeConfig(**room().made_as(codes) | change)
+        asked = fb.EncodeConfig(**room().encoding_settings_of(codes) | change)
         with pytest.raises(InputError, match=told):
             fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=asked))
     convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")
@@ -247,7 +247,7 @@ def test_run_that_is_ended_between_two_steps_goes_on(tuned, tmp_path, monkeypatc
     assert not (tmp_path / "model" / "model.json").exists()
     metrics = fb.finetune(codes, tmp_path / "model", asked)
     assert metrics["test"] == json.loads((tuned / "metrics.json").read_text())["test"]
-    assert fb.verify(str(tmp_path / "model" / "codes")).is_whole
+    assert fb.verify(str(tmp_path / "model" / "codes")).is_complete
 
 
 def test_all_may_lie_in_a_store(here, photos, tuned, s3, tmp_path, monkeypatch):

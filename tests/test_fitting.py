@@ -8,12 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from flowers_batch.classifier.fitting import KINDS, LOGISTIC, MLP, STRENGTHS, fit, logits_of
-from flowers_batch.classifier.labelled_codes import Sample, sample_of
+from flowers_batch.classifier.labelled_codes import LabelledCodes, sample_of
 
 WIDTH = 24
 
 
-def drawn(count: int, classes: int = 3, spread: float = 1.0, seed: int = 0, shares=None) -> Sample:
+def drawn(count: int, classes: int = 3, spread: float = 1.0, seed: int = 0, shares=None) -> LabelledCodes:
     """Codes that lie around a point of their class."""
     centres = np.random.default_rng(9).normal(0, 1, (classes, WIDTH))
     random = np.random.default_rng(seed)
@@ -22,7 +22,7 @@ def drawn(count: int, classes: int = 3, spread: float = 1.0, seed: int = 0, shar
     return sample_of(codes.astype(np.float16), targets)
 
 
-def accuracy(head, sample: Sample) -> float:
+def accuracy(head, sample: LabelledCodes) -> float:
     return float((logits_of(head, sample).argmax(1) == sample.targets).mean())
 
 

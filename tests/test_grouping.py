@@ -10,7 +10,7 @@ import pytest
 
 from flowers_batch.classifier import near_duplicates
 from flowers_batch.classifier.near_duplicates import NEAR, group
-from flowers_batch.classifier.split import TEST, TRAIN, VALIDATION, split, values_of
+from flowers_batch.classifier.split import TEST, TRAIN, VALIDATION, split, split_keys
 from flowers_batch.errors import InputError
 
 
@@ -73,26 +73,26 @@ def some(count: int, classes: int = 3):
 
 def test_sides_have_their_shares_and_every_class():
     names, groups, targets, classes = some(3000)
-    sides = split(values_of(names, groups), groups, targets, classes)
+    sides = split(split_keys(names, groups), groups, targets, classes)
     assert np.bincount(sides) / 3000 == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
     assert all(len(np.unique(sides[targets == target])) == 3 for target in range(3))
 
 
 def test_photos_stay_on_their_sides_as_the_archive_grows():
     names, groups, targets, classes = some(900)
-    before = split(values_of(names[:300], groups[:300]), groups[:300], targets[:300], classes)
-    after = split(values_of(names, groups), groups, targets, classes)
+    before = split(split_keys(names[:300], groups[:300]), groups[:300], targets[:300], classes)
+    after = split(split_keys(names, groups), groups, targets, classes)
     np.testing.assert_array_equal(after[:300], before)
 
 
 def test_a_group_is_on_one_side_and_moves_whole_when_it_merges():
     names, groups, targets, classes = some(300)
-    values = values_of(names, groups)
+    values = split_keys(names, groups)
     sides = split(values, groups, targets, classes)
     one, other = np.flatnonzero(sides == TEST)[0], np.flatnonzero(sides == TRAIN)[0]
     merged = np.where(groups == other, one, groups)
     merged = np.unique(merged, return_inverse=True)[1]
-    after = split(values_of(names, merged), merged, targets, classes)
+    after = split(split_keys(names, merged), merged, targets, classes)
     assert after[one] == after[other] == TEST  # the smaller value decides
     rest = np.setdiff1d(np.arange(300), [one, other])
     np.testing.assert_array_equal(after[rest], sides[rest])

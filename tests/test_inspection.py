@@ -11,8 +11,8 @@ import pytest
 from helpers import encoded, images_in, poisonous, random_pixels, source, write
 from threadpoolctl import threadpool_limits
 
+from flowers_batch.decoding import inspection
 from flowers_batch.decoding.decode import decode
-from flowers_batch.decoding.inspection import find_culprits
 from flowers_batch.errors import FlowersError, RunError
 
 SECONDS = 3.0  # that an image may take: far more than a good one needs
@@ -29,16 +29,16 @@ def poison(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(poisonous(tmp_path / "poison"))
 
 
-def culprits(folder: Path, progress=lambda done: None, seconds: float = SECONDS) -> dict[str, tuple[str, str]]:
+def poison_in(folder: Path, progress=lambda done: None, seconds: float = SECONDS) -> dict[str, tuple[str, str]]:
     images = images_in(source(folder))
-    return find_culprits(str(folder), None, images, MAX_PIXELS, seconds, progress)
+    return inspection.find_poison_images(str(folder), None, images, MAX_PIXELS, seconds, progress)
 
 
 @pytest.mark.chaos
 def test_images_that_crash_hang_or_take_all_memory_are_found_and_their_neighbours_are_not(tmp_path, poison):
     photos = good(12) | {"004.png": b"POISON crash", "007.png": b"POISON hang", "008.png": b"POISON memory"}
     done: list[int] = []
-    assert culprits(write(tmp_path / "photos", photos), done.append) == {
+    assert poison_in(write(tmp_path / "photos", photos), done.append) == {
         "004.png": ("crashed_decoder", "Decoding it ends the process with SIGSEGV."),
         "007.png": ("timeout", "Reading and decoding it takes more than 3 seconds."),
         "008.png": ("crashed_decoder", "Decoding it takes all memory."),
@@ -48,7 +48,7 @@ def test_images_that_crash_hang_or_take_all_memory_are_found_and_their_neighbour
 
 def test_image_that_ends_the_process_only_once_is_innocent(tmp_path, poison):
     photos = good(4) | {"002.png": f"POISON once:{tmp_path / 'state'}".encode()}
-    assert culprits(write(tmp_path / "photos", photos)) == {}
+    assert poison_in(write(tmp_path / "photos", photos)) == {}
     assert (tmp_path / "state").exists()
 
 
@@ -57,12 +57,13 @@ def test_images_that_fail_as_images_do_are_innocent(tmp_path):
     folder = write(tmp_path / "photos", photos)
     (folder / "gone.png").symlink_to("nowhere")
     os.mkfifo(folder / "pipe.png")
-    assert culprits(folder) == {}
+    assert poison_in(folder) == {}
 
 
 def test_photo_beyond_the_limit_of_pixels_is_innocent(tmp_path):
     folder = write(tmp_path / "photos", {"large.png": encoded(random_pixels(30, 40))})
-    assert find_culprits(str(folder), None, images_in(source(folder)), 100, SECONDS, lambda done: None) == {}
+    listed = images_in(source(folder))
+    assert inspection.find_poison_images(str(folder), None, listed, 100, SECONDS, lambda done: None) == {}
 
 
 def test_names_of_all_kinds_reach_the_child(tmp_path, poison):
@@ -71,7 +72,7 @@ def test_names_of_all_kinds_reach_the_child(tmp_path, poison):
     folder.mkdir()
     for name in names:
         (folder / name).write_bytes(b"POISON crash")
-    assert set(culprits(folder)) == {image.path for image in images_in(source(folder))}
+    assert set(poison_in(folder)) == {image.path for image in images_in(source(folder))}
 
 
 def test_what_libraries_print_is_no_answer(tmp_path, monkeypatch):
@@ -82,7 +83,7 @@ def test_what_libraries_print_is_no_answer(tmp_path, monkeypatch):
     (hook / "sitecustomize.py").write_text(noise + (hook / "sitecustomize.py").read_text())
     monkeypatch.syspath_prepend(hook)
     photos = good(2) | {"001.png": b"POISON crash"}
-    assert set(culprits(write(tmp_path / "photos", photos))) == {"001.png"}
+    assert set(poison_in(write(tmp_path / "photos", photos))) == {"001.png"}
 
 
 def test_child_that_cannot_start_is_said_in_one_sentence(tmp_path, monkeypatch):
@@ -90,7 +91,7 @@ def test_child_that_cannot_start_is_said_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     expected = r"^The process that tries images one by one does not start: ModuleNotFoundError: .*cv2.*$"
     with pytest.raises(RunError, match=expected):
-        culprits(write(tmp_path / "photos", good(1)))
+        poison_in(write(tmp_path / "photos", good(1)))
 
 
 def test_source_that_is_gone_is_said_in_its_own_words(tmp_path):
@@ -98,7 +99,7 @@ def test_source_that_is_gone_is_said_in_its_own_words(tmp_path):
     images = images_in(source(folder))
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(FlowersError, match=r"^There is no "):
-        find_culprits(str(folder), None, images, MAX_PIXELS, SECONDS, lambda done: None)
+        inspection.find_poison_images(str(folder), None, images, MAX_PIXELS, SECONDS, lambda done: None)
 
 
 def children_of(process: int) -> list[int]:
@@ -116,9 +117,9 @@ def wait_until(condition, seconds: float = 20.0) -> bool:
 def test_child_dies_with_its_parent_even_while_it_hangs(tmp_path, poison):
     folder = write(tmp_path / "photos", {"a.png": b"POISON hang"})
     script = (
-        "import sys; from flowers_batch.decoding.inspection import find_culprits\n"
+        "import sys; from flowers_batch.decoding.inspection import find_poison_images\n"
         "from flowers_batch.sources.images import Image\n"
-        "find_culprits(sys.argv[1], None, [Image('a.png')], 10**6, 3600, print)"
+        "find_poison_images(sys.argv[1], None, [Image('a.png')], 10**6, 3600, print)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     parent = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment)
@@ -137,7 +138,7 @@ def test_good_images_take_little_longer_than_decoding_them(tmp_path):
     data = encoded(random_pixels(300, 400), "JPEG")
     folder = write(tmp_path / "photos", {f"{n}.jpg": data for n in range(300)})
     times: list[float] = []
-    assert culprits(folder, lambda done: times.append(time.perf_counter())) == {}
+    assert poison_in(folder, lambda done: times.append(time.perf_counter())) == {}
     with threadpool_limits(1):
         begun = time.perf_counter()
         for _ in times:

@@ -140,7 +140,7 @@ def test_submitted_jobs_encode_train_and_predict(dashboard, archive, tmp_path):
     assert json.loads(logs_of(dashboard, trained)[-1])["test"]["accuracy"] > 0.5
     predicted = submit(dashboard, "python", "jobs/predict.py", str(archive), labels, "--model", model)
     assert predicted.returncode == 0, predicted.stdout
-    assert fb.verify(labels).is_whole
+    assert fb.verify(labels).is_complete
 
 
 def test_a_job_that_fails_says_why_and_has_failed(dashboard, tmp_path):

@@ -54,7 +54,7 @@ def model(encoded, tmp_path_factory) -> Path:
 def test_every_image_is_one_row_in_the_order_of_its_path(archive, encoded):
     expected = sorted(str(path.relative_to(archive)) for path in archive.rglob("*.png"))
     assert [row["path"] for row in rows(encoded, "codes", "path")] == expected
-    assert fb.verify(str(encoded)).is_whole
+    assert fb.verify(str(encoded)).is_complete
 
 
 def test_summary_counts_what_was_done(archive, encoded):
@@ -72,7 +72,7 @@ def test_summary_counts_what_was_done(archive, encoded):
 def test_running_again_does_nothing(archive, encoded):
     before = files(encoded / "codes")
     summary = fb.encode(str(archive), str(encoded), NULL)
-    assert (summary.already_done, summary.images, summary.actors) == (30, 30, [])
+    assert (summary.resumed, summary.images, summary.actors) == (30, 30, [])
     assert files(encoded / "codes") == before
 
 
@@ -83,10 +83,10 @@ def test_a_missing_or_broken_shard_alone_is_made_again(archive, encoded, tmp_pat
     (shards / "shard-000002.parquet").write_bytes((shards / "shard-000002.parquet").read_bytes()[:-20])
     before = files(shards)
     summary = fb.encode(str(archive), str(folder), NULL)
-    assert summary.already_done == 14
+    assert summary.resumed == 14
     after = files(shards)
     assert all((before.get(name) == after[name]) == (name[10:12] in ("00", "03")) for name in after if name[6:])
-    assert fb.verify(str(folder)).is_whole
+    assert fb.verify(str(folder)).is_complete
 
 
 def test_a_bad_image_is_a_failed_row_and_costs_its_neighbours_nothing(tmp_path):
@@ -120,7 +120,7 @@ def test_another_archive_is_never_mixed_in(tmp_path):
     (tmp_path / "codes" / "_SUCCESS").unlink()
     with pytest.raises(fb.InputError, match="None of the images in"):
         fb.encode(tmp_path / "others", tmp_path / "codes", NULL)
-    assert fb.encode(photos, tmp_path / "codes", NULL).already_done == 6
+    assert fb.encode(photos, tmp_path / "codes", NULL).resumed == 6
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -143,7 +143,7 @@ def test_labels_from_photos_equal_labels_from_codes(archive, encoded, model, tmp
     assert right >= 27
     assert not (tmp_path / "photos" / "codes").exists()
     for name in ("photos", "codes"):
-        assert fb.verify(str(tmp_path / name)).is_whole
+        assert fb.verify(str(tmp_path / name)).is_complete
 
 
 def test_failed_codes_are_failed_predictions_with_their_reasons(model, tmp_path):
@@ -164,9 +164,9 @@ def test_a_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
     )
     fb.train(str(encoded), str(tmp_path / "model"), fb.TrainConfig(labels=(str(names),)))
     summary = fb.predict(str(encoded), str(tmp_path / "labels"), str(tmp_path / "model"))
-    assert summary.already_done == 0
+    assert summary.resumed == 0
     assert all(row["prediction"].startswith("new ") for row in rows(tmp_path / "labels", "predictions", "prediction"))
-    assert fb.verify(str(tmp_path / "labels")).is_whole
+    assert fb.verify(str(tmp_path / "labels")).is_complete
 
 
 def test_a_run_that_was_replaced_only_in_name_is_put_right(encoded, model, tmp_path):
@@ -177,15 +177,15 @@ def test_a_run_that_was_replaced_only_in_name_is_put_right(encoded, model, tmp_p
     shutil.copy(tmp_path / "others" / "job.json", tmp_path / "labels" / "job.json")
     (tmp_path / "labels" / "_SUCCESS").unlink()
     summary = fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
-    assert summary.already_done == 30
-    assert fb.verify(str(tmp_path / "labels")).is_whole
+    assert summary.resumed == 30
+    assert fb.verify(str(tmp_path / "labels")).is_complete
 
 
 def test_an_archive_that_moved_keeps_its_codes_and_is_found_where_it_is(archive, tmp_path):
     photos = shutil.copytree(archive, tmp_path / "before")
     fb.encode(str(photos), str(tmp_path / "codes"), NULL)
     photos.rename(tmp_path / "after")
-    assert fb.encode(str(tmp_path / "after"), str(tmp_path / "codes"), NULL).already_done == 30
+    assert fb.encode(str(tmp_path / "after"), str(tmp_path / "codes"), NULL).resumed == 30
     assert json.loads((tmp_path / "codes" / "job.json").read_text())["images"] == str(tmp_path / "after")
 
 
@@ -268,12 +268,12 @@ def kill_a_driver_and_continue(photos: Path, folder: Path) -> fb.Summary:
     time.sleep(2)  # its actors end on their own
     finished = files(codes)
     assert not (folder / "_SUCCESS").exists()
-    assert not fb.verify(str(folder)).is_whole
+    assert not fb.verify(str(folder)).is_complete
     summary = fb.encode(str(photos), str(folder), fb.EncodeConfig(network="null", shard_size=2))
     assert 5 <= len(finished) < summary.shards
-    assert summary.already_done == 2 * len(finished)
+    assert summary.resumed == 2 * len(finished)
     assert {name: files(codes)[name] for name in finished} == finished
-    assert fb.verify(str(folder)).is_whole
+    assert fb.verify(str(folder)).is_complete
     assert not list(folder.rglob("_tmp-*"))
     return summary
 
@@ -353,7 +353,7 @@ def test_vgg16_from_photos_to_labels(archive, tmp_path):
 def test_real_photos_are_all_read(real_photos, tmp_path):
     summary = fb.encode(real_photos, tmp_path / "codes", fb.EncodeConfig(network="null", shard_size=64))
     assert summary.images == summary.ok == len(list(real_photos.rglob("*.jpg")))
-    assert fb.verify(tmp_path / "codes").is_whole
+    assert fb.verify(tmp_path / "codes").is_complete
 
 
 @pytest.mark.slow
@@ -371,7 +371,7 @@ def test_real_photos_are_labelled_far_better_than_by_chance(real_photos, tmp_pat
     classes = len([entry for entry in real_photos.iterdir() if entry.is_dir()])
     assert np.mean(accuracies) > 1.4 / classes
     fb.predict(str(tmp_path / "codes"), str(tmp_path / "labels"), str(tmp_path / "model"))
-    assert fb.verify(str(tmp_path / "labels")).is_whole
+    assert fb.verify(str(tmp_path / "labels")).is_complete
 
 
 def test_stored_size_is_what_the_format_promises(encoded):
@@ -415,11 +415,11 @@ def test_imagenets_own_classes_need_no_training(archive, tmp_path, monkeypatch):
     for row in labels:
         assert row["prediction"].startswith("class ") and len(set(row["top_labels"])) == 5
         assert row["top_probabilities"] == sorted(row["top_probabilities"], reverse=True)
-    assert fb.verify(tmp_path / "labels").is_whole
+    assert fb.verify(tmp_path / "labels").is_complete
     page = Path(fb.report(tmp_path / "labels")).read_text()
     assert "ImageNet&#39;s 1000 classes" in page and "numbered" in page
     again = fb.predict(few, tmp_path / "labels", "imagenet", fb.PredictConfig(weights="random:0"))
-    assert again.already_done == 3
+    assert again.resumed == 3
 
 
 def codes_by_path(folder: Path) -> dict[str, list[float] | None]:
@@ -440,14 +440,14 @@ def test_a_grown_archive_costs_only_what_changed(tmp_path):
     before, written = codes_by_path(tmp_path / "codes"), files(tmp_path / "codes" / "codes")
     grown(photos)
     summary = fb.encode(photos, tmp_path / "codes", NULL)
-    assert (summary.images, summary.vanished, summary.already_done, summary.duplicates) == (26, 1, 23, 2)
+    assert (summary.images, summary.vanished, summary.resumed, summary.duplicates) == (26, 1, 23, 2)
     assert {name: count for name, count in summary.changes.items() if count} == {"new": 2, "changed": 1, "vanished": 1}
     after, rewritten = codes_by_path(tmp_path / "codes"), files(tmp_path / "codes" / "codes")
     assert after.keys() == before.keys() | {"aaa.png", "red/new.png"}
     assert {path for path in before if before[path] != after[path]} == {"green/0001.png"}
     same = sorted(name for name in written if rewritten[name] == written[name])
     assert same == ["shard-000000.parquet", "shard-000002.parquet"] and len(rewritten) == 4
-    assert fb.verify(tmp_path / "codes").is_whole
+    assert fb.verify(tmp_path / "codes").is_complete
     shutil.rmtree(tmp_path / "codes")
     fb.encode(photos, tmp_path / "codes", NULL)
     anew = codes_by_path(tmp_path / "codes")
@@ -463,7 +463,7 @@ def test_pruned_photos_lose_their_rows(tmp_path):
     summary = fb.encode(photos, tmp_path / "codes", replace(NULL, prune=True))
     assert (summary.images, summary.vanished, summary.changes["pruned"]) == (7, 0, 5)
     assert not [path for path in codes_by_path(tmp_path / "codes") if "red" in path]
-    assert fb.verify(tmp_path / "codes").is_whole
+    assert fb.verify(tmp_path / "codes").is_complete
 
 
 def test_what_failed_for_a_reason_that_may_pass_is_tried_again_and_nothing_else(tmp_path):
@@ -478,14 +478,14 @@ def test_what_failed_for_a_reason_that_may_pass_is_tried_again_and_nothing_else(
     assert fb.encode(photos, tmp_path / "codes", NULL).reasons == {"missing": 1, "not_an_image": 1}
     before = files(tmp_path / "codes" / "codes")
     again = fb.encode(photos, tmp_path / "codes", replace(NULL, retry_failed=True))
-    assert (again.changes["retried"], again.already_done, again.failed) == (1, 12, 2)
+    assert (again.changes["retried"], again.resumed, again.failed) == (1, 12, 2)
     after = files(tmp_path / "codes" / "codes")
     assert [name for name in before if before[name] != after[name]] == ["shard-000001.parquet"]
     (tmp_path / "unplugged").rename(target)
     assert (photos / "red" / "link.png").lstat() == times
     summary = fb.encode(photos, tmp_path / "codes", replace(NULL, retry_failed=True))
     assert summary.reasons == {"not_an_image": 1}
-    assert fb.verify(tmp_path / "codes").is_whole
+    assert fb.verify(tmp_path / "codes").is_complete
 
 
 def test_labels_follow_codes_that_grew(model, tmp_path):
@@ -496,12 +496,12 @@ def test_labels_follow_codes_that_grew(model, tmp_path):
     grown(photos)
     fb.encode(photos, tmp_path / "codes", NULL)
     # Labels of codes are made anew by the shard, in no time; those of photos by the photo.
-    assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).already_done == 16
-    assert fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8)).already_done == 23
+    assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).resumed == 16
+    assert fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8)).resumed == 23
     columns = ("path", "prediction", "sha256")
     assert rows(tmp_path / "labels", "predictions", *columns) == rows(tmp_path / "direct", "predictions", *columns)
     for name in ("labels", "direct"):
-        assert fb.verify(tmp_path / name).is_whole
+        assert fb.verify(tmp_path / name).is_complete
 
 
 def test_a_driver_that_is_killed_while_shards_are_rewritten_loses_nothing(tmp_path):
@@ -515,7 +515,7 @@ def test_a_driver_that_is_killed_while_shards_are_rewritten_loses_nothing(tmp_pa
     (tmp_path / "codes" / "codes" / "shard-000001.parquet").write_bytes(old["shard-000001.parquet"])
     (tmp_path / "codes" / "_SUCCESS").unlink()
     summary = fb.encode(photos, tmp_path / "codes", NULL)
-    assert (summary.already_done, summary.changes) == (25, {})
+    assert (summary.resumed, summary.changes) == (25, {})
     assert codes_by_path(tmp_path / "codes") == expected
 
 
@@ -540,9 +540,9 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(tmp_path,
     assert not list(disk.rglob("_tmp-*")) and not (disk / "codes" / "_SUCCESS").exists()
     done = files(disk / "codes" / "codes")
     enlarge()
-    assert fb.encode(photos, disk / "codes", NULL).already_done == 8 * len(done) > 0
+    assert fb.encode(photos, disk / "codes", NULL).resumed == 8 * len(done) > 0
     assert {name: files(disk / "codes" / "codes")[name] for name in done} == done
-    assert fb.verify(disk / "codes").is_whole
+    assert fb.verify(disk / "codes").is_complete
 
 
 @pytest.mark.chaos
@@ -563,7 +563,7 @@ def test_an_output_folder_that_vanishes_ends_the_run_in_a_sentence(tmp_path):
     shutil.rmtree(tmp_path / "codes", ignore_errors=True)
     (tmp_path / "unplugged").rename(tmp_path / "codes")
     assert fb.encode(photos, tmp_path / "codes", replace(NULL, shard_size=1)).images == 120
-    assert fb.verify(tmp_path / "codes").is_whole
+    assert fb.verify(tmp_path / "codes").is_complete
 
 
 def test_labels_follow_codes_of_other_bytes_that_no_listing_could_notice(model, tmp_path):
@@ -576,7 +576,7 @@ def test_labels_follow_codes_of_other_bytes_that_no_listing_could_notice(model, 
     draw_archive(photos, 4, seed=9)
     shutil.rmtree(tmp_path / "codes")
     fb.encode(listing, tmp_path / "codes", NULL)
-    assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).already_done == 0
+    assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).resumed == 0
     assert rows(tmp_path / "codes", "codes", "sha256") == rows(tmp_path / "labels", "predictions", "sha256")
 
 

@@ -8,7 +8,7 @@ from test_training import WIDTH, labels, write_codes
 
 import flowers_batch as fb
 from flowers_batch.classifier import labelled_codes
-from flowers_batch.classifier.labelled_codes import CodesInMemory, CodesOnDisk, Sample, free_memory, sample_of
+from flowers_batch.classifier.labelled_codes import CodesInMemory, CodesOnDisk, LabelledCodes, free_memory, sample_of
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import read_shard
@@ -23,7 +23,7 @@ def on_disk(tmp_path, monkeypatch):
     )
     assert len(run.row_groups()) == 15
     rows = np.setdiff1d(np.arange(1, 233, 3), [100])
-    sample = Sample(CodesOnDisk(run, rows, 0), np.arange(len(rows)), rows % 2, rows)
+    sample = LabelledCodes(CodesOnDisk(run, rows, 0), np.arange(len(rows)), rows % 2, rows)
     column = [code for batch in run.batches(["code"]) for code in batch["code"].to_pylist()]
     return sample, np.array([column[row] for row in rows], np.float16)
 
@@ -66,7 +66,7 @@ def test_shuffled_chunks_mix_the_folder_and_follow_the_seed(on_disk, monkeypatch
 def test_codes_are_loaded_where_they_fit(on_disk):
     sample, truth = on_disk
     assert not sample.loaded().is_in_memory
-    roomy = Sample(CodesOnDisk(sample.codes._run, sample.codes._rows, 10**6), *(sample.numbers,) * 3)
+    roomy = LabelledCodes(CodesOnDisk(sample.codes._run, sample.codes._rows, 10**6), *(sample.numbers,) * 3)
     assert roomy.loaded().is_in_memory and isinstance(roomy.loaded().codes, CodesInMemory)
     np.testing.assert_array_equal(roomy.loaded().array(), truth)
 

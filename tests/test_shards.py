@@ -16,7 +16,7 @@ from helpers import START, listed, source, store, write
 
 from flowers_batch.dataset import growth
 from flowers_batch.dataset import manifest as manifest_module
-from flowers_batch.dataset.completeness import carried_over, completed
+from flowers_batch.dataset.completeness import completed, reusable_rows
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
 from flowers_batch.dataset.manifest import copy_manifest, find_images, read_manifest, read_rows
 from flowers_batch.dataset.schema import CODES, codes_schema
@@ -478,7 +478,7 @@ def test_pruning_refuses_another_archive_in_the_same_place(folder):
 def test_another_root_of_a_list_is_another_place(folder):
     listing = Listing(listed(PATHS))
     listing.root = "/a"
-    assert write_manifest(folder, listing, 4, "run").source == manifest_module.place_of(listing) != listing.url
+    assert write_manifest(folder, listing, 4, "run").source == manifest_module.describe_source(listing) != listing.url
 
 
 def test_many_generations_are_merged_outside_memory(folder, monkeypatch):
@@ -534,9 +534,9 @@ def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
         patch.setattr(manifest_module.Folder, "publish", killed)
         with pytest.raises(KeyboardInterrupt):
             grown(folder, images, size=3)
-    assert read_manifest(folder) == replace(before, is_whole=False)
+    assert read_manifest(folder) == replace(before, is_complete=False)
     manifest, counts = grown(folder, images, size=18, run="third")
-    assert read_manifest(folder) == manifest and manifest.is_whole
+    assert read_manifest(folder) == manifest and manifest.is_complete
     assert counts["new"] == 18 and len(parts(folder)) == 3
     assert sorted(itertools.chain(*paths_of(folder, manifest))) == sorted(PATHS)
 
@@ -562,7 +562,7 @@ def test_a_killed_generation_that_nothing_is_left_of_is_cleaned_up(folder, monke
     with pytest.raises(KeyboardInterrupt):
         grown(folder, images, size=3)
     monkeypatch.setattr(growth, "_cut", whole)
-    assert not read_manifest(folder).is_whole
+    assert not read_manifest(folder).is_complete
     manifest, counts = grown(folder, images[:9])
     assert counts == dict.fromkeys(COUNTS, 0) and manifest == before
     assert read_manifest(folder) == before and len(parts(folder)) == before.parts
@@ -586,7 +586,7 @@ def test_a_kill_while_leftovers_are_deleted_leaves_what_can_be_gone_on_with(fold
         patch.setattr(Folder, "delete", killed)
         with pytest.raises(KeyboardInterrupt):
             grown(folder, images[:9])
-    assert read_manifest(folder) == replace(before, is_whole=False)
+    assert read_manifest(folder) == replace(before, is_complete=False)
     assert grown(folder, images[:9])[0] == before
 
 
@@ -666,7 +666,7 @@ def encoded_shard(folder: Folder, shard: manifest_module.Shard, mark: float, inp
 
 def kept(folder: Folder, shard: manifest_module.Shard, fingerprint: str = "print") -> dict[str, object]:
     schema = codes_schema(2, "float16")
-    paths, batches = carried_over(folder, CODES, shard, schema, fingerprint)
+    paths, batches = reusable_rows(folder, CODES, shard, schema, fingerprint)
     rows = pa.Table.from_batches(batches, schema)
     in_file = read_rows(folder, shard)["path"].to_pylist()
     assert rows["path"].to_pylist() == [path for path in in_file if path in paths.to_pylist()]

@@ -347,7 +347,7 @@ def test_tries_wait_longer_each_time(monkeypatch):
     waited: list[float] = []
     monkeypatch.setattr(retries, "RETRY_SECONDS", (0.1, 0.5, 2.0))
     monkeypatch.setattr(folder.time, "sleep", waited.append)
-    assert retries.persistently(fails([OSError("AWS Error NETWORK_CONNECTION")] * 3)) == b"photo"
+    assert retries.with_retries(fails([OSError("AWS Error NETWORK_CONNECTION")] * 3)) == b"photo"
     assert waited == [0.1, 0.5, 2.0]
 
 

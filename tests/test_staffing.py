@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowers_batch.cluster.scaling import Post, Resources, staff, whole_node
+from flowers_batch.cluster.scaling import RequestedActor, Resources, largest_node, plan_actors
 
 GPU, MANY = Resources(1, 1), 1000
 
@@ -14,7 +14,7 @@ def node(name: str, **resources: float) -> dict:
 
 
 def asked(nodes: list[dict], wanted: int | None = None, gpu: bool = True, shards: int = MANY) -> list[Resources]:
-    return staff(nodes, [], wanted, gpu, False, shards)[0]
+    return plan_actors(nodes, [], wanted, gpu, False, shards)[0]
 
 
 def test_one_actor_a_gpu_wherever_the_driver_runs():
@@ -27,11 +27,11 @@ def test_one_actor_a_gpu_wherever_the_driver_runs():
 def test_actors_that_share_a_gpu():
     nodes = [node("a", CPU=16, GPU=2), node("b", CPU=8, GPU=1)]
     shared = Resources(1, 1, sharing=3)
-    assert staff(nodes, [], None, True, False, MANY, 3) == ([shared] * 9, [])
-    assert staff(nodes, [Post(shared, "a")] * 5, None, True, True, MANY, 3) == ([shared] * 13, [])
-    assert staff(nodes, [], 4, True, True, MANY, 3) == ([shared] * 4, [])
-    assert staff([node("a", CPU=4, GPU=1)], [], None, True, False, MANY, 8)[0] == [Resources(1, 1, sharing=8)] * 4
-    assert staff([node("a", CPU=16)], [], None, True, False, MANY, 3) == ([Resources(0, 16, "a")], [])
+    assert plan_actors(nodes, [], None, True, False, MANY, 3) == ([shared] * 9, [])
+    assert plan_actors(nodes, [RequestedActor(shared, "a")] * 5, None, True, True, MANY, 3) == ([shared] * 13, [])
+    assert plan_actors(nodes, [], 4, True, True, MANY, 3) == ([shared] * 4, [])
+    assert plan_actors([node("a", CPU=4, GPU=1)], [], None, True, False, MANY, 8)[0] == [Resources(1, 1, sharing=8)] * 4
+    assert plan_actors([node("a", CPU=16)], [], None, True, False, MANY, 3) == ([Resources(0, 16, "a")], [])
 
 
 @pytest.mark.parametrize("sharing", range(1, 33))
@@ -59,9 +59,9 @@ def test_no_actor_asks_for_more_cores_than_a_node_has():
 def test_so_many_actors_are_asked_for_as_are_wanted_however_few_fit():
     nodes = [node("a", CPU=8, GPU=1)]
     assert asked(nodes, 5) == [GPU] * 5
-    posts = [Post(GPU, "a"), *[Post(GPU)] * 4]
-    assert staff(nodes, posts, 5, True, True, MANY) == ([], [])
-    assert staff(nodes, posts[:3], 5, True, True, MANY) == ([GPU] * 2, [])
+    posts = [RequestedActor(GPU, "a"), *[RequestedActor(GPU)] * 4]
+    assert plan_actors(nodes, posts, 5, True, True, MANY) == ([], [])
+    assert plan_actors(nodes, posts[:3], 5, True, True, MANY) == ([GPU] * 2, [])
 
 
 class Cluster:
@@ -70,13 +70,13 @@ class Cluster:
     def __init__(self, most: int, **resources: float):
         self.most, self.kind = most, resources
         self.nodes: list[dict] = [node("head", CPU=0)]
-        self.posts: list[Post] = []
+        self.posts: list[RequestedActor] = []
         self.made = 0
 
     def round(self, shards: int = MANY) -> None:
-        add, given_up = staff(self.nodes, self.posts, None, True, True, shards)
+        add, given_up = plan_actors(self.nodes, self.posts, None, True, True, shards)
         self.posts = [post for number, post in enumerate(self.posts) if number not in given_up]
-        self.posts += [Post(resources) for resources in add]
+        self.posts += [RequestedActor(resources) for resources in add]
         self.place()
         while len(self.nodes) - 1 < self.most and any(post.node is None for post in self.posts):
             self.made += 1
@@ -101,7 +101,7 @@ class Cluster:
                 cpus, gpus = self.free(place)
                 affine = post.resources.node in (None, place["NodeID"])
                 if affine and cpus >= post.resources.cpus and gpus >= post.resources.gpus:
-                    self.posts[number] = Post(post.resources, place["NodeID"])
+                    self.posts[number] = RequestedActor(post.resources, place["NodeID"])
                     break
 
     def lose(self, count: int) -> None:
@@ -110,7 +110,7 @@ class Cluster:
         self.posts = [post for post in self.posts if post.node not in gone]
 
     def workers(self) -> list[str]:
-        return sorted(post.node for post in self.posts if post.node and not post.resources.is_scout)
+        return sorted(post.node for post in self.posts if post.node and not post.resources.is_placeholder)
 
 
 def test_a_cluster_of_gpus_grows_from_nothing_by_doubling_and_again_after_losses():
@@ -120,7 +120,7 @@ def test_a_cluster_of_gpus_grows_from_nothing_by_doubling_and_again_after_losses
         cluster.round()
         sizes.append(len(cluster.workers()))
     assert sizes[-1] == 16 and sizes == sorted(sizes) and sizes.index(16) <= 6
-    assert not any(post.resources.is_scout for post in cluster.posts)
+    assert not any(post.resources.is_placeholder for post in cluster.posts)
     assert all(post.resources == GPU for post in cluster.posts)
     cluster.lose(15)
     for _ in range(6):
@@ -151,29 +151,32 @@ def test_no_more_is_asked_for_than_there_are_shards():
 
 def test_a_cluster_that_does_not_grow_is_asked_for_nothing_more():
     nodes = [node("a", CPU=8, GPU=2)]
-    assert staff(nodes, [Post(GPU, "a"), Post(GPU, "a")], None, True, False, MANY) == ([], [])
-    assert staff([node("a", CPU=8)], [Post(Resources(0, 8, "a"), "a")], None, True, False, MANY) == ([], [])
+    assert plan_actors(nodes, [RequestedActor(GPU, "a"), RequestedActor(GPU, "a")], None, True, False, MANY) == ([], [])
+    assert plan_actors([node("a", CPU=8)], [RequestedActor(Resources(0, 8, "a"), "a")], None, True, False, MANY) == (
+        [],
+        [],
+    )
 
 
 def test_an_actor_for_a_node_that_is_gone_is_not_waited_for():
-    posts = [Post(Resources(0, 8, "gone")), Post(Resources(0, 8, "a"), "a")]
-    assert staff([node("a", CPU=8)], posts, None, True, False, MANY) == ([], [0])
+    posts = [RequestedActor(Resources(0, 8, "gone")), RequestedActor(Resources(0, 8, "a"), "a")]
+    assert plan_actors([node("a", CPU=8)], posts, None, True, False, MANY) == ([], [0])
 
 
 def test_a_cluster_that_has_lost_its_gpus_is_still_asked_for_them():
     nodes = [node("head", CPU=4), node("a", CPU=8, GPU=1)]
-    posts = [Post(GPU, "a"), Post(GPU)]
-    assert staff(nodes, posts, None, True, True, MANY) == ([], [])
+    posts = [RequestedActor(GPU, "a"), RequestedActor(GPU)]
+    assert plan_actors(nodes, posts, None, True, True, MANY) == ([], [])
     lost = [post for post in posts if post.node is None]
-    asked, given_up = staff(nodes[:1], lost, None, True, True, MANY)
+    asked, given_up = plan_actors(nodes[:1], lost, None, True, True, MANY)
     assert not given_up and Resources(0, 4, "head") in asked
     # And when GPUs are back, an actor on a CPU takes the place of none.
-    back = [*lost, Post(Resources(0, 4, "head"), "head")]
-    assert staff(nodes, back, None, True, True, MANY) == ([GPU], [])
+    back = [*lost, RequestedActor(Resources(0, 4, "head"), "head")]
+    assert plan_actors(nodes, back, None, True, True, MANY) == ([GPU], [])
 
 
 def test_what_works_alone_gets_all_gpus_of_the_node_that_has_most():
     nodes = [node("head", CPU=64), node("a", CPU=16, GPU=2), node("b", CPU=8, GPU=4)]
-    assert whole_node(nodes) == Resources(4, 1)
-    assert whole_node(nodes[:1]) == Resources(0, 64)
-    assert whole_node([node("head", CPU=0)]) is None
+    assert largest_node(nodes) == Resources(4, 1)
+    assert largest_node(nodes[:1]) == Resources(0, 64)
+    assert largest_node([node("head", CPU=0)]) is None

@@ -47,7 +47,7 @@ def fill(folder: Folder, name: str, content: bytes) -> None:
         Path(scratch).write_bytes(content)
 
 
-def content_of(folder: Folder, name: str) -> bytes:
+def content_digest_of(folder: Folder, name: str) -> bytes:
     with folder.open(name) as file:
         return file.read()
 
@@ -55,7 +55,7 @@ def content_of(folder: Folder, name: str) -> bytes:
 def test_published_file_stands_whole_under_its_name_and_no_scratch_is_left(folder, tmp_path):
     content = os.urandom(3 << 20)
     fill(folder, "codes/one.parquet", content)
-    assert content_of(folder, "codes/one.parquet") == content
+    assert content_digest_of(folder, "codes/one.parquet") == content
     assert left_in(tmp_path) == {"one.parquet"}
     assert folder.names("codes") == ["one.parquet"]
 
@@ -64,7 +64,7 @@ def test_file_larger_than_an_upload_block_is_published_whole(tmp_path, monkeypat
     monkeypatch.setattr(folder_module, "_UPLOAD_BYTES", 1000)
     content, folder = os.urandom(10_001), store(tmp_path / "run")
     fill(folder, "x", content)
-    assert content_of(folder, "x") == content
+    assert content_digest_of(folder, "x") == content
 
 
 def test_nothing_stands_under_the_name_until_the_file_is_finished(folder):
@@ -87,14 +87,14 @@ def test_exception_while_filling_keeps_the_old_content(folder, tmp_path):
     with pytest.raises(ValueError), folder.publish("one") as scratch:
         Path(scratch).write_bytes(b"new")
         raise ValueError
-    assert content_of(folder, "one") == b"old"
+    assert content_digest_of(folder, "one") == b"old"
     assert left_in(tmp_path) == {"one"}
 
 
 def test_publishing_replaces_the_old_content(folder):
     fill(folder, "one", b"old and longer")
     fill(folder, "one", b"new")
-    assert content_of(folder, "one") == b"new"
+    assert content_digest_of(folder, "one") == b"new"
 
 
 def test_scratch_file_lies_beside_its_target_on_a_disk_and_is_passed_over_by_readers(tmp_path):
@@ -126,7 +126,7 @@ def test_json_is_read_as_it_was_written(folder):
     value = {"classes": ["Gänseblümchen", "x"], "n": 1, "none": None}
     folder.write_json("job.json", value)
     assert folder.read_json("job.json") == value
-    assert "Gänseblümchen".encode() in content_of(folder, "job.json")
+    assert "Gänseblümchen".encode() in content_digest_of(folder, "job.json")
 
 
 def test_missing_json_is_told_from_a_broken_one(folder):

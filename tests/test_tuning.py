@@ -24,7 +24,7 @@ from flowers_batch.encoding.weights import convert_weights
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.finetuning import training_state
 from flowers_batch.finetuning.pixels import PixelReader
-from flowers_batch.finetuning.trainer import EPOCHS, Tuner, Tuning, unfrozen
+from flowers_batch.finetuning.trainer import EPOCHS, Trainer, Tuning, unfrozen
 from flowers_batch.finetuning.training_devices import TrainingDevices
 from flowers_batch.sources.images import batches_of
 
@@ -79,7 +79,7 @@ def tuning_of(photos, out, layer="relu7", precision="float32", seed=0, batch_siz
 
 def trained(work: Tuning, kill_at: str | None = None, devices: int = 1):
     """The state, the head and the network's weights that a training ends with; None if it is killed."""
-    tuner = Tuner(work, 2, devices)
+    tuner = Trainer(work, 2, devices)
 
     def tell(sentence: str, stays: bool) -> None:
         if kill_at and sentence.startswith(kill_at):
@@ -145,7 +145,7 @@ def test_photos_are_decoded_once_and_in_the_order_in_which_they_lie(photos, tmp_
     monkeypatch.setattr(type(work.source), "read", lambda source, image: read.append(image.path) or once(source, image))
     if not room:
         monkeypatch.setattr("flowers_batch.finetuning.pixels._scratch", lambda size: None)
-    tuner = Tuner(work, 1, 1)
+    tuner = Trainer(work, 1, 1)
     tuner.train(lambda *_: None)
     tuner.close()
     assert (read == listed) == room
@@ -157,7 +157,7 @@ def test_what_is_told_to_stay_is_saved(photos, tmp_path):
     """By it an actor shows that it got on: one that dies again and again while it saves must not seem to."""
     work = tuning_of(photos, tmp_path, unfreeze="head", epochs=2)
     saved = []
-    tuner = Tuner(work, 2, 1)
+    tuner = Trainer(work, 2, 1)
     tuner.train(lambda _, stays: saved.append(sorted(tmp_path.glob(f"{EPOCHS}/epoch-*"))[-1].name) if stays else None)
     tuner.close()
     assert saved == ["epoch-0001.safetensors", "epoch-0002.safetensors"]
@@ -180,10 +180,10 @@ def test_only_what_is_unfrozen_changes(photos, tmp_path, monkeypatch, unfreeze):
 
 def test_deeper_layers_learn_slower_but_from_scratch_all_alike(photos, tmp_path):
     work = tuning_of(photos, tmp_path, unfreeze="all")
-    from_scratch = Tuner(work, 1, 1)
+    from_scratch = Trainer(work, 1, 1)
     convert_weights("random:3", str(tmp_path / "w.safetensors"), "float32")
     encoding = replace(work.encoding, weights=str(tmp_path / "w.safetensors"))
-    further = Tuner(replace(work, encoding=encoding), 1, 1)
+    further = Trainer(replace(work, encoding=encoding), 1, 1)
     for tuner, deepest in ((from_scratch, 1.0), (further, 0.1)):
         names = [variable.path.split("/")[-2] for variable in tuner._model.trainable_variables]
         inputs = [np.prod(tuner._network.get_layer(name).kernel.shape[:-1]) for name in names if name != "head"]
@@ -216,7 +216,7 @@ def test_killed_training_goes_on_and_ends_as_one_that_was_not(photos, whole, tmp
 
 def test_in_bfloat16_weights_are_kept_in_float32(photos, tmp_path):
     work = tuning_of(photos, tmp_path, precision="bfloat16", unfreeze="fc", epochs=1)
-    tuner = Tuner(work, 2, 1)
+    tuner = Trainer(work, 2, 1)
     layer = tuner._network.get_layer("fc6")
     assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
     tuner.close()
@@ -228,7 +228,7 @@ def test_in_bfloat16_weights_are_kept_in_float32(photos, tmp_path):
 def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
     """Later epochs are made to judge badly: what is published is the network as it was."""
     losses = iter([1.0, 0.5, 2.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr(Tuner, "_judge", lambda *_: (next(losses), 0.5))
+    monkeypatch.setattr(Trainer, "_judge", lambda *_: (next(losses), 0.5))
     state, layer, network = trained(tuning_of(photos, tmp_path / "long", unfreeze="fc", epochs=9))
     assert (state.best, len(state.epochs)) == (1, 5)  # it ended early
     assert [epoch.rate for epoch in state.epochs[1:]] == [1.0, 1.0, 0.5, 0.25]
@@ -240,7 +240,7 @@ def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
 
 def test_training_that_makes_nothing_better_gives_back_what_it_began_with(photos, tmp_path, monkeypatch):
     losses = iter([1.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr(Tuner, "_judge", lambda *_: (next(losses), 0.5))
+    monkeypatch.setattr(Trainer, "_judge", lambda *_: (next(losses), 0.5))
     work = tuning_of(photos, tmp_path, unfreeze="fc")
     state, layer, network = trained(work)
     assert state.best == 0 and len(state.epochs) == 4
@@ -272,7 +272,7 @@ def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
     work = tuning_of(photos, tmp_path, unfreeze="head")
     kernel = np.random.default_rng(0).normal(size=work.head.layers[0][0].shape).astype(np.float32)
     head = replace(work.head, layers=((kernel, np.arange(3, dtype=np.float32)),))
-    tuner = Tuner(replace(work, head=head), 2, 1)
+    tuner = Trainer(replace(work, head=head), 2, 1)
     pixels = next(iter(tuner._read(np.arange(9), {})))
     judged = [tuner._devices.predict(tuner._model, pixels) for _ in range(2)]
     np.testing.assert_array_equal(*judged)
@@ -328,7 +328,7 @@ def test_step_that_does_not_fit_into_memory_says_what_to_ask_for(photos, tmp_pat
 def test_other_weights_under_the_same_name_are_refused(photos, tmp_path):
     work = replace(tuning_of(photos, tmp_path), weights="0" * 64)
     with pytest.raises(InputError, match="random:3 holds other weights here: give all nodes the same files"):
-        Tuner(work, 1, 1)
+        Trainer(work, 1, 1)
 
 
 _TWO_DEVICES = """

@@ -44,13 +44,13 @@ def rewrite(folder: Path, shard: int, change, **footer) -> None:
 
 def problems(folder: Path) -> str:
     found = fb.verify(str(folder))
-    assert not found.is_whole
+    assert not found.is_complete
     return "\n".join(found.problems)
 
 
 def test_a_whole_folder_is_whole(whole):
     found = fb.verify(str(whole))
-    assert (found.is_whole, found.images, found.rows, found.ok, found.failed) == (True, 12, 12, 11, 1)
+    assert (found.is_complete, found.images, found.rows, found.ok, found.failed) == (True, 12, 12, 11, 1)
 
 
 def test_a_missing_or_cut_shard(folder):
@@ -66,7 +66,7 @@ def test_a_flipped_bit_is_found_unless_it_changes_no_row(folder):
     found = 0
     for place in range(4, len(whole), len(whole) // 40):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        if not fb.verify(folder).is_whole:
+        if not fb.verify(folder).is_complete:
             found += 1
         else:  # in the parts of the file that only speed up reading
             assert pq.read_table(path).equals(rows), place
@@ -120,13 +120,13 @@ def test_job_says_what_made_the_folder_and_holds_no_secret(whole):
 
 
 def deep_problems(folder: Path) -> str:
-    assert fb.verify(folder).is_whole
+    assert fb.verify(folder).is_complete
     return "\n".join(fb.verify(folder, deep=True).problems)
 
 
 def test_deep_reads_a_sample_again_and_finds_bytes_that_changed(whole, folder):
     found = fb.verify(folder, deep=True)
-    assert (found.is_whole, found.sampled) == (True, 12)
+    assert (found.is_complete, found.sampled) == (True, 12)
     photo = whole.parent / "photos" / "green" / "0002.png"
     before, times = photo.read_bytes(), photo.stat()
     try:
@@ -150,7 +150,7 @@ def test_deep_finds_codes_and_labels_that_are_not_the_photos(whole, folder, tmp_
     fb.train(whole, tmp_path / "model")
     for source, out in ((photos, tmp_path / "labels"), (whole, tmp_path / "same")):
         fb.predict(source, out, tmp_path / "model", fb.PredictConfig(shard_size=4))
-        assert fb.verify(out, deep=True).is_whole
+        assert fb.verify(out, deep=True).is_complete
 
     path, place = tmp_path / "labels", open_folder(tmp_path / "labels")
     like = read_footer(place, PREDICTIONS, 1)

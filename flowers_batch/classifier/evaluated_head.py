@@ -22,7 +22,7 @@ from flowers_batch.classifier.evaluation import (
 )
 from flowers_batch.classifier.fitting import logits_of
 from flowers_batch.classifier.head import Head
-from flowers_batch.classifier.labelled_split import Divided
+from flowers_batch.classifier.labelled_split import LabelledSplit
 from flowers_batch.classifier.model_folder import METRICS, MODEL, SPLIT, Model, save_model
 from flowers_batch.classifier.split import SIDES, TEST, VALIDATION
 from flowers_batch.config import TrainConfig
@@ -31,7 +31,7 @@ from flowers_batch.storage.folder import Folder
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedHead:
     """A head that is ready for use, and how good it is.
 
     Attributes:
@@ -45,7 +45,7 @@ class Judged:
     metrics: dict[str, Any]
 
 
-def judge(run: Run, photos: Divided, head: Head, config: TrainConfig) -> Judged:
+def evaluate_head(run: Run, photos: LabelledSplit, head: Head, config: TrainConfig) -> EvaluatedHead:
     """Calibrates a head that was fitted, finds its threshold on the validation side, and judges it on all sides."""
     logits = logits_of(head, photos.sample)
     targets, on = photos.sample.targets, [photos.sides == side for side in range(len(SIDES))]
@@ -94,10 +94,10 @@ def judge(run: Run, photos: Divided, head: Head, config: TrainConfig) -> Judged:
         "grouped_photos": int((np.bincount(photos.sample.groups)[photos.sample.groups] > 1).sum()),
         "accuracy_without_groups": None,
     }
-    return Judged(head, probabilities, metrics)
+    return EvaluatedHead(head, probabilities, metrics)
 
 
-def publish(folder: Folder, run: Run, photos: Divided, judged: Judged, training: dict[str, Any]) -> None:
+def publish(folder: Folder, run: Run, photos: LabelledSplit, judged: EvaluatedHead, training: dict[str, Any]) -> None:
     """Writes a model folder, which the caller holds the lock of.
 
     Args:
@@ -139,7 +139,7 @@ def _moved(model: Folder, paths: list[str], sides: NDArray[np.int_]) -> int:
     return sum(before.get(path, SIDES[side]) != SIDES[side] for path, side in zip(paths, sides, strict=True))
 
 
-def _write_split(folder: Folder, photos: Divided, probabilities: NDArray[np.float32]) -> None:
+def _write_split(folder: Folder, photos: LabelledSplit, probabilities: NDArray[np.float32]) -> None:
     labelled = photos.labelled
     table = pa.table(
         {

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.evaluation import log_loss
 from flowers_batch.classifier.head import Head, Layer, logits
-from flowers_batch.classifier.labelled_codes import Sample
-from flowers_batch.devices import share_gpus
+from flowers_batch.classifier.labelled_codes import LabelledCodes
+from flowers_batch.devices import init_tensorflow
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class Fitted:
 
 def fit(
     kind: str,
-    train: Sample,
-    validation: Sample,
+    train: LabelledCodes,
+    validation: LabelledCodes,
     classes: tuple[str, ...],
     seed: int,
     strength: float | None = None,
@@ -86,7 +86,7 @@ def fit(
     return Fitted(kind, Head(classes, scaler.mean, scaler.scale, tuple(layers)), strength, epochs)
 
 
-def logits_of(head: Head, sample: Sample) -> NDArray[np.float32]:
+def logits_of(head: Head, sample: LabelledCodes) -> NDArray[np.float32]:
     """A head's logits float32 [N, classes] of a sample."""
     found = np.empty((len(sample), len(head.classes)), np.float32)
     for positions, codes in sample.chunks():
@@ -109,7 +109,7 @@ class _Scaler:
         return standardised
 
 
-def _scaler(sample: Sample) -> _Scaler:
+def _scaler(sample: LabelledCodes) -> _Scaler:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler(copy=False)
@@ -118,14 +118,14 @@ def _scaler(sample: Sample) -> _Scaler:
     return _Scaler(scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32))
 
 
-def _some(sample: Sample, count: int, seed: int) -> Sample:
+def _some(sample: LabelledCodes, count: int, seed: int) -> LabelledCodes:
     """A sample, or so many of its photos if it has more."""
     if len(sample) <= count:
         return sample
     return sample[np.sort(np.random.default_rng(seed).permutation(len(sample))[:count])]
 
 
-def out_of_fold(sample: Sample, classes: tuple[str, ...], seed: int) -> NDArray[np.float32]:
+def out_of_fold(sample: LabelledCodes, classes: tuple[str, ...], seed: int) -> NDArray[np.float32]:
     """Probabilities float32 [N, classes] of photos, each by a logistic regression that saw neither it nor a copy."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -140,13 +140,13 @@ def out_of_fold(sample: Sample, classes: tuple[str, ...], seed: int) -> NDArray[
     return probabilities
 
 
-def balance(targets: NDArray[np.int_], classes: int) -> NDArray[np.float32]:
+def balanced_sample_weights(targets: NDArray[np.int_], classes: int) -> NDArray[np.float32]:
     """Weights [N] of photos, of mean 1, that sum to the same for each class."""
     counts = np.bincount(targets, minlength=classes)
     return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[targets].astype(np.float32)
 
 
-def _choose_strength(sample: Sample, scaler: _Scaler, classes: int, seed: int) -> float:
+def _choose_strength(sample: LabelledCodes, scaler: _Scaler, classes: int, seed: int) -> float:
     """The strength of the least log loss on folds that were not fitted to; copies lie in one fold."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -177,7 +177,7 @@ def _logistic(
     """
     from scipy.optimize import minimize
 
-    weights = balance(targets, classes)
+    weights = balanced_sample_weights(targets, classes)
     weights /= weights.sum()
     rows = np.arange(len(targets))
     width = codes.shape[1]
@@ -224,13 +224,13 @@ def _penalty(strength: float, photos: int) -> float:
 
 
 def _network(
-    train: Sample, validation: Sample, scaler: _Scaler, classes: int, seed: int, strength: float | None
+    train: LabelledCodes, validation: LabelledCodes, scaler: _Scaler, classes: int, seed: int, strength: float | None
 ) -> tuple[list[Layer], int]:
     """Layers as they were when the log loss on photos of `validation` was least, and after how many epochs.
 
     With a strength there is no hidden layer: a logistic regression of photos that are too many for memory.
     """
-    share_gpus()
+    init_tensorflow()
     import keras
 
     judge = _some(validation, _JUDGED_PHOTOS, seed)
@@ -249,7 +249,7 @@ def _network(
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss, jit_compile=False)
         random = np.random.default_rng(seed)
-        weights = balance(train.targets, classes)
+        weights = balanced_sample_weights(train.targets, classes)
         best, kept, kept_at, epoch, kind = np.inf, list[Layer](), 0, 0, LOGISTIC if strength else MLP
         while epoch < min(_EPOCHS, kept_at + _PATIENCE):
             epoch += 1

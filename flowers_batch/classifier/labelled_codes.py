@@ -130,7 +130,7 @@ def _joined(parts: list[Chunk], random: np.random.Generator | None) -> Chunk:
 
 
 @dataclass(frozen=True)
-class Sample:
+class LabelledCodes:
     """Photos that a head is fitted to, or judged by.
 
     Attributes:
@@ -148,7 +148,7 @@ class Sample:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int_]) -> Sample:
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int_]) -> LabelledCodes:
         """Some of them, in the same order: a mask, or positions that grow."""
         return replace(self, numbers=self.numbers[chosen], targets=self.targets[chosen], groups=self.groups[chosen])
 
@@ -157,7 +157,7 @@ class Sample:
         """Whether the codes are held anyway."""
         return isinstance(self.codes, CodesInMemory)
 
-    def loaded(self) -> Sample:
+    def loaded(self) -> LabelledCodes:
         """The same, with its codes in memory if they fit."""
         codes = self.codes
         if not isinstance(codes, CodesOnDisk) or len(self) * codes.width * _BYTES > codes.memory:
@@ -173,25 +173,27 @@ class Sample:
         return self.codes.chunks(self.numbers, random)
 
 
-def sample_of(codes: NDArray[np.floating], targets: NDArray[np.int_], groups: NDArray[np.int_] | None = None) -> Sample:
+def sample_of(
+    codes: NDArray[np.floating], targets: NDArray[np.int_], groups: NDArray[np.int_] | None = None
+) -> LabelledCodes:
     """A sample of codes [N, width] in memory; without groups, no photo is a copy of another."""
     numbers = np.arange(len(codes))
-    return Sample(CodesInMemory(codes), numbers, targets, numbers if groups is None else groups)
+    return LabelledCodes(CodesInMemory(codes), numbers, targets, numbers if groups is None else groups)
 
 
-def sample_in(
+def labelled_codes_in(
     run: Run, rows: NDArray[np.int_], targets: NDArray[np.int_], groups: NDArray[np.int_], memory: int | None = None
-) -> Sample:
+) -> LabelledCodes:
     """A sample of a codes folder's rows, in memory if it fits.
 
     Args:
         run: The codes folder.
         rows: int [N], as for `CodesOnDisk`.
-        targets, groups: int [N], as in `Sample`.
+        targets, groups: int [N], as in `LabelledCodes`.
         memory: Megabytes that codes may take; None: half of what is free.
     """
     codes = CodesOnDisk(run, rows, memory * 10**6 if memory else free_memory() // 2)
-    return Sample(codes, np.arange(len(rows)), targets, groups).loaded()
+    return LabelledCodes(codes, np.arange(len(rows)), targets, groups).loaded()
 
 
 def free_memory() -> int:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.labelled_codes import Sample, sample_in
+from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_in
 from flowers_batch.classifier.labels import Labelled, read_labelled
 from flowers_batch.classifier.near_duplicates import group
-from flowers_batch.classifier.split import split, values_of
+from flowers_batch.classifier.split import split, split_keys
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Divided:
+class LabelledSplit:
     """The labelled photos of a codes folder, grouped and divided.
 
     Attributes:
@@ -35,16 +35,16 @@ class Divided:
 
     labelled: Labelled
     classes: tuple[str, ...]
-    sample: Sample
+    sample: LabelledCodes
     values: NDArray[np.float64]
     sides: NDArray[np.int_]
 
-    def side(self, side: int) -> Sample:
+    def side(self, side: int) -> LabelledCodes:
         """The photos of a side."""
         return self.sample[self.sides == side]
 
 
-def divide(run: Run, config: TrainConfig) -> Divided:
+def divide(run: Run, config: TrainConfig) -> LabelledSplit:
     """Finds the labelled photos of a codes folder, and divides them so that no copy of a photo is on another side.
 
     Raises:
@@ -58,13 +58,13 @@ def divide(run: Run, config: TrainConfig) -> Divided:
     names, targets = np.unique(labelled.labels, return_inverse=True)
     classes = tuple(names.tolist())
     groups = group(labelled.digests, labelled.hashes)
-    values = values_of(labelled.digests, groups)
+    values = split_keys(labelled.digests, groups)
     sides = split(values, groups, targets, list(classes))
-    sample = sample_in(run, labelled.rows, targets, groups, config.memory)
-    return Divided(labelled, classes, sample, values, sides)
+    sample = labelled_codes_in(run, labelled.rows, targets, groups, config.memory)
+    return LabelledSplit(labelled, classes, sample, values, sides)
 
 
-def with_codes_of(run: Run, photos: Divided, memory: int | None) -> Divided:
+def with_codes_of(run: Run, photos: LabelledSplit, memory: int | None) -> LabelledSplit:
     """The same labelled photos on the same sides, with the codes of another folder; those that it has none of are left
     out."""
     place = {path: number for number, path in enumerate(photos.labelled.paths)}
@@ -86,5 +86,5 @@ def with_codes_of(run: Run, photos: Divided, memory: int | None) -> Divided:
         rows=np.array(rows, np.int64),
         without_code=old.without_code + len(old.paths) - len(kept),
     )
-    sample = sample_in(run, labelled.rows, photos.sample.targets[kept], photos.sample.groups[kept], memory)
-    return Divided(labelled, photos.classes, sample, photos.values, photos.sides[kept])
+    sample = labelled_codes_in(run, labelled.rows, photos.sample.targets[kept], photos.sample.groups[kept], memory)
+    return LabelledSplit(labelled, photos.classes, sample, photos.values, photos.sides[kept])

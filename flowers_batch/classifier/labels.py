@@ -21,7 +21,7 @@ from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
 from flowers_batch.dataset.spreadsheet import cell_of, text_of
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import Where, split_file
+from flowers_batch.storage.folder import PathOrUrl, split_file
 
 FOLDER = "folder"
 _EXAMPLES = 5
@@ -169,7 +169,7 @@ def not_labels(file: str) -> InputError:
     )
 
 
-def write_labels(out: Where, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+def write_labels(out: PathOrUrl, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     """Writes a CSV file, `path` and `label` among its columns, that spreadsheets and `read_labels` read."""
     folder, name = split_file(out)
     with folder.publish(name) as scratch, open(scratch, "w", encoding="utf-8-sig", newline="") as file:

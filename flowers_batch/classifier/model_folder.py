@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 from flowers_batch.classifier.head import Head
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.storage.folder import Folder, Where, open_folder
+from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
 # Of a network that was fine-tuned: its weights, and the codes folder that it made. They lie in the model folder, and
@@ -67,7 +67,7 @@ def save_model(folder: Folder, model: Model) -> None:
     folder.write_json(MODEL, description)
 
 
-def load_model(where: Where) -> Model:
+def load_model(where: PathOrUrl) -> Model:
     """Loads a model folder.
 
     Raises:

@@ -25,7 +25,7 @@ def split(
     A class that would have no photo on a side gives it the group that lies nearest.
 
     Args:
-        values: [groups], in [0, 1): what decides on a group's side; see `values_of`.
+        values: [groups], in [0, 1): what decides on a group's side; see `split_keys`.
         groups: int [N]: each photo's group.
         targets: int [N]: each photo's class.
         classes: The classes' names.
@@ -57,7 +57,7 @@ def split(
     return side[groups]
 
 
-def values_of(digests: NDArray[np.bytes_], groups: NDArray[np.int_]) -> NDArray[np.float64]:
+def split_keys(digests: NDArray[np.bytes_], groups: NDArray[np.int_]) -> NDArray[np.float64]:
     """What decides on each group's side, in [0, 1): its smallest SHA-256, read as a fraction."""
     first = np.ascontiguousarray(digests).view(">u8")[::4]
     smallest = np.full(groups.max() + 1, np.iinfo(np.uint64).max, np.uint64)

@@ -12,20 +12,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.fitting import out_of_fold
-from flowers_batch.classifier.labelled_codes import sample_in
+from flowers_batch.classifier.labelled_codes import labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled, read_labels, write_labels
 from flowers_batch.classifier.model_folder import MODEL, SPLIT, load_model
 from flowers_batch.classifier.near_duplicates import NEAR, group
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import Where, open_folder
+from flowers_batch.storage.folder import PathOrUrl, open_folder
 
 _CONSIDERED = 10  # of the least certain photos, for each one that is asked for
 _SEED = 0
 
 
-def suspects(model: Where, out: Where | None = None) -> list[dict[str, Any]]:
+def label_issues(model: PathOrUrl, out: PathOrUrl | None = None) -> list[dict[str, Any]]:
     """Finds labelled photos whose label looks wrong, by confident learning (Northcutt, Jiang and Chuang, 2021).
 
     Each photo is judged by a classifier that saw neither it nor a copy of it.
@@ -46,7 +46,7 @@ def suspects(model: Where, out: Where | None = None) -> list[dict[str, Any]]:
     run = open_run(trained.codes, CODES)
     labelled = read_labelled(run, trained.training["labels"])
     classes, targets = np.unique(labelled.labels, return_inverse=True)
-    sample = sample_in(run, labelled.rows, targets, group(labelled.digests, labelled.hashes))
+    sample = labelled_codes_in(run, labelled.rows, targets, group(labelled.digests, labelled.hashes))
     probabilities = out_of_fold(sample, tuple(classes.tolist()), _SEED)
     found = find_label_issues(targets, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
     rows = [
@@ -63,8 +63,8 @@ def suspects(model: Where, out: Where | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def next_labels(
-    predictions: Where, count: int = 100, out: Where | None = None, labels: Sequence[str] = ()
+def suggest(
+    predictions: PathOrUrl, count: int = 100, out: PathOrUrl | None = None, labels: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Finds the photos without a label that are most worth one: uncertain, and different from each other.
 

@@ -9,26 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from flowers_batch.classifier.evaluated_head import judge, publish
+from flowers_batch.classifier.evaluated_head import evaluate_head, publish
 from flowers_batch.classifier.evaluation import (
     fit_temperature,
     log_loss,
 )
 from flowers_batch.classifier.fitting import KINDS, Fitted, fit, logits_of
-from flowers_batch.classifier.labelled_split import Divided, divide
+from flowers_batch.classifier.labelled_split import LabelledSplit, divide
 from flowers_batch.classifier.labels import lasting
 from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.classifier.split import TRAIN, VALIDATION, split
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
-from flowers_batch.storage.folder import Where, open_folder
+from flowers_batch.storage.folder import PathOrUrl, open_folder
 
 _LOG = logging.getLogger(__name__)
 _CURVE = (0.1, 0.25, 0.5)  # shares of the labels, besides all of them
 
 
-def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict[str, Any]:
+def train(codes: PathOrUrl, model: PathOrUrl, config: TrainConfig | None = None) -> dict[str, Any]:
     """Trains a classifier on the labelled photos of a codes folder, and says how good it is.
 
     Args:
@@ -49,7 +49,7 @@ def train(codes: Where, model: Where, config: TrainConfig | None = None) -> dict
     folder = open_folder(model)
     photos = divide(run, config)
     fitted, tried = _fit_best(photos, config)
-    judged = judge(run, photos, fitted.head, config)
+    judged = evaluate_head(run, photos, fitted.head, config)
     metrics = judged.metrics
     metrics |= {"head": fitted.kind, "heads": tried}
     if run.job.weights.rpartition("/")[2] != NETWORK:  # which has seen all the labels of its training side
@@ -67,7 +67,7 @@ def described(config: TrainConfig) -> dict[str, Any]:
     return asdict(config) | {"labels": [lasting(name) for name in config.labels]}
 
 
-def _fit_best(photos: Divided, config: TrainConfig) -> tuple[Fitted, dict[str, Any]]:
+def _fit_best(photos: LabelledSplit, config: TrainConfig) -> tuple[Fitted, dict[str, Any]]:
     """The head that was asked for or, of all kinds, the one of the least log loss on validation.
 
     Also what each kind came to.
@@ -92,7 +92,7 @@ def _fit_best(photos: Divided, config: TrainConfig) -> tuple[Fitted, dict[str, A
     return best, tried
 
 
-def _learning_curve(photos: Divided, fitted: Fitted, seed: int, accuracy: float) -> list[dict[str, Any]]:
+def _learning_curve(photos: LabelledSplit, fitted: Fitted, seed: int, accuracy: float) -> list[dict[str, Any]]:
     """Test accuracy of heads that were fitted to shares of the labels, whole groups, and as much of each class."""
     train, validation, test = (photos.side(side) for side in range(3))
     points = []
@@ -111,7 +111,7 @@ def _learning_curve(photos: Divided, fitted: Fitted, seed: int, accuracy: float)
     return [*points, {"share": 1.0, "photos": len(train), "accuracy": accuracy}]
 
 
-def _without_groups(photos: Divided, fitted: Fitted, seed: int) -> float:
+def _without_groups(photos: LabelledSplit, fitted: Fitted, seed: int) -> float:
     """The accuracy that would have been found, had copies been allowed on both sides."""
     sample = photos.sample
     alone = np.arange(len(sample))

@@ -228,8 +228,8 @@ def finetune(
     debug: Debug = False,
 ) -> None:
     """Train the network itself on labelled photos, and say whether it pays; run again, it goes on where it stopped."""
+    from flowers_batch.finetuning.finetune import encoding_settings_of
     from flowers_batch.finetuning.finetune import finetune as run_finetune
-    from flowers_batch.finetuning.finetune import made_as
 
     encoding = {
         "weights": from_,
@@ -243,7 +243,7 @@ def finetune(
     }
     asked: dict[str, Any] = {name: value for name, value in encoding.items() if value is not None}
     config = FinetuneConfig(
-        encode=EncodeConfig(**made_as(photos) | asked) if asked else None,
+        encode=EncodeConfig(**encoding_settings_of(photos) | asked) if asked else None,
         train=TrainConfig(tuple(labels), "logistic", min_precision, None, seed),
         unfreeze=unfreeze,
         epochs=epochs,
@@ -301,31 +301,31 @@ def predict(
     _print_summary("labelled", out, summary.to_json(), json_)
 
 
-@app.command(epilog="Example: flowers-batch suspects run/model --out suspects.csv")
-def suspects(
+@app.command(epilog="Example: flowers-batch label-issues run/model --out issues.csv")
+def label_issues(
     model: Annotated[str, typer.Argument(help="Model folder, as `train` made it.")],
     out: Annotated[str | None, typer.Option(help="CSV file that gets them, ready to correct.")] = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """List labelled photos whose label looks wrong, the surest first."""
-    from flowers_batch.classifier.suggestions import suspects as find_suspects
+    from flowers_batch.classifier.suggestions import label_issues as find_issues
     from flowers_batch.progress import steps
 
-    with steps("suspects"):
-        rows = find_suspects(model, out)
+    with steps("label-issues"):
+        rows = find_issues(model, out)
     if json_:
-        _print_json({"suspects": rows})
+        _print_json({"label_issues": rows})
         return
     for row in rows[:_SHOWN]:
         print(f"{row['probability']:6.1%}  {row['label']} -> {row['suggested']}  {row['path']}")
     _tell_rest(len(rows), "labels look wrong", out)
 
 
-@app.command("next", epilog="Example: flowers-batch next run/predictions -n 100 --out labels.csv")
-def next_(
+@app.command(epilog="Example: flowers-batch suggest run/predictions --count 100 --out labels.csv")
+def suggest(
     predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
-    count: Annotated[int, typer.Option("-n", help="How many photos.")] = 100,
+    count: Annotated[int, typer.Option("--count", help="How many photos.")] = 100,
     out: Annotated[str | None, typer.Option(help="CSV file that gets them, ready to fill in.")] = None,
     labels: Annotated[
         list[str] | None, typer.Option(help="File of labels given since the training: their photos have one.")
@@ -334,11 +334,11 @@ def next_(
     debug: Debug = False,
 ) -> None:
     """List the photos without a label that are most worth one: uncertain, and different from each other."""
-    from flowers_batch.classifier.suggestions import next_labels
+    from flowers_batch.classifier.suggestions import suggest as find_photos
 
-    rows = next_labels(predictions, count, out, labels or ())
+    rows = find_photos(predictions, count, out, labels or ())
     if json_:
-        _print_json({"next": rows})
+        _print_json({"suggested": rows})
         return
     for row in rows[:_SHOWN]:
         print(f"{row['probability']:6.1%}  {row['prediction']}  {row['path']}")
@@ -423,11 +423,11 @@ def verify(
     if deep:
         counts["sampled"] = found.sampled
     if json_:
-        _print_json(counts | {"whole": found.is_whole, "problems": found.problems})
+        _print_json(counts | {"whole": found.is_complete, "problems": found.problems})
     else:
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
         print("\n".join(found.problems) if found.problems else "whole: each image is one row, and every count is true")
-    raise typer.Exit(0 if found.is_whole else 1)
+    raise typer.Exit(0 if found.is_complete else 1)
 
 
 @weights_app.command("fetch", epilog="Example: flowers-batch weights fetch --network vgg16")
@@ -622,7 +622,7 @@ def _print_summary(verb: str, out: str, summary: dict[str, Any], as_json: bool) 
         return
     print(
         f"{verb} {summary['images']} images: {summary['ok']} ok, {summary['failed']} failed, "
-        f"{summary['already_done']} done before, {summary['ignored']} other files ignored"
+        f"{summary['resumed']} done before, {summary['ignored']} other files ignored"
     )
     changes = ", ".join(f"{count} {name}" for name, count in summary["changes"].items() if count)
     if changes and summary["changes"].keys() > {"new"}:

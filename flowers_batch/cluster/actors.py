@@ -16,14 +16,14 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowers_batch.cluster.messages import Done, Position, Started
+from flowers_batch.cluster.messages import ActorInfo, Heartbeat, ShardResult
 from flowers_batch.cluster.metrics import _GpuMemory
 from flowers_batch.cluster.scaling import Resources
 from flowers_batch.config import WEIGHTS_ENVIRONMENT
-from flowers_batch.dataset.completeness import carried_over
+from flowers_batch.dataset.completeness import reusable_rows
 from flowers_batch.dataset.manifest import Shard, read_rows
 from flowers_batch.dataset.shard_file import Footer, interleave, write_shard
-from flowers_batch.encoding.feed import Condemned
+from flowers_batch.encoding.feed import Quarantined
 from flowers_batch.encoding.worker import Worker
 from flowers_batch.errors import RunError, first_line
 from flowers_batch.sources.images import Image, images_of
@@ -43,7 +43,9 @@ class Factory(Protocol):
     def with_precision(self, precision: str) -> Factory:
         """The same factory, told what to compute in."""
 
-    def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
+    def find_poison_images(
+        self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
+    ) -> Quarantined:
         """Finds the images that end the process that works on them, or keep it for more than so many seconds."""
 
 
@@ -59,36 +61,38 @@ class ShardActor:
         self._steps, self._rows = itertools.count(), dict[int, tuple[int, int]]()
         self._step = 0
 
-    def start(self) -> Started:
+    def start(self) -> ActorInfo:
         """Makes the worker, which may take a while, and tells what its rows will depend on."""
         self._worker = self._factory(self._threads, bool(self._gpus))
-        return Started(self._worker.fingerprint, socket.gethostname(), self._gpus)
+        return ActorInfo(self._worker.fingerprint, socket.gethostname(), self._gpus)
 
-    def run(self, shard: Shard, condemned: Condemned) -> Done:
+    def run(self, shard: Shard, quarantined: Quarantined) -> ShardResult:
         """Works on a shard and publishes it, without touching the condemned images."""
         worker, schema, stages = self._worker, self._worker.schema, dict[str, float]()
         expected = Footer(worker.fingerprint.digest, shard.number, shard.inputs, 0, 0)
         rows = read_rows(self._folder, shard)
         kept: pa.Array = pa.array([], pa.string())
-        if worker.keeps_rows:
-            kept, old = carried_over(self._folder, self._kind, shard, schema, expected.fingerprint)
+        if worker.can_reuse_rows:
+            kept, old = reusable_rows(self._folder, self._kind, shard, schema, expected.fingerprint)
         if len(kept):
             is_kept = pc.is_in(rows["path"], kept)
-            new = worker.batches(shard.number, rows.filter(pc.invert(is_kept)), stages, condemned)
+            new = worker.batches(shard.number, rows.filter(pc.invert(is_kept)), stages, quarantined)
             batches = interleave(old, new, is_kept.to_numpy(), schema)
         else:
-            batches = worker.batches(shard.number, rows, stages, condemned)
+            batches = worker.batches(shard.number, rows, stages, quarantined)
         begun, waited = time.perf_counter(), [0.0]
         counted = self._counted(shard, batches, waited)
         footer = write_shard(self._folder, self._kind, schema, counted, expected)
         stages["write"] = time.perf_counter() - begun - waited[0]
         self._rows.pop(shard.number)
-        return Done(footer, stages, len(kept))
+        return ShardResult(footer, stages, len(kept))
 
-    def inspect(self, shard: Shard, seconds: float) -> Condemned:
+    def inspect(self, shard: Shard, seconds: float) -> Quarantined:
         """Finds a shard's images that end a process, or keep it for more than so many seconds each."""
         self._advance()
-        return self._factory.culprits(images_of(read_rows(self._folder, shard)), seconds, lambda done: self._advance())
+        return self._factory.find_poison_images(
+            images_of(read_rows(self._folder, shard)), seconds, lambda done: self._advance()
+        )
 
     def _counted(
         self, shard: Shard, batches: Iterator[pa.RecordBatch], waited: list[float]
@@ -112,11 +116,11 @@ class ShardActor:
     def _advance(self) -> None:
         self._step = next(self._steps)
 
-    def position(self) -> Position:
+    def heartbeat(self) -> Heartbeat:
         """How far it is; called while the other methods run."""
         if not hasattr(self, "_worker"):
-            return Position(self._node, self._step)
-        return Position(self._node, self._step + self._worker.touched, self._rows.copy())
+            return Heartbeat(self._node, self._step)
+        return Heartbeat(self._node, self._step + self._worker.images_seen, self._rows.copy())
 
 
 class _RemoteShardActor:
@@ -134,16 +138,16 @@ class _RemoteShardActor:
         self._actor = ShardActor(factory, url, kind, threads, gpus, here)
         self._memory, self._is_started = _GpuMemory(url, gpus[0], str(context.get_actor_id())) if gpus else None, False
 
-    def start(self) -> Started:
+    def start(self) -> ActorInfo:
         started = self._actor.start()
         self._is_started = True  # TensorFlow is ready: it must not be asked for anything before
         return started
 
-    def run(self, shard: Shard, condemned: Condemned, attempt: int) -> Done:
+    def run(self, shard: Shard, quarantined: Quarantined, attempt: int) -> ShardResult:
         begun = time.monotonic()
-        _log("begun", shard, attempt=attempt, images=shard.images, condemned=len(condemned))
+        _log("begun", shard, attempt=attempt, images=shard.images, quarantined=len(quarantined))
         try:
-            done = self._actor.run(shard, condemned)
+            done = self._actor.run(shard, quarantined)
         except Exception as error:
             _log("failed", shard, attempt=attempt, error=first_line(error))
             raise
@@ -152,17 +156,17 @@ class _RemoteShardActor:
         _log("done", shard, attempt=attempt, **counts, **{name: round(value, 3) for name, value in seconds.items()})
         return done
 
-    def inspect(self, shard: Shard, seconds: float) -> Condemned:
+    def inspect(self, shard: Shard, seconds: float) -> Quarantined:
         _log("inspected", shard, attempt=0, images=shard.images)
         return self._actor.inspect(shard, seconds)
 
-    def position(self) -> Position:
+    def heartbeat(self) -> Heartbeat:
         if self._memory and self._is_started:
             with contextlib.suppress(Exception):  # no work ends for want of a figure
                 self._memory.show()
-        return self._actor.position()
+        return self._actor.heartbeat()
 
-    position.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
+    heartbeat.__ray_concurrency_group__ = "heartbeat"  # type: ignore[attr-defined]
 
 
 def _log(event: str, shard: Shard, **more: Any) -> None:

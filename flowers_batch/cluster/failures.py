@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowers_batch.encoding.feed import Condemned
+from flowers_batch.encoding.feed import Quarantined
 from flowers_batch.errors import FlowersError, RunError, first_line
 
 
@@ -21,7 +21,7 @@ class _Trouble:
 
     nodes: list[str | None] = field(default_factory=list)
     suspect: bool = False
-    condemned: Condemned | None = None
+    quarantined: Quarantined | None = None
 
 
 def _cause_of(error: Any, what: str) -> Exception:

@@ -9,7 +9,7 @@ from flowers_batch.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True)
-class Started:
+class ActorInfo:
     """What an actor says when it is ready: what its rows depend on, and where it runs."""
 
     fingerprint: Fingerprint
@@ -18,7 +18,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Position:
+class Heartbeat:
     """How far an actor is; as long as it gets on, its next answer is another.
 
     Attributes:
@@ -33,7 +33,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Done:
+class ShardResult:
     """A finished shard: its footer as written, the seconds that each stage took, and how many rows were kept.
 
     Seconds of `read` and `decode` are those of all the actor's threads together.

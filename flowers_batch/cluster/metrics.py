@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from flowers_batch.cluster.messages import Done
+from flowers_batch.cluster.messages import ShardResult
 from flowers_batch.devices import gpu_memory
 
 
@@ -30,7 +30,7 @@ class _Meter:
         self._shards = made(Gauge, "shards", "Shards that wait, are out with actors, and are done.", "state")
         self._actors = made(Gauge, "actors", "Actors that were asked for, and that are at work.", "state")
 
-    def count(self, done: Done) -> None:
+    def count(self, done: ShardResult) -> None:
         """Counts a finished shard."""
         for status, images in (("ok", done.footer.ok), ("failed", done.footer.failed)):
             if images:

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from flowers_batch.cluster.actors import Factory, _actor_environment, _RemoteShardActor
 from flowers_batch.cluster.connection import _connected, _living_nodes
 from flowers_batch.cluster.failures import _cause, _cause_of, _Trouble
-from flowers_batch.cluster.messages import Done, Position, Started
+from flowers_batch.cluster.messages import ActorInfo, Heartbeat, ShardResult
 from flowers_batch.cluster.metrics import _Meter
-from flowers_batch.cluster.scaling import Post, Resources, staff
+from flowers_batch.cluster.scaling import RequestedActor, Resources, plan_actors
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.manifest import Shard
 from flowers_batch.dataset.shard_file import Footer
-from flowers_batch.encoding.feed import Condemned
+from flowers_batch.encoding.feed import Quarantined
 from flowers_batch.errors import RunError
 from flowers_batch.fingerprint import Fingerprint
 
@@ -36,12 +36,12 @@ _IMAGE_SHARE = 1 / 4  # at most so much of the time for which an actor may be si
 
 
 @dataclass
-class Outcome:
+class PoolResult:
     """What a run of shards gave.
 
     Attributes:
         footers: By the shard's number.
-        stages: Seconds by stage, over all actors, as `Done` has them.
+        stages: Seconds by stage, over all actors, as `ShardResult` has them.
         seconds: From the first actor that was ready to the last shard.
         actors: Where they ran: host, and GPUs as Ray numbers them.
         size: How many worked at once, in the mean over these seconds.
@@ -78,7 +78,7 @@ def run_shards(
     cluster: ClusterConfig,
     agree: Callable[[Fingerprint], None],
     watcher: Watcher,
-) -> Outcome:
+) -> PoolResult:
     """Has a cluster's actors work on shards until all are done.
 
     Args:
@@ -108,7 +108,7 @@ class _Member:
     Attributes:
         actor: Ray's handle of it.
         resources: What it asked for.
-        poll: The object that `position` will give.
+        poll: The object that `heartbeat` will give.
         position: Its last answer; None until it has its resources.
         quiet: Seconds for which that answer has not changed, or it has had no work.
         overtaken: Shards that later ones were finished before, and the seconds for which they have had no more rows.
@@ -120,7 +120,7 @@ class _Member:
     actor: Any
     resources: Resources
     poll: Any
-    position: Position | None = None
+    heartbeat: Heartbeat | None = None
     quiet: float = 0.0
     overtaken: dict[int, float] = field(default_factory=dict)
     started: float | None = None
@@ -169,7 +169,7 @@ class _Pool:
         self._meter = _Meter(url)
         self._troubles: defaultdict[int | None, _Trouble] = defaultdict(_Trouble)  # by shard; None: while starting
         self._fingerprint: Fingerprint | None = None
-        self._outcome = Outcome()
+        self._outcome = PoolResult()
         self._begun: float | None = None  # when the first shard was handed out
         self._worked = 0.0  # seconds of all actors since then
         self._polled = time.monotonic()
@@ -186,13 +186,13 @@ class _Pool:
         }
         if resources.node:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(resources.node, soft=True)
-        # `position` has a thread of its own: it is answered while a shard is worked on.
-        wrap: Any = ray.remote(concurrency_groups={"position": 1})  # type: ignore[call-overload]
+        # `heartbeat` has a thread of its own: it is answered while a shard is worked on.
+        wrap: Any = ray.remote(concurrency_groups={"heartbeat": 1})  # type: ignore[call-overload]
         remote = wrap(_RemoteShardActor).options(**options)
         actor = remote.remote(self._factory, self._url, self._kind, resources)
-        member = _Member(actor, resources, actor.position.remote())
+        member = _Member(actor, resources, actor.heartbeat.remote())
         self._members.append(member)
-        if resources.is_scout:
+        if resources.is_placeholder:
             return
         self._tasks[actor.start.remote()] = _Task(member, None, lambda answer: self._on_started(member, answer))
 
@@ -200,7 +200,7 @@ class _Pool:
         for member in list(self._members):
             self._forget(member)
 
-    def run(self) -> Outcome:
+    def run(self) -> PoolResult:
         last_work = time.monotonic()
         staffed: float | None = None
         while self._left:
@@ -240,10 +240,13 @@ class _Pool:
                 self._let_go()
             return
         nodes = _living_nodes()
-        posts = [Post(member.resources, member.position.node if member.position else None) for member in self._members]
+        posts = [
+            RequestedActor(member.resources, member.heartbeat.node if member.heartbeat else None)
+            for member in self._members
+        ]
         wanted, gpu, sharing = self._cluster.actors, self._factory.wants_gpu, self._cluster.actors_per_gpu
         left = len(self._busy()) + len(self._waiting)
-        asked, given_up = staff(nodes, posts, wanted, gpu, self._grows, left, sharing)
+        asked, given_up = plan_actors(nodes, posts, wanted, gpu, self._grows, left, sharing)
         for member in [self._members[number] for number in given_up]:
             self._forget(member)
         for resources in asked:
@@ -259,7 +262,7 @@ class _Pool:
         ready = [member for member in idle if member.started is not None]
         for member in idle:
             # One stays, for the shard of an actor that dies or stands still.
-            if member.position is None or (member not in ready[:1] and now - member.worked > _IDLE_SECONDS):
+            if member.heartbeat is None or (member not in ready[:1] and now - member.worked > _IDLE_SECONDS):
                 self._forget(member)
 
     def _take_answers(self) -> None:
@@ -379,13 +382,13 @@ class _Pool:
 
     def _seconds_an_image(self, member: _Member, until: float) -> float | None:
         """How long an actor took for an image until then; None where it did none."""
-        images = member.images + sum(done for done, _ in (member.position.rows if member.position else {}).values())
+        images = member.images + sum(done for done, _ in (member.heartbeat.rows if member.heartbeat else {}).values())
         return (until - member.started) / images if images and member.started is not None else None
 
     def _images_left(self, task: _Task) -> int:
         assert task.shard
-        position = task.member.position
-        return task.shard.images - (position.rows.get(task.shard.number, (0, 0))[0] if position else 0)
+        heartbeat = task.member.heartbeat
+        return task.shard.images - (heartbeat.rows.get(task.shard.number, (0, 0))[0] if heartbeat else 0)
 
     def _is_suspect(self, shard: Shard | None) -> bool:
         return shard is not None and shard.number in self._troubles and self._troubles[shard.number].suspect
@@ -393,7 +396,7 @@ class _Pool:
     def _hand(self, member: _Member, shard: Shard) -> None:
         member.worked = time.monotonic()
         trouble = self._troubles.get(shard.number, _Trouble())
-        if trouble.suspect and trouble.condemned is None:
+        if trouble.suspect and trouble.quarantined is None:
             self._watcher.say(
                 f"Actors died or stalled on shard {shard.number}: its images are inspected, one by one, "
                 "before it is tried again."
@@ -404,10 +407,10 @@ class _Pool:
             self._tasks[reference] = _Task(member, shard, lambda answer: self._on_inspected(shard, answer))
         else:
             self._attempts[shard.number] += 1
-            reference = member.actor.run.remote(shard, trouble.condemned or {}, self._attempts[shard.number])
+            reference = member.actor.run.remote(shard, trouble.quarantined or {}, self._attempts[shard.number])
             self._tasks[reference] = _Task(member, shard, lambda answer: self._on_finished(shard, answer))
 
-    def _on_started(self, member: _Member, started: Started) -> None:
+    def _on_started(self, member: _Member, started: ActorInfo) -> None:
         self._troubles.pop(None, None)
         if self._fingerprint is None:
             self._agree(started.fingerprint)
@@ -425,7 +428,7 @@ class _Pool:
         self._outcome.actors.append((started.host, started.gpus))
         member.started = member.worked = time.monotonic()
 
-    def _on_finished(self, shard: Shard, done: Done) -> None:
+    def _on_finished(self, shard: Shard, done: ShardResult) -> None:
         if shard.number not in self._left:  # another was faster
             return
         self._left.remove(shard.number)
@@ -435,12 +438,12 @@ class _Pool:
             self._outcome.stages[stage] = self._outcome.stages.get(stage, 0.0) + seconds
         self._meter.count(done)
 
-    def _on_inspected(self, shard: Shard, condemned: Condemned) -> None:
+    def _on_inspected(self, shard: Shard, quarantined: Quarantined) -> None:
         trouble = self._troubles[shard.number]
-        trouble.condemned = condemned
-        for path, (reason, message) in condemned.items():
+        trouble.quarantined = quarantined
+        for path, (reason, message) in quarantined.items():
             self._watcher.say(f"{path} becomes a failed row ({reason}): {message}")
-        if condemned:
+        if quarantined:
             trouble.nodes.clear()
         else:
             self._watcher.say(f"None of the images of shard {shard.number} is to blame.")
@@ -456,13 +459,13 @@ class _Pool:
         held = [task.shard and task.shard.number for task in self._tasks.values() if task.member is member]
         for number in (number for number in held if number is None or number in self._left):
             trouble = self._troubles[number]
-            trouble.nodes.append(member.position.node if member.position else None)
+            trouble.nodes.append(member.heartbeat.node if member.heartbeat else None)
             # Whatever died with its node did not die of the shard; Ray may learn of the node later than of the actor.
             deaths = sum(node not in gone for node in trouble.nodes)
             if deaths >= _MAX_DEATHS:
                 where = "while they started" if number is None else f"on shard {number}"
-                other = "other " if trouble.condemned else ""
-                blame = "" if trouble.condemned is None else f", and none of its {other}images is to blame"
+                other = "other " if trouble.quarantined else ""
+                blame = "" if trouble.quarantined is None else f", and none of its {other}images is to blame"
                 raise RunError(
                     f"{_MAX_DEATHS} actors died {where}{blame}; the last with: {why} "
                     "The same command goes on where it stopped."
@@ -478,7 +481,7 @@ class _Pool:
             if member not in self._members:
                 continue
             longest = max(member.quiet, *member.overtaken.values(), 0.0)
-            if member in busy and member.position and longest > self._cluster.stall_timeout:
+            if member in busy and member.heartbeat and longest > self._cluster.stall_timeout:
                 self._outcome.stalls += 1
                 why = f"it made no progress for {self._cluster.stall_timeout:g} seconds."
                 self._watcher.say(f"An actor is killed: {why} Its shards go to others.")
@@ -514,25 +517,25 @@ class _Pool:
                 member.overtaken[number] += seconds
             if member.poll in answered:
                 try:
-                    position = ray.get(member.poll)
+                    heartbeat = ray.get(member.poll)
                 except ray.exceptions.RayError:
-                    if member.resources.is_scout:  # nobody else would notice, since it is asked for nothing
+                    if member.resources.is_placeholder:  # nobody else would notice, since it is asked for nothing
                         self._forget(member)
                         continue
                 else:
-                    before = member.position.rows if member.position else {}
+                    before = member.heartbeat.rows if member.heartbeat else {}
                     for number in member.overtaken:
-                        if position.rows.get(number) != before.get(number):
+                        if heartbeat.rows.get(number) != before.get(number):
                             member.overtaken[number] = 0.0
-                    if position != member.position:
-                        member.position, member.quiet = position, 0.0
-                member.poll = member.actor.position.remote()
+                    if heartbeat != member.heartbeat:
+                        member.heartbeat, member.quiet = heartbeat, 0.0
+                member.poll = member.actor.heartbeat.remote()
 
     def _tell(self) -> None:
         """Tells the watcher what is done, wholly and partly."""
         footers = self._outcome.footers
-        positions = [member.position for member in self._members if member.position]
-        partly = {number: rows for position in positions for number, rows in position.rows.items()}
+        positions = [member.heartbeat for member in self._members if member.heartbeat]
+        partly = {number: rows for heartbeat in positions for number, rows in heartbeat.rows.items()}
         counts = partly | {number: (footer.ok + footer.failed, footer.failed) for number, footer in footers.items()}
         done = sum(done for done, _ in counts.values())
         self._watcher.update(done, sum(failed for _, failed in counts.values()))
@@ -547,11 +550,11 @@ class _Pool:
     def _say_what_is_missing(self) -> None:
         import ray
 
-        members = [member for member in self._members if not member.resources.is_scout]
+        members = [member for member in self._members if not member.resources.is_placeholder]
         if not members:
             self._watcher.say("Still waiting for the cluster's first node with a GPU or a CPU to run on.")
             return
-        placed = sum(member.position is not None for member in members)
+        placed = sum(member.heartbeat is not None for member in members)
         if placed:
             self._watcher.say(f"{placed} of {len(members)} actors have their resources and are starting.")
             return

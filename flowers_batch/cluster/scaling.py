@@ -23,7 +23,7 @@ class Resources:
     gpus: int
     cpus: int
     node: str | None = None
-    is_scout: bool = False
+    is_placeholder: bool = False
     sharing: int = 1
 
     @property
@@ -33,7 +33,7 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Post:
+class RequestedActor:
     """An actor that was asked for.
 
     Attributes:
@@ -45,9 +45,9 @@ class Post:
     node: str | None = None
 
 
-def staff(
+def plan_actors(
     nodes: Sequence[dict[str, Any]],
-    posts: Sequence[Post],
+    posts: Sequence[RequestedActor],
     wanted: int | None,
     gpu: bool,
     grows: bool,
@@ -76,11 +76,11 @@ def staff(
     cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
     cores = {node: count for node, count in cores.items() if count}
     if not places and not cores:
-        return [] if posts else [Resources(0, 1, is_scout=True)], []
+        return [] if posts else [Resources(0, 1, is_placeholder=True)], []
     if wanted or places:
         each = Resources(1, 1, sharing=sharing) if places else Resources(0, _share(list(cores.values()), wanted or 1))
-        given_up = [number for number, post in enumerate(posts) if post.resources.is_scout]
-        of_use = sum(post.resources.gpus == each.gpus and not post.resources.is_scout for post in posts)
+        given_up = [number for number, post in enumerate(posts) if post.resources.is_placeholder]
+        of_use = sum(post.resources.gpus == each.gpus and not post.resources.is_placeholder for post in posts)
         total = wanted or places * (2 if grows else 1)
         return [each] * (min(total, shards) - of_use), given_up
     return _one_a_node(cores, posts, grows, shards)
@@ -98,27 +98,27 @@ def _share(cores: list[int], wanted: int) -> int:
 
 
 def _one_a_node(
-    cores: dict[str, int], posts: Sequence[Post], grows: bool, shards: int
+    cores: dict[str, int], posts: Sequence[RequestedActor], grows: bool, shards: int
 ) -> tuple[list[Resources], list[int]]:
     at_home = [
         post
         for post in posts
-        if not post.resources.is_scout and (post.node or post.resources.node in cores or post.resources.gpus)
+        if not post.resources.is_placeholder and (post.node or post.resources.node in cores or post.resources.gpus)
     ]
     covered = {post.node or post.resources.node for post in at_home}
     asked = [Resources(0, count, node) for node, count in cores.items() if node not in covered]
     asked = asked[: max(0, shards - len(at_home))]
     # A scout must not take the place of an actor that waits for its own node.
     settled = not asked and all(post.node or post.resources.gpus for post in at_home)
-    scouts = [post for post in posts if post.resources.is_scout and post.node is None and settled]
+    scouts = [post for post in posts if post.resources.is_placeholder and post.node is None and settled]
     if settled and grows:
         more = min(len(cores), shards - len(at_home)) - len(scouts)
-        asked = [Resources(0, min(cores.values()), is_scout=True)] * more
+        asked = [Resources(0, min(cores.values()), is_placeholder=True)] * more
     kept = [*map(id, at_home), *map(id, scouts)]
     return asked, [number for number, post in enumerate(posts) if id(post) not in kept]
 
 
-def whole_node(nodes: Sequence[dict[str, Any]]) -> Resources | None:
+def largest_node(nodes: Sequence[dict[str, Any]]) -> Resources | None:
     """All GPUs of the node that has most of them or, without GPUs, the most cores; None where there are neither.
 
     Args:

@@ -11,7 +11,7 @@ from flowers_batch.cluster.actors import _actor_environment
 from flowers_batch.cluster.connection import _connected, _living_nodes
 from flowers_batch.cluster.failures import _cause, _cause_of
 from flowers_batch.cluster.pool import _MAX_DEATHS, _POLL_SECONDS, _WAIT_SECONDS
-from flowers_batch.cluster.scaling import whole_node
+from flowers_batch.cluster.scaling import largest_node
 from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import RunError
 
@@ -23,7 +23,7 @@ class Work(Protocol):
         """Does it, with so many threads and GPUs, and tells how it goes: a sentence, and whether it is to stay."""
 
 
-def run_alone(work: Work, cluster: ClusterConfig, tell: Callable[[str, bool], None]) -> Any:
+def run_on_one_actor(work: Work, cluster: ClusterConfig, tell: Callable[[str, bool], None]) -> Any:
     """Has one actor do something, with all GPUs of a node or, where there are none, all of its cores.
 
     An actor that dies, or tells nothing new for too long, is replaced by another, which is given the same.
@@ -117,13 +117,13 @@ class _Soloist:
         import ray
 
         scout: Any = None
-        resources = whole_node(_living_nodes())
+        resources = largest_node(_living_nodes())
         while resources is None:
             if scout is None:  # an autoscaler brings a node for it
                 self._tell("Waiting for the cluster's first node.", True)
                 scout = ray.remote(_SoloActor).options(num_cpus=1).remote()
             time.sleep(_POLL_SECONDS)
-            resources = whole_node(_living_nodes())
+            resources = largest_node(_living_nodes())
         if scout is not None:
             ray.kill(scout)
         options = {

@@ -31,7 +31,7 @@ def completed(folder: Folder, kind: str, manifest: Manifest, fingerprint: str) -
         return {shard.number: footer for shard, footer in zip(manifest.shards, found, strict=True) if footer}
 
 
-def carried_over(
+def reusable_rows(
     folder: Folder, kind: str, shard: Shard, schema: pa.Schema, fingerprint: str
 ) -> tuple[pa.Array, Iterator[pa.RecordBatch]]:
     """The rows of a shard's file that still hold although the shard has changed; none where it has no such file.

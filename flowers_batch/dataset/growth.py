@@ -22,7 +22,7 @@ from flowers_batch.dataset.manifest import (
     _SCHEMA,
     ADD,
     CHANGE,
-    GONE,
+    MISSING,
     REMOVE,
     Manifest,
     Shard,
@@ -33,7 +33,7 @@ from flowers_batch.dataset.manifest import (
     _path_key,
     _put,
     _read_part,
-    place_of,
+    describe_source,
     read_rows,
     rows_in_path_order,
 )
@@ -70,7 +70,7 @@ def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) ->
     Raises:
         InputError: There are no images, or another run writes to the folder.
     """
-    nothing = Manifest([], 0, 0, place_of(source), (), (), 0, source.in_path_order)
+    nothing = Manifest([], 0, 0, describe_source(source), (), (), 0, source.in_path_order)
     manifest = _publish(folder, nothing, _cut(map(_added, source.batches()), shard_size, 0), source, run)
     if not manifest.shards:
         raise _no_images(source)
@@ -121,7 +121,7 @@ def grow_manifest(
         else [_changed(folder, manifest.shards[number], pa.Table.from_batches(rows))]
         for number, rows in _by_shard(differences)
     )
-    must_know = bool(manifest.images) and (prune or place_of(source) != manifest.source)
+    must_know = bool(manifest.images) and (prune or describe_source(source) != manifest.source)
     pieces = _checked(pieces, counts, must_know, source, manifest)
     return _publish(folder, manifest, pieces, source, run), {name: counts[name] for name in CHANGES}
 
@@ -137,7 +137,7 @@ def _differences(
         found = new.take(pc.index_in(old["path"], new["path"]))  # rows of nulls where there is none
         # A name that leads nowhere any more, as a link to a lost disk, is gone too.
         known = _where(found["path"].is_valid()) & (_says_something(found) | ~_says_something(old))
-        same, was_gone = _same(found, old), _where(pc.equal(old["action"], GONE))
+        same, was_gone = _same(found, old), _where(pc.equal(old["action"], MISSING))
         retried = known & same & _where(old["failed"]) & (was_gone | retry)
         returned = known & same & was_gone & ~retried
         lost = ~known & (~was_gone | prune)
@@ -149,7 +149,7 @@ def _differences(
             ("retried", CHANGE, retried, old, pc.add(old["attempt"], pa.scalar(1, pa.int32()))),
             ("returned", CHANGE, returned, old, old["attempt"]),
             ("pruned", REMOVE, lost & prune, old, old["attempt"]),
-            ("vanished", GONE, lost & (not prune), old, old["attempt"]),
+            ("vanished", MISSING, lost & (not prune), old, old["attempt"]),
         ):
             if chosen.any():
                 counts[kind] += _count(chosen)
@@ -263,7 +263,7 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
     piece = next(pieces, None)
     if piece is None:
         _delete_parts_behind(folder, part)
-        return replace(manifest, is_whole=True)
+        return replace(manifest, is_complete=True)
     folder.delete(SUCCESS)
     while piece is not None:
         with (
@@ -279,7 +279,7 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
                 written.append(piece.shard)
                 piece = next(pieces, None)
             content: dict[str, Any] = {"runs": runs, "last": piece is None}
-            content |= {"source": place_of(source), "ignored": source.ignored, "repeated": source.repeated}
+            content |= {"source": describe_source(source), "ignored": source.ignored, "repeated": source.repeated}
             content |= {"in_path_order": source.in_path_order, "shards": [_facts(shard) for shard in written]}
             writer.add_key_value_metadata({_PART_KEY: json.dumps(content).encode()})
         part += 1
@@ -295,18 +295,18 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
         shards=shards,
         ignored=source.ignored,
         repeated=source.repeated,
-        source=place_of(source),
+        source=describe_source(source),
         runs=runs,
         first_shards=(*manifest.first_shards, len(manifest.shards)),
         parts=part,
         in_path_order=manifest.in_path_order and source.in_path_order,
-        is_whole=True,
+        is_complete=True,
     )
 
 
 def _shard(number: int, rows: pa.Table) -> Shard:
     """A shard of these rows, wherever they lie."""
-    return Shard(number, len(rows), _inputs(rows), pc.sum(pc.equal(rows["action"], GONE)).as_py() or 0)
+    return Shard(number, len(rows), _inputs(rows), pc.sum(pc.equal(rows["action"], MISSING)).as_py() or 0)
 
 
 def _facts(shard: Shard) -> tuple[int, int, str, int]:

@@ -24,10 +24,10 @@ from flowers_batch.sources.images import IMAGES, Image, images_of, paths_bytes
 from flowers_batch.sources.ordering import batches_in_order, merged
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
-from flowers_batch.storage.retries import persistently
+from flowers_batch.storage.retries import with_retries
 
 MANIFEST = "manifest"
-ADD, CHANGE, GONE, REMOVE = "add", "change", "gone", "remove"
+ADD, CHANGE, MISSING, REMOVE = "add", "change", "gone", "remove"
 _PART_KEY = b"flowers_batch.manifest.3"  # the number changes with what is written there
 _GENERATIONS_MERGED = 64  # each has a shard's rows in memory meanwhile
 
@@ -86,7 +86,7 @@ class Manifest:
     first_shards: tuple[int, ...]
     parts: int
     in_path_order: bool
-    is_whole: bool = True
+    is_complete: bool = True
 
     @property
     def images(self) -> int:
@@ -139,7 +139,7 @@ def read_manifest(folder: Folder) -> Manifest | None:
             begun = None
     if content is None and any(name > _part_name(part) for name in _parts_behind(folder, part)):
         raise _damaged(folder, part)
-    return manifest and replace(manifest, is_whole=not (content or begun))
+    return manifest and replace(manifest, is_complete=not (content or begun))
 
 
 def read_rows(folder: Folder, shard: Shard) -> pa.Table:
@@ -201,7 +201,7 @@ def copy_manifest(source: Folder, target: Folder, manifest: Manifest) -> None:
     _delete_parts_behind(target, manifest.parts)
 
 
-def place_of(source: Source) -> str:
+def describe_source(source: Source) -> str:
     """Where a manifest's images were listed, as words."""
     return source.url if source.root is None else f"{source.url}, below {source.root}"
 
@@ -228,7 +228,7 @@ def _row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
             return pq.ParquetFile(file, page_checksum_verification=True).read_row_group(row_group)
 
     try:
-        return persistently(read)
+        return with_retries(read)
     except (OSError, pa.ArrowException) as error:
         if getattr(error, "errno", None):
             raise

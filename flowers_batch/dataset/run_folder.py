@@ -14,7 +14,7 @@ from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import RowGroup, _opened, _row_groups_of, read_shard
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.storage.folder import Folder, Where, open_folder
+from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 JOB, SUCCESS = "job.json", "_SUCCESS"
 _LIBRARIES = ("flowers-batch", "ray", "tensorflow", "keras", "numpy", "pyarrow", "pillow", "simplejpeg")
@@ -110,7 +110,7 @@ class Run:
             yield from read_shard(self.folder, self.job.kind, number, columns)
 
 
-def open_run(where: Where, kind: str) -> Run:
+def open_run(where: PathOrUrl, kind: str) -> Run:
     """Opens a finished run's folder.
 
     Raises:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.storage.folder import Folder
-from flowers_batch.storage.retries import persistently
+from flowers_batch.storage.retries import with_retries
 
 _FOOTER_KEY = b"flowers_batch.shard"
 ROWS_A_GROUP = 2048  # that are in memory while a shard is written or read
@@ -136,7 +136,7 @@ class _Rows:
         return taken
 
 
-def content_of(table: pa.Table) -> str:
+def content_digest_of(table: pa.Table) -> str:
     """SHA-256 of a shard's `sha256` column: `Footer.content`."""
     return hashlib.sha256(_digests(table)).hexdigest()
 
@@ -167,7 +167,7 @@ def read_note(folder: Folder, name: str, key: bytes) -> dict[str, Any]:
             return pq.read_metadata(file).metadata
 
     try:
-        return json.loads((persistently(read) or {})[key])
+        return json.loads((with_retries(read) or {})[key])
     except (OSError, pa.ArrowException, KeyError) as error:  # pyarrow tells of broken footers by most of these
         if getattr(error, "errno", None):
             raise
@@ -200,7 +200,7 @@ def read_shard(
     """
     with _opened(folder, kind, shard) as file:
         for number in range(file.num_row_groups) if group is None else (group,):
-            table = persistently(lambda number=number: file.read_row_group(number, columns and list(columns)))  # type: ignore[misc]
+            table = with_retries(lambda number=number: file.read_row_group(number, columns and list(columns)))  # type: ignore[misc]
             yield from table.to_batches()
 
 
@@ -216,8 +216,8 @@ def _opened(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile]:
     """A shard's file; what goes wrong while it is read is told in a sentence."""
     name = shard_name(kind, shard)
     try:
-        with persistently(lambda: folder.open(name)) as handle:
-            yield persistently(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
+        with with_retries(lambda: folder.open(name)) as handle:
+            yield with_retries(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{folder.url_of(name)} cannot be read ({first_line(error)[:-1]}): delete it, and run the same command "

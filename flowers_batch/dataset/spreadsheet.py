@@ -6,14 +6,14 @@ import csv
 from typing import Any
 
 from flowers_batch.dataset.run_folder import Run
-from flowers_batch.storage.folder import Where, split_file
+from flowers_batch.storage.folder import PathOrUrl, split_file
 
 _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of a formula
 _ESCAPED = (*_FORMULA, *(f"'{sign}" for sign in ("'", *_FORMULA)))  # and what looks as if it were one already
 
 
-def write_csv(run: Run, path: Where) -> None:
+def write_csv(run: Run, path: PathOrUrl) -> None:
     """Writes predictions for a spreadsheet: UTF-8 with a mark that says so, and no name taken for a formula."""
     folder, name = split_file(path)
     with (

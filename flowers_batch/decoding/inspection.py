@@ -41,7 +41,7 @@ _ONE_THREAD = {
 }
 
 
-def find_culprits(
+def find_poison_images(
     url: str,
     root: str | None,
     images: Sequence[Image],
@@ -70,7 +70,7 @@ def find_culprits(
     memory = max_pixels * _BYTES_A_PIXEL + _COPIES * max((image.bytes for image in images), default=0)
     source = [url] if root is None else [url, root]
     task = {"source": source, "max_pixels": max_pixels, "memory": memory}
-    culprits: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[str, str]] = {}
     done = 0
     while done < len(images):
         with _child(task) as child:
@@ -81,10 +81,10 @@ def find_culprits(
             with _child(task) as child:
                 fault = child.fault_of(images[done], seconds)
             if fault:
-                culprits[images[done].path] = fault
+                found[images[done].path] = fault
             done += 1
             progress(done)
-    return culprits
+    return found
 
 
 class _Child:

@@ -17,10 +17,10 @@ from flowers_batch.dataset.schema import (
     folder_of,
     predictions_schema,
 )
-from flowers_batch.encoding.feed import Condemned, Feed, Network
+from flowers_batch.encoding.feed import Feed, Network, Quarantined
 from flowers_batch.encoding.micro_batcher import pixel_type
-from flowers_batch.encoding.pending_image import Fed
-from flowers_batch.encoding.worker import NO_CONDEMNED
+from flowers_batch.encoding.pending_image import PendingImage
+from flowers_batch.encoding.worker import NOTHING_QUARANTINED
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.images import Image, images_of
 from flowers_batch.sources.source import Source
@@ -60,18 +60,18 @@ class Encoder:
         reads: int = 1,
     ):
         self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
-        self.fingerprint, self.keeps_rows = fingerprint, True
+        self.fingerprint, self.can_reuse_rows = fingerprint, True
         self._width, self._labeller = width, labeller
         pixels = pixel_type(fingerprint.precision)
         self._feed = Feed(network, source, batch_size, pixels, fingerprint.store, threads, max_pixels, reads)
 
     @property
-    def touched(self) -> int:
+    def images_seen(self) -> int:
         """Images so far."""
-        return self._feed.touched
+        return self._feed.images_seen
 
     def batches(
-        self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = NO_CONDEMNED
+        self, shard: int, rows: pa.Table, stages: dict[str, float], quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
         """Encodes a shard; another thread may ask for the next one meanwhile, which then follows without a pause.
 
@@ -87,10 +87,10 @@ class Encoder:
         Raises:
             RunError: A code does not fit into the type that it is stored in.
         """
-        for fed in self._feed.run(_images(rows), condemned, stages):
+        for fed in self._feed.run(_images(rows), quarantined, stages):
             yield self._table(fed)
 
-    def _table(self, fed: list[Fed]) -> pa.RecordBatch:
+    def _table(self, fed: list[PendingImage]) -> pa.RecordBatch:
         columns: dict[str, pa.Array] = _image_columns(fed)
         ok = np.array([image.code is not None for image in fed])
         codes = [image.code for image in fed if image.code is not None]
@@ -108,7 +108,7 @@ def _images(rows: pa.Table) -> Iterator[Image]:
         yield from images_of(rows.slice(start, _ROWS_AT_ONCE))
 
 
-def _image_columns(fed: list[Fed]) -> dict[str, pa.Array]:
+def _image_columns(fed: list[PendingImage]) -> dict[str, pa.Array]:
     failures = [image.failure or (None, None) for image in fed]
     values: dict[str, list[Any]] = {
         "path": [image.image.path for image in fed],

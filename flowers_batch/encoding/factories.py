@@ -10,10 +10,10 @@ import numpy as np
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.config import NULL_NETWORK, EncodeConfig
-from flowers_batch.decoding.inspection import find_culprits
+from flowers_batch.decoding.inspection import find_poison_images
 from flowers_batch.devices import hardware_precision, prepare_device
-from flowers_batch.encoding.feed import Condemned, Network
-from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, Passes, compiled, pixel_type
+from flowers_batch.encoding.feed import Network, Quarantined
+from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatcher, compiled, pixel_type
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.source import Source
@@ -53,9 +53,11 @@ class EncoderFactory:
         """Whether what it makes computes on a GPU where the cluster has one."""
         return True
 
-    def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
+    def find_poison_images(
+        self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
+    ) -> Quarantined:
         """Finds the images that end the process that decodes them, or keep it for more than so many seconds."""
-        return find_culprits(self.source.url, self.source.root, images, self.config.max_pixels, seconds, progress)
+        return find_poison_images(self.source.url, self.source.root, images, self.config.max_pixels, seconds, progress)
 
     def __call__(self, threads: int, gpu: bool) -> Worker:
         """Builds the network from its weights, and with it the encoder.
@@ -78,7 +80,7 @@ class EncoderFactory:
             prepare_device(threads, gpu)
             precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
             model, weights = build_network(config, precision)
-            passes = Passes(compiled(model, pixel_type(precision)), batch_size)
+            passes = MicroBatcher(compiled(model, pixel_type(precision)), batch_size)
             # On a GPU the largest batch, to see whether it fits; a CPU only compiles what is compiled at first use.
             passes.fit(np.zeros((batch_size if gpu else 1, *model.input_shape[1:]), pixel_type(precision)))
             network, batch_size = passes, passes.size
@@ -118,7 +120,9 @@ class LabellerFactory:
         """Whether what it makes computes on a GPU: labelling codes does not."""
         return False
 
-    def culprits(self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]) -> Condemned:
+    def find_poison_images(
+        self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
+    ) -> Quarantined:
         """None: codes are read, not decoded."""
         return {}
 

@@ -28,7 +28,7 @@ from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.process_limits import PIXELS_A_THREAD, PixelBudget, prepare_process
 from flowers_batch.decoding.resizing import SIDE, Pixels
 from flowers_batch.encoding.daemon_threads import _Threads
-from flowers_batch.encoding.pending_image import Codes, Fed, _Batch, _Chunk
+from flowers_batch.encoding.pending_image import Codes, PendingImage, _Batch, _Chunk
 from flowers_batch.errors import FlowersError, RunError
 from flowers_batch.sources.images import Image
 
@@ -40,7 +40,7 @@ _LARGE_FILE = 64 << 20  # bytes; files that have more are held in memory one at 
 _REASONS = {"missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported"}
 _REASONS |= {"crashed_decoder", "timeout"}
 
-Condemned = Mapping[str, tuple[str, str]]  # reason and message, by path, of images that are not to be touched
+Quarantined = Mapping[str, tuple[str, str]]  # reason and message, by path, of images that are not to be touched
 # Pixels [N, 224, 224, 3] to codes [N, width]: an array, or what `np.asarray` waits for and makes one of.
 Network = Callable[[Pixels], Any]
 
@@ -78,7 +78,7 @@ class Feed:
         max_pixels: int,
         reads: int = 1,
     ):
-        self.batch_size, self.touched = batch_size, 0
+        self.batch_size, self.images_seen = batch_size, 0
         self.decodes, self.threads = threads, max(threads, reads)
         self.reader, self.max_pixels = reader, max_pixels
         self.budget, self.large_file = PixelBudget(threads * PIXELS_A_THREAD), threading.Lock()
@@ -97,7 +97,9 @@ class Feed:
         prepare_process()
         _FEEDS.add(self)
 
-    def run(self, images: Iterable[Image], condemned: Condemned, stages: dict[str, float]) -> Iterator[list[Fed]]:
+    def run(
+        self, images: Iterable[Image], quarantined: Quarantined, stages: dict[str, float]
+    ) -> Iterator[list[PendingImage]]:
         """Feeds a shard's images to the network, and yields them in their order, a few at a time.
 
         Another thread may call it while an earlier call goes on: its images follow those of the first.
@@ -114,7 +116,7 @@ class Feed:
         with self.lock:
             if not self._shards:
                 self._fetched = time.perf_counter()
-            shard = _Shard(self, images, condemned, stages)
+            shard = _Shard(self, images, quarantined, stages)
             self._shards.add(shard)
         try:
             for _ in range(self.threads):
@@ -180,8 +182,8 @@ def _end_feeds() -> None:
 class _Shard:
     """The images of one shard while they are fed."""
 
-    def __init__(self, feed: Feed, images: Iterable[Image], condemned: Condemned, stages: dict[str, float]):
-        self._feed, self._images, self._condemned, self._stages = feed, iter(images), condemned, stages
+    def __init__(self, feed: Feed, images: Iterable[Image], quarantined: Quarantined, stages: dict[str, float]):
+        self._feed, self._images, self._condemned, self._stages = feed, iter(images), quarantined, stages
         self._lock = feed.lock  # guards all that follows
         self._begun, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
         self._chunks: deque[_Chunk] = deque()  # of which no row was taken yet
@@ -189,7 +191,7 @@ class _Shard:
         self._ahead = self._busy = 0  # images whose rows were not taken yet; those that threads are at
         self._ended = self._stopped = False
         self._error: BaseException | None = None
-        self._known: dict[bytes, Fed] = {}
+        self._known: dict[bytes, PendingImage] = {}
         self._batch: _Batch | None = None  # that is being filled
         self._awaited: _Batch | None = None  # whose codes the next row waits for
         self._placing = threading.Lock()  # held while that one is exchanged, which may take a while
@@ -207,7 +209,7 @@ class _Shard:
             if fed:
                 self._finish(fed)
 
-    def results(self) -> Iterator[list[Fed]]:
+    def results(self) -> Iterator[list[PendingImage]]:
         """All images in their order, a batch's number at a time, as soon as their codes are there."""
         while (chunk := self._first()) is not None:
             for fed in chunk.fed:
@@ -232,7 +234,7 @@ class _Shard:
             self._begun.wait_for(lambda: self._chunks or self._ended)
             return self._chunks.popleft() if self._chunks else None
 
-    def _next(self) -> Fed | None:
+    def _next(self) -> PendingImage | None:
         """The next image that no thread has taken yet."""
         with self._lock:
             self._room.wait_for(lambda: self._ended or not self._is_far_ahead)
@@ -242,7 +244,7 @@ class _Shard:
                     self._chunk = _Chunk()
                     self._chunks.append(self._chunk)
                     self._begun.notify()
-                fed = Fed(image, self._chunk)
+                fed = PendingImage(image, self._chunk)
                 self._chunk.fed.append(fed)
                 self._chunk.busy += 1
                 self._ahead += 1
@@ -264,7 +266,7 @@ class _Shard:
     def _is_far_ahead(self) -> bool:
         return self._ahead >= self._feed.batch_size * _BATCHES_AHEAD
 
-    def _load(self, fed: Fed) -> tuple[float, float]:
+    def _load(self, fed: PendingImage) -> tuple[float, float]:
         """Reads and decodes an image; gives the seconds that both took."""
         fed.failure = self._condemned.get(fed.image.path)
         if fed.failure:
@@ -291,7 +293,7 @@ class _Shard:
             ended = time.perf_counter()
             return (read or ended) - begun, ended - (decoding or read or ended)
 
-    def _is_known(self, fed: Fed) -> bool:
+    def _is_known(self, fed: PendingImage) -> bool:
         """Whether an image before had the same bytes: then all is known by that one."""
         assert fed.sha256
         with self._lock:
@@ -304,7 +306,7 @@ class _Shard:
             self._known[fed.sha256] = fed
             return False
 
-    def _place(self, fed: Fed) -> Pixels:
+    def _place(self, fed: PendingImage) -> Pixels:
         """The next free place of the batch that is being filled."""
         begun = time.perf_counter()
         with self._placing:
@@ -316,11 +318,11 @@ class _Shard:
         fed.waited = time.perf_counter() - begun
         return batch.pixels[fed.place]
 
-    def _finish(self, fed: Fed, read: float = 0.0, decoded: float = 0.0) -> None:
+    def _finish(self, fed: PendingImage, read: float = 0.0, decoded: float = 0.0) -> None:
         with self._lock:
             add(self._stages, "read", read / self._feed.threads)
             add(self._stages, "decode", (decoded - fed.waited) / self._feed.decodes)
-            self._feed.touched += 1
+            self._feed.images_seen += 1
             self._busy -= 1
             assert fed.chunk
             fed.chunk.busy -= 1
@@ -348,14 +350,14 @@ class _Shard:
         elif batch:
             self._feed.compute(batch, self._stages)
 
-    def _resolve(self, fed: Fed) -> None:
+    def _resolve(self, fed: PendingImage) -> None:
         """Waits for all that is to be known of an image, and lets go of what led to it."""
         if self._error:
             raise self._error
         if fed.chunk is None:
             return
         fed.chunk.decoded.wait()
-        if isinstance(fed.place, Fed):
+        if isinstance(fed.place, PendingImage):
             first = fed.place
             self._resolve(first)
             fed.width, fed.height, fed.phash = first.width, first.height, first.phash

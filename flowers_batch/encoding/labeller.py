@@ -18,13 +18,13 @@ from flowers_batch.dataset.schema import (
     predictions_schema,
 )
 from flowers_batch.dataset.shard_file import read_shard
-from flowers_batch.encoding.feed import Condemned, add
+from flowers_batch.encoding.feed import Quarantined, add
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.storage.folder import open_folder
 
 if TYPE_CHECKING:
     pass
-from flowers_batch.encoding.worker import NO_CONDEMNED
+from flowers_batch.encoding.worker import NOTHING_QUARANTINED
 
 
 class Labeller:
@@ -69,17 +69,17 @@ class CodesLabeller:
     def __init__(self, codes: str, fingerprint: Fingerprint, labeller: Labeller):
         self.schema = predictions_schema()
         self.fingerprint = fingerprint
-        self.touched = 0
-        self.keeps_rows = False  # labels are made in no time, and codes may have been made anew
+        self.images_seen = 0
+        self.can_reuse_rows = False  # labels are made in no time, and codes may have been made anew
         self._codes, self._labeller = open_folder(codes), labeller
 
     def batches(
-        self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = NO_CONDEMNED
+        self, shard: int, rows: pa.Table, stages: dict[str, float], quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
         """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
         begun = time.perf_counter()
         for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
-            self.touched += len(batch)
+            self.images_seen += len(batch)
             add(stages, "read", time.perf_counter() - begun)
             begun = time.perf_counter()
             codes, ok = codes_of(batch)

@@ -21,7 +21,7 @@ def pixel_type(precision: str) -> type[np.float32] | type[np.uint8]:
     return np.uint8 if precision == "bfloat16" else np.float32
 
 
-class Passes:
+class MicroBatcher:
     """A network that takes a batch in as many passes as the device's memory asks for.
 
     Args:

@@ -14,7 +14,7 @@ from flowers_batch.sources.images import Image
 Codes = NDArray[np.floating]
 
 
-class Fed:
+class PendingImage:
     """An image on its way, and in the end what is known of it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Fed:
         self.code: Codes | None = None
         self.chunk: _Chunk | None = chunk  # None once all is known
         self.batch: _Batch | None = None
-        self.place: int | Fed = 0  # in its batch; or the first image with equal bytes
+        self.place: int | PendingImage = 0  # in its batch; or the first image with equal bytes
         self.waited = 0.0  # seconds, for a place
 
 
@@ -59,7 +59,7 @@ class _Chunk:
     """Images that follow each other, and become rows together."""
 
     def __init__(self) -> None:
-        self.fed: list[Fed] = []
+        self.fed: list[PendingImage] = []
         self.busy = 0  # images that threads are at
         self.decoded = threading.Event()  # all of them were, or could not be
 

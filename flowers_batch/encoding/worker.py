@@ -7,10 +7,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from flowers_batch.encoding.feed import Condemned
+from flowers_batch.encoding.feed import Quarantined
 from flowers_batch.fingerprint import Fingerprint
 
-NO_CONDEMNED: Condemned = {}
+NOTHING_QUARANTINED: Quarantined = {}
 
 
 class Worker(Protocol):
@@ -18,13 +18,13 @@ class Worker(Protocol):
 
     schema: pa.Schema
     fingerprint: Fingerprint
-    keeps_rows: bool  # whether rows of an older file of a shard may be carried over
+    can_reuse_rows: bool  # whether rows of an older file of a shard may be carried over
 
     @property
-    def touched(self) -> int:
+    def images_seen(self) -> int:
         """Images so far: as long as this grows, it gets on."""
 
     def batches(
-        self, shard: int, rows: pa.Table, stages: dict[str, float], condemned: Condemned = NO_CONDEMNED
+        self, shard: int, rows: pa.Table, stages: dict[str, float], quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
         """Yields a shard's rows in the manifest's order, and adds seconds to the stages."""

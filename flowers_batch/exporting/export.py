@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.config import EncodeConfig
-from flowers_batch.devices import share_gpus
+from flowers_batch.devices import init_tensorflow
 from flowers_batch.encoding.networks import build_network
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import Where
+from flowers_batch.storage.folder import PathOrUrl
 
 if TYPE_CHECKING:
     import keras
@@ -23,7 +23,7 @@ from flowers_batch.exporting.onnx_model import _write_onnx
 SAVED_MODEL, ONNX, KERAS = FORMATS = ("savedmodel", "onnx", "keras")
 
 
-def export(model: Where, out: Path | str, kind: str = SAVED_MODEL, weights: str | None = None) -> str:
+def export(model: PathOrUrl, out: Path | str, kind: str = SAVED_MODEL, weights: str | None = None) -> str:
     """Writes network and head together, in float32; what they give is named alike in each format.
 
     All give `label`, `probability`, `probabilities` (in the order of `classes` in `model.json`) and `is_unknown`.
@@ -56,7 +56,7 @@ def export(model: Where, out: Path | str, kind: str = SAVED_MODEL, weights: str 
     trained = load_model(model)
     made = trained.fingerprint
     encoding = EncodeConfig(weights=weights or trained.weights, **made.encoding)
-    share_gpus()
+    init_tensorflow()
     network, identity = build_network(encoding, "float32")
     if identity != made.weights:
         raise InputError(f"{encoding.weights} holds other weights than those of the model: name them by --weights.")

@@ -16,17 +16,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.evaluated_head import judge, publish
+from flowers_batch.classifier.evaluated_head import evaluate_head, publish
 from flowers_batch.classifier.evaluation import compare
 from flowers_batch.classifier.head import Head
-from flowers_batch.classifier.labelled_split import Divided, divide, with_codes_of
+from flowers_batch.classifier.labelled_split import LabelledSplit, divide, with_codes_of
 from flowers_batch.classifier.labels import FOLDER, read_labels
 from flowers_batch.classifier.model_folder import METRICS, MODEL, NETWORK, OWN_CODES, SPLIT, load_model
 from flowers_batch.classifier.split import SIDES, TEST, TRAIN
 from flowers_batch.classifier.training import described, train
-from flowers_batch.cluster.single_actor import run_alone
+from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig
-from flowers_batch.dataset.manifest import GONE, read_manifest, read_rows
+from flowers_batch.dataset.manifest import MISSING, read_manifest, read_rows
 from flowers_batch.dataset.run_folder import Run, open_run, read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.networks import code_width, codes_fingerprint, weights_identity
@@ -36,7 +36,7 @@ from flowers_batch.progress import steps
 from flowers_batch.runs.encode import encode
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import Folder, Where, open_folder
+from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 _LOG = logging.getLogger(__name__)
 KIND = "tuned"  # of a head that was trained together with its network
@@ -47,7 +47,7 @@ FIXED_CODES, FIXED_MODEL = "fixed/codes", "fixed/model"  # without fine-tuning, 
 
 
 def finetune(
-    photos: Where, model: Where, config: FinetuneConfig | None = None, *, progress: bool = False
+    photos: PathOrUrl, model: PathOrUrl, config: FinetuneConfig | None = None, *, progress: bool = False
 ) -> dict[str, Any]:
     """Trains a network further on labelled photos, and says whether that is better than a classifier on fixed codes.
 
@@ -81,7 +81,7 @@ def finetune(
         run = _fixed_codes(photos, folder, config, progress)
         with steps("finetune") if progress else nullcontext():
             divided = divide(run, replace(config.train, memory=_NO_CODES))
-            if _begin(folder, run, divided, config):
+            if train_baseline_once(folder, run, divided, config):
                 folder.delete_folder(EPOCHS)
                 return folder.read_json(METRICS)
             tuned = _tune(folder, run, divided, config)
@@ -92,7 +92,7 @@ def finetune(
             return _publish(folder, run, divided, tuned, config)
 
 
-def _fixed_codes(photos: Where, folder: Folder, config: FinetuneConfig, progress: bool) -> Run:
+def _fixed_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, progress: bool) -> Run:
     """The codes that fine-tuning begins with: those that were given or that an earlier call made, else made now."""
     asked, job = config.encode, read_job(open_folder(photos))
     if job is None:
@@ -118,7 +118,7 @@ def _fixed_codes(photos: Where, folder: Folder, config: FinetuneConfig, progress
     return _as_asked(run, asked, "leave that out, or encode anew")
 
 
-def made_as(photos: Where) -> dict[str, Any]:
+def encoding_settings_of(photos: PathOrUrl) -> dict[str, Any]:
     """The settings of `EncodeConfig` by which a codes folder was made; none of what is not one."""
     job = read_job(open_folder(photos))
     return {} if job is None else {"weights": job.weights, "root": job.root} | job.fingerprint.encoding
@@ -145,7 +145,7 @@ def _check(network: str, layer: str, config: FinetuneConfig) -> None:
     unfrozen(network, layer, config.unfreeze)
 
 
-def _begin(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -> bool:
+def train_baseline_once(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig) -> bool:
     """Trains the classifier on fixed codes, unless an earlier call did; tells whether all was done by that."""
     labelled = divided.labelled
     rows = sorted(zip(labelled.paths, labelled.labels.tolist(), labelled.digests.tolist(), strict=True))
@@ -169,10 +169,10 @@ def _begin(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -
     return folder.exists(MODEL)
 
 
-def _tune(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) -> Tuned:
+def _tune(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig) -> Tuned:
     """Has an actor train. It gets no photo of the test side, and none that has vanished since it was encoded."""
     listed = _listed(run, divided.labelled.rows)
-    present = pc.not_equal(listed["action"], GONE).to_numpy(zero_copy_only=False)
+    present = pc.not_equal(listed["action"], MISSING).to_numpy(zero_copy_only=False)
     _check_sides(run, divided.sides[present])
     chosen = (divided.sides != TEST) & present
     work = Tuning(
@@ -188,7 +188,7 @@ def _tune(folder: Folder, run: Run, divided: Divided, config: FinetuneConfig) ->
         folder=folder.url,
         codes=run.folder.url,
     )
-    return run_alone(work, config.cluster, lambda said, stays: _LOG.info("%s", said, extra={"stays": stays}))
+    return run_on_one_actor(work, config.cluster, lambda said, stays: _LOG.info("%s", said, extra={"stays": stays}))
 
 
 def _check_sides(run: Run, sides: NDArray[np.int_]) -> None:
@@ -222,14 +222,14 @@ def _encoding(run: Run, config: FinetuneConfig, weights: str) -> EncodeConfig:
     )
 
 
-def _publish(folder: Folder, fixed: Run, photos: Divided, tuned: Tuned, config: FinetuneConfig) -> dict[str, Any]:
+def _publish(folder: Folder, fixed: Run, photos: LabelledSplit, tuned: Tuned, config: FinetuneConfig) -> dict[str, Any]:
     """Judges the network and its head by the codes that they gave, compares, and writes the model folder."""
     # Where nothing got better, the weights are those that the codes at hand were made with.
     run = open_run(folder.url_of(OWN_CODES), CODES) if tuned.state.best else fixed
     before = load_model(folder.url_of(FIXED_MODEL)).head
     divided = with_codes_of(run, photos, config.train.memory)
     _check_sides(run, divided.sides)
-    judged = judge(run, divided, Head(before.classes, before.mean, before.scale, (tuned.layer,)), config.train)
+    judged = evaluate_head(run, divided, Head(before.classes, before.mean, before.scale, (tuned.layer,)), config.train)
     metrics = judged.metrics
     metrics |= {"head": KIND, "heads": {}, "tuning": _tuning(folder, fixed, run, divided, judged.probabilities, tuned)}
     metrics["tuning"] |= {"unfreeze": config.unfreeze, "verdict": _verdict(metrics["tuning"])}
@@ -241,7 +241,7 @@ def _publish(folder: Folder, fixed: Run, photos: Divided, tuned: Tuned, config: 
 
 
 def _tuning(
-    folder: Folder, fixed: Run, run: Run, divided: Divided, probabilities: NDArray[np.float32], tuned: Tuned
+    folder: Folder, fixed: Run, run: Run, divided: LabelledSplit, probabilities: NDArray[np.float32], tuned: Tuned
 ) -> dict[str, Any]:
     """How training went, and how the outcome does against the classifier on fixed codes on the same photos."""
     place = open_folder(folder.url_of(FIXED_MODEL))

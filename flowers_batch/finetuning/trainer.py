@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.evaluation import fit_temperature, log_loss
-from flowers_batch.classifier.fitting import balance
+from flowers_batch.classifier.fitting import balanced_sample_weights
 from flowers_batch.classifier.head import Head, Layer
 from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.config import EncodeConfig, FinetuneConfig
@@ -115,7 +115,7 @@ class Tuning:
         """
         prepare_device(threads, bool(gpus))
         try:
-            tuner = Tuner(self, threads, max(1, gpus))
+            tuner = Trainer(self, threads, max(1, gpus))
             try:
                 state = tuner.train(tell)
                 tell("writing the network's weights", False)
@@ -137,7 +137,7 @@ class _DivergedError(Exception):
     """The loss is no number any more."""
 
 
-class Tuner:
+class Trainer:
     """A network that is trained.
 
     Args:
@@ -151,7 +151,7 @@ class Tuner:
         self._folder, self._since = open_folder(tuning.folder), time.monotonic()
         self._trained, self._judged = np.flatnonzero(tuning.trained), np.flatnonzero(~tuning.trained)
         self._weights = np.zeros(len(tuning.photos), np.float32)
-        self._weights[self._trained] = balance(tuning.targets[self._trained], len(tuning.head.classes))
+        self._weights[self._trained] = balanced_sample_weights(tuning.targets[self._trained], len(tuning.head.classes))
         batch_size = max(1, self._config.batch_size // devices) * devices  # which all have an equal part of
         self._pixels = PixelReader(tuning.source, images_of(tuning.photos), tuning.digests, batch_size, threads)
         self._devices = TrainingDevices(devices)

@@ -13,10 +13,10 @@ from flowers_batch.errors import InputError
 from flowers_batch.runs.execution import _Run
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import Where, open_folder
+from flowers_batch.storage.folder import PathOrUrl, open_folder
 
 
-def encode(images: Where, out: Where, config: EncodeConfig | None = None, *, progress: bool = False) -> Summary:
+def encode(images: PathOrUrl, out: PathOrUrl, config: EncodeConfig | None = None, *, progress: bool = False) -> Summary:
     """Turns each image into a row with its code.
 
     The same call again does only what is missing; it does nothing where all is done.

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flowers_batch.cluster.actors import Factory
-from flowers_batch.cluster.pool import Outcome, run_shards
+from flowers_batch.cluster.pool import PoolResult, run_shards
 from flowers_batch.config import ArchiveConfig, ClusterConfig
 from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.duplicates import count_duplicates
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
-from flowers_batch.dataset.manifest import MANIFEST, Manifest, Shard, copy_manifest, place_of, read_manifest
+from flowers_batch.dataset.manifest import MANIFEST, Manifest, Shard, copy_manifest, describe_source, read_manifest
 from flowers_batch.dataset.run_folder import JOB, SUCCESS, Job, Run, library_versions, read_job, write_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer, failed_paths, read_footer
@@ -27,7 +27,7 @@ from flowers_batch.storage.folder import Folder
 
 _OLD_SCRATCH_SECONDS = 3600.0  # no writer pauses so long between two row groups
 # Reasons of rows that may succeed when they are tried again; too_large under another --max-pixels.
-_PASSING = ("missing", "unreadable", "timeout", "too_large")
+RETRYABLE_REASONS = ("missing", "unreadable", "timeout", "too_large")
 
 
 class _Run:
@@ -50,7 +50,9 @@ class _Run:
             manifest = write_manifest(self.folder, source, config.shard_size, self._id)
             self._changes["new"] = manifest.images
             return manifest
-        stopped = manifest.is_whole and manifest.source == place_of(source) and not self.folder.exists(SUCCESS)
+        stopped = (
+            manifest.is_complete and manifest.source == describe_source(source) and not self.folder.exists(SUCCESS)
+        )
         if stopped and not (config.prune or config.retry_failed):
             return manifest
         manifest, self._changes = grow_manifest(
@@ -68,9 +70,9 @@ class _Run:
     def _failed(self, shard: Shard) -> set[str]:
         """The images of a shard that failed for a reason that may have passed."""
         footer = read_footer(self.folder, self.job.kind, shard.number)
-        if footer is None or not footer.reasons.keys() & set(_PASSING):
+        if footer is None or not footer.reasons.keys() & set(RETRYABLE_REASONS):
             return set()
-        return failed_paths(self.folder, self.job.kind, shard.number, _PASSING)
+        return failed_paths(self.folder, self.job.kind, shard.number, RETRYABLE_REASONS)
 
     def plan_codes(self, codes: Run) -> Manifest:
         """Takes over the manifest of a codes folder, once all its shards are what that manifest says."""
@@ -103,7 +105,7 @@ class _Run:
         # A fingerprint whose precision is still open is that of no shard, so that none is complete.
         before = self._complete(manifest)
         missing = [shard for shard in manifest.shards if shard.number not in before]
-        outcome = Outcome()
+        outcome = PoolResult()
         if missing:
             self.folder.delete(SUCCESS)
             already = manifest.images - sum(shard.images for shard in missing)
@@ -160,7 +162,7 @@ class _Run:
         manifest: Manifest,
         before: dict[int, Footer],
         footers: dict[int, Footer],
-        outcome: Outcome,
+        outcome: PoolResult,
         duplicates: int,
     ) -> Summary:
         reasons: Counter[str] = Counter()
@@ -180,7 +182,7 @@ class _Run:
             duplicates=duplicates,
             vanished=manifest.gone,
             changes=self._changes,
-            already_done=already,
+            resumed=already,
             seconds=round(time.monotonic() - self._began, 3),
             images_per_second=round(rate, 3),
             stages={stage: round(seconds, 3) for stage, seconds in outcome.stages.items()},

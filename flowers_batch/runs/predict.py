@@ -22,16 +22,16 @@ from flowers_batch.runs.imagenet_model import _imagenet_model
 from flowers_batch.runs.reproduction import _encoding
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import Where, open_folder
+from flowers_batch.storage.folder import PathOrUrl, open_folder
 
 
 def predict(
-    source: Where,
-    out: Where,
-    model: Where,
+    source: PathOrUrl,
+    out: PathOrUrl,
+    model: PathOrUrl,
     config: PredictConfig | None = None,
     *,
-    csv: Where | None = None,
+    csv: PathOrUrl | None = None,
     progress: bool = False,
 ) -> Summary:
     """Labels each image.
@@ -79,7 +79,7 @@ class _Labelling:
     plan: Callable[[_Run], Manifest]
 
 
-def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelling:
+def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Labelling:
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave --weights out.")
@@ -101,7 +101,7 @@ def _label_codes(source: Where, model: Model, config: PredictConfig) -> _Labelli
     return _Labelling(job, factory, lambda run: run.plan_codes(codes))
 
 
-def _label_images(source: Where, model: Model, config: PredictConfig) -> _Labelling:
+def _label_images(source: PathOrUrl, model: Model, config: PredictConfig) -> _Labelling:
     images = open_source(source, config.root)
     encoding = _encoding(model.fingerprint, config.weights or model.weights, config)
     weights, name = weights_identity(encoding)

@@ -44,7 +44,7 @@ class Summary:
     duplicates: int
     vanished: int
     changes: dict[str, int]
-    already_done: int
+    resumed: int
     seconds: float
     images_per_second: float
     stages: dict[str, float]

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowers_batch.dataset.manifest import GONE, Manifest, Shard, read_manifest, read_rows, rows_in_path_order
+from flowers_batch.dataset.manifest import MISSING, Manifest, Shard, read_manifest, read_rows, rows_in_path_order
 from flowers_batch.dataset.run_folder import SUCCESS, Job, read_job
 from flowers_batch.dataset.schema import CODES, FAILED, IMAGE_COLUMNS, OK, PREDICTIONS, codes_schema, predictions_schema
-from flowers_batch.dataset.shard_file import content_of, read_footer, read_shard, shard_name
+from flowers_batch.dataset.shard_file import content_digest_of, read_footer, read_shard, shard_name
 from flowers_batch.errors import InputError
 from flowers_batch.runs.reproduction import factory_of
-from flowers_batch.storage.folder import Folder, Where, open_folder
+from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 _NAMED = 5  # paths told of each problem in a shard
 _RESULT = {CODES: "code", PREDICTIONS: "prediction"}  # what an image that is ok has
@@ -48,12 +48,12 @@ class Verification:
     problems: list[str] = field(default_factory=list)
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
 
 
-def verify(where: Where, *, deep: bool = False, seed: int = 0) -> Verification:
+def verify(where: PathOrUrl, *, deep: bool = False, seed: int = 0) -> Verification:
     """Checks a run's folder, a shard in memory at a time.
 
     Args:
@@ -77,7 +77,7 @@ def verify(where: Where, *, deep: bool = False, seed: int = 0) -> Verification:
         for shard in manifest.shards:
             found.images += shard.images
             _check_shard(folder, job, shard, found)
-        if not manifest.is_whole:
+        if not manifest.is_complete:
             found.problems.append("The manifest's last generation is not whole: run the same command again.")
         found.problems += [f"{path} stands in the manifest more than once." for path in _twice(folder, manifest)]
     except InputError as error:  # a part of the manifest is damaged
@@ -121,7 +121,7 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
     statuses = Counter(table["status"].to_pylist())
     if rows == images and paths_there != paths_named:
         found.problems.append(f"{name} has its rows in another order than the manifest.")
-    if content_of(table) != footer.content:
+    if content_digest_of(table) != footer.content:
         found.problems.append(f"{name} says that its images have other bytes than its rows do.")
     for problem, paths in (("lacks", images - rows), ("has unasked", rows - images)):
         if paths:
@@ -163,7 +163,7 @@ def _check_sample(folder: Folder, job: Job, manifest: Manifest, seed: int, found
         if not len(chosen) or read_footer(folder, job.kind, shard.number) is None:
             continue
         rows = read_rows(folder, shard).take(chosen)
-        rows = rows.filter(pc.not_equal(rows["action"], GONE))
+        rows = rows.filter(pc.not_equal(rows["action"], MISSING))
         try:
             stored = pa.Table.from_batches(read_shard(folder, job.kind, shard.number), worker.schema)
         except (InputError, pa.ArrowInvalid):  # told already

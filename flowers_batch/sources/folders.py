@@ -23,7 +23,7 @@ from flowers_batch.sources.images import (
 )
 from flowers_batch.sources.reading import read_bytes, read_disk, read_store
 from flowers_batch.storage.folder import Folder
-from flowers_batch.storage.retries import persistently
+from flowers_batch.storage.retries import with_retries
 
 
 @dataclass
@@ -98,7 +98,7 @@ class FolderSource:
         folder = prefix.decode()
         try:
             selector = fs.FileSelector(self.folder.at(folder))
-            infos = persistently(lambda: self.folder.filesystem.get_file_info(selector))
+            infos = with_retries(lambda: self.folder.filesystem.get_file_info(selector))
         except OSError as error:
             raise InputError(f"{self.folder.url}/{folder} cannot be listed: {error}.") from None
         found = [(i.base_name.encode() + b"/" * (i.type == fs.FileType.Directory), i) for i in infos]

@@ -31,7 +31,7 @@ from flowers_batch.sources.list_files import _ENTRIES, _READERS
 from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, without_repeats
 from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
 from flowers_batch.storage.folder import NOT_UTF8, Folder, open_folder
-from flowers_batch.storage.retries import persistently
+from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.urls import without_credentials
 
 _URL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -143,7 +143,7 @@ class ListSource:
             url = self.folder.url_of(name)
             read = _READERS[name.rpartition(".")[2].lower()]
             try:
-                with closing(persistently(lambda name=name: self.folder.open(name))) as file:  # type: ignore[misc]
+                with closing(with_retries(lambda name=name: self.folder.open(name))) as file:  # type: ignore[misc]
                     for batch in read(file, url):
                         yield batch.set_column(0, _ENTRIES.field(0), self._keys(batch[PATH]))
             # ValueError: no UTF-8; OverflowError: a time beyond the year 9999.

@@ -21,8 +21,8 @@ from flowers_batch.sources.reading import ReadError
 from flowers_batch.sources.source import Source
 from flowers_batch.sources.tables import TableSource, image_columns
 from flowers_batch.sources.tars import TarSource
-from flowers_batch.storage.folder import Folder, Where, open_folder, split_file
-from flowers_batch.storage.retries import persistently
+from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder, split_file
+from flowers_batch.storage.retries import with_retries
 
 __all__ = [
     "IMAGES",
@@ -39,7 +39,7 @@ __all__ = [
 _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
 
 
-def open_source(where: Where, root: str | None = None) -> Source:
+def open_source(where: PathOrUrl, root: str | None = None) -> Source:
     """Opens a source of images: a folder; a list of paths (`.txt`, `.csv`, `.parquet`); a `.tar`; a `.parquet` table.
 
     Args:
@@ -85,7 +85,7 @@ def _open_files(folder: Folder, pattern: str, root: str | None) -> Source:
 
 def _schema(folder: Folder, name: str) -> pa.Schema:
     try:
-        with persistently(lambda: folder.open(name)) as file:
+        with with_retries(lambda: folder.open(name)) as file:
             return pq.read_schema(file)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{folder.url_of(name)} cannot be read as Parquet: {first_line(error)}") from None

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from flowers_batch.errors import RunError, first_line
 from flowers_batch.storage.folder import Folder
-from flowers_batch.storage.retries import persistently
+from flowers_batch.storage.retries import with_retries
 
 _READ_BYTES = 1 << 20
 MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
@@ -50,9 +50,9 @@ def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
         RunError: The root is not there any more.
     """
     try:
-        return persistently(read)
+        return with_retries(read)
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a NUL in a name; pyarrow's broken files
-        if isinstance(error, OSError) and root.is_gone():
+        if isinstance(error, OSError) and root.is_missing():
             raise RunError(
                 f"The folder {root.url} is not there any more, or is empty: mount it again, and run the same command "
                 "again."

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from flowers_batch.errors import InputError, RunError, first_line
-from flowers_batch.storage.retries import _is_of_store, persistently
+from flowers_batch.storage.retries import _is_of_store, with_retries
 from flowers_batch.storage.urls import _CREDENTIALS
 
 SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
@@ -32,7 +32,7 @@ NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is
 _UPLOAD_BYTES = 8 << 20
 
 
-Where = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
+PathOrUrl = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Folder:
         except FileNotFoundError:
             return []
 
-    def is_gone(self) -> bool:
+    def is_missing(self) -> bool:
         """Whether it is not there; on a disk also whether it is empty, as the mount point of a lost disk is."""
         try:
             if not self.is_local:
@@ -174,7 +174,7 @@ class Folder:
                 os.replace(scratch, self.at(name))
                 fsync(parent)
             else:
-                persistently(lambda: self._upload(scratch, name))
+                with_retries(lambda: self._upload(scratch, name))
         except OSError as error:
             raise RunError(
                 f"{self.url_of(name)} cannot be written ({_why(error)}): see to it, and run the same command again."
@@ -246,7 +246,7 @@ class Folder:
             yield
 
 
-def open_folder(where: Where) -> Folder:
+def open_folder(where: PathOrUrl) -> Folder:
     """Opens a folder by its path or URL; it need not exist.
 
     Raises:
@@ -281,7 +281,7 @@ def open_folder(where: Where) -> Folder:
     return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
 
 
-def split_file(where: Where) -> tuple[Folder, str]:
+def split_file(where: PathOrUrl) -> tuple[Folder, str]:
     """Opens the folder that a file lies in, by the file's path or URL; gives it and the file's name."""
     base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
     parent, slash, name = base.rpartition("/")
@@ -300,7 +300,7 @@ def _why(error: OSError) -> str:
     return (os.strerror(error.errno) if error.errno else first_line(error)).rstrip(".")
 
 
-def fsync(path: Where) -> None:
+def fsync(path: PathOrUrl) -> None:
     """Has a file's content, or a folder's names, on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # waited before each further try: a disk or a store may have a bad moment
-_LASTING = (  # what is no bad moment
+PERMANENT_ERRNOS = (  # what is no bad moment
     errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
@@ -25,7 +25,7 @@ _OF_STORES = re.compile("AWS Error|google::cloud|Azure|HTTP|connect|time.?out", 
 _REFUSED = "ACCESS_DENIED"
 
 
-def persistently(act: Callable[[], T]) -> T:
+def with_retries(act: Callable[[], T]) -> T:
     """Does something with files, and tries it again where an error may pass."""
     for seconds in RETRY_SECONDS:
         try:
@@ -39,7 +39,7 @@ def persistently(act: Callable[[], T]) -> T:
 
 def _may_pass(error: OSError) -> bool:
     if error.errno is not None:
-        return error.errno not in _LASTING
+        return error.errno not in PERMANENT_ERRNOS
     return _is_of_store(error) and _REFUSED not in str(error)
 
 

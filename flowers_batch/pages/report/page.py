@@ -18,7 +18,7 @@ from flowers_batch.pages.report.album import _Album
 from flowers_batch.pages.report.held_out import _held_out
 from flowers_batch.pages.report.survey import _survey
 from flowers_batch.pages.thumbnails import Photos
-from flowers_batch.storage.folder import Folder, Where, open_folder, split_file
+from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder, split_file
 
 PAGE = "report.html"
 DRAWN = "DRAWN.txt"  # lies in a folder of photos that the demo drew
@@ -26,7 +26,7 @@ _FAILURES = 5  # examples of each reason
 _LONGEST = 120  # characters of a path; longer ones lose their middle
 
 
-def report(folder: Where, out: Where | None = None) -> str:
+def report(folder: PathOrUrl, out: PathOrUrl | None = None) -> str:
     """Writes the page.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 from flowers_batch.classifier.labels import not_labels, read_labels
 from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.storage.folder import Where, fsync
+from flowers_batch.storage.folder import PathOrUrl, fsync
 
 _COLUMNS = ["path", "label", "time"]
 _TORN_LINES = 3  # of a row that was cut short, at most: names hardly have more
@@ -36,7 +36,7 @@ class Journal:
         InputError: It is no such file, or another process writes it.
     """
 
-    def __init__(self, file: Where):
+    def __init__(self, file: PathOrUrl):
         if "://" in os.fspath(file) or os.fspath(file).lower().endswith(".parquet"):
             raise InputError(f"{file} cannot get labels one by one: name a CSV file on this machine.")
         self.file = Path(file).absolute()

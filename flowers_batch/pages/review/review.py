@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.evaluation import wilson_interval
 from flowers_batch.classifier.model_folder import MODEL, SPLIT, Model, load_model
-from flowers_batch.classifier.suggestions import next_labels, suspects
+from flowers_batch.classifier.suggestions import label_issues, suggest
 from flowers_batch.classifier.training import train
 from flowers_batch.config import IMAGENET, TrainConfig
 from flowers_batch.dataset.run_folder import Run, open_run
@@ -32,7 +32,7 @@ from flowers_batch.progress import heard_by
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.reading import ReadError
-from flowers_batch.storage.folder import Where, open_folder
+from flowers_batch.storage.folder import PathOrUrl, open_folder
 
 UNCERTAIN, DIFFERENT, SUSPECTS = "uncertain", "different", "suspects"
 CLASS, LABELLED, FAILED = "class", "labelled", "failed"
@@ -79,7 +79,7 @@ class Review:
         InputError: It is no such folder, or the file cannot get labels.
     """
 
-    def __init__(self, predictions: Where, labels: Where):
+    def __init__(self, predictions: PathOrUrl, labels: PathOrUrl):
         self.run = open_run(predictions, PREDICTIONS)
         parts, self._starts = _read(self.run)
         self._rows = pa.Table.from_batches(parts).combine_chunks()
@@ -135,7 +135,7 @@ class Review:
         with self._lock:
             labels = self._labels.copy()
         if name == DIFFERENT:
-            found = next_labels(self.run.folder.url, _DIFFERENT, labels=[str(self.journal.file)])
+            found = suggest(self.run.folder.url, _DIFFERENT, labels=[str(self.journal.file)])
             return _shown([*self._find([row["path"] for row in found]).values()])
         if name == SUSPECTS:
             return self._suspects(labels)
@@ -159,7 +159,7 @@ class Review:
         """Photos whose label looks wrong, unless they were given another one here."""
         if self._trained is None or not self._codes:
             raise InputError(f"Labels cannot be judged here: {self._why_not}")
-        found = {row["path"]: row for row in suspects(self.run.job.model or "")}
+        found = {row["path"]: row for row in label_issues(self.run.job.model or "")}
         judged = {row: found[path] for path, row in self._find(list(found)).items()}
         rows = {row: each for row, each in judged.items() if labels.get(row, each["label"]) == each["label"]}
         suggested = {row: [each["suggested"], each["probability"]] for row, each in rows.items()}

@@ -26,7 +26,7 @@ from flowers_batch.errors import FlowersError, InputError, first_line
 from flowers_batch.pages.review.guard import Guard
 from flowers_batch.pages.review.review import Review
 from flowers_batch.sources.reading import ReadError
-from flowers_batch.storage.folder import Where
+from flowers_batch.storage.folder import PathOrUrl
 
 LABELS = "labels.csv"
 _HOST = "127.0.0.1"
@@ -39,8 +39,8 @@ _FILES = {
 
 
 def review(
-    predictions: Where,
-    labels: Where = LABELS,
+    predictions: PathOrUrl,
+    labels: PathOrUrl = LABELS,
     port: int = 0,
     *,
     opened: bool = True,
