@@ -1,0 +1,1 @@
+"""A first run on real or drawn photos."""
