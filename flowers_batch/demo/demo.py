@@ -13,16 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flowers_batch.classifier.training import train
 from flowers_batch.config import EncodeConfig, PredictConfig
-from flowers_batch.errors import InputError
 from flowers_batch.demo.drawings import CLASSES, draw_photos
+from flowers_batch.errors import InputError
 from flowers_batch.pages.report.page import DRAWN, report
 from flowers_batch.runs.encode import encode
 from flowers_batch.runs.predict import predict
-from flowers_batch.classifier.training import train
 from tensorflow_vgg.download import DownloadError, Published, cache_folder, cached, fetch, is_reachable
 from tensorflow_vgg.weights import ENVIRONMENT, PUBLISHED
-
 
 PHOTOS_ENVIRONMENT = "FLOWERS_BATCH_PHOTOS"
 # 3670 photos, CC BY 2.0 by their Flickr photographers, collected by the TensorFlow authors.

@@ -15,7 +15,6 @@ from PIL import Image
 from skimage.draw import disk
 from skimage.filters import gaussian
 
-
 _Array = NDArray[Any]
 _Shape = tuple[float, float, float]  # of a petal: the first three arguments of _blade
 
