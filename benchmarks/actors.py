@@ -20,6 +20,7 @@ from flowers_batch.dataset.manifest import Shard
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.progress import Progress
 
 GPU = 10_000  # images/s
 SHARD = 4096  # images
@@ -69,14 +70,14 @@ class NoFactory:
         return self
 
 
-class Waiting:
-    """Tells nobody how it goes."""
+class Messages:
+    """Shows messages only."""
 
-    def update(self, done: int, failed: int) -> None:
-        """Nothing."""
+    def update(self, progress: Progress) -> None:
+        """Show nothing."""
 
-    def say(self, sentence: str) -> None:
-        """Shows what a person should know."""
+    def message(self, sentence: str) -> None:
+        """Show a message."""
         print(sentence, file=sys.stderr)
 
 
@@ -85,7 +86,7 @@ def efficiency(actors: int) -> float:
     shards = [Shard(number, SHARD, "") for number in range(actors * SHARDS)]
     config = ClusterConfig(actors=actors)
     with tempfile.TemporaryDirectory() as meeting:
-        outcome = pool.run_shards(NoFactory(actors), meeting, CODES, shards, config, lambda made: None, Waiting())
+        outcome = pool.run_shards(NoFactory(actors), meeting, CODES, shards, config, lambda made: None, Messages())
     assert len(outcome.footers) == len(shards) and outcome.deaths == 0
     return SHARDS * SHARD / GPU / outcome.seconds
 

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import common
@@ -122,12 +123,13 @@ def outcome(work: Tuning, threads: int, kill_at: str = "") -> list[Any]:
     """What a training ends with: its figures, and the head; nothing where it is killed."""
     tuner = Trainer(work, threads, 1)
 
-    def tell(sentence: str, stays: bool) -> None:
+    def kill(sentence: str) -> None:
         if kill_at and sentence.startswith(kill_at):
             raise Killed
 
+    reporter = SimpleNamespace(message=kill, update=lambda progress: kill(progress.text))
     try:
-        state = tuner.train(tell)
+        state = tuner.train(reporter)
         kernel, bias = tuner.publish(state)
     except Killed:
         return []

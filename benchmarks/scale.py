@@ -84,7 +84,7 @@ def drive() -> tuple[float, float]:
     """Seconds a shard, and bytes that the driver took, of a run of all shards."""
     actors = Actors()
     shards = [Shard(number, SHARD, f"{number:064x}") for number in range(SHARDS)]
-    watcher = SimpleNamespace(update=lambda done, failed: None, say=print)
+    reporter = SimpleNamespace(update=lambda progress: None, message=print)
     factory = SimpleNamespace(with_precision=lambda precision: factory, wants_gpu=True)
     node = [{"NodeID": "node", "Alive": True, "Resources": {"CPU": 16.0 * ACTORS, "GPU": float(ACTORS)}}]
     remote = SimpleNamespace(remote=actors)
@@ -101,7 +101,7 @@ def drive() -> tuple[float, float]:
         mock.patch.object(ray, "remote", lambda **_: made),
         stopwatch() as seconds,
     ):
-        pool = pool_module._Pool(factory, "run", CODES, shards, ClusterConfig(), False, lambda found: None, watcher)
+        pool = pool_module._Pool(factory, "run", CODES, shards, ClusterConfig(), False, lambda found: None, reporter)
         outcome = pool.run()
         took = seconds()
     assert len(outcome.footers) == SHARDS and len(outcome.actors) == ACTORS

@@ -22,7 +22,7 @@ from flowers_batch.dataset.manifest import Shard
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.progress import Silence
+from flowers_batch.progress import NULL_REPORTER
 
 SHARDS, SHARD = 12, 1000  # images
 FAST, SLOW = 1000, 150  # images/s
@@ -86,7 +86,7 @@ def seconds(copies: int) -> float:
         mock.patch.object(pool, "_COPIES", copies),
     ):
         settings = ClusterConfig(actors=2)
-        outcome = pool.run_shards(NoFactory(), folder, CODES, shards, settings, lambda found: None, Silence())  # type: ignore[arg-type]
+        outcome = pool.run_shards(NoFactory(), folder, CODES, shards, settings, lambda found: None, NULL_REPORTER)  # type: ignore[arg-type]
     assert len(outcome.footers) == SHARDS
     return outcome.seconds
 

@@ -13,6 +13,9 @@ from .exporting.export import export as export
 from .finetuning.finetune import finetune as finetune
 from .pages.report.page import report as report
 from .pages.review.server import review as review
+from .progress import Progress as Progress
+from .progress import Reporter as Reporter
+from .progress import console_reporter as console_reporter
 from .runs.encode import encode as encode
 from .runs.predict import predict as predict
 from .runs.summary import Summary as Summary

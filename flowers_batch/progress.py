@@ -1,149 +1,216 @@
-"""Tells a person how long work goes: a bar on a terminal, plain lines elsewhere, all on standard error."""
+"""Reporting on long work: a bar on a terminal, plain lines elsewhere, JSON lines in jobs; all on standard error."""
 
 from __future__ import annotations
 
-import logging
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-_LINE_SECONDS = 15.0  # between two plain lines
-_BAR_SECONDS = 0.1  # between two changes of a terminal's line
+STYLES = ("auto", "bar", "lines", "json")
+_LINE_SECONDS = 15.0  # between two updates where each is a line
+_BAR_SECONDS = 0.1  # between two updates of a terminal's line
 
 
+@dataclass(frozen=True)
 class Progress:
-    """The progress of a run over images.
+    """The state of long work.
+
+    Attributes:
+        text: What is being done, for work that is not counted in images.
+        done: Images that are done; None for work that is not counted in images.
+        total: Images in all; None if not known.
+        failed: How many of those that are done failed.
+        resumed: How many of those that are done an earlier run did, which say nothing about the rate.
+    """
+
+    text: str = ""
+    done: int | None = None
+    total: int | None = None
+    failed: int = 0
+    resumed: int = 0
+
+
+class Reporter(Protocol):
+    """Receives what a person should know about long work."""
+
+    def message(self, sentence: str) -> None:
+        """Report something that stays visible."""
+
+    def update(self, progress: Progress) -> None:
+        """Report the state of the work, in place of the one reported before; may be dropped if it comes too soon."""
+
+
+class NullReporter:
+    """Reports nothing."""
+
+    def message(self, sentence: str) -> None:
+        """Report nothing."""
+
+    def update(self, progress: Progress) -> None:
+        """Report nothing."""
+
+
+NULL_REPORTER = NullReporter()
+
+
+class _Rate:
+    """Images per second since the first image was done: starting up is no rate."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def update(self, done: int) -> float | None:
+        """Return the rate after `done` images of this run; None until it is known."""
+        now = time.monotonic()
+        if self._first is None:
+            if done:
+                self._first = now, done
+            return None
+        since, before = self._first
+        # A shard whose actor died counts again, so fewer images may be done than before.
+        return (done - before) / (now - since) if done > before and now > since else None
+
+
+class LineReporter:
+    """Writes a line per message, and one per `seconds` of updates.
+
+    Args:
+        verb: What is done, such as `encode`; begins each line.
+        seconds: Between two lines of updates.
+    """
+
+    def __init__(self, verb: str, seconds: float = _LINE_SECONDS):
+        self._verb, self._seconds = verb, seconds
+        self._last = time.monotonic()
+        self._rate = _Rate()
+        self._unwritten: Progress | None = None  # counts that the next line, or the last one, is to show
+
+    def message(self, sentence: str) -> None:
+        """Write a line."""
+        print(f"{self._verb}: {sentence}", file=sys.stderr, flush=True)
+
+    def update(self, progress: Progress) -> None:
+        """Write a line, unless one was written just now."""
+        rate = None if progress.done is None else self._rate.update(progress.done - progress.resumed)
+        self._unwritten = None if progress.done is None else progress
+        now = time.monotonic()
+        if now - self._last >= self._seconds:
+            self._last, self._unwritten = now, None
+            self._write(progress, rate)
+
+    def close(self) -> None:
+        """Write the last counts."""
+        if self._unwritten:
+            self._write(self._unwritten, None)
+
+    def _write(self, progress: Progress, rate: float | None) -> None:
+        self.message(_describe(progress, rate))
+
+
+class JsonReporter(LineReporter):
+    """Writes a JSON object per line, for programs that read a job's log.
+
+    A message is `{"event": "message", "text": ...}`, an update `{"event": "progress", ...}` with the fields of
+    `Progress` and `images_per_second`.
+    """
+
+    def message(self, sentence: str) -> None:
+        """Write a line."""
+        self._write_event("message", text=sentence)
+
+    def _write(self, progress: Progress, rate: float | None) -> None:
+        self._write_event("progress", **asdict(progress), images_per_second=rate and round(rate, 1))
+
+    def _write_event(self, event: str, **fields: Any) -> None:
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "command": self._verb, "event": event}
+        # One write, so that no other process's line comes in between.
+        sys.stderr.write(json.dumps(line | fields, ensure_ascii=False) + "\n")
+        sys.stderr.flush()
+
+
+class BarReporter:
+    """Shows a bar of images, or one line of text that changes, on a terminal.
 
     Args:
         verb: What is done, such as `encode`.
-        total: Images in all.
-        already: Images that were done before.
+        seconds: Between two changes of the text.
     """
 
-    def __init__(self, verb: str, total: int, already: int):
-        self._verb, self._total, self._already = verb, total, already
-        self._began: float | None = None  # when the first image was done: starting up is no rate
+    def __init__(self, verb: str, seconds: float = _BAR_SECONDS):
+        self._verb, self._seconds = verb, seconds
         self._last = time.monotonic()
-        self._reached = (0, 0)
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(desc=verb, total=total, initial=already, unit=" images", smoothing=0.1)
+        self._bar: tqdm[Any] | None = None
 
-    def update(self, done: int, failed: int) -> None:
-        """So many images are done by now, so many of them failed."""
-        now = time.monotonic()
-        self._reached = (done, failed)
-        if self._bar is not None:
-            self._bar.set_postfix(failed=failed, refresh=False)
-            self._bar.update(self._already + done - self._bar.n)
+    def message(self, sentence: str) -> None:
+        """Write a line above the bar."""
+        tqdm.write(f"{self._verb}: {sentence}", file=sys.stderr)
+
+    def update(self, progress: Progress) -> None:
+        """Change the bar or the text."""
+        if progress.done is not None:
+            self._count(progress)
             return
-        if self._began is None and done:
-            self._began, self._first = now, done
-        if now - self._last >= _LINE_SECONDS:
-            self._last = now
-            self.say(self._line(done, failed, now))
-
-    def _line(self, done: int, failed: int, now: float) -> str:
-        line = f"{self._already + done} of {self._total} images, {failed} failed"
-        if self._began is None or done <= self._first:  # shards of an actor that died count again
-            return line
-        rate = (done - self._first) / (now - self._began)
-        left = (self._total - self._already - done) / rate
-        return f"{line}, {rate:.1f} images/s, {left:.0f} s left"
-
-    def say(self, sentence: str) -> None:
-        """Something that a person should know now."""
-        if self._bar is not None:
-            self._bar.write(sentence, file=sys.stderr)
-        else:
-            print(f"{self._verb}: {sentence}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Leaves the bar as it stands, or tells how far it came."""
-        if self._bar is not None:
-            self._bar.close()
-        else:
-            done, failed = self._reached
-            self.say(f"{self._already + done} of {self._total} images, {failed} failed")
-
-
-class Silence:
-    """Tells nothing: what the Python interface uses unless asked."""
-
-    def update(self, done: int, failed: int) -> None:
-        """Nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Nothing."""
-
-
-@contextmanager
-def watch(shown: bool, verb: str, total: int, already: int) -> Iterator[Progress | Silence]:
-    """Shows the progress of a run, or nothing."""
-    if not shown:
-        yield Silence()
-        return
-    progress = Progress(verb, total, already)
-    try:
-        yield progress
-    finally:
-        progress.close()
-
-
-class _Steps(logging.Handler):
-    """Shows the latest step of long work: on a terminal in one line, elsewhere in a line now and then.
-
-    A record whose `stays` is true is shown in any case, in a line of its own.
-    """
-
-    def __init__(self, verb: str):
-        super().__init__(logging.INFO)
-        self._verb = verb
-        self._last = time.monotonic()
-        self._bar = tqdm(bar_format="{desc} [{elapsed}]", desc=verb, leave=False) if sys.stderr.isatty() else None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Shows a step, unless one was shown just now."""
         now = time.monotonic()
-        stays = getattr(record, "stays", False)
-        if not stays and now - self._last < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS):
+        if now - self._last < self._seconds:
             return
         self._last = now
-        sentence = f"{self._verb}: {record.getMessage()}"
-        if self._bar is None:
-            print(sentence, file=sys.stderr, flush=True)
-        elif stays:
-            self._bar.write(sentence, file=sys.stderr)
-        else:
-            self._bar.set_description_str(sentence)
+        if self._bar is None or self._bar.total is not None:
+            self.close()
+            self._bar = tqdm(bar_format="{desc} [{elapsed}]", leave=False, file=sys.stderr)
+        self._bar.set_description_str(f"{self._verb}: {progress.text}")
+
+    def _count(self, progress: Progress) -> None:
+        assert progress.done is not None
+        if self._bar is None or self._bar.total != progress.total:
+            self.close()
+            self._bar = tqdm(
+                desc=self._verb,
+                total=progress.total,
+                initial=progress.resumed,
+                unit=" images",
+                smoothing=0.1,
+                file=sys.stderr,
+            )
+        self._bar.set_postfix(failed=progress.failed, refresh=False)
+        self._bar.update(progress.done - self._bar.n)
 
     def close(self) -> None:
-        """Clears the line."""
+        """Leave a bar as it stands; clear a text."""
         if self._bar is not None:
             self._bar.close()
-        super().close()
+            self._bar = None
 
 
 @contextmanager
-def steps(verb: str) -> Iterator[None]:
-    """Shows what the package's rooms log as they work until the block ends."""
-    with heard_by(_Steps(verb)):
-        yield
+def console_reporter(verb: str, style: str = "auto") -> Iterator[Reporter]:
+    """Report on standard error until the block ends.
 
-
-@contextmanager
-def heard_by(handler: logging.Handler) -> Iterator[None]:
-    """Lets a handler have what the package's rooms log (`logging`, level INFO) until the block ends."""
-    logger = logging.getLogger(__package__)
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    Args:
+        verb: What is done, such as `encode`.
+        style: `bar`, `lines`, `json`, or `auto`: a bar on a terminal, else lines.
+    """
+    if style == "auto":
+        style = "bar" if sys.stderr.isatty() else "lines"
+    kinds: dict[str, type[BarReporter | LineReporter]]
+    kinds = {"bar": BarReporter, "lines": LineReporter, "json": JsonReporter}
+    reporter = kinds[style](verb)
     try:
-        yield
+        yield reporter
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()
+        reporter.close()
+
+
+def _describe(progress: Progress, rate: float | None) -> str:
+    if progress.done is None:
+        return progress.text
+    line = f"{progress.done} of {progress.total} images, {progress.failed} failed"
+    if not rate or progress.total is None:
+        return line
+    return f"{line}, {rate:.1f} images/s, {(progress.total - progress.done) / rate:.0f} s left"

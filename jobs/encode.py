@@ -4,4 +4,4 @@ import sys
 
 from flowers_batch.cli.main import main
 
-main(["encode", "--json", *sys.argv[1:]])  # so that the log ends in the summary
+main(["--progress=json", "encode", "--json", *sys.argv[1:]])  # a log for programs, ending in the summary

@@ -4,4 +4,4 @@ import sys
 
 from flowers_batch.cli.main import main
 
-main(["finetune", "--json", *sys.argv[1:]])  # so that the log ends in the summary
+main(["--progress=json", "finetune", "--json", *sys.argv[1:]])  # a log for programs, ending in the summary

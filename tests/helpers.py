@@ -197,7 +197,7 @@ def narrowing(folder: Path) -> str:
 
 
 def run_shards_here(
-    factory: Any, url: str, kind: str, shards: Any, cluster: Any, agree: Any, watcher: Any
+    factory: Any, url: str, kind: str, shards: Any, cluster: Any, agree: Any, reporter: Any
 ) -> PoolResult:
     """What `cluster.run_shards` does, in this process and without Ray."""
     actor = ShardActor(factory, url, kind, 2, (), "here")

@@ -26,7 +26,7 @@ def test_the_whole_job_from_the_command_line(capsys, archive, tmp_path, local_ra
     code, out, err = run(capsys, "encode", str(archive), codes, "--network", "null", "--shard-size", "8", "--json")
     assert code == 0 and err == "encode: 30 of 30 images, 0 failed\n"
     summary = json.loads(out)
-    expected = {"images", "ok", "failed", "ignored", "already_done", "seconds", "images_per_second", "stages"}
+    expected = {"images", "ok", "failed", "ignored", "resumed", "seconds", "images_per_second", "stages"}
     assert expected | {"reasons", "fingerprint"} <= set(summary)
     code, out, _ = run(capsys, "encode", str(archive), codes, "--network", "null")
     assert code == 0 and "30 done before" in out

@@ -38,7 +38,7 @@ from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.feed import Quarantined
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.progress import Silence
+from flowers_batch.progress import NULL_REPORTER, Progress
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import open_folder
@@ -87,10 +87,10 @@ class ScriptedPool(_Pool):
         while len(self._members) < self._cluster.actors:
             self.add_actor(Resources(0, 1))
 
-    def update(self, done: int, failed: int) -> None:
+    def update(self, progress: Progress) -> None:
         pass
 
-    def say(self, sentence: str) -> None:
+    def message(self, sentence: str) -> None:
         self.said.append(sentence)
 
 
@@ -415,7 +415,7 @@ def deadly(tmp_path, local_ray):
             EncoderFactory(fb.EncodeConfig(network="null"), source), "green/0001.png", str(tmp_path / "lives")
         )
         return run_shards(
-            factory, folder.url, CODES, manifest.shards, ClusterConfig(), lambda fingerprint: None, Silence()
+            factory, folder.url, CODES, manifest.shards, ClusterConfig(), lambda fingerprint: None, NULL_REPORTER
         )
 
     return run
@@ -447,7 +447,7 @@ def test_a_fault_of_the_program_is_not_tried_again(archive, tmp_path, local_ray)
     manifest = write_manifest(folder, source, 16, "run")
     broken = EncoderFactory(fb.EncodeConfig(network="null", batch_size=4), replace_read(source))
     with pytest.raises(fb.RunError, match="ZeroDivisionError"):
-        run_shards(broken, folder.url, CODES, manifest.shards, ClusterConfig(), lambda fingerprint: None, Silence())
+        run_shards(broken, folder.url, CODES, manifest.shards, ClusterConfig(), lambda fingerprint: None, NULL_REPORTER)
 
 
 def replace_read(source):
@@ -476,12 +476,15 @@ def test_an_address_where_no_cluster_is_is_refused_in_one_sentence(archive, tmp_
     assert "The Ray cluster at nonsense://x cannot be joined" in printed
 
 
-def alone(how: str, state: str = "", stall_timeout: float = 600.0) -> tuple[Any, list[tuple[str, bool]]]:
-    """What work that one actor does alone gives, and what was told of it."""
+def alone(how: str, state: str = "", stall_timeout: float = 600.0) -> tuple[Any, list[str]]:
+    """The result of work that one actor does alone, and the messages it reported."""
 
-    def work(threads, gpus, tell):
-        tell("begun", how != "dies")  # what stays is progress
-        tell("half", False)
+    def work(threads, gpus, reporter):
+        if how == "dies":
+            reporter.update(Progress("started"))
+        else:
+            reporter.message("started")  # which counts as progress
+        reporter.update(Progress("half"))
         if how == "bad input":
             raise InputError("There are no photos.")
         if how == "fault":
@@ -494,18 +497,18 @@ def alone(how: str, state: str = "", stall_timeout: float = 600.0) -> tuple[Any,
             time.sleep(3600)
         if how == "dies":
             os._exit(1)
-        tell("ended", True)
+        reporter.message("ended")
         return threads, gpus
 
-    said: list[tuple[str, bool]] = []
-    given = run_on_one_actor(work, ClusterConfig(stall_timeout=stall_timeout), lambda *told: said.append(told))
-    return given, said
+    said: list[str] = []
+    reporter = SimpleNamespace(message=said.append, update=lambda progress: None)
+    return run_on_one_actor(work, ClusterConfig(stall_timeout=stall_timeout), reporter), said
 
 
 def test_one_actor_alone_has_all_cores_and_is_heard_to_the_end(local_ray):
     given, said = alone("")
     assert given == (2, 0)
-    assert [sentence for sentence, stays in said if stays] == ["begun", "ended"]
+    assert said == ["started", "ended"]
 
 
 def test_what_an_actor_alone_raises_is_told_as_it_is(local_ray):
@@ -524,13 +527,12 @@ def test_what_an_actor_alone_raises_is_told_as_it_is(local_ray):
 )
 def test_actor_alone_that_is_lost_is_replaced(local_ray, tmp_path, how, why):
     given, said = alone(how, str(tmp_path / "state"), stall_timeout=2)
-    told = [sentence for sentence, stays in said if stays]
     assert given == (2, 0)
-    assert told[0] == told[2] == "begun" and told[-1] == "ended"
-    assert why in told[1] and told[1].endswith("Another goes on.")
+    assert said[0] == said[2] == "started" and said[-1] == "ended"
+    assert why in said[1] and said[1].endswith("Another goes on.")
 
 
 def test_actors_alone_that_die_again_and_again_end_it(local_ray, monkeypatch):
-    monkeypatch.setattr("flowers_batch.cluster.pool._MAX_DEATHS", 2)
+    monkeypatch.setattr("flowers_batch.cluster.single_actor._MAX_DEATHS", 2)
     with pytest.raises(RunError, match=r"2 actors died before they got any further, .* goes on"):
         alone("dies")

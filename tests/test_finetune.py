@@ -43,7 +43,7 @@ def here(thin):
     """Thin networks, and neither Ray nor other processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
-        patch.setattr(room(), "run_alone", lambda work, cluster, tell: work(2, 0, tell))
+        patch.setattr(room(), "run_on_one_actor", lambda work, cluster, reporter: work(2, 0, reporter))
         yield
 
 
@@ -156,7 +156,7 @@ def test_model_folder_may_be_moved(tuned, photos, tmp_path):
 
 
 def test_same_call_again_does_nothing(tuned, photos, monkeypatch):
-    monkeypatch.setattr(room(), "run_alone", lambda *_: pytest.fail("nothing was left to do"))
+    monkeypatch.setattr(room(), "run_on_one_actor", lambda *_: pytest.fail("nothing was left to do"))
     before = json.loads((tuned / "metrics.json").read_text())
     assert fb.finetune(photos, tuned, CONFIG) == before
 
@@ -220,11 +220,11 @@ def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
 def test_photos_to_test_with_are_given_to_nobody_who_trains(tuned, photos, tmp_path, monkeypatch):
     given = {}
 
-    def catch(work, cluster, tell):
+    def catch(work, cluster, reporter):
         given["photos"], given["trained"] = work.photos["path"].to_pylist(), work.trained
         raise InputError("caught")
 
-    monkeypatch.setattr(room(), "run_alone", catch)
+    monkeypatch.setattr(room(), "run_on_one_actor", catch)
     with pytest.raises(InputError, match="caught"):
         fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", replace(CONFIG, encode=None))
     split = sides_in(tuned)
@@ -269,12 +269,12 @@ def test_labels_that_change_meanwhile_move_no_photo_to_another_side(tuned, photo
     config = replace(CONFIG, encode=None, train=fb.TrainConfig(labels=(str(labels),)))
     given = {}
 
-    def train_and_change(work, cluster, tell):
+    def train_and_change(work, cluster, reporter):
         given["trained"] = set(np.array(work.photos["path"].to_pylist())[work.trained])
         labels.write_text("\n".join(["path,label", *rows]))
-        return work(2, 0, tell)
+        return work(2, 0, reporter)
 
-    monkeypatch.setattr(room(), "run_alone", train_and_change)
+    monkeypatch.setattr(room(), "run_on_one_actor", train_and_change)
     metrics = fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", config)
     split = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
     assert {row["path"] for row in split if row["side"] == "train"} == given["trained"]
@@ -295,11 +295,11 @@ def test_photos_that_have_vanished_take_no_part_and_copies_count_once(tuned, pho
     assert fb.encode(archive, tmp_path / "codes", CONFIG.encode).vanished == 1
     given = []
 
-    def listen(work, cluster, tell):
+    def listen(work, cluster, reporter):
         given.extend(work.photos["path"].to_pylist())
-        return work(2, 0, tell)
+        return work(2, 0, reporter)
 
-    monkeypatch.setattr(room(), "run_alone", listen)
+    monkeypatch.setattr(room(), "run_on_one_actor", listen)
     metrics = fb.finetune(tmp_path / "codes", tmp_path / "model", replace(CONFIG, encode=None, epochs=1))
     split = sides_in(tmp_path / "model")
     assert split["red/0003.png"] != "test", "another photo is to be taken away"
@@ -309,7 +309,7 @@ def test_photos_that_have_vanished_take_no_part_and_copies_count_once(tuned, pho
 
 
 def test_side_of_which_nothing_is_left_is_told_before_training(tuned, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(room(), "run_alone", lambda *_: pytest.fail("hours of work"))
+    monkeypatch.setattr(room(), "run_on_one_actor", lambda *_: pytest.fail("hours of work"))
     archive = tmp_path / "photos"
     shutil.copytree(photos, archive)
     fb.encode(archive, tmp_path / "codes", CONFIG.encode)
@@ -338,12 +338,12 @@ def test_photos_that_come_meanwhile_ruin_no_run(here, photos, tmp_path, monkeypa
 
 
 def test_network_that_got_no_better_is_not_encoded_with_again(tuned, tmp_path, monkeypatch):
-    def no_better(work, cluster, tell):
-        outcome = work(2, 0, tell)
+    def no_better(work, cluster, reporter):
+        outcome = work(2, 0, reporter)
         return replace(outcome, state=replace(outcome.state, best=0), layer=work.head.layers[0])
 
     monkeypatch.setattr(room(), "encode", lambda *_, **__: pytest.fail("the codes are there"))
-    monkeypatch.setattr(room(), "run_alone", no_better)
+    monkeypatch.setattr(room(), "run_on_one_actor", no_better)
     codes = tuned / "fixed" / "codes"
     metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=None, epochs=1))
     assert metrics["tuning"]["comparison"]["gain"] == 0 and "no epoch was better" in metrics["tuning"]["verdict"]

@@ -1,8 +1,8 @@
-"""What a person is told while long work goes on."""
+"""What a person, or a program, is told while long work goes on."""
 
 from __future__ import annotations
 
-import logging
+import json
 import re
 
 import pytest
@@ -10,39 +10,79 @@ from test_training import labels, write_codes
 
 from flowers_batch import progress
 from flowers_batch.cli.main import main
+from flowers_batch.progress import BarReporter, JsonReporter, LineReporter, Progress, console_reporter
 
 
-@pytest.fixture
-def at_once(monkeypatch):
-    """Every step is shown."""
-    monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
-    monkeypatch.setattr(progress, "_BAR_SECONDS", 0)
-
-
-def test_a_training_says_what_it_is_at(at_once, tmp_path, capsys):
+def test_training_reports_its_steps(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(LineReporter.__init__, "__defaults__", (0.0,))
     codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30))
     with pytest.raises(SystemExit):
         main(["train", str(codes), str(tmp_path / "model"), "--json"])
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     for step in (
-        "logistic: strength 0.01 on fold 2 of 3",
+        "logistic: C = 0.01 on fold 2 of 3",
         r"mlp: (\d+) of \1 photos of epoch 1",
         "learning curve: 25%",
     ):
-        assert re.search(f"train: {step}", told), step
+        assert re.search(f"train: {step}", reported), step
 
 
-def test_steps_are_shown_while_asked_for_and_seldom(tmp_path, capsys):
-    logger = logging.getLogger("flowers_batch.somewhere")
-    with progress.steps("train"):
-        logger.info("first")
-    logger.info("later")
-    assert capsys.readouterr().err == "", "less than 15 seconds have gone by"
+def test_updates_are_lines_only_now_and_then(capsys):
+    with console_reporter("train", "lines") as reporter:
+        reporter.update(Progress("first"))
+        assert capsys.readouterr().err == "", "less than 15 seconds have passed"
+        reporter.message("a word")
+    assert capsys.readouterr().err == "train: a word\n"
 
 
-def test_a_terminal_has_one_line(at_once, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with progress.steps("train"):
-        logging.getLogger("flowers_batch.somewhere").info("epoch %d", 3)
-    told = capsys.readouterr().err
-    assert "train: epoch 3 [00:00]" in told and "\n" not in told
+def test_lines_show_rate_and_time_left(monkeypatch, capsys):
+    clock = iter([0.0, 1.0, 1.0, 3.0, 3.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    reporter = LineReporter("encode", seconds=0)
+    reporter.update(Progress(done=110, total=400, resumed=100))
+    reporter.update(Progress(done=130, total=400, failed=1, resumed=100))
+    assert capsys.readouterr().err.splitlines() == [
+        "encode: 110 of 400 images, 0 failed",
+        "encode: 130 of 400 images, 1 failed, 10.0 images/s, 27 s left",
+    ]
+
+
+def test_last_counts_are_written_when_work_ends(capsys):
+    with console_reporter("encode", "lines") as reporter:
+        reporter.update(Progress(done=3, total=5, failed=1))
+        reporter.update(Progress(done=5, total=5, failed=1))
+    assert capsys.readouterr().err == "encode: 5 of 5 images, 1 failed\n"
+
+
+def test_terminal_has_one_line_of_text(capsys):
+    reporter = BarReporter("train", seconds=0)
+    reporter.update(Progress("epoch 3"))
+    reported = capsys.readouterr().err
+    assert "train: epoch 3 [00:00]" in reported and "\n" not in reported
+
+
+def test_terminal_has_a_bar_of_images_after_a_line_of_text(capsys):
+    reporter = BarReporter("finetune", seconds=0)
+    reporter.update(Progress("finding near-duplicates"))
+    reporter.update(Progress(done=1, total=4))
+    reporter.update(Progress(done=2, total=4, failed=1))
+    reporter.close()
+    reported = capsys.readouterr().err
+    assert "2/4" in reported and "failed=1" in reported
+
+
+def test_jobs_report_json_lines(capsys):
+    reporter = JsonReporter("encode", seconds=0)
+    reporter.message("An actor died.")
+    reporter.update(Progress(done=3, total=5, failed=1, resumed=2))
+    message, update = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (message["command"], message["event"], message["text"]) == ("encode", "message", "An actor died.")
+    assert update["event"] == "progress"
+    assert [update[name] for name in ("done", "total", "failed", "resumed")] == [3, 5, 1, 2]
+
+
+def test_unknown_style_of_progress_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--progress", "loud", "encode", "photos", "codes"])
+    assert ended.value.code == 2
+    assert "--progress must be one of auto, bar, lines, json" in capsys.readouterr().err

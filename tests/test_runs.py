@@ -60,7 +60,7 @@ def test_every_image_is_one_row_in_the_order_of_its_path(archive, encoded):
 def test_summary_counts_what_was_done(archive, encoded):
     summary = json.loads((encoded / "_SUCCESS").read_text())
     assert (summary["images"], summary["ok"], summary["failed"], summary["ignored"]) == (30, 30, 0, 1)
-    assert (summary["already_done"], summary["shards"], summary["reasons"]) == (0, 4, {})
+    assert (summary["resumed"], summary["shards"], summary["reasons"]) == (0, 4, {})
     assert summary["images_per_second"] > 0
     stages = {"read", "decode", "wait", "network", "write"}
     assert set(summary["stages"]) == set(summary["stage_shares"]) == set(summary["stage_rates"]) == stages

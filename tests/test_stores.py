@@ -240,7 +240,7 @@ def test_a_run_from_store_to_store_outlives_a_storm_of_errors(s3, stormy, tmp_pa
     folder.delete("codes/shard-000003.parquet")
     stormy.asked.clear()
     again = encode(photos, codes)
-    assert (again["already_done"], again["ok"]) == (104, 120) and verify(s3.url("storm/codes")).is_complete
+    assert (again["resumed"], again["ok"]) == (104, 120) and verify(s3.url("storm/codes")).is_complete
     lists = [path for _, path in stormy.asked if "list-type" in path]
     prefixes = {parse_qs(urlsplit(path).query).get("prefix", [""])[0] for path in lists}
     # That the photos' folder is there is asked for once, with an answer of one name; it is not listed.

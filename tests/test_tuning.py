@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -81,12 +82,13 @@ def trained(work: Tuning, kill_at: str | None = None, devices: int = 1):
     """The state, the head and the network's weights that a training ends with; None if it is killed."""
     tuner = Trainer(work, 2, devices)
 
-    def tell(sentence: str, stays: bool) -> None:
+    def kill(sentence: str) -> None:
         if kill_at and sentence.startswith(kill_at):
             raise Killed
 
+    reporter = SimpleNamespace(message=kill, update=lambda progress: kill(progress.text))
     try:
-        state = tuner.train(tell)
+        state = tuner.train(reporter)
         layer = tuner.publish(state)
     except Killed:
         return None

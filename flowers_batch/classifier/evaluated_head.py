@@ -27,6 +27,7 @@ from flowers_batch.classifier.model_folder import METRICS, MODEL, SPLIT, Model, 
 from flowers_batch.classifier.split import SIDES, TEST, VALIDATION
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run, library_versions
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import Folder
 
 
@@ -45,9 +46,11 @@ class EvaluatedHead:
     metrics: dict[str, Any]
 
 
-def evaluate_head(run: Run, photos: LabelledSplit, head: Head, config: TrainConfig) -> EvaluatedHead:
+def evaluate_head(
+    run: Run, photos: LabelledSplit, head: Head, config: TrainConfig, reporter: Reporter = NULL_REPORTER
+) -> EvaluatedHead:
     """Calibrates a head that was fitted, finds its threshold on the validation side, and judges it on all sides."""
-    logits = logits_of(head, photos.sample)
+    logits = logits_of(head, photos.sample, reporter)
     targets, on = photos.sample.targets, [photos.sides == side for side in range(len(SIDES))]
     temperature = fit_temperature(logits[on[VALIDATION]], targets[on[VALIDATION]])
     before = calibration_curve(targets[on[TEST]], replace(head, temperature=1.0).probabilities_of(logits[on[TEST]]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,7 @@ from flowers_batch.classifier.evaluation import log_loss
 from flowers_batch.classifier.head import Head, Layer, logits
 from flowers_batch.classifier.labelled_codes import LabelledCodes
 from flowers_batch.devices import init_tensorflow
-
-_LOG = logging.getLogger(__name__)
+from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 
 LOGISTIC, MLP = "logistic", "mlp"
 KINDS = (LOGISTIC, MLP)
@@ -63,6 +61,7 @@ def fit(
     classes: tuple[str, ...],
     seed: int,
     strength: float | None = None,
+    reporter: Reporter = NULL_REPORTER,
 ) -> Fitted:
     """Fits a head; each class counts as much as any other, however few photos it has.
 
@@ -73,25 +72,26 @@ def fit(
         classes: The classes' names.
         seed: Equal seeds and codes give equal heads.
         strength: Of a logistic regression; None chooses it by cross-validation in `train`.
+        reporter: Receives how it goes.
     """
     train = train.loaded()
     scaler = _scaler(train)
     if kind == LOGISTIC:
-        strength = strength or _choose_strength(train, scaler, len(classes), seed)
+        strength = strength or _choose_strength(train, scaler, len(classes), seed, reporter)
     if kind == LOGISTIC and train.is_in_memory:
-        layers = [_logistic(scaler(train.array()), train.targets, len(classes), strength or 0)]
+        layers = [_logistic(scaler(train.array()), train.targets, len(classes), strength or 0, reporter)]
         epochs = None
     else:
-        layers, epochs = _network(train, validation, scaler, len(classes), seed, strength)
+        layers, epochs = _network(train, validation, scaler, len(classes), seed, strength, reporter)
     return Fitted(kind, Head(classes, scaler.mean, scaler.scale, tuple(layers)), strength, epochs)
 
 
-def logits_of(head: Head, sample: LabelledCodes) -> NDArray[np.float32]:
+def logits_of(head: Head, sample: LabelledCodes, reporter: Reporter = NULL_REPORTER) -> NDArray[np.float32]:
     """A head's logits float32 [N, classes] of a sample."""
     found = np.empty((len(sample), len(head.classes)), np.float32)
     for positions, codes in sample.chunks():
         found[positions] = head.logits(codes)
-        _LOG.info("judging %d photos", len(sample))
+        reporter.update(Progress(f"predicting {len(sample)} photos"))
     return found
 
 
@@ -125,7 +125,9 @@ def _some(sample: LabelledCodes, count: int, seed: int) -> LabelledCodes:
     return sample[np.sort(np.random.default_rng(seed).permutation(len(sample))[:count])]
 
 
-def out_of_fold(sample: LabelledCodes, classes: tuple[str, ...], seed: int) -> NDArray[np.float32]:
+def out_of_fold(
+    sample: LabelledCodes, classes: tuple[str, ...], seed: int, reporter: Reporter = NULL_REPORTER
+) -> NDArray[np.float32]:
     """Probabilities float32 [N, classes] of photos, each by a logistic regression that saw neither it nor a copy."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -134,9 +136,9 @@ def out_of_fold(sample: LabelledCodes, classes: tuple[str, ...], seed: int) -> N
     folds = StratifiedGroupKFold(_JUDGING_FOLDS, shuffle=True, random_state=seed)
     for inside, outside in folds.split(sample.targets, sample.targets, sample.groups):
         part = sample[inside]
-        fitted = fit(LOGISTIC, part, part, classes, seed, strength)
+        fitted = fit(LOGISTIC, part, part, classes, seed, strength, reporter)
         strength = fitted.strength
-        probabilities[outside] = fitted.head.probabilities_of(logits_of(fitted.head, sample[outside]))
+        probabilities[outside] = fitted.head.probabilities_of(logits_of(fitted.head, sample[outside], reporter))
     return probabilities
 
 
@@ -146,7 +148,7 @@ def balanced_sample_weights(targets: NDArray[np.int_], classes: int) -> NDArray[
     return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[targets].astype(np.float32)
 
 
-def _choose_strength(sample: LabelledCodes, scaler: _Scaler, classes: int, seed: int) -> float:
+def _choose_strength(sample: LabelledCodes, scaler: _Scaler, classes: int, seed: int, reporter: Reporter) -> float:
     """The strength of the least log loss on folds that were not fitted to; copies lie in one fold."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -162,14 +164,19 @@ def _choose_strength(sample: LabelledCodes, scaler: _Scaler, classes: int, seed:
             part, judge = codes[inside], codes[outside]
             layer: Layer | None = None
             for number, strength in enumerate(STRENGTHS):
-                _LOG.info("logistic: strength %g on fold %d of %d", strength, fold, _FOLDS)
-                layer = _logistic(part, targets[inside], classes, strength, layer)
+                reporter.update(Progress(f"logistic: C = {strength:g} on fold {fold} of {_FOLDS}"))
+                layer = _logistic(part, targets[inside], classes, strength, reporter, layer)
                 losses[number] += log_loss(logits(judge, [layer]), targets[outside]) * len(judge)
     return STRENGTHS[int(losses.argmin())]
 
 
 def _logistic(
-    codes: NDArray[np.float32], targets: NDArray[np.int_], classes: int, strength: float, start: Layer | None = None
+    codes: NDArray[np.float32],
+    targets: NDArray[np.int_],
+    classes: int,
+    strength: float,
+    reporter: Reporter,
+    start: Layer | None = None,
 ) -> Layer:
     """Kernel [width, classes] and bias [classes] of a multinomial regression with an L2 penalty on the kernel.
 
@@ -196,7 +203,7 @@ def _logistic(
         values[rows, targets] -= 1
         values *= weights[:, None]
         slope = codes.T @ values.astype(np.float32) + penalty * kernel
-        _LOG.info("logistic: %d photos, loss %.4f", len(targets), value)
+        reporter.update(Progress(f"logistic: {len(targets)} photos, loss {value:.4f}"))
         return value, np.concatenate([slope, values.sum(0, keepdims=True)]).ravel()
 
     first = np.zeros((width + 1, classes)) if start is None else np.concatenate([start[0], start[1][None]])
@@ -224,7 +231,13 @@ def _penalty(strength: float, photos: int) -> float:
 
 
 def _network(
-    train: LabelledCodes, validation: LabelledCodes, scaler: _Scaler, classes: int, seed: int, strength: float | None
+    train: LabelledCodes,
+    validation: LabelledCodes,
+    scaler: _Scaler,
+    classes: int,
+    seed: int,
+    strength: float | None,
+    reporter: Reporter,
 ) -> tuple[list[Layer], int]:
     """Layers as they were when the log loss on photos of `validation` was least, and after how many epochs.
 
@@ -260,7 +273,7 @@ def _network(
                     chosen = positions[batch]
                     model.train_on_batch(scaler(codes[batch]), train.targets[chosen], weights[chosen])
                 done += len(positions)
-                _LOG.info("%s: %d of %d photos of epoch %d", kind, done, len(train), epoch)
+                reporter.update(Progress(f"{kind}: {done} of {len(train)} photos of epoch {epoch}"))
             arrays = model.get_weights()
             found = list(zip(arrays[::2], arrays[1::2], strict=True))
             reached = log_loss(logits(judged, found), judge.targets)

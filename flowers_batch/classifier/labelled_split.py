@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -17,8 +16,7 @@ from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
-
-_LOG = logging.getLogger(__name__)
+from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class LabelledSplit:
         return self.sample[self.sides == side]
 
 
-def divide(run: Run, config: TrainConfig) -> LabelledSplit:
+def divide(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPORTER) -> LabelledSplit:
     """Finds the labelled photos of a codes folder, and divides them so that no copy of a photo is on another side.
 
     Raises:
         InputError: The labels are not as they must be.
     """
     labelled = read_labelled(run, config.labels)
-    _LOG.info("finding copies among %d labelled photos", len(labelled.paths))
+    reporter.update(Progress(f"finding near-duplicates among {len(labelled.paths)} labelled photos"))
     counts = Counter(labelled.labels.tolist())
     if len(counts) < 2:
         raise InputError(f"All labelled photos are {next(iter(counts))}: label photos of at least two classes.")

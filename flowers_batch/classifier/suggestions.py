@@ -19,13 +19,16 @@ from flowers_batch.classifier.near_duplicates import NEAR, group
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
 from flowers_batch.errors import InputError
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import PathOrUrl, open_folder
 
 _CONSIDERED = 10  # of the least certain photos, for each one that is asked for
 _SEED = 0
 
 
-def label_issues(model: PathOrUrl, out: PathOrUrl | None = None) -> list[dict[str, Any]]:
+def label_issues(
+    model: PathOrUrl, out: PathOrUrl | None = None, *, reporter: Reporter = NULL_REPORTER
+) -> list[dict[str, Any]]:
     """Finds labelled photos whose label looks wrong, by confident learning (Northcutt, Jiang and Chuang, 2021).
 
     Each photo is judged by a classifier that saw neither it nor a copy of it.
@@ -33,6 +36,7 @@ def label_issues(model: PathOrUrl, out: PathOrUrl | None = None) -> list[dict[st
     Args:
         model: The model folder: its codes and the labels that it was trained on are read again.
         out: A CSV file that gets the rows; its column `label` is to be corrected, and given to `train` by `--labels`.
+        reporter: Receives how it goes.
 
     Returns:
         The most certainly wrong first: `path`, `label`, `suggested`, and the `probability` of what is suggested.
@@ -47,7 +51,7 @@ def label_issues(model: PathOrUrl, out: PathOrUrl | None = None) -> list[dict[st
     labelled = read_labelled(run, trained.training["labels"])
     classes, targets = np.unique(labelled.labels, return_inverse=True)
     sample = labelled_codes_in(run, labelled.rows, targets, group(labelled.digests, labelled.hashes))
-    probabilities = out_of_fold(sample, tuple(classes.tolist()), _SEED)
+    probabilities = out_of_fold(sample, tuple(classes.tolist()), _SEED, reporter)
     found = find_label_issues(targets, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
     rows = [
         {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import asdict
 from typing import Any
@@ -22,13 +21,15 @@ from flowers_batch.classifier.split import TRAIN, VALIDATION, split
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 from flowers_batch.storage.folder import PathOrUrl, open_folder
 
-_LOG = logging.getLogger(__name__)
 _CURVE = (0.1, 0.25, 0.5)  # shares of the labels, besides all of them
 
 
-def train(codes: PathOrUrl, model: PathOrUrl, config: TrainConfig | None = None) -> dict[str, Any]:
+def train(
+    codes: PathOrUrl, model: PathOrUrl, config: TrainConfig | None = None, *, reporter: Reporter = NULL_REPORTER
+) -> dict[str, Any]:
     """Trains a classifier on the labelled photos of a codes folder, and says how good it is.
 
     Args:
@@ -36,6 +37,7 @@ def train(codes: PathOrUrl, model: PathOrUrl, config: TrainConfig | None = None)
         model: The model folder: it gets `head.safetensors`, `model.json`, `metrics.json` and `split.parquet`
             (each labelled photo with its group, its side of the split, and what the classifier says of it).
         config: How; the defaults are the command's.
+        reporter: Receives how it goes.
 
     Returns:
         The content of `metrics.json`.
@@ -47,15 +49,15 @@ def train(codes: PathOrUrl, model: PathOrUrl, config: TrainConfig | None = None)
     begun = time.monotonic()
     run = open_run(codes, CODES)
     folder = open_folder(model)
-    photos = divide(run, config)
-    fitted, tried = _fit_best(photos, config)
-    judged = evaluate_head(run, photos, fitted.head, config)
+    photos = divide(run, config, reporter)
+    fitted, tried = _fit_best(photos, config, reporter)
+    judged = evaluate_head(run, photos, fitted.head, config, reporter)
     metrics = judged.metrics
     metrics |= {"head": fitted.kind, "heads": tried}
     if run.job.weights.rpartition("/")[2] != NETWORK:  # which has seen all the labels of its training side
-        metrics["learning_curve"] = _learning_curve(photos, fitted, config.seed, metrics["test"]["accuracy"])
+        metrics["learning_curve"] = _learning_curve(photos, fitted, config.seed, metrics["test"]["accuracy"], reporter)
         if len(photos.values) < len(photos.sides):
-            metrics["split"]["accuracy_without_groups"] = _without_groups(photos, fitted, config.seed)
+            metrics["split"]["accuracy_without_groups"] = _without_groups(photos, fitted, config.seed, reporter)
     metrics["seconds"] = round(time.monotonic() - begun, 3)
     with folder.locked():
         publish(folder, run, photos, judged, {"kind": fitted.kind} | described(config))
@@ -67,7 +69,7 @@ def described(config: TrainConfig) -> dict[str, Any]:
     return asdict(config) | {"labels": [lasting(name) for name in config.labels]}
 
 
-def _fit_best(photos: LabelledSplit, config: TrainConfig) -> tuple[Fitted, dict[str, Any]]:
+def _fit_best(photos: LabelledSplit, config: TrainConfig, reporter: Reporter) -> tuple[Fitted, dict[str, Any]]:
     """The head that was asked for or, of all kinds, the one of the least log loss on validation.
 
     Also what each kind came to.
@@ -76,8 +78,8 @@ def _fit_best(photos: LabelledSplit, config: TrainConfig) -> tuple[Fitted, dict[
     tried: dict[str, Any] = {}
     best: Fitted | None = None
     for kind in KINDS if config.head == "auto" else (config.head,):
-        fitted = fit(kind, train, validation, photos.classes, config.seed)
-        logits = logits_of(fitted.head, validation)
+        fitted = fit(kind, train, validation, photos.classes, config.seed, reporter=reporter)
+        logits = logits_of(fitted.head, validation, reporter)
         temperature = fit_temperature(logits, validation.targets)
         loss = log_loss(logits, validation.targets, temperature)
         tried[kind] = {
@@ -92,7 +94,9 @@ def _fit_best(photos: LabelledSplit, config: TrainConfig) -> tuple[Fitted, dict[
     return best, tried
 
 
-def _learning_curve(photos: LabelledSplit, fitted: Fitted, seed: int, accuracy: float) -> list[dict[str, Any]]:
+def _learning_curve(
+    photos: LabelledSplit, fitted: Fitted, seed: int, accuracy: float, reporter: Reporter
+) -> list[dict[str, Any]]:
     """Test accuracy of heads that were fitted to shares of the labels, whole groups, and as much of each class."""
     train, validation, test = (photos.side(side) for side in range(3))
     points = []
@@ -104,18 +108,18 @@ def _learning_curve(photos: LabelledSplit, fitted: Fitted, seed: int, accuracy: 
             taken = own[np.argsort(photos.values[own])][: max(1, round(share * len(own)))]
             chosen |= (train.targets == target) & np.isin(train.groups, taken)
         part = train[chosen]
-        _LOG.info("learning curve: %.0f%% of the labels", 100 * share)
-        head = fit(fitted.kind, part, validation, photos.classes, seed, fitted.strength).head
-        right = logits_of(head, test).argmax(1) == test.targets
+        reporter.update(Progress(f"learning curve: {share:.0%} of the labels"))
+        head = fit(fitted.kind, part, validation, photos.classes, seed, fitted.strength, reporter).head
+        right = logits_of(head, test, reporter).argmax(1) == test.targets
         points.append({"share": share, "photos": len(part), "accuracy": float(right.mean())})
     return [*points, {"share": 1.0, "photos": len(train), "accuracy": accuracy}]
 
 
-def _without_groups(photos: LabelledSplit, fitted: Fitted, seed: int) -> float:
+def _without_groups(photos: LabelledSplit, fitted: Fitted, seed: int, reporter: Reporter) -> float:
     """The accuracy that would have been found, had copies been allowed on both sides."""
     sample = photos.sample
     alone = np.arange(len(sample))
     sides = split(np.random.default_rng(seed).random(len(sample)), alone, sample.targets, list(photos.classes))
     train, validation, test = (sample[sides == side] for side in range(3))
-    head = fit(fitted.kind, train, validation, photos.classes, seed, fitted.strength).head
-    return float((logits_of(head, test).argmax(1) == test.targets).mean())
+    head = fit(fitted.kind, train, validation, photos.classes, seed, fitted.strength, reporter).head
+    return float((logits_of(head, test, reporter).argmax(1) == test.targets).mean())

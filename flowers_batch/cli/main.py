@@ -8,15 +8,21 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from flowers_batch.config import AUGMENT, ClusterConfig, EncodeConfig, FinetuneConfig, PredictConfig, TrainConfig
 from flowers_batch.errors import FlowersError, InputError
 
+if TYPE_CHECKING:
+    from flowers_batch.progress import Reporter
+
+_progress_style: ContextVar[str] = ContextVar("progress_style", default="auto")
 _SECONDS_TO_END = 7  # in order; what is left on the machine then ends by itself, soon after its driver
 
 app = typer.Typer(
@@ -24,8 +30,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Labels a photo archive of any size: VGG16 codes, a classifier trained on them, every photo a row.",
 )
+
+
+@app.callback()
+def options(
+    progress: Annotated[
+        str, typer.Option(help="How progress is shown: bar, lines, json, or auto: a bar on a terminal, else lines.")
+    ] = "auto",
+) -> None:
+    """Label a photo archive of any size: VGG16 codes, a classifier trained on them, every photo a row."""
+    if progress not in ("auto", "bar", "lines", "json"):
+        raise InputError(f"--progress must be one of auto, bar, lines, json. Received: {progress}.")
+    _progress_style.set(progress)
+
+
 weights_app = typer.Typer(no_args_is_help=True, help="Weights of the network.")
 app.add_typer(weights_app, name="weights")
 
@@ -76,7 +95,8 @@ def demo(
     """Label a small photo archive from beginning to end, and show the report."""
     from flowers_batch.demo.demo import run_demo
 
-    result = run_demo(out, offline=offline)
+    with _reporter("demo") as reporter:
+        result = run_demo(out, offline=offline, reporter=reporter)
     if json_:
         _print_json(result)
         return
@@ -134,7 +154,8 @@ def encode(
         retry_failed=retry_failed,
         cluster=cluster,
     )
-    summary = run_encode(images, out, config, progress=True)
+    with _reporter("encode") as reporter:
+        summary = run_encode(images, out, config, reporter=reporter)
     _print_summary("encoded", out, summary.to_json(), json_)
 
 
@@ -165,10 +186,10 @@ def train(
 ) -> None:
     """Train a classifier on the codes of labelled photos, and say how good it is."""
     from flowers_batch.classifier.training import train as run_train
-    from flowers_batch.progress import steps
 
-    with steps("train"):
-        metrics = run_train(codes, model, TrainConfig(tuple(labels), head, min_precision, memory, seed))
+    with _reporter("train") as reporter:
+        config = TrainConfig(tuple(labels), head, min_precision, memory, seed)
+        metrics = run_train(codes, model, config, reporter=reporter)
     _tell_random(metrics["weights"])
     if json_:
         _print_json(metrics)
@@ -252,7 +273,8 @@ def finetune(
         augment=() if augment == "none" else tuple(augment.split(",")),
         cluster=ClusterConfig(address, None, stall_timeout),
     )
-    metrics = run_finetune(photos, model, config, progress=True)
+    with _reporter("finetune") as reporter:
+        metrics = run_finetune(photos, model, config, reporter=reporter)
     _tell_random(metrics["tuning"]["from"])
     if json_:
         _print_json(metrics)
@@ -297,7 +319,8 @@ def predict(
         retry_failed=retry_failed,
         cluster=ClusterConfig(address, _count(actors), stall_timeout, actors_per_gpu),
     )
-    summary = run_predict(source, out, model, config, csv=csv, progress=True)
+    with _reporter("predict") as reporter:
+        summary = run_predict(source, out, model, config, csv=csv, reporter=reporter)
     _print_summary("labelled", out, summary.to_json(), json_)
 
 
@@ -310,10 +333,9 @@ def label_issues(
 ) -> None:
     """List labelled photos whose label looks wrong, the surest first."""
     from flowers_batch.classifier.suggestions import label_issues as find_issues
-    from flowers_batch.progress import steps
 
-    with steps("label-issues"):
-        rows = find_issues(model, out)
+    with _reporter("label-issues") as reporter:
+        rows = find_issues(model, out, reporter=reporter)
     if json_:
         _print_json({"label_issues": rows})
         return
@@ -485,6 +507,12 @@ def weights_check(
     for name, shapes in found.layers.items():
         print(f"  {name:8} " + ", ".join("x".join(map(str, shape)) for shape in shapes))
     print(f"  sha256   {found.sha256}\n  identity {found.identity}")
+
+
+def _reporter(verb: str) -> AbstractContextManager[Reporter]:
+    from flowers_batch.progress import console_reporter
+
+    return console_reporter(verb, _progress_style.get())
 
 
 def _count(actors: str) -> int | None:

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from flowers_batch.cluster.actors import Factory, _actor_environment, _RemoteShardActor
 from flowers_batch.cluster.connection import _connected, _living_nodes
@@ -21,6 +21,7 @@ from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.encoding.feed import Quarantined
 from flowers_batch.errors import RunError
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.progress import Progress, Reporter
 
 _SHARDS_AN_ACTOR = 2  # the images of one are taken when those of the other are, so that nothing waits in between
 _POLL_SECONDS = 1.0
@@ -60,16 +61,6 @@ class PoolResult:
     carried: int = 0
 
 
-class Watcher(Protocol):
-    """Who is told how a run goes: `progress.Progress`."""
-
-    def update(self, done: int, failed: int) -> None:
-        """So many images are done by now, so many of them failed."""
-
-    def say(self, sentence: str) -> None:
-        """Something that a person should know now."""
-
-
 def run_shards(
     factory: Factory,
     url: str,
@@ -77,7 +68,7 @@ def run_shards(
     shards: list[Shard],
     cluster: ClusterConfig,
     agree: Callable[[Fingerprint], None],
-    watcher: Watcher,
+    reporter: Reporter,
 ) -> PoolResult:
     """Has a cluster's actors work on shards until all are done.
 
@@ -88,13 +79,13 @@ def run_shards(
         shards: What is to be done.
         cluster: Which cluster, and how many actors.
         agree: Called once, with the first actor's fingerprint, before any shard is worked on; raises to refuse.
-        watcher: Is told how it goes.
+        reporter: Receives messages, and the images done of these shards.
 
     Raises:
         FlowersError: As an actor raised it, or a shard outlived its actors too often.
     """
     with _connected(cluster) as grows:
-        pool = _Pool(factory, url, kind, shards, cluster, grows, agree, watcher)
+        pool = _Pool(factory, url, kind, shards, cluster, grows, agree, reporter)
         try:
             return pool.run()
         finally:
@@ -157,10 +148,10 @@ class _Pool:
         cluster: ClusterConfig,
         grows: bool,
         agree: Callable[[Fingerprint], None],
-        watcher: Watcher,
+        reporter: Reporter,
     ):
         self._factory, self._url, self._kind = factory, url, kind
-        self._cluster, self._grows, self._agree, self._watcher = cluster, grows, agree, watcher
+        self._cluster, self._grows, self._agree, self._reporter = cluster, grows, agree, reporter
         self._waiting = deque(shards)
         self._left = {shard.number for shard in shards}  # what no actor has finished
         self._members: list[_Member] = []
@@ -221,8 +212,8 @@ class _Pool:
                 self._poll(min(now - self._polled, 2 * _POLL_SECONDS))
                 self._polled = now
                 self._replace_stalled()
-                self._tell()
-        self._tell()
+                self._report()
+        self._report()
         now = time.monotonic()
         self._outcome.seconds = now - (self._begun or last_work)
         worked = self._worked + sum(self._seconds_of(member, now) for member in self._members)
@@ -303,7 +294,7 @@ class _Pool:
                     f"An actor could not be made: {last}; install the same packages on all nodes."
                 ) from death
             self._outcome.deaths += 1
-            self._watcher.say(f"An actor died: {_cause(death)} Its shards go to others.")
+            self._reporter.message(f"An actor died: {_cause(death)} Its shards go to others.")
             self._replace(member, _cause(death))
 
     def _is_elsewhere(self, task: _Task) -> bool:
@@ -397,7 +388,7 @@ class _Pool:
         member.worked = time.monotonic()
         trouble = self._troubles.get(shard.number, _Trouble())
         if trouble.suspect and trouble.quarantined is None:
-            self._watcher.say(
+            self._reporter.message(
                 f"Actors died or stalled on shard {shard.number}: its images are inspected, one by one, "
                 "before it is tried again."
             )
@@ -442,11 +433,11 @@ class _Pool:
         trouble = self._troubles[shard.number]
         trouble.quarantined = quarantined
         for path, (reason, message) in quarantined.items():
-            self._watcher.say(f"{path} becomes a failed row ({reason}): {message}")
+            self._reporter.message(f"{path} becomes a failed row ({reason}): {message}")
         if quarantined:
             trouble.nodes.clear()
         else:
-            self._watcher.say(f"None of the images of shard {shard.number} is to blame.")
+            self._reporter.message(f"None of the images of shard {shard.number} is to blame.")
         self._waiting.appendleft(shard)
 
     def _replace(self, member: _Member, why: str, stalled: bool = False) -> None:
@@ -484,7 +475,7 @@ class _Pool:
             if member in busy and member.heartbeat and longest > self._cluster.stall_timeout:
                 self._outcome.stalls += 1
                 why = f"it made no progress for {self._cluster.stall_timeout:g} seconds."
-                self._watcher.say(f"An actor is killed: {why} Its shards go to others.")
+                self._reporter.message(f"An actor is killed: {why} Its shards go to others.")
                 self._replace(member, why, stalled=True)
 
     def _forget(self, member: _Member) -> Resources:
@@ -531,14 +522,14 @@ class _Pool:
                         member.heartbeat, member.quiet = heartbeat, 0.0
                 member.poll = member.actor.heartbeat.remote()
 
-    def _tell(self) -> None:
-        """Tells the watcher what is done, wholly and partly."""
+    def _report(self) -> None:
+        """Report what is done, including the images done of unfinished shards."""
         footers = self._outcome.footers
         positions = [member.heartbeat for member in self._members if member.heartbeat]
         partly = {number: rows for heartbeat in positions for number, rows in heartbeat.rows.items()}
         counts = partly | {number: (footer.ok + footer.failed, footer.failed) for number, footer in footers.items()}
         done = sum(done for done, _ in counts.values())
-        self._watcher.update(done, sum(failed for _, failed in counts.values()))
+        self._reporter.update(Progress(done=done, failed=sum(failed for _, failed in counts.values())))
         started = sum(member.started is not None for member in self._members)
         self._meter.show(
             images=done,
@@ -552,15 +543,15 @@ class _Pool:
 
         members = [member for member in self._members if not member.resources.is_placeholder]
         if not members:
-            self._watcher.say("Still waiting for the cluster's first node with a GPU or a CPU to run on.")
+            self._reporter.message("Still waiting for the cluster's first node with a GPU or a CPU to run on.")
             return
         placed = sum(member.heartbeat is not None for member in members)
         if placed:
-            self._watcher.say(f"{placed} of {len(members)} actors have their resources and are starting.")
+            self._reporter.message(f"{placed} of {len(members)} actors have their resources and are starting.")
             return
         wanted = members[0].resources
         free = ray.available_resources()
-        self._watcher.say(
+        self._reporter.message(
             f"Still waiting for resources: an actor asks for {wanted.gpu_share:g} GPUs and {wanted.cpus} CPUs, and the "
             f"cluster has {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs free."
         )

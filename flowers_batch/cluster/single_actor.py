@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from flowers_batch.cluster.actors import _actor_environment
@@ -14,16 +13,17 @@ from flowers_batch.cluster.pool import _MAX_DEATHS, _POLL_SECONDS, _WAIT_SECONDS
 from flowers_batch.cluster.scaling import largest_node
 from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import RunError
+from flowers_batch.progress import Progress, Reporter
 
 
 class Work(Protocol):
     """What one actor does alone, such as `tuning.Tuning`; what it has done when it dies, it leaves on a disk."""
 
-    def __call__(self, threads: int, gpus: int, tell: Callable[[str, bool], None]) -> Any:
-        """Does it, with so many threads and GPUs, and tells how it goes: a sentence, and whether it is to stay."""
+    def __call__(self, threads: int, gpus: int, reporter: Reporter) -> Any:
+        """Does it, with so many threads and GPUs, and report how it goes."""
 
 
-def run_on_one_actor(work: Work, cluster: ClusterConfig, tell: Callable[[str, bool], None]) -> Any:
+def run_on_one_actor(work: Work, cluster: ClusterConfig, reporter: Reporter) -> Any:
     """Has one actor do something, with all GPUs of a node or, where there are none, all of its cores.
 
     An actor that dies, or tells nothing new for too long, is replaced by another, which is given the same.
@@ -31,7 +31,7 @@ def run_on_one_actor(work: Work, cluster: ClusterConfig, tell: Callable[[str, bo
     Args:
         work: What it does.
         cluster: Which cluster, and for how long an actor may be silent.
-        tell: Is told how it goes.
+        reporter: Receives how it goes.
 
     Returns:
         What the work gave.
@@ -42,7 +42,7 @@ def run_on_one_actor(work: Work, cluster: ClusterConfig, tell: Callable[[str, bo
     with _connected(cluster):
         deaths = 0
         while True:
-            soloist = _Soloist(work, cluster, tell)
+            soloist = _Soloist(work, cluster, reporter)
             try:
                 return soloist.run()
             except _DeathError as death:
@@ -52,7 +52,7 @@ def run_on_one_actor(work: Work, cluster: ClusterConfig, tell: Callable[[str, bo
                         f"{deaths} actors died before they got any further, the last with: {death} The same command "
                         "goes on where it stopped."
                     ) from death
-                tell(f"The actor died: {death} Another goes on.", True)
+                reporter.message(f"The actor died: {death} Another goes on.")
             finally:
                 soloist.kill()
 
@@ -64,8 +64,8 @@ class _DeathError(Exception):
 class _Soloist:
     """An actor that works alone."""
 
-    def __init__(self, work: Work, cluster: ClusterConfig, tell: Callable[[str, bool], None]):
-        self._work, self._cluster, self._tell = work, cluster, tell
+    def __init__(self, work: Work, cluster: ClusterConfig, reporter: Reporter):
+        self._work, self._cluster, self._reporter = work, cluster, reporter
         self._actor: Any = None
         self._stayed, self._latest = 0, ""  # sentences that are to stay, and the last other one
         self._quiet = self._waited = 0.0  # seconds without a new sentence, and without an answer
@@ -101,16 +101,16 @@ class _Soloist:
                 raise _DeathError(f"it made no progress for {self._cluster.stall_timeout:g} seconds.")
             if self._waited > _WAIT_SECONDS:
                 self._waited = 0.0
-                self._tell("Still waiting for a node whose resources are free.", True)
+                self._reporter.message("Still waiting for a node whose resources are free.")
 
     def _pass_on(self, stay: list[str], latest: str) -> None:
         self._waited = 0.0
         for sentence in stay:
-            self._tell(sentence, True)
+            self._reporter.message(sentence)
         if stay or latest != self._latest:
             self._quiet = 0.0
         if latest and latest != self._latest:
-            self._tell(latest, False)
+            self._reporter.update(Progress(latest))
         self._stayed, self._latest = self._stayed + len(stay), latest
 
     def _made(self) -> Any:
@@ -120,7 +120,7 @@ class _Soloist:
         resources = largest_node(_living_nodes())
         while resources is None:
             if scout is None:  # an autoscaler brings a node for it
-                self._tell("Waiting for the cluster's first node.", True)
+                self._reporter.message("Waiting for the cluster's first node.")
                 scout = ray.remote(_SoloActor).options(num_cpus=1).remote()
             time.sleep(_POLL_SECONDS)
             resources = largest_node(_living_nodes())
@@ -156,13 +156,13 @@ class _SoloActor:
         context = ray.get_runtime_context()
         node = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
         threads, gpus = int(node["Resources"].get("CPU", 1)), len(context.get_accelerator_ids().get("GPU", ()))
-        return work(threads, gpus, self._hear)
+        return work(threads, gpus, self)
 
-    def _hear(self, sentence: str, stays: bool) -> None:
-        if stays:
-            self._lasting.append(sentence)
-        else:
-            self._latest = sentence
+    def message(self, sentence: str) -> None:
+        self._lasting.append(sentence)
+
+    def update(self, progress: Progress) -> None:
+        self._latest = progress.text
 
     def told(self, before: int) -> tuple[list[str], str]:
         """The sentences that are to stay, but for so many that were told, and the latest of the others."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from flowers_batch.config import EncodeConfig, PredictConfig
 from flowers_batch.demo.drawings import CLASSES, draw_photos
 from flowers_batch.errors import InputError
 from flowers_batch.pages.report.page import DRAWN, report
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
 from flowers_batch.runs.predict import predict
 from tensorflow_vgg.download import DownloadError, Published, cache_folder, cached, fetch, is_reachable
@@ -39,12 +39,13 @@ _MARK = "flowers_batch_demo.txt"  # what this folder is: only such a one is over
 _STEPS = 6
 
 
-def run_demo(out: Path, *, offline: bool = False) -> dict[str, Any]:
+def run_demo(out: Path, *, offline: bool = False, reporter: Reporter = NULL_REPORTER) -> dict[str, Any]:
     """Encodes labelled photos, trains, labels others, and writes the report; tells each step on standard error.
 
     Args:
         out: Folder for all of it; an earlier demo in it is overwritten.
         offline: Whether nothing may be downloaded.
+        reporter: Receives how it goes.
 
     Returns:
         `photos` and `weights` (what was taken), `notes` (why the accuracy may mean nothing), `test` (`photos`,
@@ -54,26 +55,26 @@ def run_demo(out: Path, *, offline: bool = False) -> dict[str, Any]:
         InputError: The folder holds something else than a demo.
     """
     _prepare(out)
-    steps = _Steps()
+    steps = _Steps(reporter)
     notes: list[str] = []
     with steps.step("photos"):
-        photos, chosen = _photos(out, offline, notes)
+        photos, chosen = _photos(out, offline, notes, reporter)
         _lay_out(chosen, out / "photos", is_drawn=photos is None)
     with steps.step("weights"):
-        weights = _weights(offline, notes)
+        weights = _weights(offline, notes, reporter)
     codes, model, predictions = (str(out / name) for name in ("codes", "model", "predictions"))
     with steps.step("encode"):
         encode(
             str(out / "photos" / "labelled"),
             codes,
             EncodeConfig(weights=weights, shard_size=_SHARD_SIZE),
-            progress=True,
+            reporter=reporter,
         )
     with steps.step("train"):
-        metrics = train(codes, model)
+        metrics = train(codes, model, reporter=reporter)
     with steps.step("predict"):
         config = PredictConfig(shard_size=_SHARD_SIZE)
-        predict(str(out / "photos" / "unlabelled"), predictions, model, config, progress=True)
+        predict(str(out / "photos" / "unlabelled"), predictions, model, config, reporter=reporter)
     with steps.step("report"):
         page = report(predictions, str(out / "report.html"))
     return {
@@ -89,16 +90,17 @@ def run_demo(out: Path, *, offline: bool = False) -> dict[str, Any]:
 class _Steps:
     """Numbers the steps, and tells how long each took."""
 
-    def __init__(self) -> None:
+    def __init__(self, reporter: Reporter):
+        self._reporter = reporter
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        _tell(f"[{len(self.seconds) + 1}/{_STEPS}] {name} ...")
+        self._reporter.message(f"[{len(self.seconds) + 1}/{_STEPS}] {name} ...")
         began = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - began, 1)
-        _tell(f"[{len(self.seconds)}/{_STEPS}] {name}: {self.seconds[name]:.1f} s")
+        self._reporter.message(f"[{len(self.seconds)}/{_STEPS}] {name}: {self.seconds[name]:.1f} s")
 
 
 def _prepare(out: Path) -> None:
@@ -110,9 +112,11 @@ def _prepare(out: Path) -> None:
     (out / _MARK).write_text("Made by `flowers-batch demo`, which overwrites it.\n", encoding="utf-8")
 
 
-def _photos(out: Path, offline: bool, notes: list[str]) -> tuple[Path | None, dict[str, list[Path]]]:
+def _photos(
+    out: Path, offline: bool, notes: list[str], reporter: Reporter
+) -> tuple[Path | None, dict[str, list[Path]]]:
     """The folder of real photos, or None, and the photos to use, by class."""
-    folder = _real_photos(offline)
+    folder = _real_photos(offline, reporter)
     if folder is None:
         draw_photos(out / "drawn", _DRAWN_PHOTOS)
         notes.append(f"The {_DRAWN_PHOTOS} photos are drawn by a program, not taken by a camera.")
@@ -124,11 +128,11 @@ def _photos(out: Path, offline: bool, notes: list[str]) -> tuple[Path | None, di
     if not _has_gpu() and total > _PHOTOS_WITHOUT_GPU:
         share = _PHOTOS_WITHOUT_GPU / total
         classes = {name: random.Random(0).sample(found, round(len(found) * share)) for name, found in classes.items()}
-    _tell(f"  {sum(map(len, classes.values()))} of the {total} photos in {folder}")
+    reporter.message(f"{sum(map(len, classes.values()))} of the {total} photos in {folder}")
     return folder, classes
 
 
-def _real_photos(offline: bool) -> Path | None:
+def _real_photos(offline: bool, reporter: Reporter) -> Path | None:
     if given := os.environ.get(PHOTOS_ENVIRONMENT):
         if not Path(given).is_dir():
             raise InputError(f"There is no folder {given} (from {PHOTOS_ENVIRONMENT}): check its name.")
@@ -136,7 +140,7 @@ def _real_photos(offline: bool) -> Path | None:
     folder = cache_folder() / "flower_photos"
     if folder.is_dir():
         return folder
-    if not _download(FLOWER_PHOTOS, "photos", offline):
+    if not _download(FLOWER_PHOTOS, "photos", offline, reporter):
         return None
     with tarfile.open(fetch(FLOWER_PHOTOS)) as archive:
         unpacked = folder.with_suffix(".part")
@@ -146,30 +150,30 @@ def _real_photos(offline: bool) -> Path | None:
     return folder
 
 
-def _weights(offline: bool, notes: list[str]) -> str:
+def _weights(offline: bool, notes: list[str], reporter: Reporter) -> str:
     """`imagenet` if it can be had, else random weights and a note."""
     file = PUBLISHED["vgg16"]
-    if os.environ.get(ENVIRONMENT) or _download(file, "weights", offline):
+    if os.environ.get(ENVIRONMENT) or _download(file, "weights", offline, reporter):
         return "imagenet"
     notes.append(f"The network's weights are random ({RANDOM_WEIGHTS}), never trained on photos.")
     return RANDOM_WEIGHTS
 
 
-def _download(file: Published, what: str, offline: bool) -> bool:
+def _download(file: Published, what: str, offline: bool, reporter: Reporter) -> bool:
     """Has a file in the cache, and says why not where it cannot be had."""
     if cached(file):
         return True
     if offline:
-        _tell(f"  {what}: not on this machine, and nothing may be downloaded")
+        reporter.message(f"{what}: not on this machine, and nothing may be downloaded")
         return False
     if not is_reachable(file):
-        _tell(f"  {what}: {file.url} does not answer")
+        reporter.message(f"{what}: {file.url} does not answer")
         return False
-    _tell(f"  {what}: downloading {file.bytes / 1e6:.0f} MB from {file.url}")
+    reporter.message(f"{what}: downloading {file.bytes / 1e6:.0f} MB from {file.url}")
     try:
         fetch(file)
     except DownloadError as error:
-        _tell(f"  {what}: {error}")
+        reporter.message(f"{what}: {error}")
         return False
     return True
 
@@ -197,7 +201,3 @@ def _lay_out(classes: dict[str, list[Path]], folder: Path, is_drawn: bool) -> No
 def _link(photo: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(photo.absolute())
-
-
-def _tell(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

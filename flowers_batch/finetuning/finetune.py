@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import compress
 from typing import Any
@@ -32,13 +30,12 @@ from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.networks import code_width, codes_fingerprint, weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.finetuning.trainer import EPOCHS, Tuned, Tuning, unfrozen
-from flowers_batch.progress import steps
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
-_LOG = logging.getLogger(__name__)
 KIND = "tuned"  # of a head that was trained together with its network
 _NO_CODES = 1  # megabyte: only labels and sides are asked for
 _CHANCE = 0.05  # of a gain, or loss, that says nothing
@@ -47,7 +44,7 @@ FIXED_CODES, FIXED_MODEL = "fixed/codes", "fixed/model"  # without fine-tuning, 
 
 
 def finetune(
-    photos: PathOrUrl, model: PathOrUrl, config: FinetuneConfig | None = None, *, progress: bool = False
+    photos: PathOrUrl, model: PathOrUrl, config: FinetuneConfig | None = None, *, reporter: Reporter = NULL_REPORTER
 ) -> dict[str, Any]:
     """Trains a network further on labelled photos, and says whether that is better than a classifier on fixed codes.
 
@@ -59,7 +56,7 @@ def finetune(
         model: The model folder: besides what `train` puts there it gets `network.safetensors`, `codes/` (of all the
             photos, made by the new weights) and `fixed/`: codes and classifier without fine-tuning.
         config: How; the defaults are the command's.
-        progress: Whether progress is shown on standard error.
+        reporter: Receives how it goes.
 
     Returns:
         The content of `metrics.json`; in it, `tuning` has what fine-tuning adds.
@@ -78,21 +75,19 @@ def finetune(
         raise InputError(f"{folder.url} holds a model that was not fine-tuned: choose another folder.")
     with folder.locked():
         folder.sweep()
-        run = _fixed_codes(photos, folder, config, progress)
-        with steps("finetune") if progress else nullcontext():
-            divided = divide(run, replace(config.train, memory=_NO_CODES))
-            if train_baseline_once(folder, run, divided, config):
-                folder.delete_folder(EPOCHS)
-                return folder.read_json(METRICS)
-            tuned = _tune(folder, run, divided, config)
+        run = _fixed_codes(photos, folder, config, reporter)
+        divided = divide(run, replace(config.train, memory=_NO_CODES), reporter)
+        if train_baseline_once(folder, run, divided, config, reporter):
+            folder.delete_folder(EPOCHS)
+            return folder.read_json(METRICS)
+        tuned = _tune(folder, run, divided, config, reporter)
         if tuned.state.best:
             encoding = _encoding(run, config, folder.url_of(NETWORK))
-            encode(run.job.images, folder.url_of(OWN_CODES), encoding, progress=progress)
-        with steps("finetune") if progress else nullcontext():
-            return _publish(folder, run, divided, tuned, config)
+            encode(run.job.images, folder.url_of(OWN_CODES), encoding, reporter=reporter)
+        return _publish(folder, run, divided, tuned, config, reporter)
 
 
-def _fixed_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, progress: bool) -> Run:
+def _fixed_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, reporter: Reporter) -> Run:
     """The codes that fine-tuning begins with: those that were given or that an earlier call made, else made now."""
     asked, job = config.encode, read_job(open_folder(photos))
     if job is None:
@@ -107,7 +102,7 @@ def _fixed_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, prog
                     f"{folder.url} was begun with other photos, those of {run.job.images}: choose another folder."
                 )
             return _as_asked(run, asked, "choose another folder, or ask as before")
-        encode(photos, folder.url_of(FIXED_CODES), asked, progress=progress)
+        encode(photos, folder.url_of(FIXED_CODES), asked, reporter=reporter)
         return open_run(folder.url_of(FIXED_CODES), CODES)
     run = open_run(photos, CODES)
     _check(run.job.fingerprint.network, run.job.fingerprint.layer, config)
@@ -145,7 +140,9 @@ def _check(network: str, layer: str, config: FinetuneConfig) -> None:
     unfrozen(network, layer, config.unfreeze)
 
 
-def train_baseline_once(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig) -> bool:
+def train_baseline_once(
+    folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig, reporter: Reporter
+) -> bool:
     """Trains the classifier on fixed codes, unless an earlier call did; tells whether all was done by that."""
     labelled = divided.labelled
     rows = sorted(zip(labelled.paths, labelled.labels.tolist(), labelled.digests.tolist(), strict=True))
@@ -157,7 +154,7 @@ def train_baseline_once(folder: Folder, run: Run, divided: LabelledSplit, config
     } | {name: getattr(config, name) for name in ("unfreeze", "epochs", "batch_size", "rate")}
     asked["augment"] = sorted(set(config.augment))
     if not folder.exists(ASKED):
-        train(run.folder.url, folder.url_of(FIXED_MODEL), config.train)
+        train(run.folder.url, folder.url_of(FIXED_MODEL), config.train, reporter=reporter)
         folder.write_json(ASKED, asked)
         return False
     before = folder.read_json(ASKED)
@@ -169,7 +166,7 @@ def train_baseline_once(folder: Folder, run: Run, divided: LabelledSplit, config
     return folder.exists(MODEL)
 
 
-def _tune(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig) -> Tuned:
+def _tune(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig, reporter: Reporter) -> Tuned:
     """Has an actor train. It gets no photo of the test side, and none that has vanished since it was encoded."""
     listed = _listed(run, divided.labelled.rows)
     present = pc.not_equal(listed["action"], MISSING).to_numpy(zero_copy_only=False)
@@ -188,7 +185,7 @@ def _tune(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConf
         folder=folder.url,
         codes=run.folder.url,
     )
-    return run_on_one_actor(work, config.cluster, lambda said, stays: _LOG.info("%s", said, extra={"stays": stays}))
+    return run_on_one_actor(work, config.cluster, reporter)
 
 
 def _check_sides(run: Run, sides: NDArray[np.int_]) -> None:
@@ -222,14 +219,18 @@ def _encoding(run: Run, config: FinetuneConfig, weights: str) -> EncodeConfig:
     )
 
 
-def _publish(folder: Folder, fixed: Run, photos: LabelledSplit, tuned: Tuned, config: FinetuneConfig) -> dict[str, Any]:
+def _publish(
+    folder: Folder, fixed: Run, photos: LabelledSplit, tuned: Tuned, config: FinetuneConfig, reporter: Reporter
+) -> dict[str, Any]:
     """Judges the network and its head by the codes that they gave, compares, and writes the model folder."""
     # Where nothing got better, the weights are those that the codes at hand were made with.
     run = open_run(folder.url_of(OWN_CODES), CODES) if tuned.state.best else fixed
     before = load_model(folder.url_of(FIXED_MODEL)).head
     divided = with_codes_of(run, photos, config.train.memory)
     _check_sides(run, divided.sides)
-    judged = evaluate_head(run, divided, Head(before.classes, before.mean, before.scale, (tuned.layer,)), config.train)
+    judged = evaluate_head(
+        run, divided, Head(before.classes, before.mean, before.scale, (tuned.layer,)), config.train, reporter
+    )
     metrics = judged.metrics
     metrics |= {"head": KIND, "heads": {}, "tuning": _tuning(folder, fixed, run, divided, judged.probabilities, tuned)}
     metrics["tuning"] |= {"unfreeze": config.unfreeze, "verdict": _verdict(metrics["tuning"])}

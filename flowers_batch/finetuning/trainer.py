@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from flowers_batch.encoding.networks import build_network
 from flowers_batch.errors import FlowersError, InputError, RunError
 from flowers_batch.finetuning.pixels import PixelReader
 from flowers_batch.finetuning.training_devices import TrainingDevices
+from flowers_batch.progress import Progress, Reporter
 from flowers_batch.sources.images import images_of
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import open_folder
@@ -63,9 +64,6 @@ class Tuned:
     gpus: int
 
 
-Tell = Callable[[str, bool], None]  # takes a sentence, and whether it is to stay
-
-
 @dataclass(frozen=True)
 class Tuning:
     """A training; it is small, and travels to the actor that does it.
@@ -101,13 +99,13 @@ class Tuning:
         """How to begin with other options, as words."""
         return f"`flowers-batch finetune {self.codes} ANOTHER_FOLDER`, which encodes nothing again"
 
-    def __call__(self, threads: int, gpus: int, tell: Tell) -> Tuned:
+    def __call__(self, threads: int, gpus: int, reporter: Reporter) -> Tuned:
         """Trains, from where an earlier call was ended, and publishes the network's weights.
 
         Args:
             threads: Photos that are decoded at once.
             gpus: How many there are.
-            tell: Is told how it goes.
+            reporter: Receives how it goes.
 
         Raises:
             InputError: The weights are not to be had or others, or a photo cannot be read any more.
@@ -117,8 +115,8 @@ class Tuning:
         try:
             tuner = Trainer(self, threads, max(1, gpus))
             try:
-                state = tuner.train(tell)
-                tell("writing the network's weights", False)
+                state = tuner.train(reporter)
+                reporter.update(Progress("writing the network's weights"))
                 return Tuned(tuner.publish(state), state, gpus)
             finally:
                 tuner.close()
@@ -209,40 +207,39 @@ class Trainer:
             rates.append(math.sqrt(2) * share / inputs)
         return rates
 
-    def train(self, tell: Tell) -> State:
+    def train(self, reporter: Reporter) -> State:
         """Trains until no epoch is left or validation gets no better, from the last epoch that was saved."""
         state = self._restore()
         self._since, stages = time.monotonic(), dict[str, float]()
         if state is None or not state.ended(self._config.epochs):
-            self._read_through(stages, tell)
+            self._read_through(stages, reporter)
         if state is None:
-            judged = self._judge("before", stages, tell)
+            judged = self._judge("before", stages, reporter)
             state = State().after(Epoch(0, *judged, seconds=self._seconds(), stages=stages))
             stages = self._save(state)
         while not state.ended(self._config.epochs):
             number = len(state.epochs)
             try:
-                epoch = self._epoch(number, state, stages, tell)
+                epoch = self._epoch(number, state, stages, reporter)
             except _DivergedError:
                 if not state.best:
                     raise RunError(
                         f"The loss is no number any more in epoch {number}: begin again with smaller steps, such as "
                         f"--rate {self._config.rate / 10:g}, by {self._tuning.again}."
                     ) from None
-                tell(f"epoch {number}: the loss is no number any more, so that epoch {state.best} counts", True)
+                reporter.message(f"epoch {number}: the loss is no number any more, so that epoch {state.best} counts")
                 break
             state = state.after(epoch)
             is_best = state.best == number
             if not is_best:
                 self._optimizer.learning_rate = float(_array(self._optimizer.learning_rate)) / 2
-            tell(f"epoch {number} of {self._config.epochs}: saving", False)
+            reporter.update(Progress(f"epoch {number} of {self._config.epochs}: saving"))
             stages = self._save(state)
             # What stays says that it got on: an actor that dies while it saves did not.
-            tell(
+            reporter.message(
                 f"epoch {number} of {self._config.epochs}: {_words(epoch.loss, epoch.accuracy)}; "
                 f"on validation photos {_words(epoch.validation_loss, epoch.validation_accuracy)}"
-                + (", the best so far" if is_best else ""),
-                True,
+                + (", the best so far" if is_best else "")
             )
         return state
 
@@ -251,7 +248,7 @@ class Trainer:
         before, self._since = self._since, time.monotonic()
         return self._since - before
 
-    def _read_through(self, stages: dict[str, float], tell: Tell) -> None:
+    def _read_through(self, stages: dict[str, float], reporter: Reporter) -> None:
         """Has all photos decoded in the order in which they lie, if there is room for their pixels.
 
         In an epoch's order a table's row groups are read from their beginning again and again.
@@ -261,9 +258,9 @@ class Trainer:
         done, photos = 0, len(self._tuning.photos)
         for pixels in self._read(np.arange(photos), stages):
             done += len(pixels)
-            tell(f"decoding, {done} of {photos} photos", False)
+            reporter.update(Progress(f"decoding, {done} of {photos} photos"))
 
-    def _epoch(self, number: int, state: State, stages: dict[str, float], tell: Tell) -> Epoch:
+    def _epoch(self, number: int, state: State, stages: dict[str, float], reporter: Reporter) -> Epoch:
         order = np.random.default_rng([self._config.train.seed, number]).permutation(self._trained)
         rate = float(_array(self._optimizer.learning_rate))
         done = seen = 0
@@ -283,22 +280,24 @@ class Trainer:
                 right += told["accuracy"] * len(pixels)
             gone = number - 1 + done / len(order)
             left = (before + time.monotonic() - self._since) / gone * (self._config.epochs - gone)
-            tell(
+            status = (
                 f"epoch {number} of {self._config.epochs}: {done} of {len(order)} photos, "
-                f"{_words(loss / max(1, seen), right / max(1, seen))}, {_duration(left)} left at most",
-                False,
+                f"{_words(loss / max(1, seen), right / max(1, seen))}, {_duration(left)} left at most"
             )
-        judged = self._judge(f"epoch {number} of {self._config.epochs}", stages, tell)
+            reporter.update(Progress(status))
+        judged = self._judge(f"epoch {number} of {self._config.epochs}", stages, reporter)
         return Epoch(number, *judged, loss / max(1, seen), right / max(1, seen), rate, self._seconds(), stages)
 
-    def _judge(self, when: str, stages: dict[str, float], tell: Tell) -> tuple[float, float]:
+    def _judge(self, when: str, stages: dict[str, float], reporter: Reporter) -> tuple[float, float]:
         """Loss and accuracy on the validation side, at the temperature of the least loss."""
         parts: list[NDArray[np.float32]] = []
         for pixels in self._read(self._judged, stages):
             begun = time.monotonic()
             parts.append(self._devices.predict(self._model, pixels))
             add(stages, "network", time.monotonic() - begun)
-            tell(f"{when}: judging, {sum(map(len, parts))} of {len(self._judged)} validation photos", False)
+            reporter.update(
+                Progress(f"{when}: judging, {sum(map(len, parts))} of {len(self._judged)} validation photos")
+            )
         logits, targets = np.concatenate(parts), self._tuning.targets[self._judged]
         loss = log_loss(logits, targets, fit_temperature(logits, targets))
         return loss, float((logits.argmax(1) == targets).mean())

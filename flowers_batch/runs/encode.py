@@ -10,13 +10,16 @@ from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
 from flowers_batch.errors import InputError
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.execution import _Run
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import PathOrUrl, open_folder
 
 
-def encode(images: PathOrUrl, out: PathOrUrl, config: EncodeConfig | None = None, *, progress: bool = False) -> Summary:
+def encode(
+    images: PathOrUrl, out: PathOrUrl, config: EncodeConfig | None = None, *, reporter: Reporter = NULL_REPORTER
+) -> Summary:
     """Turns each image into a row with its code.
 
     The same call again does only what is missing; it does nothing where all is done.
@@ -25,7 +28,7 @@ def encode(images: PathOrUrl, out: PathOrUrl, config: EncodeConfig | None = None
         images: What `sources.open_source` opens: a folder, lists, tars or tables; a path, or a URL of `pyarrow.fs`.
         out: The run's folder: it gets `codes/`, `manifest/`, `job.json` and `_SUCCESS`.
         config: How; the defaults are the command's.
-        progress: Whether progress is shown on standard error.
+        reporter: Receives how it goes.
 
     Raises:
         InputError: The images, the weights or the folder are not as they must be.
@@ -50,4 +53,4 @@ def encode(images: PathOrUrl, out: PathOrUrl, config: EncodeConfig | None = None
                 f"{run.job.fingerprint.differences(job.fingerprint)}; encode into another folder, or as before."
             )
         manifest = run.plan_images(source, config)
-        return run.work(manifest, EncoderFactory(config, source), config.cluster, "encode", progress)
+        return run.work(manifest, EncoderFactory(config, source), config.cluster, reporter)

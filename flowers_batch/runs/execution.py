@@ -20,7 +20,7 @@ from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer, failed_paths, read_footer
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.progress import watch
+from flowers_batch.progress import Progress, Reporter
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
@@ -98,7 +98,7 @@ class _Run:
                 f"{self.folder.url} has a {JOB} and no whole {MANIFEST}: restore it, or choose another folder."
             )
 
-    def work(self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, verb: str, shown: bool) -> Summary:
+    def work(self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, reporter: Reporter) -> Summary:
         """Has all shards done that are missing, checks that none is left, and writes `_SUCCESS`."""
         for name in ("", self.job.kind, MANIFEST):
             self.folder.sweep(name, _OLD_SCRATCH_SECONDS)
@@ -108,9 +108,9 @@ class _Run:
         outcome = PoolResult()
         if missing:
             self.folder.delete(SUCCESS)
-            already = manifest.images - sum(shard.images for shard in missing)
-            with watch(shown, verb, manifest.images, already) as watcher:
-                outcome = run_shards(factory, self.folder.url, self.job.kind, missing, cluster, self._agree, watcher)
+            resumed = manifest.images - sum(shard.images for shard in missing)
+            archive = _ArchiveReporter(reporter, manifest.images, resumed)
+            outcome = run_shards(factory, self.folder.url, self.job.kind, missing, cluster, self._agree, archive)
         footers = self._complete(manifest) if missing else before
         left = [shard.number for shard in manifest.shards if shard.number not in footers]
         if left:
@@ -197,3 +197,15 @@ class _Run:
             weights=self.job.weights,
             notes=self.notes,
         )
+
+
+class _ArchiveReporter:
+    """Reports the progress of a run's missing shards as that of its whole archive."""
+
+    def __init__(self, reporter: Reporter, total: int, resumed: int):
+        self._reporter, self._total, self._resumed = reporter, total, resumed
+        self.message = reporter.message
+
+    def update(self, progress: Progress) -> None:
+        done = self._resumed + (progress.done or 0)
+        self._reporter.update(replace(progress, done=done, total=self._total, resumed=self._resumed))

@@ -17,6 +17,7 @@ from flowers_batch.encoding.factories import EncoderFactory, LabellerFactory
 from flowers_batch.encoding.networks import weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.execution import _Run
 from flowers_batch.runs.imagenet_model import _imagenet_model
 from flowers_batch.runs.reproduction import _encoding
@@ -32,7 +33,7 @@ def predict(
     config: PredictConfig | None = None,
     *,
     csv: PathOrUrl | None = None,
-    progress: bool = False,
+    reporter: Reporter = NULL_REPORTER,
 ) -> Summary:
     """Labels each image.
 
@@ -44,7 +45,7 @@ def predict(
         model: The model folder, or `imagenet`: VGG16's own 1000 classes, for which nothing is trained.
         config: How; the defaults are the command's.
         csv: A file that gets the predictions for a spreadsheet.
-        progress: Whether progress is shown on standard error.
+        reporter: Receives how it goes.
 
     Raises:
         InputError: The images, the model or the folder are not as they must be.
@@ -64,7 +65,7 @@ def predict(
             raise InputError(f"{folder.url} holds codes: predict into another folder.")
         run = _Run(folder, replace(work.job, model=IMAGENET if model == IMAGENET else open_folder(model).url), notes)
         manifest = work.plan(run)
-        summary = run.work(manifest, work.factory, config.cluster, "predict", progress)
+        summary = run.work(manifest, work.factory, config.cluster, reporter)
     if csv:
         write_csv(open_run(out, PREDICTIONS), csv)
     return summary

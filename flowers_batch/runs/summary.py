@@ -19,7 +19,7 @@ class Summary:
         vanished: Images that the last listing did not find; their rows are kept.
         changes: What this run's listing changed: images that were `new`, `changed`, `vanished`, `returned`, `pruned`
             and `retried`; empty where nothing was listed.
-        already_done: Images that earlier runs had done.
+        resumed: Images that earlier runs had done.
         seconds: Of this run, start-up included.
         images_per_second: Of this run, from the first actor that was ready; 0 where nothing was left to do.
         stages: Seconds by stage, over all actors; of an actor's threads, which `read` and `decode`, together.

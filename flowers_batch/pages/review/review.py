@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +27,7 @@ from flowers_batch.dataset.shard_file import read_shard
 from flowers_batch.errors import FlowersError, InputError
 from flowers_batch.pages.review.journal import Journal
 from flowers_batch.pages.thumbnails import Photos
-from flowers_batch.progress import heard_by
+from flowers_batch.progress import Progress
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.reading import ReadError
@@ -261,8 +260,8 @@ class Review:
         before = self._trained.training if self._trained else {}
         asked = {name: before[name] for name in ("head", "min_precision", "memory", "seed") if name in before}
         try:
-            with heard_by(_Listener(training)):
-                metrics = train(self._codes, self._target, TrainConfig(labels=tuple(self._label_files), **asked))
+            config = TrainConfig(labels=tuple(self._label_files), **asked)
+            metrics = train(self._codes, self._target, config, reporter=_TrainingReporter(training))
             training.result = self._compare(metrics)
             training.state = "done"
         except FlowersError as error:
@@ -326,15 +325,17 @@ class Review:
             raise ReadError("missing", "The manifest does not name it any more.") from None
 
 
-class _Listener(logging.Handler):
-    """Notes what a training is at."""
+class _TrainingReporter:
+    """Keeps the latest step of a training for the page."""
 
     def __init__(self, training: Training):
-        super().__init__()
         self._training = training
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self._training.step = record.getMessage()
+    def message(self, sentence: str) -> None:
+        self._training.step = sentence
+
+    def update(self, progress: Progress) -> None:
+        self._training.step = progress.text
 
 
 def _read(run: Run) -> tuple[list[pa.RecordBatch], NDArray[np.int64]]:
