@@ -25,11 +25,11 @@ demo: .venv/installed
 	touch $@
 
 test: .venv/browser
-	$(BIN)/python -m pytest -m "not slow and not chaos"
+	$(BIN)/python -m pytest -m "not slow and not faults and not nightly"
 
 # Actors, drivers and a node are killed at random for some minutes.
 chaos: .venv/installed
-	$(BIN)/python -m pytest -m slow tests/test_chaos.py
+	$(BIN)/python -m pytest -m nightly tests/test_chaos.py
 
 test-all: .venv/browser
 	$(BIN)/python -m pytest

@@ -180,7 +180,7 @@ def on_real_photos(real_photos, tmp_path_factory):
     return module, codes, not weights.startswith("random:")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_chosen_labels_of_real_photos_beat_random_ones_or_it_is_said_that_they_do_not(on_real_photos, tmp_path):
     module, codes, trained = on_real_photos
     chosen, random = zip(*(module.chosen_or_random(codes, tmp_path, seed) for seed in range(module.SEEDS)), strict=True)
@@ -189,7 +189,7 @@ def test_chosen_labels_of_real_photos_beat_random_ones_or_it_is_said_that_they_d
     assert statistics.mean(chosen) > statistics.mean(random)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_strangers_among_real_photos_are_less_certain_or_it_is_said_that_they_are_not(on_real_photos, tmp_path):
     module, codes, trained = on_real_photos
     rows, values = module.strangers(codes, tmp_path)

@@ -141,12 +141,12 @@ def through_a_storm(tmp_path: Path, seed: int, shards: int, drivers: int, second
     return storm
 
 
-@pytest.mark.chaos
+@pytest.mark.faults
 def test_rows_survive_a_short_storm(tmp_path):
     assert through_a_storm(tmp_path, 1, shards=96, drivers=3, seconds=(0.7, 1.5)).kills >= 3
 
 
-@pytest.mark.chaos
-@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.nightly
 def test_rows_survive_a_long_storm(tmp_path):
     assert through_a_storm(tmp_path, 2, shards=192, drivers=10, seconds=(2, 6)).kills >= 10

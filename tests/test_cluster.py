@@ -328,7 +328,7 @@ print(summary.ok, summary.shards)
 """
 
 
-@pytest.mark.chaos
+@pytest.mark.faults
 def test_shards_of_a_node_that_is_lost_go_to_the_actors_that_are_left(archive, tmp_path):
     """The lost node's actor can never be replaced: nothing has its resources."""
     command = [sys.executable, "-c", NODES, str(archive), str(tmp_path / "codes")]
@@ -349,7 +349,7 @@ except fb.RunError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_actors_that_use_up_their_nodes_memory_end_the_run_in_a_sentence(archive, tmp_path):
     command = [sys.executable, "-c", MEMORY, str(archive), str(tmp_path / "codes")]
     limits = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
@@ -522,7 +522,7 @@ def test_what_an_actor_alone_raises_is_told_as_it_is(local_ray):
     ("how", "why"),
     [
         ("dies once", "The actor died"),
-        pytest.param("stands still once", "it made no progress for 2 seconds", marks=pytest.mark.chaos),
+        pytest.param("stands still once", "it made no progress for 2 seconds", marks=pytest.mark.faults),
     ],
 )
 def test_actor_alone_that_is_lost_is_replaced(local_ray, tmp_path, how, why):

@@ -17,7 +17,7 @@ from ray.util import get_node_ip_address
 from test_faults import Driver, assert_each_image_is_one_row, photos_that_take_a_while
 from test_jobs import free_port
 
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.faults
 HEAD = "f" * 51 + "00000"  # the id that the fake provider gives to the node that it runs on
 
 

@@ -252,7 +252,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.parametrize(
     ("side", "pixels_a_thread"),
-    [(3000, 3000**2 // 8), pytest.param(12_000, feed.PIXELS_A_THREAD, marks=pytest.mark.slow)],
+    [(3000, 3000**2 // 8), pytest.param(12_000, feed.PIXELS_A_THREAD, marks=pytest.mark.nightly)],
 )
 def test_eight_huge_photos_side_by_side_take_the_memory_of_one(tmp_path, side, pixels_a_thread):
     write(tmp_path, {"huge.png": encoded(PIL.Image.new("RGBA", (side, side), (9, 8, 7, 200)), compress_level=1)})

@@ -99,7 +99,7 @@ def test_keras_labels_pixels(trained, tmp_path):
 
 
 @pytest.mark.parametrize("layer", [{"layer": "relu6"}, {"layer": "pool5", "pool": "flatten"}])
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_whole_networks_are_exported(tmp_path, local_ray, layer):
     import onnxruntime
 

@@ -23,7 +23,7 @@ from helpers import encoded, poisonous, write
 import flowers_batch as fb
 
 ACTOR = "ray::_RemoteShardActor"  # in the command line of its process, as Ray writes it
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.faults
 ENDED_WITHIN = 10.0  # seconds after a signal
 
 
@@ -158,7 +158,7 @@ def test_actors_that_are_killed_at_any_time_cost_no_image(photos, drive):
     assert_each_image_is_one_row(photos, driver.out)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_actor_that_is_killed_while_it_starts_is_replaced(photos, drive):
     driver = drive(photos, "--shard-size", "8")
     kill(driver.until(driver.actors))
@@ -166,7 +166,7 @@ def test_an_actor_that_is_killed_while_it_starts_is_replaced(photos, drive):
     assert_each_image_is_one_row(photos, driver.out)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_actor_that_is_killed_while_it_writes_leaves_no_half_of_a_shard(photos, drive):
     driver = drive(photos, "--shard-size", "1", "--actors", "2")
     for _ in range(3):
@@ -194,8 +194,8 @@ def test_an_actor_that_is_stopped_is_replaced(slow_photos, drive):
     ("poison", "reason", "stall_timeout"),
     [
         ("crash", "crashed_decoder", "600"),
-        pytest.param("hang", "timeout", "10", marks=pytest.mark.slow),
-        pytest.param("memory", "crashed_decoder", "600", marks=pytest.mark.slow),
+        pytest.param("hang", "timeout", "10", marks=pytest.mark.nightly),
+        pytest.param("memory", "crashed_decoder", "600", marks=pytest.mark.nightly),
     ],
 )
 def test_an_image_that_ends_or_stalls_its_actor_fails_alone(photos, drive, tmp_path, poison, reason, stall_timeout):
@@ -208,7 +208,7 @@ def test_an_image_that_ends_or_stalls_its_actor_fails_alone(photos, drive, tmp_p
     assert_each_image_is_one_row(photos, driver.out)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_five_kills_on_a_shard_end_the_run_and_condemn_no_image(slow_photos, drive):
     driver = drive(slow_photos)
     killed: set[int] = set()
@@ -225,7 +225,7 @@ def test_five_kills_on_a_shard_end_the_run_and_condemn_no_image(slow_photos, dri
     assert_each_image_is_one_row(slow_photos, driver.out)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("stuck", [False, True], ids=["at work", "stuck"])
 def test_a_killed_driver_leaves_no_actor(photos, drive, tmp_path, stuck):
     if stuck:
@@ -244,9 +244,9 @@ def test_a_killed_driver_leaves_no_actor(photos, drive, tmp_path, stuck):
     ("number", "stuck"),
     [
         (signal.SIGTERM, True),
-        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.nightly),
     ],
 )
 def test_a_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck):
@@ -263,7 +263,7 @@ def test_a_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck)
     assert not (driver.out / "_SUCCESS").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_that_is_stopped_while_it_inspects_leaves_no_decoding_child(photos, drive, tmp_path):
     (photos / "blue" / "0000.png").write_bytes(b"POISON hang")
     driver = drive(photos, "--stall-timeout", "30", path=poisonous(tmp_path))
@@ -277,7 +277,7 @@ def test_a_run_that_is_stopped_while_it_inspects_leaves_no_decoding_child(photos
     assert driver.gone()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0, 4.0])
 def test_a_run_that_is_stopped_while_it_starts_leaves_no_actor(photos, drive, seconds):
     """Ray is as yet half there: its agents, which hold nothing, may then need a minute to notice."""

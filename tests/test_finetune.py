@@ -431,7 +431,7 @@ def actor_past_an_epoch(model: Path, process: subprocess.Popen[str]) -> int:
         time.sleep(0.05)
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_killed_driver_and_killed_actor_change_nothing_of_what_comes_out(photos, tmp_path):
     """The driver dies in one epoch, the actor of the next driver in another."""
     environment = os.environ | {"PYTHONPATH": narrowing(tmp_path / "narrow"), "RAY_ADDRESS": ""}
@@ -463,7 +463,7 @@ def test_killed_driver_and_killed_actor_change_nothing_of_what_comes_out(photos,
         assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_flowers_fully_connected_layers_learn_and_a_killed_run_ends_the_same(real_photos, tmp_path):
     """VGG16 as it is, with random weights, on real photos: minutes on two cores."""
     command = [sys.executable, "-m", "flowers_batch", "finetune", str(real_photos)]

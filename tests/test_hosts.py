@@ -18,7 +18,7 @@ import pytest
 from conftest import S3
 from test_faults import photos_that_take_a_while
 
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.faults
 BIN = Path(sys.executable).parent
 HOSTS = 4  # the first holds the head, the driver and the store
 # So that a host that cannot be reached is taken for lost within seconds.

@@ -34,7 +34,7 @@ def poison_in(folder: Path, progress=lambda done: None, seconds: float = SECONDS
     return inspection.find_poison_images(str(folder), None, images, MAX_PIXELS, seconds, progress)
 
 
-@pytest.mark.chaos
+@pytest.mark.faults
 def test_images_that_crash_hang_or_take_all_memory_are_found_and_their_neighbours_are_not(tmp_path, poison):
     photos = good(12) | {"004.png": b"POISON crash", "007.png": b"POISON hang", "008.png": b"POISON memory"}
     done: list[int] = []

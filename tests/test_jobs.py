@@ -223,7 +223,7 @@ def test_prometheus_sees_what_the_summary_says(dashboard, archive, tmp_path):
     assert {state for name, state in seen if name == "shards"} == {"waiting", "out", "done"}
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_each_line_of_the_actors_log_names_shard_and_attempt(dashboard, archive, tmp_path, tmp_path_factory):
     codes = tmp_path / "codes"
     submit(dashboard, "python", "jobs/encode.py", str(archive), str(codes), "--network", "null", "--shard-size", "8")

@@ -278,7 +278,7 @@ def kill_a_driver_and_continue(photos: Path, folder: Path) -> fb.Summary:
     return summary
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_a_killed_driver_loses_nothing_and_what_was_done_stays(tmp_path):
     summary = kill_a_driver_and_continue(draw_archive(tmp_path / "photos", 100), tmp_path / "codes")
     paths = [row["path"] for row in rows(tmp_path / "codes", "codes", "path")]
@@ -315,7 +315,7 @@ print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], config).actors))
 
 @pytest.mark.parametrize(
     ("gpus", "sharing", "given"),
-    [(2, 1, [["0"], ["1"]]), pytest.param(1, 2, [["0"], ["0"]], marks=pytest.mark.chaos)],
+    [(2, 1, [["0"], ["1"]]), pytest.param(1, 2, [["0"], ["0"]], marks=pytest.mark.slow)],
 )
 def test_actors_get_a_gpu_each_or_share_one_and_the_cores(archive, tmp_path, gpus, sharing, given):
     meeting = tmp_path / "meeting"
@@ -356,12 +356,12 @@ def test_real_photos_are_all_read(real_photos, tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_real_photos_are_kept_through_a_kill(real_photos, tmp_path):
     kill_a_driver_and_continue(real_photos, tmp_path / "codes")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_real_photos_are_labelled_far_better_than_by_chance(real_photos, tmp_path):
     fb.encode(str(real_photos), str(tmp_path / "codes"), fb.EncodeConfig(weights="random:0", shard_size=64))
     accuracies = [
@@ -395,7 +395,7 @@ def test_mixed_formats_and_nested_folders_are_all_encoded(tmp_path):
     assert {row["folder"] for row in rows(tmp_path / "codes", "codes", "folder")} == {"c d"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_imagenets_own_classes_need_no_training(archive, tmp_path, monkeypatch):
     """With random weights, which say nothing; the names come from the published index, else they are numbers."""
     from tensorflow_vgg import download, imagenet
@@ -531,7 +531,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(tmp_path, small_disk):
     disk, enlarge = small_disk
     photos = draw_archive(tmp_path / "photos", 100)  # 1.5 kB a code
@@ -545,7 +545,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(tmp_path,
     assert fb.verify(disk / "codes").is_complete
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_an_output_folder_that_vanishes_ends_the_run_in_a_sentence(tmp_path):
     photos = draw_archive(tmp_path / "photos", 40)
     codes = tmp_path / "codes" / "codes"

@@ -389,7 +389,7 @@ def test_pattern_that_fits_nothing_is_refused(tmp_path):
         open_source(tmp_path / "b*.tar")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_hundred_thousand_files_in_one_folder_are_listed_in_bounded_memory(tmp_path):
     for number in range(100_000):
         os.close(os.open(tmp_path / f"{number:06d}.jpg", os.O_CREAT | os.O_WRONLY))

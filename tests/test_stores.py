@@ -224,7 +224,7 @@ def encode(images: str, out: str) -> dict[str, Any]:
     return json.loads(subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=True, timeout=200).stdout)
 
 
-@pytest.mark.chaos
+@pytest.mark.faults
 def test_a_run_from_store_to_store_outlives_a_storm_of_errors(s3, stormy, tmp_path):
     """Each photo is one row, all is written as whole objects, and going on lists nothing but the run's own folder."""
     s3.upload(draw_archive(tmp_path / "photos", 40), "storm/photos")
@@ -269,7 +269,7 @@ class Refusing(Stormy):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_upload_is_tried_again_and_one_that_fails_leaves_what_was_there(s3):
     Refusing.server_port, Refusing.dice, Refusing.asked = s3.port, SimpleNamespace(random=lambda: 0.9), []
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:

@@ -198,10 +198,10 @@ def test_deeper_layers_learn_slower_but_from_scratch_all_alike(photos, tmp_path)
 @pytest.mark.parametrize(
     "at",
     [
-        pytest.param("before: judging", marks=pytest.mark.chaos),
-        pytest.param("epoch 1 of 4: 18", marks=pytest.mark.chaos),
+        pytest.param("before: judging", marks=pytest.mark.slow),
+        pytest.param("epoch 1 of 4: 18", marks=pytest.mark.slow),
         "epoch 3 of 4: 9",
-        pytest.param("epoch 4 of 4: 24", marks=pytest.mark.chaos),
+        pytest.param("epoch 4 of 4: 24", marks=pytest.mark.slow),
     ],
 )
 def test_killed_training_goes_on_and_ends_as_one_that_was_not(photos, whole, tmp_path, at):
@@ -352,7 +352,7 @@ for devices in (1, 2):
 """
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_two_devices_share_batches_and_train_the_same(photos, tmp_path):
     write(tmp_path, {"two.py": _TWO_DEVICES.encode()})
     found = subprocess.run(
