@@ -25,7 +25,7 @@ demo: .venv/installed
 	touch $@
 
 test: .venv/browser
-	$(BIN)/python -m pytest -m "not slow and not faults and not nightly"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not faults and not nightly"
 
 # Actors, drivers and a node are killed at random for some minutes.
 chaos: .venv/installed

@@ -162,3 +162,14 @@ def thin() -> Iterator[None]:
         patch.setattr(network, "_FILTERS", (4, 6, 8, 10, 12))
         patch.setattr(network, "FC_WIDTH", 64)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for parallel workers: tests with Ray share one worker, and so one Ray; others stay with their file."""
+
+    def needs_ray(item: pytest.Item) -> bool:
+        return "local_ray" in getattr(item, "fixturenames", ()) or "end_to_end" in item.path.parts
+
+    items.sort(key=needs_ray, reverse=True)  # the longest group first
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else item.path.stem))
