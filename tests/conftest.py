@@ -165,7 +165,7 @@ def thin() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for parallel workers: tests with Ray share one worker, and so one Ray; others stay with their file."""
+    """Group tests for parallel workers: tests with Ray share one worker and one Ray, others stay with their file."""
 
     def needs_ray(item: pytest.Item) -> bool:
         return "local_ray" in getattr(item, "fixturenames", ()) or "end_to_end" in item.path.parts
