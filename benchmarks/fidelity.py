@@ -33,7 +33,7 @@ def reference(paths: list[Path]) -> NDArray[np.float32]:
 
 def encoded(folder: Path, out: Path, precision: str) -> NDArray[np.float32]:
     """Codes float32 [N, 4096] by `encode`, in the order of the photos' names."""
-    fb.encode(folder, out, fb.EncodeConfig(weights=WEIGHTS, precision=precision, store="float32"))
+    fb.encode(folder, out, fb.EncodeConfig(weights=WEIGHTS, precision=precision, code_dtype="float32"))
     table = pq.read_table(out / "codes", columns=["path", "code"]).sort_by("path")
     return table["code"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
 

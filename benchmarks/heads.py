@@ -43,7 +43,7 @@ def main() -> None:
         with stopwatch() as seconds:
             fitted = fit(LOGISTIC, train, test, classes, 0)
             took = seconds()
-        strengths.append(fitted.strength or 0)
+        strengths.append(fitted.C or 0)
         accuracies["ours"] = float((fitted.head.logits(test.array()).argmax(1) == test.targets).mean())
         return took
 
@@ -71,7 +71,7 @@ def main() -> None:
         ],
         {f"{name}, s": f"{statistics.median(each):.1f}" for name, each in times.items()}
         | {f"{name}, accuracy": f"{value:.4f}" for name, value in accuracies.items()}
-        | {"strength": strengths[-1]},
+        | {"C": strengths[-1]},
     )
 
 

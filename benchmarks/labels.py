@@ -52,7 +52,7 @@ def strangers(codes: Path, scratch: Path) -> tuple[list[dict[str, object]], list
     for stranger in by_class:
         known = [(row["path"], row["folder"]) for row in paths if row["folder"] != stranger]
         metrics = fb.train(codes, scratch / stranger, fb.TrainConfig(label(scratch / "known.csv", known)))
-        split = pq.read_table(scratch / stranger / "split.parquet", filters=[("side", "=", "test")])
+        split = pq.read_table(scratch / stranger / "split.parquet", filters=[("split", "=", "test")])
         head = load_model(scratch / stranger).head
         certain = split["probability"].to_numpy()
         foreign = head.probabilities(by_class[stranger]).max(1)

@@ -92,7 +92,7 @@ def finish(folder: Folder, images: Path) -> int:
     """Writes all shards of a manifest, with digests and without codes, as an encoder that read nothing would."""
     weights, name = weights_identity(CONFIG)
     job = Job(CODES, str(images), codes_fingerprint(CONFIG, weights, CONFIG.precision), name)
-    schema = codes_schema(1, CONFIG.store)
+    schema = codes_schema(1, CONFIG.code_dtype)
     shards = read_manifest(folder).shards
 
     def write(shard) -> None:
@@ -103,7 +103,9 @@ def finish(folder: Folder, images: Path) -> int:
         columns["sha256"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), count, [None, digests])
         columns |= {"status": pa.repeat("failed", count), "reason": pa.repeat("missing", count)}
         rows = pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)
-        write_shard(folder, CODES, schema, [rows], Footer(job.fingerprint.digest, shard.number, shard.inputs, 0, 0))
+        write_shard(
+            folder, CODES, schema, [rows], Footer(job.fingerprint.digest, shard.number, shard.inputs_digest, 0, 0)
+        )
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, shards))

@@ -59,7 +59,7 @@ class Actors:
 
         def run(shard: Shard, quarantined: Any, attempt: int) -> Answer:
             stages = {"read": 1.0, "decode": 1.0, "wait": 1.0, "network": 1.0, "write": 1.0}
-            footer = Footer(FINGERPRINT.digest, shard.number, shard.inputs, shard.images, 0, {}, DIGEST)
+            footer = Footer(FINGERPRINT.digest, shard.number, shard.inputs_digest, shard.images, 0, {}, DIGEST)
             self.asked.append(answer := Answer(messages.ShardResult(footer, stages)))
             return answer
 
@@ -122,8 +122,8 @@ def go_on() -> float:
         arrays = [values.get(field.name, pa.nulls(1, field.type)) for field in schema]
         row = pa.RecordBatch.from_arrays(arrays, schema=schema)
         for shard in manifest.shards:
-            like = Footer(FINGERPRINT.digest, shard.number, shard.inputs, 0, 0)
-            shard_file.write_shard(folder, CODES, schema, [row], like)
+            expected = Footer(FINGERPRINT.digest, shard.number, shard.inputs_digest, 0, 0)
+            shard_file.write_shard(folder, CODES, schema, [row], expected)
         begun = time.perf_counter()
         found = read_manifest(folder)
         assert found and len(completed(folder, CODES, found, FINGERPRINT.digest)) == SHARDS

@@ -78,7 +78,7 @@ class EncodeConfig(ArchiveConfig):
         layer: The layer whose values are the code.
         pool: What makes a row of a layer that is a map: `avg` or `max` over its places, or `flatten`.
         precision: `auto` (bfloat16 where the hardware computes in it), `float32` or `bfloat16`.
-        store: The code's type on disk, `float16` or `float32`.
+        code_dtype: The code's type on disk, `float16` or `float32`.
     """
 
     weights: str = IMAGENET
@@ -86,7 +86,7 @@ class EncodeConfig(ArchiveConfig):
     layer: str = "relu6"
     pool: str | None = None
     precision: str = "auto"
-    store: str = "float16"
+    code_dtype: str = "float16"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +94,7 @@ class EncodeConfig(ArchiveConfig):
         if self.pool is not None:
             _one_of("--pool", self.pool, POOLS)
         _one_of("--precision", self.precision, ("auto", "float32", "bfloat16"))
-        _one_of("--store", self.store, ("float16", "float32"))
+        _one_of("--code-dtype", self.code_dtype, ("float16", "float32"))
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,14 @@ class TrainConfig:
         head: `logistic` (multinomial regression), `mlp` (256 hidden units) or `auto`, the better one on the validation
             side.
         min_precision: How often labels are to be right that are not said to be unknown.
-        memory: Megabytes that codes may take; of more, batches are read again and again. None: half of what is free.
+        max_memory_mb: Megabytes that codes may take; more are streamed in batches. None: half of what is free.
         seed: Decides whatever is drawn at random, the split not among it.
     """
 
     labels: tuple[str, ...] = ("folder",)
     head: str = "auto"
     min_precision: float = 0.95
-    memory: int | None = None
+    max_memory_mb: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -123,8 +123,8 @@ class TrainConfig:
         _one_of("--head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:
             raise InputError(f"--min-precision must lie above 0, and be 1 at most. Received: {self.min_precision}.")
-        if self.memory is not None:
-            _at_least_one("--memory", self.memory)
+        if self.max_memory_mb is not None:
+            _at_least_one("--max-memory-mb", self.max_memory_mb)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must lie in 0..{2**32 - 1}. Received: {self.seed}.")
 
@@ -137,13 +137,13 @@ class FinetuneConfig:
         encode: How photos become codes before: its weights are what training begins with (`random:SEED`: from
             scratch), its layer is what the classifier stands on; its cluster is not used. None: as usual or, of a
             codes folder, as that was made.
-        train: What the labels are, and how the classifier on fixed codes, which training begins with, is fitted; its
+        train: What the labels are, and how the classifier on frozen codes, which training begins with, is fitted; its
             head is always `logistic`.
         unfreeze: What is trained: the `head` alone, the fully connected layers too (`fc`), the last block of
             convolutions too (`conv5`), or `all`.
         epochs: How often all photos are gone through at most; it ends sooner when validation gets no better.
         batch_size: Photos in a step of training, over all GPUs.
-        rate: Times the usual learning rates.
+        lr_multiplier: Times the usual learning rates.
         augment: What is varied at random: `crop`, `flip`, `colour`; empty: nothing.
         cluster: Where the actors come from.
     """
@@ -153,7 +153,7 @@ class FinetuneConfig:
     unfreeze: str = "fc"
     epochs: int = 10
     batch_size: int = 32
-    rate: float = 1.0
+    lr_multiplier: float = 1.0
     augment: tuple[str, ...] = AUGMENT
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -161,8 +161,8 @@ class FinetuneConfig:
         _one_of("--unfreeze", self.unfreeze, UNFREEZE)
         _at_least_one("--epochs", self.epochs)
         _at_least_one("--batch-size", self.batch_size)
-        if not 0 < self.rate < float("inf"):
-            raise InputError(f"--rate must be above 0. Received: {self.rate}.")
+        if not 0 < self.lr_multiplier < float("inf"):
+            raise InputError(f"--lr-multiplier must be above 0. Received: {self.lr_multiplier}.")
         if not set(self.augment) <= set(AUGMENT):
             raise InputError(
                 f"--augment must be of {', '.join(AUGMENT)}, with commas between them, or none. "

@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from flowers_batch.errors import InputError
 
 CODES_SCHEMA = 1  # raised when the columns of a shard change
-PREPROCESSING = 2  # raised when decode.py gives other pixels for the same photo
+PREPROCESSING = 2  # raised when decoding gives other pixels for the same photo
+
+# The names under which version 0.1 hashed these fields. They never change, whatever the attributes are called; a field
+# that was added later is hashed under its own name, and only if it is not at its default.
+_DIGEST_NAMES = {
+    "network": "network",
+    "layer": "layer",
+    "weights": "weights",
+    "precision": "precision",
+    "code_dtype": "store",
+    "pool": "pool",
+    "preprocessing": "preprocessing",
+    "schema": "schema",
+    "head": "head",
+    "top_k": "top_k",
+}
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All that codes depend on, besides the photos; with `head` and `top_k`, all that predictions do.
+    """Everything that codes depend on, besides the photos; with `head` and `top_k`, everything that predictions do.
 
-    Two shards with equal fingerprints may stand side by side; others never may.
+    Rows of two shards may be mixed only if their fingerprints are equal.
 
     Attributes:
         network, layer: Names in `tensorflow_vgg.network`.
-        pool: How a layer that is a map became a row; None for one that is a row.
-        weights: SHA-256 of the used layers' arrays, or a name where there are none.
+        pool: How a layer whose output is a map is reduced to a row; None for a layer whose output is a row.
+        weights: SHA-256 of the used layers' arrays, or a name if the network has no weights.
         precision: What the network computes in, `float32` or `bfloat16`.
-        store: The code's type on disk.
+        code_dtype: The code's type on disk, `float16` or `float32`.
         preprocessing, schema: Versions of this package's pixels and columns.
-        head: Identity of the classifier (`heads.Head.identity`); None for codes.
+        head: Identity of the classifier (`Head.identity`); None for codes.
         top_k: How many labels each prediction keeps; None for codes.
     """
 
@@ -34,7 +49,7 @@ class Fingerprint:
     layer: str
     weights: str
     precision: str
-    store: str
+    code_dtype: str
     pool: str | None = None
     preprocessing: int = PREPROCESSING
     schema: int = CODES_SCHEMA
@@ -43,26 +58,50 @@ class Fingerprint:
 
     @property
     def encoding(self) -> dict[str, Any]:
-        """The settings of `EncodeConfig` that make codes of this kind, but for where the weights lie."""
-        return {name: getattr(self, name) for name in ("network", "layer", "pool", "precision", "store")}
+        """The settings of `EncodeConfig` that make codes of this kind, except where the weights are."""
+        return {name: getattr(self, name) for name in ("network", "layer", "pool", "precision", "code_dtype")}
 
     @property
     def digest(self) -> str:
         """SHA-256 of the fields, in hexadecimal: what a shard's footer carries."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        named = {_DIGEST_NAMES.get(name, name): value for name, value in self.to_json().items()}
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Fingerprint) -> str:
-        """What differs, as words: `precision (float32, not bfloat16)`; empty where nothing does."""
+        """Return what differs, such as `precision (float32, not bfloat16)`; empty if nothing does."""
         mine, theirs = asdict(self), asdict(other)
         return ", ".join(
             f"{name} ({_short(mine[name])}, not {_short(theirs[name])})" for name in mine if mine[name] != theirs[name]
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON; those that version 0.1 did not have only if they are not at their default."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in _DIGEST_NAMES or getattr(self, field.name) != field.default
+        }
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Fingerprint:
-        """Reads what `dataclasses.asdict` gave, and refuses what another version of this package wrote."""
-        if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
-            raise InputError("The fingerprint is not one of this version of flowers_batch: encode into a new folder.")
+        """Read what `to_json` returned.
+
+        Raises:
+            InputError: A field is unknown, which makes other rows than this version knows of, or is missing.
+        """
+        if not isinstance(value, dict):
+            raise InputError("The fingerprint is not a JSON object: encode into a new folder.")
+        known = {field.name: field.default is MISSING for field in fields(cls)}
+        unknown, missing = sorted(value.keys() - known), [name for name in known if known[name] and name not in value]
+        if unknown:
+            raise InputError(
+                f"The fingerprint depends on {', '.join(unknown)}, which this version of flowers_batch does not know: "
+                "install a newer version, or encode into a new folder."
+            )
+        if missing:
+            raise InputError(
+                f"The fingerprint lacks {', '.join(missing)}: restore the file, or encode into a new folder."
+            )
         return cls(**value)
 
 

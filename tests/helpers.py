@@ -138,7 +138,7 @@ def images_in(source: Source) -> list[Listed]:
 
 def fingerprint(**changes: Any) -> Fingerprint:
     """Some codes' fingerprint."""
-    values = {"network": "null", "layer": "relu6", "weights": "null", "precision": "float32", "store": "float16"}
+    values = {"network": "null", "layer": "relu6", "weights": "null", "precision": "float32", "code_dtype": "float16"}
     return Fingerprint(**(values | changes))
 
 

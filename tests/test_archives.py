@@ -100,7 +100,7 @@ def test_archives_of_each_kind_may_grow(make: Callable[[Path, Path], Path], loca
     (photos / "green" / "0002.png").unlink()
     shutil.copy(photos / "blue" / "0001.png", photos / "blue" / "0003.png")
     summary = fb.encode(make(photos, tmp_path / "kind"), codes, NULL)
-    assert (summary.images, summary.vanished, summary.changes["new"]) == (20, 1, 5)
+    assert (summary.images, summary.missing, summary.changes["new"]) == (20, 1, 5)
     assert summary.duplicates == 6
     assert fb.verify(codes, deep=True).is_complete
     fb.encode(photos, tmp_path / "reference", NULL)

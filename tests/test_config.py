@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 from helpers import fingerprint
@@ -17,7 +17,7 @@ from flowers_batch.fingerprint import Fingerprint
         (lambda: EncodeConfig(network="resnet"), "--network"),
         (lambda: EncodeConfig(pool="sum"), "--pool"),
         (lambda: EncodeConfig(precision="float64"), "--precision"),
-        (lambda: EncodeConfig(store="int8"), "--store"),
+        (lambda: EncodeConfig(code_dtype="int8"), "--code-dtype"),
         (lambda: EncodeConfig(batch_size=0), "--batch-size"),
         (lambda: EncodeConfig(shard_size=-1), "--shard-size"),
         (lambda: TrainConfig(head="forest"), "--head"),
@@ -36,7 +36,7 @@ def test_wrong_value_is_refused_by_the_name_of_its_option(make, option):
 
 
 def test_least_allowed_values_are_accepted():
-    EncodeConfig(batch_size=1, shard_size=1, network="null", precision="bfloat16", store="float32")
+    EncodeConfig(batch_size=1, shard_size=1, network="null", precision="bfloat16", code_dtype="float32")
     PredictConfig(top_k=1, batch_size=1, shard_size=1)
     TrainConfig(seed=2**32 - 1, head="mlp")
     ClusterConfig(actors=1)
@@ -76,7 +76,40 @@ def test_fingerprint_survives_json():
     assert Fingerprint.from_json(asdict(one)) == one
 
 
-@pytest.mark.parametrize("value", [None, [], "x", {}, {"network": "vgg16"}, asdict(fingerprint()) | {"extra": 1}])
-def test_fingerprint_of_another_version_is_refused(value):
-    with pytest.raises(InputError, match=r"not one of this version of flowers_batch: encode into a new folder\.$"):
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        *((value, "is not a JSON object: encode into a new folder") for value in (None, [], "x")),
+        ({}, "lacks network, layer, weights, precision, code_dtype: restore the file, or encode into a new folder"),
+        ({"network": "vgg16"}, "lacks layer, weights, precision, code_dtype: restore the file"),
+        (asdict(fingerprint()) | {"extra": 1}, "depends on extra, which this version .* install a newer version, or enc"),
+    ],
+)
+def test_fingerprint_of_another_version_is_refused(value, problem):
+    with pytest.raises(InputError, match=f"^The fingerprint {problem}.*[.]$"):
         Fingerprint.from_json(value)
+
+
+def test_digest_is_that_of_version_0_1():
+    digest = "7554dc096a8f8e5fd553af26a683e666b15e0624936c51033b6ff517f8e17be0"
+    assert fingerprint(preprocessing=2, schema=1).digest == digest
+    digest = "b1f6fcf4e44c986e9f7ac453516c0c76819c656baf929fa1bc800375d561f328"
+    head = "13098e14d8d3e89630d01451421fc98c8e886af6345d6162816687805e45caa9"
+    assert fingerprint(preprocessing=2, schema=1, head=head, top_k=3).digest == digest
+
+
+@dataclass(frozen=True)
+class Later(Fingerprint):
+    """The fingerprint of a later version, which has a field more."""
+
+    dropout: float = 0.0
+
+
+def test_new_field_enters_digest_only_when_not_at_its_default():
+    values = asdict(fingerprint())
+    assert Later(**values).digest == fingerprint().digest
+    assert Later(**values).to_json() == fingerprint().to_json() == values
+    assert Later(**values, dropout=0.5).digest != fingerprint().digest
+    assert Later.from_json(Later(**values, dropout=0.5).to_json()) == Later(**values, dropout=0.5)
+    with pytest.raises(InputError, match="depends on dropout"):
+        Fingerprint.from_json(Later(**values, dropout=0.5).to_json())

@@ -154,7 +154,7 @@ def test_large_shard_is_written_and_read_a_row_group_at_a_time(tmp_path, monkeyp
     assert [batches for batches, _ in written] == [21, 42, 63, 70]  # none is held longer than it must be
     assert pq.read_metadata(tmp_path / SHARD).num_row_groups == 4
     assert (footer.ok, footer.failed) == (7000, 0)
-    assert footer.content == content_digest_of(pq.read_table(tmp_path / SHARD))
+    assert footer.content_digest == content_digest_of(pq.read_table(tmp_path / SHARD))
     groups = read_shard(folder, CODES, 3, ["path"])
     assert len(next(groups)) == 2100
     assert sum(map(len, groups)) == 4900
@@ -181,7 +181,7 @@ def test_two_streams_of_rows_become_one_in_the_order_that_is_asked_for(mask):
 def test_shard_without_rows_is_a_shard(tmp_path):
     folder = open_folder(tmp_path)
     write_shard(folder, CODES, codes_schema(8, "float16"), [], LIKE)
-    assert replace(read_footer(folder, CODES, 3), content="") == LIKE
+    assert replace(read_footer(folder, CODES, 3), content_digest="") == LIKE
     assert sum(len(batch) for batch in read_shard(folder, CODES, 3, ["path"])) == 0
 
 
@@ -193,7 +193,7 @@ def test_footer_tells_fingerprint_number_inputs_and_counts(tmp_path, is_local):
     table[4]["reason"] = "truncated"
     batch = pa.RecordBatch.from_pylist(table, batch.schema)
     written = write_shard(folder, CODES, batch.schema, [batch], replace(LIKE, ok=77, failed=78))
-    assert replace(written, content="") == Footer("print", 3, "inputs", 6, 3, {"missing": 2, "truncated": 1})
+    assert replace(written, content_digest="") == Footer("print", 3, "inputs", 6, 3, {"missing": 2, "truncated": 1})
     assert read_footer(folder, CODES, 3) == written
 
 

@@ -94,16 +94,16 @@ def test_each_image_is_one_row_in_the_manifests_order(batch_size, threads):
     assert rows.schema.equals(codes_schema(768, "float16"))
 
 
-@pytest.mark.parametrize("store", ["float16", "float32"])
+@pytest.mark.parametrize("code_dtype", ["float16", "float32"])
 @pytest.mark.parametrize("batch_size", [3, 64])
-def test_codes_are_what_the_network_gives_for_the_decoded_photo(store, batch_size):
+def test_codes_are_what_the_network_gives_for_the_decoded_photo(code_dtype, batch_size):
     photos = some_failing()
-    rows = table(encoder(Photos(photos), batch_size=batch_size, store=store), photos)
+    rows = table(encoder(Photos(photos), batch_size=batch_size, code_dtype=code_dtype), photos)
     checked = 0
     for path, code in zip(rows["path"].to_pylist(), rows["code"], strict=True):
         if code.is_valid:
-            expected = NullNetwork()(decode(photos[path]).pixels[None])[0].astype(store)
-            np.testing.assert_array_equal(np.array(code.as_py(), store), expected)
+            expected = NullNetwork()(decode(photos[path]).pixels[None])[0].astype(code_dtype)
+            np.testing.assert_array_equal(np.array(code.as_py(), code_dtype), expected)
             checked += 1
     assert checked == 26
 
@@ -174,7 +174,7 @@ def test_equal_files_go_through_the_network_once_and_whole_batches_still_do(batc
     few, sizes = list(drawn(10).values()), []
     photos = {f"{n:02d}.png": few[n * n % 23 % 10] for n in range(70)}
     distinct = len(set(photos.values()))
-    rows = table(encoder(Photos(photos), given_to(sizes), 3, batch_size=batch_size, store="float32"), photos)
+    rows = table(encoder(Photos(photos), given_to(sizes), 3, batch_size=batch_size, code_dtype="float32"), photos)
     assert rows["path"].to_pylist() == list(photos)
     for path, sha256, code in zip(photos, rows["sha256"].to_pylist(), rows["code"].to_pylist(), strict=True):
         assert sha256 == hashlib.sha256(photos[path]).digest()
@@ -307,15 +307,17 @@ def test_code_that_float16_cannot_hold_stops_the_run_and_names_the_way_out():
     def network(pixels):
         return np.full((len(pixels), 3), -70_000, np.float32)
 
-    with pytest.raises(RunError, match=r"^A code holds 70000, which float16 cannot: encode with --store float32\.$"):
+    with pytest.raises(
+        RunError, match=r"^A code holds 70000, which float16 cannot: encode with --code-dtype float32\.$"
+    ):
         table(encoder(Photos(photos), network, 3), photos)
-    rows = table(encoder(Photos(photos), network, 3, store="float32"), photos)
+    rows = table(encoder(Photos(photos), network, 3, code_dtype="float32"), photos)
     assert rows["code"].to_pylist() == [[-70_000.0] * 3] * 6
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("store", ["float16", "float32"])
-def test_code_that_is_no_number_stops_the_run(value, store):
+@pytest.mark.parametrize("code_dtype", ["float16", "float32"])
+def test_code_that_is_no_number_stops_the_run(value, code_dtype):
     photos = drawn(6)
 
     def network(pixels):
@@ -324,7 +326,7 @@ def test_code_that_is_no_number_stops_the_run(value, store):
         return codes
 
     with pytest.raises(RunError, match=r"which float\d\d cannot: check the network's weights\.$"):
-        table(encoder(Photos(photos), network, 3, store=store), photos)
+        table(encoder(Photos(photos), network, 3, code_dtype=code_dtype), photos)
 
 
 def test_exception_of_the_network_is_raised():
@@ -392,20 +394,20 @@ def test_seconds_of_each_stage_are_added_up():
     assert stages["read"] > 100 and stages["decode"] > 0
 
 
-def labels(head, photos, tmp_path: Path, top_k: int, store: str) -> tuple[pa.Table, pa.Table]:
+def labels(head, photos, tmp_path: Path, top_k: int, code_dtype: str) -> tuple[pa.Table, pa.Table]:
     """Labels from images, and from a codes folder of the same images."""
-    from_images = table(encoder(photos, labeller=Labeller(head, top_k), store=store), photos.photos)
-    codes, folder = encoder(photos, store=store), open_folder(tmp_path)
+    from_images = table(encoder(photos, labeller=Labeller(head, top_k), code_dtype=code_dtype), photos.photos)
+    codes, folder = encoder(photos, code_dtype=code_dtype), open_folder(tmp_path)
     batches = codes.batches(0, manifest_rows(list(photos.photos)), {})
     write_shard(folder, CODES, codes.schema, batches, Footer("print", 0, "inputs", 0, 0))
     return from_images, table(CodesLabeller(str(tmp_path), fingerprint(), Labeller(head, top_k)), photos.photos)
 
 
-@pytest.mark.parametrize("store", ["float16", "float32"])
+@pytest.mark.parametrize("code_dtype", ["float16", "float32"])
 @pytest.mark.parametrize("top_k", [1, 3, 99])
-def test_labels_from_images_equal_labels_from_their_codes(tmp_path, top_k, store):
+def test_labels_from_images_equal_labels_from_their_codes(tmp_path, top_k, code_dtype):
     head = some_head(CLASSES, 768, temperature=40.0, threshold=0.6)
-    from_images, from_codes = labels(head, Photos(some_failing()), tmp_path, top_k, store)
+    from_images, from_codes = labels(head, Photos(some_failing()), tmp_path, top_k, code_dtype)
     assert from_images.schema.equals(predictions_schema()) and from_codes.schema.equals(predictions_schema())
     for name in (*IMAGE_COLUMNS, "prediction", "top_labels", "is_unknown"):
         assert from_images[name].equals(from_codes[name]), name

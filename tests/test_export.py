@@ -38,7 +38,7 @@ def trained(tmp_path_factory, local_ray):
         name, kind, options = ("png", "PNG", {}) if seed % 2 else ("jpg", "JPEG", {"quality": 92})
         files[f"{'abc'[seed % 3]}/{seed:02d}.{name}"] = encoded(photo(*size, seed), kind, **options)
     photos = write(base / "photos", files)
-    config = fb.EncodeConfig(weights="random:0", layer="pool2", pool="avg", precision="float32", store="float32")
+    config = fb.EncodeConfig(weights="random:0", layer="pool2", pool="avg", precision="float32", code_dtype="float32")
     fb.encode(photos, base / "codes", config)
     fb.train(base / "codes", base / "model", fb.TrainConfig(head="mlp", min_precision=0.9))
     fb.predict(photos, base / "labels", base / "model", fb.PredictConfig(top_k=3))

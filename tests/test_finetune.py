@@ -33,7 +33,7 @@ CONFIG = fb.FinetuneConfig(
     unfreeze="all",
     epochs=2,
     batch_size=16,
-    rate=2.0,
+    lr_multiplier=2.0,
     augment=("flip",),
 )
 
@@ -82,9 +82,9 @@ def labels_in(folder: Path) -> dict[str, tuple[str, float]]:
 
 
 def sides_in(model: Path) -> dict[str, str]:
-    """Each labelled photo's side, as the classifier on fixed codes has it."""
-    rows = pq.read_table(model / "fixed" / "model" / "split.parquet", columns=["path", "side"]).to_pylist()
-    return {row["path"]: row["side"] for row in rows}
+    """Each labelled photo's side, as the classifier on frozen codes has it."""
+    rows = pq.read_table(model / "frozen" / "model" / "split.parquet", columns=["path", "split"]).to_pylist()
+    return {row["path"]: row["split"] for row in rows}
 
 
 def test_model_folder_is_as_any_other_and_says_what_tuning_brought(tuned):
@@ -92,11 +92,11 @@ def test_model_folder_is_as_any_other_and_says_what_tuning_brought(tuned):
     model = load_model(str(tuned))
     assert model.weights == str(tuned / NETWORK) and model.codes == str(tuned / "codes")
     assert model.fingerprint == open_run(model.codes, CODES).job.fingerprint
-    fixed = load_model(str(tuned / "fixed" / "model"))
-    assert model.fingerprint.weights != fixed.fingerprint.weights
+    frozen = load_model(str(tuned / "frozen" / "model"))
+    assert model.fingerprint.weights != frozen.fingerprint.weights
     tuning = metrics["tuning"]
-    before = json.loads((tuned / "fixed/model/metrics.json").read_text())["test"]
-    assert tuning["minutes"] > tuning["fixed"]["minutes"] > 0
+    before = json.loads((tuned / "frozen/model/metrics.json").read_text())["test"]
+    assert tuning["minutes"] > tuning["frozen"]["minutes"] > 0
     assert 0 < tuning["stage_shares"]["network"] < sum(tuning["stage_shares"].values()) < 1
     assert [epoch["epoch"] for epoch in tuning["epochs"]] == [0, 1, 2]
     compared = tuning["comparison"]
@@ -181,7 +181,7 @@ def test_same_folder_with_other_photos_or_weights_is_refused(tuned, photos, tmp_
 
 def test_folder_of_an_ordinary_model_is_refused(tuned, photos):
     with pytest.raises(InputError, match="holds a model that was not fine-tuned: choose another folder"):
-        fb.finetune(tuned / "fixed" / "codes", tuned / "fixed" / "model", CONFIG)
+        fb.finetune(tuned / "frozen" / "codes", tuned / "frozen" / "model", CONFIG)
 
 
 def test_training_on_codes_of_a_tuned_network_shows_nothing_that_it_flatters(tuned, photos, tmp_path):
@@ -195,7 +195,7 @@ def test_training_on_codes_of_a_tuned_network_shows_nothing_that_it_flatters(tun
 
 
 def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
-    codes = tuned / "fixed" / "codes"
+    codes = tuned / "frozen" / "codes"
     for change, told in (
         ({"weights": "random:4"}, r"differ in weights \(random:4, not random:3\): leave that out, or encode anew"),
         ({"layer": "relu7"}, r"differ in layer \(relu7, not relu6\)"),
@@ -226,7 +226,7 @@ def test_photos_to_test_with_are_given_to_nobody_who_trains(tuned, photos, tmp_p
 
     monkeypatch.setattr(room(), "run_on_one_actor", catch)
     with pytest.raises(InputError, match="caught"):
-        fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", replace(CONFIG, encode=None))
+        fb.finetune(tuned / "frozen" / "codes", tmp_path / "model", replace(CONFIG, encode=None))
     split = sides_in(tuned)
     sides = [split[path] for path in given["photos"]]
     assert set(sides) == {"train", "validation"} and len(sides) + list(split.values()).count("test") == len(split)
@@ -235,7 +235,7 @@ def test_photos_to_test_with_are_given_to_nobody_who_trains(tuned, photos, tmp_p
 
 @pytest.mark.parametrize("at", ["encode", "_publish"])
 def test_run_that_is_ended_between_two_steps_goes_on(tuned, tmp_path, monkeypatch, at):
-    codes, asked = tuned / "fixed" / "codes", replace(CONFIG, encode=None)
+    codes, asked = tuned / "frozen" / "codes", replace(CONFIG, encode=None)
 
     def end(*_, **__):
         raise KeyboardInterrupt
@@ -275,12 +275,12 @@ def test_labels_that_change_meanwhile_move_no_photo_to_another_side(tuned, photo
         return work(2, 0, reporter)
 
     monkeypatch.setattr(room(), "run_on_one_actor", train_and_change)
-    metrics = fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", config)
+    metrics = fb.finetune(tuned / "frozen" / "codes", tmp_path / "model", config)
     split = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
-    assert {row["path"] for row in split if row["side"] == "train"} == given["trained"]
-    assert metrics["tuning"]["comparison"]["photos"] == sum(row["side"] == "test" for row in split)
+    assert {row["path"] for row in split if row["split"] == "train"} == given["trained"]
+    assert metrics["tuning"]["comparison"]["photos"] == sum(row["split"] == "test" for row in split)
     with pytest.raises(InputError, match="holds a fine-tuning that differs in: labelled photos"):
-        fb.finetune(tuned / "fixed" / "codes", tmp_path / "model", config)
+        fb.finetune(tuned / "frozen" / "codes", tmp_path / "model", config)
 
 
 def test_photos_that_have_vanished_take_no_part_and_copies_count_once(tuned, photos, tmp_path, monkeypatch):
@@ -292,7 +292,7 @@ def test_photos_that_have_vanished_take_no_part_and_copies_count_once(tuned, pho
     fb.encode(archive, tmp_path / "codes", CONFIG.encode)
     gone = archive / "red" / "0003.png"
     gone.unlink()
-    assert fb.encode(archive, tmp_path / "codes", CONFIG.encode).vanished == 1
+    assert fb.encode(archive, tmp_path / "codes", CONFIG.encode).missing == 1
     given = []
 
     def listen(work, cluster, reporter):
@@ -344,7 +344,7 @@ def test_network_that_got_no_better_is_not_encoded_with_again(tuned, tmp_path, m
 
     monkeypatch.setattr(room(), "encode", lambda *_, **__: pytest.fail("the codes are there"))
     monkeypatch.setattr(room(), "run_on_one_actor", no_better)
-    codes = tuned / "fixed" / "codes"
+    codes = tuned / "frozen" / "codes"
     metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=None, epochs=1))
     assert metrics["tuning"]["comparison"]["gain"] == 0 and "no epoch was better" in metrics["tuning"]["verdict"]
     assert not (tmp_path / "model" / "codes").exists()
@@ -380,11 +380,11 @@ def test_network_without_weights_is_refused(photos, tmp_path):
 @pytest.mark.parametrize(
     ("better", "worse", "best", "expected"),
     [
-        (30, 2, 3, "Fine-tuning paid: more labels are right than with fixed codes (+28.0% of 100 held-out photos"),
-        (2, 30, 3, "Fine-tuning did not pay: fewer labels are right than with fixed codes (-28.0%"),
+        (30, 2, 3, "Fine-tuning paid: more labels are right than with frozen codes (+28.0% of 100 held-out photos"),
+        (2, 30, 3, "Fine-tuning did not pay: fewer labels are right than with frozen codes (-28.0%"),
         (3, 1, 3, "Fine-tuning did not pay: the difference may as well be chance (+2.0%"),
         (5, 0, 3, "Fine-tuning did not pay: the difference may as well be chance (+5.0% of 100 held-out photos, 95% "),
-        (6, 0, 3, "Fine-tuning paid: more labels are right than with fixed codes (+6.0%"),
+        (6, 0, 3, "Fine-tuning paid: more labels are right than with frozen codes (+6.0%"),
         (0, 0, 0, "Fine-tuning did not pay: no epoch was better on the validation photos"),
     ],
 )
@@ -397,7 +397,7 @@ def test_verdict_says_plainly_whether_it_paid(better, worse, best, expected):
         "comparison": compare(right, before),
         "best_epoch": best,
         "minutes": 12.0,
-        "fixed": {"minutes": 3.0, "model": "M"},
+        "frozen": {"minutes": 3.0, "model": "M"},
     }
     verdict = room()._verdict(tuning)
     assert verdict.startswith(expected) and "12.0 minutes instead of 3.0" in verdict
@@ -407,12 +407,14 @@ def test_verdict_says_plainly_whether_it_paid(better, worse, best, expected):
 def test_person_reads_epochs_costs_and_the_verdict(tuned):
     text = training_text(json.loads((tuned / "metrics.json").read_text()), "model")
     assert "all was trained, from random:3; the best epoch is" in text
-    assert text.count("before") == 2 and "with fixed codes, accuracy" in text and "fine-tuned, accuracy" in text
+    assert text.count("before") == 2 and "with frozen codes, accuracy" in text and "fine-tuned, accuracy" in text
     assert "would more labels help" not in text and "Fine-tuning " in text
 
 
 def finetuning(photos: Path, model: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
-    options = "--from random:3 --unfreeze all --epochs 8 --batch-size 1 --precision float32 --augment flip,crop --json"
+    options = (
+        "--weights random:3 --unfreeze all --epochs 8 --batch-size 1 --precision float32 --augment flip,crop --json"
+    )
     command = [sys.executable, "-m", "flowers_batch", "finetune", str(photos), str(model), *options.split()]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -467,7 +469,7 @@ def test_killed_driver_and_killed_actor_change_nothing_of_what_comes_out(photos,
 def test_flowers_fully_connected_layers_learn_and_a_killed_run_ends_the_same(real_photos, tmp_path):
     """VGG16 as it is, with random weights, on real photos: minutes on two cores."""
     command = [sys.executable, "-m", "flowers_batch", "finetune", str(real_photos)]
-    options = "--from random:0 --unfreeze fc --epochs 4 --augment flip --json"
+    options = "--weights random:0 --unfreeze fc --epochs 4 --augment flip --json"
 
     def run(model: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -478,7 +480,7 @@ def test_flowers_fully_connected_layers_learn_and_a_killed_run_ends_the_same(rea
     expected = json.loads(run(whole).communicate()[0])
     accuracy = [epoch["accuracy"] for epoch in expected["tuning"]["epochs"][1:]]
     assert accuracy[-1] > accuracy[0], accuracy
-    shutil.copytree(whole / "fixed", broken / "fixed")
+    shutil.copytree(whole / "frozen", broken / "frozen")
     first = run(broken)
     actor_past_an_epoch(broken, first)
     first.kill()

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from flowers_batch.classifier.fitting import KINDS, LOGISTIC, MLP, STRENGTHS, fit, logits_of
+from flowers_batch.classifier.fitting import C_CANDIDATES, KINDS, LOGISTIC, MLP, fit, logits_of
 from flowers_batch.classifier.labelled_codes import LabelledCodes, sample_of
 
 WIDTH = 24
@@ -27,13 +27,13 @@ def accuracy(head, sample: LabelledCodes) -> float:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize("strength", [1e-3, 1.0])
-def test_logistic_is_scikit_learns(classes, strength):
+@pytest.mark.parametrize("C", [1e-3, 1.0])
+def test_logistic_is_scikit_learns(classes, C):
     train, test = drawn(300, classes, 3), drawn(100, classes, 3, seed=1)
     names = tuple("abcde"[:classes])
-    head = fit(LOGISTIC, train, test, names, 0, strength).head
+    head = fit(LOGISTIC, train, test, names, 0, C).head
     scaler = StandardScaler().fit(train.array().astype(np.float64))
-    theirs = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-8)
+    theirs = LogisticRegression(C=C, class_weight="balanced", max_iter=2000, tol=1e-8)
     theirs.fit(scaler.transform(train.array()), train.targets)
     # Of two classes, scikit-learn penalises one kernel, which is the difference of ours: half the penalty.
     if classes > 2:
@@ -60,12 +60,12 @@ def test_rare_classes_are_not_forgotten(kind):
     assert min(recalls) > 0.5
 
 
-def test_strength_follows_the_noise():
+def test_c_follows_the_noise():
     names = tuple("abc")
     noisy = fit(LOGISTIC, drawn(120, spread=8), drawn(60, seed=1), names, 0)
     clear = fit(LOGISTIC, drawn(900, spread=0.5), drawn(60, seed=1), names, 0)
-    assert noisy.strength in STRENGTHS and clear.strength in STRENGTHS
-    assert noisy.strength < clear.strength
+    assert noisy.C in C_CANDIDATES and clear.C in C_CANDIDATES
+    assert noisy.C < clear.C
 
 
 def test_a_network_learns_what_a_plane_cannot_and_stops_in_time():
@@ -81,7 +81,7 @@ def test_a_network_learns_what_a_plane_cannot_and_stops_in_time():
     assert early.epochs < 40
 
 
-def test_copies_in_one_fold_do_not_make_a_strength_look_good():
+def test_copies_in_one_fold_do_not_make_a_c_look_good():
     """Noise that is repeated ten times can be learnt by heart: only folds that share copies would think well of it."""
     random = np.random.default_rng(3)
     codes = np.repeat(random.normal(0, 1, (40, 200)), 10, 0).astype(np.float32)
@@ -89,4 +89,4 @@ def test_copies_in_one_fold_do_not_make_a_strength_look_good():
     together = sample_of(codes, targets, np.repeat(np.arange(40), 10))
     apart = sample_of(codes, targets)
     names = ("a", "b")
-    assert fit(LOGISTIC, together, together, names, 0).strength < fit(LOGISTIC, apart, apart, names, 0).strength
+    assert fit(LOGISTIC, together, together, names, 0).C < fit(LOGISTIC, apart, apart, names, 0).C

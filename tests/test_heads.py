@@ -185,5 +185,5 @@ def test_description_that_lacks_something_is_refused(tmp_path, name):
 def test_fingerprint_of_another_version_is_refused(tmp_path):
     saved(tmp_path)
     rewrite(tmp_path, fingerprint=asdict(fingerprint()) | {"pooling": "max"})
-    with pytest.raises(InputError, match="fingerprint is not one of this version"):
+    with pytest.raises(InputError, match="fingerprint depends on pooling, which this version"):
         load_model(str(tmp_path))

@@ -105,8 +105,8 @@ def test_a_bad_image_is_a_failed_row_and_costs_its_neighbours_nothing(tmp_path):
 
 def test_other_codes_are_never_mixed_in(archive, encoded):
     before = files(encoded / "codes")
-    with pytest.raises(fb.InputError, match=r"store \(float32, not float16\)"):
-        fb.encode(str(archive), str(encoded), fb.EncodeConfig(network="null", store="float32", shard_size=8))
+    with pytest.raises(fb.InputError, match=r"code_dtype \(float32, not float16\)"):
+        fb.encode(str(archive), str(encoded), fb.EncodeConfig(network="null", code_dtype="float32", shard_size=8))
     assert files(encoded / "codes") == before
 
 
@@ -222,8 +222,8 @@ def test_a_run_that_was_killed_before_its_first_shard_goes_on_without_listing_an
 
 
 def test_a_model_of_other_codes_is_refused(archive, model, tmp_path):
-    fb.encode(str(archive), str(tmp_path / "codes"), fb.EncodeConfig(network="null", store="float32"))
-    with pytest.raises(fb.InputError, match=r"store \(float16, not float32\)"):
+    fb.encode(str(archive), str(tmp_path / "codes"), fb.EncodeConfig(network="null", code_dtype="float32"))
+    with pytest.raises(fb.InputError, match=r"code_dtype \(float16, not float32\)"):
         fb.predict(str(tmp_path / "codes"), str(tmp_path / "labels"), str(model))
 
 
@@ -329,7 +329,7 @@ def test_actors_get_a_gpu_each_or_share_one_and_the_cores(archive, tmp_path, gpu
 
 def test_vgg16_from_photos_to_labels(archive, tmp_path):
     """The network itself, with random weights: its codes are the reference's, and its labels are the codes'."""
-    config = fb.EncodeConfig(weights="random:0", precision="float32", store="float32", shard_size=16)
+    config = fb.EncodeConfig(weights="random:0", precision="float32", code_dtype="float32", shard_size=16)
     fb.encode(str(archive), str(tmp_path / "codes"), config)
     fb.train(str(tmp_path / "codes"), str(tmp_path / "model"))
     fb.predict(str(archive), str(tmp_path / "labels"), str(tmp_path / "model"))
@@ -440,8 +440,8 @@ def test_a_grown_archive_costs_only_what_changed(tmp_path):
     before, written = codes_by_path(tmp_path / "codes"), files(tmp_path / "codes" / "codes")
     grown(photos)
     summary = fb.encode(photos, tmp_path / "codes", NULL)
-    assert (summary.images, summary.vanished, summary.resumed, summary.duplicates) == (26, 1, 23, 2)
-    assert {name: count for name, count in summary.changes.items() if count} == {"new": 2, "changed": 1, "vanished": 1}
+    assert (summary.images, summary.missing, summary.resumed, summary.duplicates) == (26, 1, 23, 2)
+    assert {name: count for name, count in summary.changes.items() if count} == {"new": 2, "changed": 1, "missing": 1}
     after, rewritten = codes_by_path(tmp_path / "codes"), files(tmp_path / "codes" / "codes")
     assert after.keys() == before.keys() | {"aaa.png", "red/new.png"}
     assert {path for path in before if before[path] != after[path]} == {"green/0001.png"}
@@ -459,9 +459,9 @@ def test_pruned_photos_lose_their_rows(tmp_path):
     fb.encode(photos, tmp_path / "codes", NULL)
     (photos / "blue" / "0003.png").unlink()
     shutil.rmtree(photos / "red")
-    assert fb.encode(photos, tmp_path / "codes", NULL).vanished == 5
+    assert fb.encode(photos, tmp_path / "codes", NULL).missing == 5
     summary = fb.encode(photos, tmp_path / "codes", replace(NULL, prune=True))
-    assert (summary.images, summary.vanished, summary.changes["pruned"]) == (7, 0, 5)
+    assert (summary.images, summary.missing, summary.changes["pruned"]) == (7, 0, 5)
     assert not [path for path in codes_by_path(tmp_path / "codes") if "red" in path]
     assert fb.verify(tmp_path / "codes").is_complete
 
@@ -597,5 +597,5 @@ def test_links_to_a_disk_that_is_not_there_keep_their_rows(tmp_path):
     with pytest.raises(fb.InputError, match="There are no images"):
         fb.encode(tmp_path / "links", tmp_path / "codes", NULL)
     shutil.copytree(tmp_path / "unplugged" / "red", photos / "red")
-    assert fb.encode(tmp_path / "links", tmp_path / "codes", NULL).vanished == 6
+    assert fb.encode(tmp_path / "links", tmp_path / "codes", NULL).missing == 6
     assert codes_by_path(tmp_path / "codes") == before

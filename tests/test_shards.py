@@ -214,7 +214,7 @@ def test_folder_without_images_is_refused(tmp_path):
 
 
 def inputs_of(tmp_path: Path, images: list[Image]) -> str:
-    return write_manifest(open_folder(tmp_path), Listing(images), 100, "run").shards[0].inputs
+    return write_manifest(open_folder(tmp_path), Listing(images), 100, "run").shards[0].inputs_digest
 
 
 def test_inputs_change_with_path_size_and_time_of_any_image(tmp_path):
@@ -234,7 +234,7 @@ def test_inputs_of_equal_images_are_equal_whatever_the_run_and_the_shard(tmp_pat
     images = listed(PATHS)
     one = write_manifest(open_folder(tmp_path / "1"), Listing(images), 9, "one")
     other = write_manifest(open_folder(tmp_path / "2"), Listing(images[9:]), 9, "other")
-    assert [shard.inputs for shard in one.shards][1:] == [shard.inputs for shard in other.shards]
+    assert [shard.inputs_digest for shard in one.shards][1:] == [shard.inputs_digest for shard in other.shards]
 
 
 def test_paths_cannot_be_shifted_from_one_row_to_the_next_unnoticed(tmp_path):
@@ -341,7 +341,7 @@ def finish(
     schema = codes_schema(2, "float16")
     row = dict.fromkeys(schema.names) | {"path": "x", "status": "failed", "reason": "missing"}
     rows = [row] * (expected.images if images is None else images)
-    footer = replace(Footer("print", expected.number, expected.inputs, 0, 0), **changes)
+    footer = replace(Footer("print", expected.number, expected.inputs_digest, 0, 0), **changes)
     write_shard(folder, CODES, schema, [pa.RecordBatch.from_pylist(rows, schema)], footer)
     if at is not None:
         written = f"codes/shard-{footer.shard:06d}.parquet"
@@ -355,7 +355,7 @@ def test_shard_is_complete_only_when_all_that_its_footer_says_is_expected(folder
     shards = manifest.shards  # 7
     finish(folder, shards[0])
     finish(folder, shards[1], fingerprint="other")
-    finish(folder, shards[2], inputs=shards[3].inputs)
+    finish(folder, shards[2], inputs_digest=shards[3].inputs_digest)
     finish(folder, shards[3], images=3)
     finish(folder, shards[4], shard=6, at=4)
     finish(folder, shards[5])
@@ -368,7 +368,9 @@ def test_footers_of_complete_shards_are_told(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 20, "run")
     finish(folder, manifest.shards[1])
     found = completed(folder, CODES, manifest, "print")
-    assert found == {1: Footer("print", 1, manifest.shards[1].inputs, 0, 7, {"missing": 7}, found[1].content)}
+    assert found == {
+        1: Footer("print", 1, manifest.shards[1].inputs_digest, 0, 7, {"missing": 7}, found[1].content_digest)
+    }
 
 
 def test_copied_manifest_is_the_same(tmp_path, monkeypatch):
@@ -417,7 +419,7 @@ def test_a_changed_image_changes_its_shard_alone_and_keeps_its_place(folder):
     images[5] = replace(images[5], bytes=999)
     manifest, counts = grown(folder, images)
     assert counts == dict.fromkeys(COUNTS, 0) | {"changed": 1}
-    same = [one.inputs == other.inputs for one, other in zip(before.shards, manifest.shards, strict=True)]
+    same = [one.inputs_digest == other.inputs_digest for one, other in zip(before.shards, manifest.shards, strict=True)]
     assert same == [True, False, True, True, True, True, True]
     assert paths_of(folder, manifest) == paths_of(folder, before)
     assert read_rows(folder, manifest.shards[1])["bytes"].to_pylist()[1] == 999
@@ -427,11 +429,11 @@ def test_vanished_images_stay_marked_until_they_are_pruned(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 4, "run")
     manifest, counts = grown(folder, images[3:])
-    assert (manifest.gone, manifest.images, counts["vanished"]) == (3, 27, 3)
-    assert [shard.inputs for shard in manifest.shards] == [shard.inputs for shard in before.shards]
+    assert (manifest.missing, manifest.images, counts["missing"]) == (3, 27, 3)
+    assert [shard.inputs_digest for shard in manifest.shards] == [shard.inputs_digest for shard in before.shards]
     assert grown(folder, images[3:])[1] == dict.fromkeys(COUNTS, 0)
     manifest, counts = grown(folder, images[3:], prune=True)
-    assert (manifest.gone, manifest.images, counts["pruned"]) == (0, 24, 3)
+    assert (manifest.missing, manifest.images, counts["pruned"]) == (0, 24, 3)
     assert paths_of(folder, manifest)[0] == PATHS[3:4]
 
 
@@ -440,12 +442,14 @@ def test_a_vanished_image_that_is_back_is_asked_for_again_only_if_it_had_failed(
     before = write_manifest(folder, Listing(images), 4, "run")
     grown(folder, images[2:])
     manifest, counts = grown(folder, images, failed=lambda shard: {PATHS[1]})
-    assert (manifest.gone, counts["returned"], counts["retried"]) == (0, 1, 1)
+    assert (manifest.missing, counts["returned"], counts["retried"]) == (0, 1, 1)
     assert read_rows(folder, manifest.shards[0])["attempt"].to_pylist() == [0, 1, 0, 0]
     grown(folder, images[4:])
     manifest, counts = grown(folder, images)
-    assert (manifest.gone, counts["returned"], counts["retried"]) == (0, 4, 0)
-    assert [shard.inputs for shard in manifest.shards[1:]] == [shard.inputs for shard in before.shards[1:]]
+    assert (manifest.missing, counts["returned"], counts["retried"]) == (0, 4, 0)
+    assert [shard.inputs_digest for shard in manifest.shards[1:]] == [
+        shard.inputs_digest for shard in before.shards[1:]
+    ]
 
 
 def test_a_name_that_leads_nowhere_any_more_is_gone_and_keeps_its_row(folder):
@@ -454,8 +458,8 @@ def test_a_name_that_leads_nowhere_any_more_is_gone_and_keeps_its_row(folder):
     before = write_manifest(folder, Listing(images), 4, "run")
     nowhere = [Image(path) for path in PATHS]
     manifest, counts = grown(folder, [*nowhere[:3], *images[3:]])
-    assert (counts["vanished"], counts["changed"], manifest.gone) == (3, 0, 3)
-    assert [shard.inputs for shard in manifest.shards] == [shard.inputs for shard in before.shards]
+    assert (counts["missing"], counts["changed"], manifest.missing) == (3, 0, 3)
+    assert [shard.inputs_digest for shard in manifest.shards] == [shard.inputs_digest for shard in before.shards]
     with pytest.raises(InputError, match="There are no images"):
         grown(folder, nowhere)
     assert grown(folder, images)[1]["returned"] == 3
@@ -465,7 +469,7 @@ def test_a_list_that_tells_only_names_may_grow(folder):
     nowhere = [Image(path) for path in PATHS]
     write_manifest(folder, Listing(nowhere[:20]), 4, "run")
     manifest, counts = grown(folder, nowhere)
-    assert counts == dict.fromkeys(COUNTS, 0) | {"new": 7} and manifest.gone == 0
+    assert counts == dict.fromkeys(COUNTS, 0) | {"new": 7} and manifest.missing == 0
 
 
 def test_pruning_refuses_another_archive_in_the_same_place(folder):
@@ -625,7 +629,7 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, m
         assert read_manifest(folder) == manifest
         tables = [read_rows(folder, shard) for shard in manifest.shards]
         found = {
-            row["path"]: (row["bytes"], shard.number, row["action"] == "gone")
+            row["path"]: (row["bytes"], shard.number, row["action"] == "missing")
             for shard, table in zip(manifest.shards, tables, strict=True)
             for row in table.to_pylist()
         }
@@ -633,7 +637,7 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, m
         for path, (old, _, gone) in model.items():
             if path not in sizes:
                 expected["pruned"] += prune
-                expected["vanished"] += not prune and not gone
+                expected["missing"] += not prune and not gone
             elif in_path_order:
                 expected["changed"] += old != sizes[path]
                 expected["returned"] += old == sizes[path] and gone
@@ -653,14 +657,14 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, m
         model = found
 
 
-def encoded_shard(folder: Folder, shard: manifest_module.Shard, mark: float, inputs: str | None = None) -> None:
+def encoded_shard(folder: Folder, shard: manifest_module.Shard, mark: float, inputs_digest: str | None = None) -> None:
     """A shard's file as an encoder writes it, whose codes tell when it was written."""
     schema = codes_schema(2, "float16")
     paths = read_rows(folder, shard)["path"].to_pylist()
     row = dict.fromkeys(schema.names) | {"status": "ok", "code": [mark, 0]}
     rows = [row | {"path": path} for path in paths]
     rows[0] |= {"status": "failed", "reason": "missing", "code": None}
-    footer = Footer("print", shard.number, inputs or shard.inputs, 0, 0)
+    footer = Footer("print", shard.number, inputs_digest or shard.inputs_digest, 0, 0)
     write_shard(folder, CODES, schema, [pa.RecordBatch.from_pylist(rows, schema)], footer)
 
 
@@ -690,7 +694,7 @@ def test_rows_that_did_not_change_are_carried_over_from_whichever_state_the_file
     images[3] = replace(images[3], bytes=99)
     fourth = grown(folder, images[:4])[0].shards[0]
     assert kept(folder, fourth).keys() == set(PATHS[:3])
-    encoded_shard(folder, fourth, 4, inputs="0" * 64)
+    encoded_shard(folder, fourth, 4, inputs_digest="0" * 64)
     assert kept(folder, fourth) == {}  # a file of no state that the manifest knows
 
 
@@ -702,7 +706,11 @@ def test_images_to_be_tried_again_change_their_shards_and_no_others(folder):
     assert grown(folder, images, **failed)[1]["retried"] == 0
     manifest, counts = grown(folder, images, retry=True, **failed)
     assert counts["retried"] == 2
-    assert [s.inputs == t.inputs for s, t in zip(before.shards, manifest.shards, strict=True)] == [True, False, True]
+    assert [s.inputs_digest == t.inputs_digest for s, t in zip(before.shards, manifest.shards, strict=True)] == [
+        True,
+        False,
+        True,
+    ]
     assert read_rows(folder, manifest.shards[1])["attempt"].to_pylist() == [0, 1, 0, 1, 0, 0, 0, 0, 0]
 
 

@@ -94,7 +94,7 @@ def test_seed_decides_on_the_network_and_not_on_the_split(tmp_path):
         fb.train(str(codes), str(tmp_path / name), fb.TrainConfig(seed=seed, head="mlp"))
     identities = {name: load_model(str(tmp_path / name)).head.identity for name in "abc"}
     assert identities["a"] == identities["b"] != identities["c"]
-    sides = [pq.read_table(tmp_path / name / "split.parquet", columns=["path", "side"]) for name in "abc"]
+    sides = [pq.read_table(tmp_path / name / "split.parquet", columns=["path", "split"]) for name in "abc"]
     assert sides[0] == sides[1] == sides[2]
 
 
@@ -106,7 +106,7 @@ def test_copies_stay_on_one_side_and_what_they_would_have_promised_is_told(tmp_p
     assert metrics["split"]["groups"] == 150 and metrics["split"]["grouped_photos"] == 450
     assert metrics["split"]["accuracy_without_groups"] > metrics["test"]["accuracy"] + 0.1
     rows = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
-    sides = {row["group"]: {other["side"] for other in rows if other["group"] == row["group"]} for row in rows}
+    sides = {row["group"]: {other["split"] for other in rows if other["group"] == row["group"]} for row in rows}
     assert len(sides) == 150 and all(len(found) == 1 for found in sides.values())
     alone = fb.train(str(write_codes(tmp_path / "alone", names)), str(tmp_path / "alone model"))
     assert alone["split"]["accuracy_without_groups"] is None
@@ -124,7 +124,7 @@ def test_photos_that_change_sides_with_their_copies_are_counted(tmp_path):
 
 
 def sides_of(model: Path) -> dict[str, str]:
-    return {row["path"]: row["side"] for row in pq.read_table(model / "split.parquet").to_pylist()}
+    return {row["path"]: row["split"] for row in pq.read_table(model / "split.parquet").to_pylist()}
 
 
 def test_unknown_is_what_is_not_sure_enough(tmp_path):
@@ -173,7 +173,7 @@ def test_held_out_photos_take_no_part_in_training(tmp_path):
     first = write_codes(tmp_path / "first", names)
     fb.train(str(first), str(tmp_path / "a"))
     rows = pq.read_table(tmp_path / "a" / "split.parquet").to_pylist()
-    test_paths = {row["path"] for row in rows if row["side"] == "test"}
+    test_paths = {row["path"] for row in rows if row["split"] == "test"}
     shard = first / "codes" / "shard-000000.parquet"
     table = pq.read_table(shard)
     codes = [
@@ -193,7 +193,7 @@ def test_metrics_are_those_of_the_split_that_is_written_down(tmp_path):
     metrics = fb.train(str(codes), str(tmp_path / "model"))
     rows = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
     assert len(rows) == 118 and metrics["without_code"] == 2
-    test = [row for row in rows if row["side"] == "test"]
+    test = [row for row in rows if row["split"] == "test"]
     score = accuracy_score([row["label"] for row in test], [row["prediction"] for row in test])
     assert metrics["test"]["accuracy"] == pytest.approx(score)
 

@@ -209,7 +209,9 @@ def test_killed_training_goes_on_and_ends_as_one_that_was_not(photos, whole, tmp
     broken = tuning_of(photos, tmp_path, **OPTIONS)
     assert trained(broken, kill_at=at) is None
     state_after, layer_after, network_after = trained(broken)
-    told = [[(e.loss, e.accuracy, e.validation_loss, e.rate) for e in each.epochs] for each in (state, state_after)]
+    told = [
+        [(e.loss, e.accuracy, e.validation_loss, e.lr_multiplier) for e in each.epochs] for each in (state, state_after)
+    ]
     assert told[0] == told[1] and state.best == state_after.best
     for one, other in zip(layer, layer_after, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -233,7 +235,7 @@ def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "_judge", lambda *_: (next(losses), 0.5))
     state, layer, network = trained(tuning_of(photos, tmp_path / "long", unfreeze="fc", epochs=9))
     assert (state.best, len(state.epochs)) == (1, 5)  # it ended early
-    assert [epoch.rate for epoch in state.epochs[1:]] == [1.0, 1.0, 0.5, 0.25]
+    assert [epoch.lr_multiplier for epoch in state.epochs[1:]] == [1.0, 1.0, 0.5, 0.25]
     losses = iter([1.0, 0.5])
     _, layer_after_one, network_after_one = trained(tuning_of(photos, tmp_path / "one", unfreeze="fc", epochs=1))
     assert_parameters_equal(network, network_after_one)
@@ -288,7 +290,9 @@ def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
 
 def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingDevices, "step", lambda *_: {"loss": float("nan"), "accuracy": 0.0})
-    told = r"no number any more in epoch 1: begin again .* such as --rate 0\.1, by `flowers-batch finetune CODES"
+    told = (
+        r"no number any more in epoch 1: begin again .* such as --lr-multiplier 0\.1, by `flowers-batch finetune CODES"
+    )
     with pytest.raises(RunError, match=told):
         trained(tuning_of(photos, tmp_path, unfreeze="head"))
 

@@ -85,7 +85,7 @@ def test_a_row_that_is_missing_double_or_foreign(folder):
 
 def test_a_shard_of_another_fingerprint_or_of_other_images(folder):
     rewrite(folder, 0, lambda table: table, fingerprint="0" * 64)
-    rewrite(folder, 1, lambda table: table, inputs="0" * 64)
+    rewrite(folder, 1, lambda table: table, inputs_digest="0" * 64)
     assert "shard-000000.parquet has another fingerprint" in problems(folder)
     assert "shard-000001.parquet was made from other images" in problems(folder)
 

@@ -135,10 +135,10 @@ def _moved(model: Folder, paths: list[str], sides: NDArray[np.int_]) -> int:
     """Photos that were on another side when this model was last trained, since their groups have become one."""
     try:
         with model.open(SPLIT) as file:
-            table = pq.read_table(file, columns=["path", "side"])
+            table = pq.read_table(file, columns=["path", "split"])
     except (OSError, pa.ArrowException):  # there is none, or none that can be read: it is about to be written anew
         return 0
-    before = dict(zip(*(table[name].to_pylist() for name in ("path", "side")), strict=True))
+    before = dict(zip(*(table[name].to_pylist() for name in ("path", "split")), strict=True))
     return sum(before.get(path, SIDES[side]) != SIDES[side] for path, side in zip(paths, sides, strict=True))
 
 
@@ -150,7 +150,7 @@ def _write_split(folder: Folder, photos: LabelledSplit, probabilities: NDArray[n
             "label": labelled.labels.tolist(),
             "sha256": pa.array(labelled.sha256, pa.binary(32)),
             "group": photos.sample.groups,
-            "side": [SIDES[side] for side in photos.sides],
+            "split": [SIDES[side] for side in photos.sides],
             "prediction": np.array(photos.classes)[probabilities.argmax(1)].tolist(),
             "probability": probabilities.max(1),
         }

@@ -20,7 +20,7 @@ from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 LOGISTIC, MLP = "logistic", "mlp"
 KINDS = (LOGISTIC, MLP)
 # Weights of the loss against the penalty, as scikit-learn's `C`: cross-validation picks one.
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+C_CANDIDATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _FOLDS = 3
 _JUDGING_FOLDS = 5  # where labels are judged: four fifths of the others judge each
 _FOLDED_PHOTOS = 4000  # are enough to tell strengths apart, which lie ten times from each other
@@ -50,7 +50,7 @@ class Fitted:
 
     kind: str
     head: Head
-    strength: float | None = None
+    C: float | None = None
     epochs: int | None = None
 
 
@@ -60,7 +60,7 @@ def fit(
     validation: LabelledCodes,
     classes: tuple[str, ...],
     seed: int,
-    strength: float | None = None,
+    C: float | None = None,
     reporter: Reporter = NULL_REPORTER,
 ) -> Fitted:
     """Fits a head; each class counts as much as any other, however few photos it has.
@@ -77,13 +77,13 @@ def fit(
     train = train.loaded()
     scaler = _scaler(train)
     if kind == LOGISTIC:
-        strength = strength or _choose_strength(train, scaler, len(classes), seed, reporter)
+        C = C or _choose_C(train, scaler, len(classes), seed, reporter)
     if kind == LOGISTIC and train.is_in_memory:
-        layers = [_logistic(scaler(train.array()), train.targets, len(classes), strength or 0, reporter)]
+        layers = [_logistic(scaler(train.array()), train.targets, len(classes), C or 0, reporter)]
         epochs = None
     else:
-        layers, epochs = _network(train, validation, scaler, len(classes), seed, strength, reporter)
-    return Fitted(kind, Head(classes, scaler.mean, scaler.scale, tuple(layers)), strength, epochs)
+        layers, epochs = _network(train, validation, scaler, len(classes), seed, C, reporter)
+    return Fitted(kind, Head(classes, scaler.mean, scaler.scale, tuple(layers)), C, epochs)
 
 
 def logits_of(head: Head, sample: LabelledCodes, reporter: Reporter = NULL_REPORTER) -> NDArray[np.float32]:
@@ -131,13 +131,13 @@ def out_of_fold(
     """Probabilities float32 [N, classes] of photos, each by a logistic regression that saw neither it nor a copy."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    strength: float | None = None
+    C: float | None = None
     probabilities = np.zeros((len(sample), len(classes)), np.float32)
     folds = StratifiedGroupKFold(_JUDGING_FOLDS, shuffle=True, random_state=seed)
     for inside, outside in folds.split(sample.targets, sample.targets, sample.groups):
         part = sample[inside]
-        fitted = fit(LOGISTIC, part, part, classes, seed, strength, reporter)
-        strength = fitted.strength
+        fitted = fit(LOGISTIC, part, part, classes, seed, C, reporter)
+        C = fitted.C
         probabilities[outside] = fitted.head.probabilities_of(logits_of(fitted.head, sample[outside], reporter))
     return probabilities
 
@@ -148,7 +148,7 @@ def balanced_sample_weights(targets: NDArray[np.int_], classes: int) -> NDArray[
     return (len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[targets].astype(np.float32)
 
 
-def _choose_strength(sample: LabelledCodes, scaler: _Scaler, classes: int, seed: int, reporter: Reporter) -> float:
+def _choose_C(sample: LabelledCodes, scaler: _Scaler, classes: int, seed: int, reporter: Reporter) -> float:
     """The strength of the least log loss on folds that were not fitted to; copies lie in one fold."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -156,25 +156,25 @@ def _choose_strength(sample: LabelledCodes, scaler: _Scaler, classes: int, seed:
     if np.bincount(sample.targets, minlength=classes).min() < _FOLDS:
         return _DEFAULT_STRENGTH
     codes, targets = scaler(sample.array()), sample.targets
-    losses = np.zeros(len(STRENGTHS))
+    losses = np.zeros(len(C_CANDIDATES))
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds
         for fold, (inside, outside) in enumerate(folds.split(targets, targets, sample.groups), 1):
             part, judge = codes[inside], codes[outside]
             layer: Layer | None = None
-            for number, strength in enumerate(STRENGTHS):
-                reporter.update(Progress(f"logistic: C = {strength:g} on fold {fold} of {_FOLDS}"))
-                layer = _logistic(part, targets[inside], classes, strength, reporter, layer)
+            for number, C in enumerate(C_CANDIDATES):
+                reporter.update(Progress(f"logistic: C = {C:g} on fold {fold} of {_FOLDS}"))
+                layer = _logistic(part, targets[inside], classes, C, reporter, layer)
                 losses[number] += log_loss(logits(judge, [layer]), targets[outside]) * len(judge)
-    return STRENGTHS[int(losses.argmin())]
+    return C_CANDIDATES[int(losses.argmin())]
 
 
 def _logistic(
     codes: NDArray[np.float32],
     targets: NDArray[np.int_],
     classes: int,
-    strength: float,
+    C: float,
     reporter: Reporter,
     start: Layer | None = None,
 ) -> Layer:
@@ -188,7 +188,7 @@ def _logistic(
     weights /= weights.sum()
     rows = np.arange(len(targets))
     width = codes.shape[1]
-    penalty = _penalty(strength, len(targets))
+    penalty = _penalty(C, len(targets))
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         kernel, bias = np.split(flat.reshape(width + 1, classes), [width])
@@ -225,9 +225,9 @@ def _one_blas() -> Iterator[None]:
         yield
 
 
-def _penalty(strength: float, photos: int) -> float:
+def _penalty(C: float, photos: int) -> float:
     """What half of the squared kernel counts in a loss that is the mean over photos."""
-    return 1 / (strength * photos)
+    return 1 / (C * photos)
 
 
 def _network(
@@ -236,7 +236,7 @@ def _network(
     scaler: _Scaler,
     classes: int,
     seed: int,
-    strength: float | None,
+    C: float | None,
     reporter: Reporter,
 ) -> tuple[list[Layer], int]:
     """Layers as they were when the log loss on photos of `validation` was least, and after how many epochs.
@@ -249,21 +249,21 @@ def _network(
     judge = _some(validation, _JUDGED_PHOTOS, seed)
     judged = scaler(judge.array())
     with keras.device("cpu:0"):  # which a few batches a second do not need; actors may be using the GPUs
-        penalty = None if strength is None else keras.regularizers.L2(_penalty(strength, len(train)) / 2)
+        penalty = None if C is None else keras.regularizers.L2(_penalty(C, len(train)) / 2)
         first, last = (keras.initializers.GlorotUniform((seed + number) % 2**32) for number in range(2))
         hidden = [
             keras.layers.Dense(_HIDDEN_UNITS, "relu", kernel_initializer=first),
             keras.layers.Dropout(_DROPOUT, seed=seed),
         ]
         output = keras.layers.Dense(classes, kernel_initializer=last, kernel_regularizer=penalty)
-        model = keras.Sequential([keras.Input([train.codes.width]), *([] if strength else hidden), output])
+        model = keras.Sequential([keras.Input([train.codes.width]), *([] if C else hidden), output])
         step = int(np.clip(len(train) // _STEPS, *_BATCHES))
         optimizer = keras.optimizers.Adam(_LEARNING_RATE * (step / _BATCHES[0] / train.codes.width) ** 0.5)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss, jit_compile=False)
         random = np.random.default_rng(seed)
         weights = balanced_sample_weights(train.targets, classes)
-        best, kept, kept_at, epoch, kind = np.inf, list[Layer](), 0, 0, LOGISTIC if strength else MLP
+        best, kept, kept_at, epoch, kind = np.inf, list[Layer](), 0, 0, LOGISTIC if C else MLP
         while epoch < min(_EPOCHS, kept_at + _PATIENCE):
             epoch += 1
             done = 0
@@ -279,6 +279,6 @@ def _network(
             reached = log_loss(logits(judged, found), judge.targets)
             if reached < best * (1 - _GAIN):
                 best, kept, kept_at = reached, found, epoch
-            elif strength:
+            elif C:
                 optimizer.learning_rate = float(optimizer.learning_rate) / 2  # the minimum is near
     return kept, kept_at

@@ -182,7 +182,11 @@ def sample_of(
 
 
 def labelled_codes_in(
-    run: Run, rows: NDArray[np.int_], targets: NDArray[np.int_], groups: NDArray[np.int_], memory: int | None = None
+    run: Run,
+    rows: NDArray[np.int_],
+    targets: NDArray[np.int_],
+    groups: NDArray[np.int_],
+    max_memory_mb: int | None = None,
 ) -> LabelledCodes:
     """A sample of a codes folder's rows, in memory if it fits.
 
@@ -190,9 +194,9 @@ def labelled_codes_in(
         run: The codes folder.
         rows: int [N], as for `CodesOnDisk`.
         targets, groups: int [N], as in `LabelledCodes`.
-        memory: Megabytes that codes may take; None: half of what is free.
+        max_memory_mb: Megabytes that codes may take; None: half of what is free.
     """
-    codes = CodesOnDisk(run, rows, memory * 10**6 if memory else free_memory() // 2)
+    codes = CodesOnDisk(run, rows, max_memory_mb * 10**6 if max_memory_mb else free_memory() // 2)
     return LabelledCodes(codes, np.arange(len(rows)), targets, groups).loaded()
 
 

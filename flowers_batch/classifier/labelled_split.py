@@ -58,11 +58,11 @@ def divide(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPORTER) ->
     groups = group(labelled.digests, labelled.hashes)
     values = split_keys(labelled.digests, groups)
     sides = split(values, groups, targets, list(classes))
-    sample = labelled_codes_in(run, labelled.rows, targets, groups, config.memory)
+    sample = labelled_codes_in(run, labelled.rows, targets, groups, config.max_memory_mb)
     return LabelledSplit(labelled, classes, sample, values, sides)
 
 
-def with_codes_of(run: Run, photos: LabelledSplit, memory: int | None) -> LabelledSplit:
+def with_codes_of(run: Run, photos: LabelledSplit, max_memory_mb: int | None) -> LabelledSplit:
     """The same labelled photos on the same sides, with the codes of another folder; those that it has none of are left
     out."""
     place = {path: number for number, path in enumerate(photos.labelled.paths)}
@@ -84,5 +84,7 @@ def with_codes_of(run: Run, photos: LabelledSplit, memory: int | None) -> Labell
         rows=np.array(rows, np.int64),
         without_code=old.without_code + len(old.paths) - len(kept),
     )
-    sample = labelled_codes_in(run, labelled.rows, photos.sample.targets[kept], photos.sample.groups[kept], memory)
+    sample = labelled_codes_in(
+        run, labelled.rows, photos.sample.targets[kept], photos.sample.groups[kept], max_memory_mb
+    )
     return LabelledSplit(labelled, photos.classes, sample, photos.values, photos.sides[kept])

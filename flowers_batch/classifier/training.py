@@ -85,7 +85,7 @@ def _fit_best(photos: LabelledSplit, config: TrainConfig, reporter: Reporter) ->
         tried[kind] = {
             "validation_accuracy": float((logits.argmax(1) == validation.targets).mean()),
             "validation_log_loss": loss,
-            "strength": fitted.strength,
+            "C": fitted.C,
             "epochs": fitted.epochs,
         }
         if best is None or loss < tried[best.kind]["validation_log_loss"]:
@@ -109,7 +109,7 @@ def _learning_curve(
             chosen |= (train.targets == target) & np.isin(train.groups, taken)
         part = train[chosen]
         reporter.update(Progress(f"learning curve: {share:.0%} of the labels"))
-        head = fit(fitted.kind, part, validation, photos.classes, seed, fitted.strength, reporter).head
+        head = fit(fitted.kind, part, validation, photos.classes, seed, fitted.C, reporter).head
         right = logits_of(head, test, reporter).argmax(1) == test.targets
         points.append({"share": share, "photos": len(part), "accuracy": float(right.mean())})
     return [*points, {"share": 1.0, "photos": len(train), "accuracy": accuracy}]
@@ -121,5 +121,5 @@ def _without_groups(photos: LabelledSplit, fitted: Fitted, seed: int, reporter: 
     alone = np.arange(len(sample))
     sides = split(np.random.default_rng(seed).random(len(sample)), alone, sample.targets, list(photos.classes))
     train, validation, test = (sample[sides == side] for side in range(3))
-    head = fit(fitted.kind, train, validation, photos.classes, seed, fitted.strength, reporter).head
+    head = fit(fitted.kind, train, validation, photos.classes, seed, fitted.C, reporter).head
     return float((logits_of(head, test, reporter).argmax(1) == test.targets).mean())

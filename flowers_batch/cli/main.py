@@ -121,7 +121,9 @@ def encode(
         str | None, typer.Option(help="avg, max or flatten: what makes a row of a layer that is a map.")
     ] = EncodeConfig.pool,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = EncodeConfig.precision,
-    store: Annotated[str, typer.Option(help="float16 or float32: the code's type on disk.")] = EncodeConfig.store,
+    code_dtype: Annotated[
+        str, typer.Option(help="float16 or float32: the code's type on disk.")
+    ] = EncodeConfig.code_dtype,
     root: Root = None,
     batch_size: BatchSize = EncodeConfig.batch_size,
     shard_size: ShardSize = EncodeConfig.shard_size,
@@ -145,7 +147,7 @@ def encode(
         layer=layer,
         pool=pool,
         precision=precision,
-        store=store,
+        code_dtype=code_dtype,
         root=root,
         batch_size=batch_size,
         shard_size=shard_size,
@@ -176,10 +178,10 @@ def train(
     min_precision: Annotated[
         float, typer.Option(help="How often labels are to be right that are not said to be unknown.")
     ] = TrainConfig.min_precision,
-    memory: Annotated[
+    max_memory_mb: Annotated[
         int | None,
         typer.Option(help="Megabytes that codes may take; more are streamed. Default: half of what is free."),
-    ] = TrainConfig.memory,
+    ] = TrainConfig.max_memory_mb,
     seed: Annotated[int, typer.Option(help="Decides what is drawn at random.")] = TrainConfig.seed,
     json_: Json = False,
     debug: Debug = False,
@@ -188,7 +190,7 @@ def train(
     from flowers_batch.classifier.training import train as run_train
 
     with _reporter("train") as reporter:
-        config = TrainConfig(tuple(labels), head, min_precision, memory, seed)
+        config = TrainConfig(tuple(labels), head, min_precision, max_memory_mb, seed)
         metrics = run_train(codes, model, config, reporter=reporter)
     _tell_random(metrics["weights"])
     if json_:
@@ -204,10 +206,9 @@ def finetune(
         typer.Argument(help="Photos, as for `encode`, or a codes folder: the photos and the network that it is of."),
     ],
     model: Annotated[str, typer.Argument(help="Folder that gets the network and its classifier: a path or a URL.")],
-    from_: Annotated[
+    weights: Annotated[
         str | None,
         typer.Option(
-            "--from",
             help="What to begin with: `imagenet`, a .npy, .h5 or .safetensors file, or `random:SEED` (from scratch). "
             "Default: imagenet or, of a codes folder, what made it; which decides on the next six, too.",
         ),
@@ -216,7 +217,7 @@ def finetune(
     layer: Annotated[str | None, typer.Option(help="The layer that the classifier stands on.")] = None,
     pool: Annotated[str | None, typer.Option(help="What makes a row of a layer that is a map.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
-    store: Annotated[str | None, typer.Option(help="float16 or float32: the code's type on disk.")] = None,
+    code_dtype: Annotated[str | None, typer.Option(help="float16 or float32: the code's type on disk.")] = None,
     max_pixels: Annotated[
         int | None, typer.Option(help="Photos with more pixels are not decoded, and take no part.")
     ] = None,
@@ -234,7 +235,9 @@ def finetune(
     batch_size: Annotated[
         int, typer.Option(help="Photos in a step of training; fewer need less memory.")
     ] = FinetuneConfig.batch_size,
-    rate: Annotated[float, typer.Option(help="Times the usual learning rates.")] = FinetuneConfig.rate,
+    lr_multiplier: Annotated[
+        float, typer.Option(help="Times the usual learning rates.")
+    ] = FinetuneConfig.lr_multiplier,
     augment: Annotated[
         str, typer.Option(help="What is varied at random, of crop, flip and colour, by commas; or none.")
     ] = ",".join(AUGMENT),
@@ -253,12 +256,12 @@ def finetune(
     from flowers_batch.finetuning.finetune import finetune as run_finetune
 
     encoding = {
-        "weights": from_,
+        "weights": weights,
         "network": network,
         "layer": layer,
         "pool": pool,
         "precision": precision,
-        "store": store,
+        "code_dtype": code_dtype,
         "max_pixels": max_pixels,
         "root": root,
     }
@@ -269,13 +272,13 @@ def finetune(
         unfreeze=unfreeze,
         epochs=epochs,
         batch_size=batch_size,
-        rate=rate,
+        lr_multiplier=lr_multiplier,
         augment=() if augment == "none" else tuple(augment.split(",")),
         cluster=ClusterConfig(address, None, stall_timeout),
     )
     with _reporter("finetune") as reporter:
         metrics = run_finetune(photos, model, config, reporter=reporter)
-    _tell_random(metrics["tuning"]["from"])
+    _tell_random(metrics["tuning"]["initial_weights"])
     if json_:
         _print_json(metrics)
     else:
@@ -445,7 +448,7 @@ def verify(
     if deep:
         counts["sampled"] = found.sampled
     if json_:
-        _print_json(counts | {"whole": found.is_complete, "problems": found.problems})
+        _print_json(counts | {"complete": found.is_complete, "problems": found.problems})
     else:
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
         print("\n".join(found.problems) if found.problems else "whole: each image is one row, and every count is true")
@@ -475,14 +478,14 @@ def weights_fetch(
 def weights_convert(
     source: Annotated[str, typer.Argument(help="Weights (.npy, .h5, .safetensors; a path or URL), or random:SEED.")],
     target: Annotated[str, typer.Argument(help="File to write, in the format that its name ends in: a path or URL.")],
-    store: Annotated[str, typer.Option(help="float32, or float16 to halve the file.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, or float16 to halve the file.")] = "float32",
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write the weights of one file into another format."""
     from flowers_batch.encoding.weights import convert_weights
 
-    convert_weights(source, target, store)
+    convert_weights(source, target, dtype)
     if json_:
         _print_json({"path": target})
     else:
@@ -605,7 +608,7 @@ def _tuning_lines(tuning: dict[str, Any]) -> Iterator[str]:
         f"and saving epochs {shares['save']:.0%}"
     )
     yield "  on the same held-out photos, copies counted once:"
-    yield f"    {_accuracy('with fixed codes,', compared['before'])}"
+    yield f"    {_accuracy('with frozen codes,', compared['before'])}"
     yield f"    {_accuracy('fine-tuned,', compared['after'])}"
     yield f"  {tuning['verdict']}"
 
@@ -635,7 +638,7 @@ _SHOWN = 20  # rows of a list; the file has all
 _CONFLICTS = 5  # that are shown; metrics.json has all
 _BAR = 40  # characters of the chart's longest bar
 _ASIDE = {
-    "vanished": "vanished, and kept until --prune",
+    "missing": "missing, and kept until --prune",
     "duplicates": "with the bytes of another",
     "repeated": "named more than once",
 }

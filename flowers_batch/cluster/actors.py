@@ -69,7 +69,7 @@ class ShardActor:
     def run(self, shard: Shard, quarantined: Quarantined) -> ShardResult:
         """Works on a shard and publishes it, without touching the condemned images."""
         worker, schema, stages = self._worker, self._worker.schema, dict[str, float]()
-        expected = Footer(worker.fingerprint.digest, shard.number, shard.inputs, 0, 0)
+        expected = Footer(worker.fingerprint.digest, shard.number, shard.inputs_digest, 0, 0)
         rows = read_rows(self._folder, shard)
         kept: pa.Array = pa.array([], pa.string())
         if worker.can_reuse_rows:

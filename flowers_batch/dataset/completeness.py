@@ -21,8 +21,8 @@ def completed(folder: Folder, kind: str, manifest: Manifest, fingerprint: str) -
 
     def footer(shard: Shard) -> Footer | None:
         found = read_footer(folder, kind, shard.number)
-        expected = (fingerprint, shard.number, shard.inputs, shard.images)
-        if found and (found.fingerprint, found.shard, found.inputs, found.ok + found.failed) == expected:
+        expected = (fingerprint, shard.number, shard.inputs_digest, shard.images)
+        if found and (found.fingerprint, found.shard, found.inputs_digest, found.ok + found.failed) == expected:
             return found
         return None
 
@@ -37,7 +37,7 @@ def reusable_rows(
     """The rows of a shard's file that still hold although the shard has changed; none where it has no such file.
 
     A row holds if the manifest says of its image what it said when the file was written: the file's footer tells
-    by its `inputs` which of the shard's former states that was.
+    by its `inputs_digest` which of the shard's former states that was.
 
     Returns:
         The rows' paths, and the rows in the manifest's order, a row group in memory at a time.
@@ -46,10 +46,10 @@ def reusable_rows(
     footer = read_footer(folder, kind, shard.number)
     if footer is None or (footer.fingerprint, footer.shard) != (fingerprint, shard.number):
         return none
-    if footer.inputs == shard.inputs:  # asked for anew although nothing changed
+    if footer.inputs_digest == shard.inputs_digest:  # asked for anew although nothing changed
         return none
     *former, now = _states(folder, shard)
-    then = next((state for state in reversed(former) if _inputs(state) == footer.inputs), None)
+    then = next((state for state in reversed(former) if _inputs(state) == footer.inputs_digest), None)
     if then is None:
         return none
     same = set(zip(*_input_columns(then), strict=True)) & set(zip(*_input_columns(now), strict=True))

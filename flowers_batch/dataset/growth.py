@@ -46,7 +46,7 @@ from flowers_batch.storage.folder import Folder
 
 NEW = 2**31 - 1  # stands for the shard of an image that has none yet, and sorts behind all others
 _SHARDS_A_PART = 256
-CHANGES = ("new", "changed", "vanished", "returned", "pruned", "retried")
+CHANGES = ("new", "changed", "missing", "returned", "pruned", "retried")
 _REPETITIVE = ["shard", "source", "attempt", "action"]
 
 
@@ -103,7 +103,7 @@ def grow_manifest(
         failed: Tells which paths of a shard failed for a reason that may have passed.
 
     Returns:
-        The manifest, and how many images are `new`, `changed`, `vanished`, `returned`, `pruned` or `retried`.
+        The manifest, and how many images are `new`, `changed`, `missing`, `returned`, `pruned` or `retried`.
 
     Raises:
         InputError: There are no images any more, it is another archive than the one that the manifest names, or
@@ -113,7 +113,9 @@ def grow_manifest(
     after = source.batches()
     if not source.in_path_order:
         after = batches_in_order(after, _path_key)
-    before = rows_in_path_order(folder, manifest, lambda shard: failed(shard) if retry or shard.gone else frozenset())
+    before = rows_in_path_order(
+        folder, manifest, lambda shard: failed(shard) if retry or shard.missing else frozenset()
+    )
     differences = batches_in_order(_differences(before, after, prune, retry, counts), _place_key)
     pieces: Iterator[_Piece] = itertools.chain.from_iterable(
         _cut(rows, shard_size, len(manifest.shards))
@@ -137,10 +139,10 @@ def _differences(
         found = new.take(pc.index_in(old["path"], new["path"]))  # rows of nulls where there is none
         # A name that leads nowhere any more, as a link to a lost disk, is gone too.
         known = _where(found["path"].is_valid()) & (_says_something(found) | ~_says_something(old))
-        same, was_gone = _same(found, old), _where(pc.equal(old["action"], MISSING))
-        retried = known & same & _where(old["failed"]) & (was_gone | retry)
-        returned = known & same & was_gone & ~retried
-        lost = ~known & (~was_gone | prune)
+        same, was_missing = _same(found, old), _where(pc.equal(old["action"], MISSING))
+        retried = known & same & _where(old["failed"]) & (was_missing | retry)
+        returned = known & same & was_missing & ~retried
+        lost = ~known & (~was_missing | prune)
         unknown = ~_where(pc.is_in(new["path"], old["path"]))
         counts["known"] += _count(known)
         counts["listed"] += _count(known) + _count(unknown)
@@ -149,7 +151,7 @@ def _differences(
             ("retried", CHANGE, retried, old, pc.add(old["attempt"], pa.scalar(1, pa.int32()))),
             ("returned", CHANGE, returned, old, old["attempt"]),
             ("pruned", REMOVE, lost & prune, old, old["attempt"]),
-            ("vanished", MISSING, lost & (not prune), old, old["attempt"]),
+            ("missing", MISSING, lost & (not prune), old, old["attempt"]),
         ):
             if chosen.any():
                 counts[kind] += _count(chosen)
@@ -311,7 +313,7 @@ def _shard(number: int, rows: pa.Table) -> Shard:
 
 def _facts(shard: Shard) -> tuple[int, int, str, int]:
     """What a part's footer tells of a shard, besides its place."""
-    return shard.number, shard.images, shard.inputs, shard.gone
+    return shard.number, shard.images, shard.inputs_digest, shard.missing
 
 
 def _no_images(source: Any) -> InputError:

@@ -27,7 +27,7 @@ from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.retries import with_retries
 
 MANIFEST = "manifest"
-ADD, CHANGE, MISSING, REMOVE = "add", "change", "gone", "remove"
+ADD, CHANGE, MISSING, REMOVE = "add", "change", "missing", "remove"
 _PART_KEY = b"flowers_batch.manifest.3"  # the number changes with what is written there
 _GENERATIONS_MERGED = 64  # each has a shard's rows in memory meanwhile
 
@@ -36,7 +36,9 @@ _SCHEMA = pa.schema(
         pa.field("shard", pa.int32(), nullable=False),
         *IMAGES,
         pa.field("attempt", pa.int32(), nullable=False),  # how often it was asked for again after it had failed
-        pa.field("action", pa.string(), nullable=False),  # of its last generation: `add`, `change`, `gone` or `remove`
+        pa.field(
+            "action", pa.string(), nullable=False
+        ),  # of its last generation: `add`, `change`, `missing` or `remove`
     ]
 )
 _KNOWN = _SCHEMA.append(pa.field("failed", pa.bool_(), nullable=False))
@@ -50,15 +52,15 @@ class Shard:
     Attributes:
         number: From 0, and the shard's for life.
         images: How many images it holds.
-        inputs: SHA-256 of its manifest rows.
-        gone: How many of its images the last listing did not find.
+        inputs_digest: SHA-256 of its manifest rows.
+        missing: How many of its images the last listing did not find.
         places: Part and row group of its rows, in the order of their generations.
     """
 
     number: int
     images: int
-    inputs: str
-    gone: int = 0
+    inputs_digest: str
+    missing: int = 0
     places: tuple[tuple[int, int], ...] = ()
 
 
@@ -94,9 +96,9 @@ class Manifest:
         return sum(shard.images for shard in self.shards)
 
     @property
-    def gone(self) -> int:
+    def missing(self) -> int:
         """How many of them the last listing did not find."""
-        return sum(shard.gone for shard in self.shards)
+        return sum(shard.missing for shard in self.shards)
 
 
 def read_manifest(folder: Folder) -> Manifest | None:

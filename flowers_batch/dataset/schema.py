@@ -43,9 +43,9 @@ def folder_of(path: str, source: str | None = None) -> str | None:
     return name if name not in ("", ".", "..") else None
 
 
-def codes_schema(width: int, store: str) -> pa.Schema:
+def codes_schema(width: int, code_dtype: str) -> pa.Schema:
     """The columns of a shard of codes: `code` is fixed_size_list<float16 or float32>[width], null where failed."""
-    item = pa.field("element", {"float16": pa.float16(), "float32": pa.float32()}[store], nullable=False)
+    item = pa.field("element", {"float16": pa.float16(), "float32": pa.float32()}[code_dtype], nullable=False)
     return pa.schema([*_IMAGE_FIELDS, pa.field("code", pa.list_(item, width))])
 
 

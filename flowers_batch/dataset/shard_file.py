@@ -33,19 +33,19 @@ class Footer:
     Attributes:
         fingerprint: `Fingerprint.digest` of the run that wrote it.
         shard: Its number.
-        inputs: SHA-256 of the shard's manifest rows.
+        inputs_digest: SHA-256 of the shard's manifest rows.
         ok, failed: Rows of each status.
         reasons: How many rows failed for each reason.
-        content: SHA-256 of the rows' `sha256`, which tells whether the images' bytes are others.
+        content_digest: SHA-256 of the rows' `sha256`, which tells whether the images' bytes are others.
     """
 
     fingerprint: str
     shard: int
-    inputs: str
+    inputs_digest: str
     ok: int
     failed: int
     reasons: dict[str, int] = field(default_factory=dict)
-    content: str = ""
+    content_digest: str = ""
 
 
 def shard_name(kind: str, shard: int) -> str:
@@ -54,7 +54,7 @@ def shard_name(kind: str, shard: int) -> str:
 
 
 def write_shard(
-    folder: Folder, kind: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], like: Footer
+    folder: Folder, kind: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], expected: Footer
 ) -> Footer:
     """Publishes a shard, whole; a large one has several row groups, so that no more is ever in memory.
 
@@ -63,7 +63,7 @@ def write_shard(
         kind: `CODES` or `PREDICTIONS`.
         schema: The shard's columns.
         batches: Its rows, which are taken while it is written.
-        like: Fingerprint, number and inputs; the counts are filled in from the rows.
+        expected: Fingerprint, number and inputs; the counts are filled in from the rows.
 
     Returns:
         The footer as written.
@@ -72,7 +72,7 @@ def write_shard(
     # A code's bytes are split into planes, which compress far better than the numbers that they belong to.
     floats = ["code.list.element"] if kind == CODES else []
     with (
-        folder.publish(shard_name(kind, like.shard)) as scratch,
+        folder.publish(shard_name(kind, expected.shard)) as scratch,
         pq.ParquetWriter(
             scratch,
             schema,
@@ -92,7 +92,13 @@ def write_shard(
             content.update(_digests(group))
         failed = reasons.total()
         footer = Footer(
-            like.fingerprint, like.shard, like.inputs, rows - failed, failed, dict(reasons), content.hexdigest()
+            expected.fingerprint,
+            expected.shard,
+            expected.inputs_digest,
+            rows - failed,
+            failed,
+            dict(reasons),
+            content.hexdigest(),
         )
         # Last of all: a writer that an error leaves writes a valid file too, but not these keys.
         writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(asdict(footer)).encode()})
@@ -137,7 +143,7 @@ class _Rows:
 
 
 def content_digest_of(table: pa.Table) -> str:
-    """SHA-256 of a shard's `sha256` column: `Footer.content`."""
+    """SHA-256 of a shard's `sha256` column: `Footer.content_digest`."""
     return hashlib.sha256(_digests(table)).hexdigest()
 
 

@@ -59,11 +59,11 @@ class Encoder:
         max_pixels: int = EncodeConfig.max_pixels,
         reads: int = 1,
     ):
-        self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.store)
+        self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.code_dtype)
         self.fingerprint, self.can_reuse_rows = fingerprint, True
         self._width, self._labeller = width, labeller
         pixels = pixel_type(fingerprint.precision)
-        self._feed = Feed(network, source, batch_size, pixels, fingerprint.store, threads, max_pixels, reads)
+        self._feed = Feed(network, source, batch_size, pixels, fingerprint.code_dtype, threads, max_pixels, reads)
 
     @property
     def images_seen(self) -> int:
@@ -94,7 +94,7 @@ class Encoder:
         columns: dict[str, pa.Array] = _image_columns(fed)
         ok = np.array([image.code is not None for image in fed])
         codes = [image.code for image in fed if image.code is not None]
-        stacked = np.stack(codes) if codes else np.empty((0, self._width), self.fingerprint.store)
+        stacked = np.stack(codes) if codes else np.empty((0, self._width), self.fingerprint.code_dtype)
         if self._labeller:
             columns |= self._labeller.columns(stacked, ok)
         else:

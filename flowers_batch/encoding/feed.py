@@ -61,7 +61,7 @@ class Feed:
         batch_size: Images in one pass through the network; the last batch of a shard is cut to a power of two that
             holds it, so that the network sees few shapes.
         pixel_type: What the network takes, float32 or uint8.
-        store: The codes' type, float16 or float32.
+        code_dtype: The codes' type, float16 or float32.
         threads: Images that are decoded at once.
         max_pixels: Photos with more fail as `too_large`.
         reads: Images that are read at once, at least: those that come from afar are waited for more than decoded.
@@ -73,7 +73,7 @@ class Feed:
         reader: Reader,
         batch_size: int,
         pixel_type: DTypeLike,
-        store: str,
+        code_dtype: str,
         threads: int,
         max_pixels: int,
         reads: int = 1,
@@ -88,7 +88,7 @@ class Feed:
         for _ in range(_BUFFERS):
             # Not `zeros`, of which the system would clear each page only when it is first written to.
             self.buffers.put(np.full((batch_size, SIDE, SIDE, 3), 0, pixel_type))
-        self._network, self._store = network, store
+        self._network, self._code_dtype = network, code_dtype
         self._decoding = _Threads(self.threads, "decode")
         self._launching, self._fetching = _Threads(1, "launch"), _Threads(1, "fetch")
         # Reentrant, since a run that was given up is stopped by whichever thread collects it.
@@ -151,7 +151,7 @@ class Feed:
 
     def _fetch(self, batch: _Batch, launched: Any, begun: float, stages: dict[str, float]) -> None:
         try:
-            codes: Codes | BaseException = _stored(np.asarray(launched)[: batch.taken], self._store)
+            codes: Codes | BaseException = _stored(np.asarray(launched)[: batch.taken], self._code_dtype)
         except BaseException as error:
             codes = error
         now = time.perf_counter()
@@ -377,14 +377,14 @@ def add(stages: dict[str, float], name: str, seconds: float) -> None:
     stages[name] = stages.get(name, 0.0) + seconds
 
 
-def _stored(codes: NDArray[np.float32], store: str) -> Codes:
+def _stored(codes: NDArray[np.float32], code_dtype: str) -> Codes:
     """Codes in the type that they are stored in, so that labels from photos equal labels from a codes folder."""
     with np.errstate(over="ignore"):
-        stored = codes.astype(store)
+        stored = codes.astype(code_dtype)
     if not np.isfinite(stored).all():
         worst = np.abs(codes).max()
         raise RunError(
-            f"A code holds {worst:g}, which {store} cannot: "
-            + ("encode with --store float32." if np.isfinite(worst) else "check the network's weights.")
+            f"A code holds {worst:g}, which {code_dtype} cannot: "
+            + ("encode with --code-dtype float32." if np.isfinite(worst) else "check the network's weights.")
         )
     return stored

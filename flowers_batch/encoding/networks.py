@@ -37,7 +37,7 @@ def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fin
         weights: The identity of the weights.
         precision: `auto`, resolved.
     """
-    return Fingerprint(config.network, config.layer, weights, precision, config.store, config.pool)
+    return Fingerprint(config.network, config.layer, weights, precision, config.code_dtype, config.pool)
 
 
 def code_width(config: EncodeConfig) -> int:

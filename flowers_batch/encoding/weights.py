@@ -44,7 +44,7 @@ def weights_on_this_machine(name: str) -> str:
     return cache.at(local)
 
 
-def convert_weights(source: str, target: str, store: str) -> None:
+def convert_weights(source: str, target: str, dtype: str) -> None:
     """`tensorflow_vgg.weights.convert`, with either file behind a URL if need be.
 
     Raises:
@@ -55,10 +55,10 @@ def convert_weights(source: str, target: str, store: str) -> None:
     folder, name = split_file(target)
     local = weights_on_this_machine(source)
     if folder.is_local:
-        convert(local, folder.at(name), store)
+        convert(local, folder.at(name), dtype)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        convert(local, Path(scratch, name), store)
+        convert(local, Path(scratch, name), dtype)
         with folder.publish(name) as published:
             shutil.copyfile(Path(scratch, name), published)
 

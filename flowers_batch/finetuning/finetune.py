@@ -40,13 +40,13 @@ KIND = "tuned"  # of a head that was trained together with its network
 _NO_CODES = 1  # megabyte: only labels and sides are asked for
 _CHANCE = 0.05  # of a gain, or loss, that says nothing
 ASKED = "tuning.json"  # what was asked for; what a killed run must be asked for again
-FIXED_CODES, FIXED_MODEL = "fixed/codes", "fixed/model"  # without fine-tuning, of the same photos
+FROZEN_CODES, FROZEN_MODEL = "frozen/codes", "frozen/model"  # without fine-tuning, of the same photos
 
 
 def finetune(
     photos: PathOrUrl, model: PathOrUrl, config: FinetuneConfig | None = None, *, reporter: Reporter = NULL_REPORTER
 ) -> dict[str, Any]:
-    """Trains a network further on labelled photos, and says whether that is better than a classifier on fixed codes.
+    """Trains a network further on labelled photos, and says whether that is better than a classifier on frozen codes.
 
     The same call again goes on after the last whole epoch; it does nothing where all is done.
 
@@ -54,7 +54,7 @@ def finetune(
         photos: Photos, as for `encode`; or a codes folder: then the photos are those that it was made from, and the
             network and its weights are those that made it.
         model: The model folder: besides what `train` puts there it gets `network.safetensors`, `codes/` (of all the
-            photos, made by the new weights) and `fixed/`: codes and classifier without fine-tuning.
+            photos, made by the new weights) and `frozen/`: codes and classifier without fine-tuning.
         config: How; the defaults are the command's.
         reporter: Receives how it goes.
 
@@ -75,8 +75,8 @@ def finetune(
         raise InputError(f"{folder.url} holds a model that was not fine-tuned: choose another folder.")
     with folder.locked():
         folder.sweep()
-        run = _fixed_codes(photos, folder, config, reporter)
-        divided = divide(run, replace(config.train, memory=_NO_CODES), reporter)
+        run = _frozen_codes(photos, folder, config, reporter)
+        divided = divide(run, replace(config.train, max_memory_mb=_NO_CODES), reporter)
         if train_baseline_once(folder, run, divided, config, reporter):
             folder.delete_folder(EPOCHS)
             return folder.read_json(METRICS)
@@ -87,7 +87,7 @@ def finetune(
         return _publish(folder, run, divided, tuned, config, reporter)
 
 
-def _fixed_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, reporter: Reporter) -> Run:
+def _frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, reporter: Reporter) -> Run:
     """The codes that fine-tuning begins with: those that were given or that an earlier call made, else made now."""
     asked, job = config.encode, read_job(open_folder(photos))
     if job is None:
@@ -95,15 +95,15 @@ def _fixed_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, repo
         code_width(asked)
         _check(asked.network, asked.layer, config)
         if folder.exists(ASKED):
-            run = open_run(folder.url_of(FIXED_CODES), CODES)
+            run = open_run(folder.url_of(FROZEN_CODES), CODES)
             source = open_source(photos, asked.root)
             if (source.url, source.root) != (run.job.images, run.job.root):
                 raise InputError(
                     f"{folder.url} was begun with other photos, those of {run.job.images}: choose another folder."
                 )
             return _as_asked(run, asked, "choose another folder, or ask as before")
-        encode(photos, folder.url_of(FIXED_CODES), asked, reporter=reporter)
-        return open_run(folder.url_of(FIXED_CODES), CODES)
+        encode(photos, folder.url_of(FROZEN_CODES), asked, reporter=reporter)
+        return open_run(folder.url_of(FROZEN_CODES), CODES)
     run = open_run(photos, CODES)
     _check(run.job.fingerprint.network, run.job.fingerprint.layer, config)
     if asked is None:
@@ -143,7 +143,7 @@ def _check(network: str, layer: str, config: FinetuneConfig) -> None:
 def train_baseline_once(
     folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig, reporter: Reporter
 ) -> bool:
-    """Trains the classifier on fixed codes, unless an earlier call did; tells whether all was done by that."""
+    """Trains the classifier on frozen codes, unless an earlier call did; tells whether all was done by that."""
     labelled = divided.labelled
     rows = sorted(zip(labelled.paths, labelled.labels.tolist(), labelled.digests.tolist(), strict=True))
     asked = {
@@ -151,10 +151,10 @@ def train_baseline_once(
         "labelled photos": hashlib.sha256(repr(rows).encode()).hexdigest(),
         "min_precision": config.train.min_precision,
         "seed": config.train.seed,
-    } | {name: getattr(config, name) for name in ("unfreeze", "epochs", "batch_size", "rate")}
+    } | {name: getattr(config, name) for name in ("unfreeze", "epochs", "batch_size", "lr_multiplier")}
     asked["augment"] = sorted(set(config.augment))
     if not folder.exists(ASKED):
-        train(run.folder.url, folder.url_of(FIXED_MODEL), config.train, reporter=reporter)
+        train(run.folder.url, folder.url_of(FROZEN_MODEL), config.train, reporter=reporter)
         folder.write_json(ASKED, asked)
         return False
     before = folder.read_json(ASKED)
@@ -181,7 +181,7 @@ def _tune(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConf
         digests=[*compress(divided.labelled.sha256, chosen)],
         targets=divided.sample.targets[chosen],
         trained=divided.sides[chosen] == TRAIN,
-        head=load_model(folder.url_of(FIXED_MODEL)).head,
+        head=load_model(folder.url_of(FROZEN_MODEL)).head,
         folder=folder.url,
         codes=run.folder.url,
     )
@@ -220,36 +220,36 @@ def _encoding(run: Run, config: FinetuneConfig, weights: str) -> EncodeConfig:
 
 
 def _publish(
-    folder: Folder, fixed: Run, photos: LabelledSplit, tuned: Tuned, config: FinetuneConfig, reporter: Reporter
+    folder: Folder, frozen: Run, photos: LabelledSplit, tuned: Tuned, config: FinetuneConfig, reporter: Reporter
 ) -> dict[str, Any]:
     """Judges the network and its head by the codes that they gave, compares, and writes the model folder."""
     # Where nothing got better, the weights are those that the codes at hand were made with.
-    run = open_run(folder.url_of(OWN_CODES), CODES) if tuned.state.best else fixed
-    before = load_model(folder.url_of(FIXED_MODEL)).head
-    divided = with_codes_of(run, photos, config.train.memory)
+    run = open_run(folder.url_of(OWN_CODES), CODES) if tuned.state.best else frozen
+    before = load_model(folder.url_of(FROZEN_MODEL)).head
+    divided = with_codes_of(run, photos, config.train.max_memory_mb)
     _check_sides(run, divided.sides)
     judged = evaluate_head(
         run, divided, Head(before.classes, before.mean, before.scale, (tuned.layer,)), config.train, reporter
     )
     metrics = judged.metrics
-    metrics |= {"head": KIND, "heads": {}, "tuning": _tuning(folder, fixed, run, divided, judged.probabilities, tuned)}
+    metrics |= {"head": KIND, "heads": {}, "tuning": _tuning(folder, frozen, run, divided, judged.probabilities, tuned)}
     metrics["tuning"] |= {"unfreeze": config.unfreeze, "verdict": _verdict(metrics["tuning"])}
     metrics["seconds"] = round(60 * metrics["tuning"]["minutes"], 3)
-    asked = {"kind": KIND, "from": fixed.job.weights, "unfreeze": config.unfreeze, "epochs": config.epochs}
+    asked = {"kind": KIND, "initial_weights": frozen.job.weights, "unfreeze": config.unfreeze, "epochs": config.epochs}
     publish(folder, run, divided, judged, described(config.train) | asked)
     folder.delete_folder(EPOCHS)
     return metrics
 
 
 def _tuning(
-    folder: Folder, fixed: Run, run: Run, divided: LabelledSplit, probabilities: NDArray[np.float32], tuned: Tuned
+    folder: Folder, frozen: Run, run: Run, divided: LabelledSplit, probabilities: NDArray[np.float32], tuned: Tuned
 ) -> dict[str, Any]:
-    """How training went, and how the outcome does against the classifier on fixed codes on the same photos."""
-    place = open_folder(folder.url_of(FIXED_MODEL))
+    """How training went, and how the outcome does against the classifier on frozen codes on the same photos."""
+    place = open_folder(folder.url_of(FROZEN_MODEL))
     before = place.read_json(METRICS)
     with place.open(SPLIT) as file:
-        rows = pq.read_table(file, columns=["path", "label", "prediction", "side"]).to_pylist()
-    was_right = {row["path"]: row["prediction"] == row["label"] for row in rows if row["side"] == SIDES[TEST]}
+        rows = pq.read_table(file, columns=["path", "label", "prediction", "split"]).to_pylist()
+    was_right = {row["path"]: row["prediction"] == row["label"] for row in rows if row["split"] == SIDES[TEST]}
     # Of photos that are copies of each other, one counts: they are right or wrong together.
     _, firsts = np.unique(divided.sample.groups, return_index=True)
     right = probabilities.argmax(1) == divided.sample.targets
@@ -259,17 +259,17 @@ def _tuning(
     for epoch in tuned.state.epochs:
         stages.update(epoch.stages)
     seconds = sum(epoch.seconds for epoch in tuned.state.epochs)
-    before_seconds = _seconds(fixed) + before["seconds"]
-    encoding_seconds = 0.0 if run is fixed else _seconds(run)
+    before_seconds = _seconds(frozen) + before["seconds"]
+    encoding_seconds = 0.0 if run is frozen else _seconds(run)
     return {
-        "from": fixed.job.weights,
+        "initial_weights": frozen.job.weights,
         "epochs": [asdict(epoch) for epoch in tuned.state.epochs],
         "best_epoch": tuned.state.best,
         "gpus": tuned.gpus,
         "stages": {name: round(spent, 3) for name, spent in stages.items()},
         "stage_shares": {name: spent / seconds for name, spent in stages.items()},
         "minutes": (before_seconds + seconds + encoding_seconds) / 60,
-        "fixed": {
+        "frozen": {
             "model": place.url,
             "minutes": before_seconds / 60,
         },
@@ -292,11 +292,11 @@ def _verdict(tuning: dict[str, Any]) -> str:
         f"{compared['gain']:+.1%} of {compared['photos']} held-out photos, 95% interval {low:+.1%} to {high:+.1%}, "
         f"p = {compared['p_value']:.2g}"
     )
-    costs = f"{tuning['minutes']:.1f} minutes instead of {tuning['fixed']['minutes']:.1f}"
+    costs = f"{tuning['minutes']:.1f} minutes instead of {tuning['frozen']['minutes']:.1f}"
     is_chance = compared["p_value"] >= _CHANCE
     if compared["gain"] > 0 and not is_chance:
-        return f"Fine-tuning paid: more labels are right than with fixed codes ({gain}), for {costs}."
-    why = "the difference may as well be chance" if is_chance else "fewer labels are right than with fixed codes"
+        return f"Fine-tuning paid: more labels are right than with frozen codes ({gain}), for {costs}."
+    why = "the difference may as well be chance" if is_chance else "fewer labels are right than with frozen codes"
     if not tuning["best_epoch"]:
-        why = "no epoch was better on the validation photos than the classifier on fixed codes"
-    return f"Fine-tuning did not pay: {why} ({gain}), for {costs}. Use {tuning['fixed']['model']}."
+        why = "no epoch was better on the validation photos than the classifier on frozen codes"
+    return f"Fine-tuning did not pay: {why} ({gain}), for {costs}. Use {tuning['frozen']['model']}."

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def _optimizer(rate: float, rates: Sequence[float], warm_up: int) -> keras.Optimizer:
+def _optimizer(lr_multiplier: float, rates: Sequence[float], warm_up: int) -> keras.Optimizer:
     """Adam (arXiv 1412.6980) with a rate of its own for each variable, times one that may change.
 
     Adam's first steps are its largest, since it knows each slope from one batch alone: rates rise for `warm_up` steps.
@@ -22,4 +22,4 @@ def _optimizer(rate: float, rates: Sequence[float], warm_up: int) -> keras.Optim
             own = rates[self._get_variable_index(variable)]
             super().update_step(gradient, variable, learning_rate * own * warm)
 
-    return Adam(rate)
+    return Adam(lr_multiplier)

@@ -183,7 +183,7 @@ class Trainer:
         self._model = keras.Model(pixels, self._head(values))
         self._head.set_weights(head.layers[0])
         steps = math.ceil(len(self._trained) / self._pixels.batch_size)
-        self._optimizer = _optimizer(config.rate, self._rates(), steps)
+        self._optimizer = _optimizer(config.lr_multiplier, self._rates(), steps)
         self._model.compile(
             self._optimizer,
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -225,7 +225,7 @@ class Trainer:
                 if not state.best:
                     raise RunError(
                         f"The loss is no number any more in epoch {number}: begin again with smaller steps, such as "
-                        f"--rate {self._config.rate / 10:g}, by {self._tuning.again}."
+                        f"--lr-multiplier {self._config.lr_multiplier / 10:g}, by {self._tuning.again}."
                     ) from None
                 reporter.message(f"epoch {number}: the loss is no number any more, so that epoch {state.best} counts")
                 break
@@ -262,7 +262,7 @@ class Trainer:
 
     def _epoch(self, number: int, state: State, stages: dict[str, float], reporter: Reporter) -> Epoch:
         order = np.random.default_rng([self._config.train.seed, number]).permutation(self._trained)
-        rate = float(_array(self._optimizer.learning_rate))
+        lr_multiplier = float(_array(self._optimizer.learning_rate))
         done = seen = 0
         loss = right = 0.0
         before = sum(epoch.seconds for epoch in state.epochs[1:])
@@ -286,7 +286,7 @@ class Trainer:
             )
             reporter.update(Progress(status))
         judged = self._judge(f"epoch {number} of {self._config.epochs}", stages, reporter)
-        return Epoch(number, *judged, loss / max(1, seen), right / max(1, seen), rate, self._seconds(), stages)
+        return Epoch(number, *judged, loss / max(1, seen), right / max(1, seen), lr_multiplier, self._seconds(), stages)
 
     def _judge(self, when: str, stages: dict[str, float], reporter: Reporter) -> tuple[float, float]:
         """Loss and accuracy on the validation side, at the temperature of the least loss."""

@@ -21,7 +21,7 @@ class Epoch:
         validation_loss: Mean log loss on the validation side, at the temperature of the least.
         validation_accuracy: Likewise, 0 to 1.
         loss, accuracy: On the training side, with all that is varied at random; 0 before.
-        rate: Times the usual learning rates.
+        lr_multiplier: Times the usual learning rates.
         seconds: Since the epoch before was done, or the training was begun or gone on with.
         stages: Of these, by stage: `wait` for pixels, `network`, and `save`, of the epoch before.
     """
@@ -31,7 +31,7 @@ class Epoch:
     validation_accuracy: float
     loss: float = 0.0
     accuracy: float = 0.0
-    rate: float = 0.0
+    lr_multiplier: float = 0.0
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
 

@@ -154,7 +154,7 @@ class _Run:
         return {
             number: footer
             for number, footer in found.items()
-            if number not in self._codes or footer.content == self._codes[number].content
+            if number not in self._codes or footer.content_digest == self._codes[number].content_digest
         }
 
     def _summary(
@@ -180,7 +180,7 @@ class _Run:
             ignored=manifest.ignored,
             repeated=manifest.repeated,
             duplicates=duplicates,
-            vanished=manifest.gone,
+            missing=manifest.missing,
             changes=self._changes,
             resumed=already,
             seconds=round(time.monotonic() - self._began, 3),

@@ -19,7 +19,7 @@ def _imagenet_model(config: PredictConfig, before: Job | None, notes: list[str])
         before: What made the folder that is gone on with, whose precision is kept.
         notes: Is told if classes are numbered, since their names cannot be had.
     """
-    encoding = EncodeConfig(weights=config.weights or IMAGENET, layer="fc8", store="float32")
+    encoding = EncodeConfig(weights=config.weights or IMAGENET, layer="fc8", code_dtype="float32")
     weights, name = weights_identity(encoding)
     classes = _imagenet_classes(notes)
     head = Head(classes, np.zeros(len(classes), np.float32), np.ones(len(classes), np.float32), ())

@@ -16,8 +16,8 @@ class Summary:
         ignored: Files that are no images by their name.
         repeated: Images that a list names again, and that are rows once.
         duplicates: Images with the same bytes as another, the first of each kind aside.
-        vanished: Images that the last listing did not find; their rows are kept.
-        changes: What this run's listing changed: images that were `new`, `changed`, `vanished`, `returned`, `pruned`
+        missing: Images that the last listing did not find; their rows are kept.
+        changes: What this run's listing changed: images that were `new`, `changed`, `missing`, `returned`, `pruned`
             and `retried`; empty where nothing was listed.
         resumed: Images that earlier runs had done.
         seconds: Of this run, start-up included.
@@ -42,7 +42,7 @@ class Summary:
     ignored: int
     repeated: int
     duplicates: int
-    vanished: int
+    missing: int
     changes: dict[str, int]
     resumed: int
     seconds: float

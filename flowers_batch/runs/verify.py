@@ -101,7 +101,7 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
         return
     if footer.fingerprint != job.fingerprint.digest:
         found.problems.append(f"{name} has another fingerprint than {folder.url_of('job.json')}.")
-    if (footer.shard, footer.inputs) != (shard.number, shard.inputs):
+    if (footer.shard, footer.inputs_digest) != (shard.number, shard.inputs_digest):
         found.problems.append(f"{name} was made from other images than the manifest names.")
     try:
         batches = list(read_shard(folder, job.kind, shard.number))  # all of it: each page has a checksum
@@ -121,7 +121,7 @@ def _check_shard(folder: Folder, job: Job, shard: Shard, found: Verification) ->
     statuses = Counter(table["status"].to_pylist())
     if rows == images and paths_there != paths_named:
         found.problems.append(f"{name} has its rows in another order than the manifest.")
-    if content_digest_of(table) != footer.content:
+    if content_digest_of(table) != footer.content_digest:
         found.problems.append(f"{name} says that its images have other bytes than its rows do.")
     for problem, paths in (("lacks", images - rows), ("has unasked", rows - images)):
         if paths:
@@ -144,7 +144,7 @@ def _is_schema(schema: pa.Schema, job: Job) -> bool:
     if job.kind == PREDICTIONS:
         return schema.equals(predictions_schema())
     width = getattr(schema.types[-1], "list_size", 1)
-    return schema.equals(codes_schema(width, job.fingerprint.store))
+    return schema.equals(codes_schema(width, job.fingerprint.code_dtype))
 
 
 def _check_sample(folder: Folder, job: Job, manifest: Manifest, seed: int, found: Verification) -> None:

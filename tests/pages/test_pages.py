@@ -109,7 +109,7 @@ def test_a_number_of_the_matrix_opens_its_photos_and_no_others(base, chromium, t
             shown = [cell for cell in watched.page.query_selector_all(".cell") if cell.is_visible()]
             assert len(shown) == 1 and shown[0].evaluate("element => element === document.activeElement")
             here = [(row["label"], row["prediction"]) == (true, taken_for or true) for row in rows]
-            behind = [row["path"] for row, fits in zip(rows, here, strict=True) if fits and row["side"] == "test"]
+            behind = [row["path"] for row, fits in zip(rows, here, strict=True) if fits and row["split"] == "test"]
             assert len(behind) == int(count)
             names = [item.inner_text() for item in shown[0].query_selector_all("li span")]
             assert set(names) <= set(behind) and len(names) == min(6, len(behind))

@@ -90,7 +90,7 @@ def test_only_held_out_photos_are_shown_as_right_or_wrong(base):
     _, page = page_of(base / "model")
     rows = pq.read_table(base / "model" / "split.parquet").to_pylist()
     shown = {row["path"] for row in rows if f" {row['path']}" in page.text}
-    assert shown == {row["path"] for row in rows if row["side"] == "test"}
+    assert shown == {row["path"] for row in rows if row["split"] == "test"}
 
 
 def test_codes_have_a_page_too_and_other_folders_have_none(base, tmp_path):
@@ -161,7 +161,9 @@ def test_each_number_of_the_matrix_opens_its_photos(base, tmp_path):
     for name, row, column, count in links:
         cell = text[text.index(f'id="{name}"') :].split("</ul>")[0]
         told = classes[int(row)], classes[int(column)]
-        behind = {html.escape(r["path"]) for r in rows if r["side"] == "test" and (r["label"], r["prediction"]) == told}
+        behind = {
+            html.escape(r["path"]) for r in rows if r["split"] == "test" and (r["label"], r["prediction"]) == told
+        }
         shown = set(re.findall(r"<span>(.*?)</span>", cell))
         assert len(behind) == int(count) and {html.unescape(path) for path in shown} == set(map(html.unescape, behind))
 

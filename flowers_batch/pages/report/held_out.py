@@ -24,8 +24,8 @@ def _held_out(model: Folder, photos: Photos, album: _Album) -> dict[str, Any]:
     metrics = model.read_json(METRICS)
     classes, matrix = metrics["classes"], metrics["test"]["confusion_matrix"]
     with model.open(SPLIT) as file:
-        rows = pq.read_table(file, columns=["path", "label", "prediction", "probability", "side"])
-    rows = rows.filter(pc.equal(rows["side"], "test")).sort_by([("probability", "descending"), ("path", "ascending")])
+        rows = pq.read_table(file, columns=["path", "label", "prediction", "probability", "split"])
+    rows = rows.filter(pc.equal(rows["split"], "test")).sort_by([("probability", "descending"), ("path", "ascending")])
     by_cell = defaultdict[tuple[str, str], list[dict[str, Any]]](list)
     for row in rows.to_pylist():
         by_cell[row["label"], row["prediction"]].append(row)

@@ -81,7 +81,7 @@ def _content(place: Folder, run: Run | None, model_url: str | None) -> dict[str,
     weights = run.job.weights if run else model.weights if model else ""
     if weights.startswith("random:"):
         unreal.append(f"The network's weights are random ({weights}), never trained on photos.")
-    began_with = model.training.get("from", "") if model else ""
+    began_with = model.training.get("initial_weights", "") if model else ""
     if began_with.startswith("random:"):
         unreal.append(f"The network was trained on these photos alone, from random weights ({began_with}).")
     if unreal and content["metrics"]:

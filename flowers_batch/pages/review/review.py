@@ -258,7 +258,7 @@ class Review:
 
     def _train(self, training: Training) -> None:
         before = self._trained.training if self._trained else {}
-        asked = {name: before[name] for name in ("head", "min_precision", "memory", "seed") if name in before}
+        asked = {name: before[name] for name in ("head", "min_precision", "max_memory_mb", "seed") if name in before}
         try:
             config = TrainConfig(labels=tuple(self._label_files), **asked)
             metrics = train(self._codes, self._target, config, reporter=_TrainingReporter(training))
@@ -272,8 +272,8 @@ class Review:
     def _compare(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Accuracy before and after on the same photos, which neither was trained or tuned on, by the labels of now."""
         with open_folder(self._target).open(SPLIT) as file:
-            rows = pq.read_table(file, columns=["path", "label", "prediction", "side"])
-        rows = rows.filter(pc.equal(rows["side"], "test"))
+            rows = pq.read_table(file, columns=["path", "label", "prediction", "split"])
+        rows = rows.filter(pc.equal(rows["split"], "test"))
         at = self._find(rows["path"].to_pylist())
         before = dict(
             zip(at, self._rows["prediction"].take(pa.array(at.values(), pa.int64())).to_pylist(), strict=True)
@@ -400,5 +400,5 @@ def _codes_of(run: Run, model: Model | None) -> tuple[str, str]:
 def _given(run: Run) -> dict[str, tuple[str, str]]:
     """Labels that the classifier was trained on, and the side of the split that each is on, by path."""
     with open_folder(run.job.model or "").open(SPLIT) as file:
-        columns = pq.read_table(file, columns=["path", "label", "side"])
+        columns = pq.read_table(file, columns=["path", "label", "split"])
     return {path: (label, side) for path, label, side in zip(*map(pa.ChunkedArray.to_pylist, columns), strict=True)}
