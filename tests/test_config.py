@@ -82,7 +82,10 @@ def test_fingerprint_survives_json():
         *((value, "is not a JSON object: encode into a new folder") for value in (None, [], "x")),
         ({}, "lacks network, layer, weights, precision, code_dtype: restore the file, or encode into a new folder"),
         ({"network": "vgg16"}, "lacks layer, weights, precision, code_dtype: restore the file"),
-        (asdict(fingerprint()) | {"extra": 1}, "depends on extra, which this version .* install a newer version, or enc"),
+        (
+            asdict(fingerprint()) | {"extra": 1},
+            "depends on extra, which this version .* install a newer version, or enc",
+        ),
     ],
 )
 def test_fingerprint_of_another_version_is_refused(value, problem):
