@@ -175,7 +175,7 @@ def test_same_folder_with_other_photos_or_weights_is_refused(tuned, photos, tmp_
         fb.finetune(photos, tuned, other)
     convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")
     moved = replace(CONFIG, encode=replace(CONFIG.encode, weights=str(tmp_path / "moved.npy")))
-    run = room()._fixed_codes(photos, open_folder(tuned), moved, False)
+    run = room()._frozen_codes(photos, open_folder(tuned), moved, False)
     assert run.job.weights == str(tmp_path / "moved.npy"), "the same weights may lie elsewhere when it goes on"
 
 
@@ -207,7 +207,7 @@ def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
             fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=asked))
     convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")
     moved = replace(CONFIG, encode=replace(CONFIG.encode, weights=str(tmp_path / "moved.npy")))
-    run = room()._fixed_codes(codes, open_folder(tmp_path / "model"), moved, False)
+    run = room()._frozen_codes(codes, open_folder(tmp_path / "model"), moved, False)
     assert run.job.weights == str(tmp_path / "moved.npy")
     small = replace(CONFIG, encode=replace(CONFIG.encode, max_pixels=5000))
     assert room()._encoding(run, small, "random:3").max_pixels == 5000, "what is too large stays so"
