@@ -44,7 +44,7 @@ class Fitted:
     Attributes:
         kind: One of `KINDS`.
         head: Without temperature and threshold.
-        strength: Of a logistic regression, as scikit-learn's `C`.
+        C: Of a logistic regression, as scikit-learn's `C`.
         epochs: Of a network: after how many it was best on the validation side.
     """
 
@@ -71,7 +71,7 @@ def fit(
         validation: Tells a network when to stop.
         classes: The classes' names.
         seed: Equal seeds and codes give equal heads.
-        strength: Of a logistic regression; None chooses it by cross-validation in `train`.
+        C: Of a logistic regression; None chooses it by cross-validation in `train`.
         reporter: Receives how it goes.
     """
     train = train.loaded()
