@@ -49,7 +49,7 @@ def test_the_whole_job_from_the_command_line(capsys, archive, tmp_path, local_ra
     assert code == 0 and out == f"report: {page}\n"
     next(Path(labels, "predictions").glob("shard-*")).unlink()
     code, out, _ = run(capsys, "verify", labels, "--json")
-    assert code == 1 and json.loads(out)["whole"] is False and json.loads(out)["problems"]
+    assert code == 1 and json.loads(out)["complete"] is False and json.loads(out)["problems"]
 
 
 @pytest.mark.parametrize(
