@@ -4,7 +4,7 @@ BIN := .venv/bin
 # On a machine with an NVIDIA GPU, TensorFlow's CUDA libraries come along.
 EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
-.PHONY: demo test chaos test-all bench screenshots lint clean
+.PHONY: demo test chaos test-all bench screenshots docs lint clean
 
 # The stamp is newer than what it was made from, so that a changed pin installs anew.
 .venv/installed: pyproject.toml constraints.txt
@@ -38,15 +38,20 @@ test-all: .venv/browser
 bench: .venv/installed
 	$(BIN)/python benchmarks/all.py
 
-# The pictures in the README, of photos where FLOWERS_BATCH_PHOTOS says.
+# The pictures in the documentation, of photos in the folder that FLOWERS_BATCH_PHOTOS names.
 screenshots: .venv/browser
 	$(BIN)/python docs/screenshots.py
+
+# The documentation as a site, in site/; a broken link or reference fails.
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
 
 clean:
-	rm -rf .venv demo .hypothesis .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo site .hypothesis .pytest_cache .ruff_cache .mypy_cache

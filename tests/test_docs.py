@@ -1,16 +1,130 @@
-"""What the docs name is there."""
+"""The documentation: its size, its links, and the commands, options, names and tests that it quotes."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+from functools import cache
 from pathlib import Path
 
+import pytest
+import typer
+
+import flowers_batch as fb
+from flowers_batch.cli.main import app
+
 ROOT = Path(__file__).parent.parent
+DECISIONS = ROOT / "docs" / "decisions"
+PAGES = sorted(
+    ROOT / name
+    for name in subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
+OTHER_TOOLS = {"--no-wait", "--constraint"}  # options of `ray job submit` and pip that are quoted alone
+HISTORY = {"CHANGELOG.md"}  # quotes what is no more
+SOON = {"--code-dtype", "--lr-multiplier", "--max-memory-mb", "--weights"}
+SIZE = 6000  # bytes
 
 
-def test_each_fault_is_shown_by_a_test_that_is_there():
+@cache
+def options() -> dict[tuple[str, ...], set[str]]:
+    """The options of each command, by the command's words."""
+    found: dict[tuple[str, ...], set[str]] = {}
+
+    def collect(command, words: tuple[str, ...]) -> None:
+        for name, child in getattr(command, "commands", {}).items():
+            collect(child, (*words, name))
+        if not hasattr(command, "commands"):
+            found[words] = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+
+    collect(typer.main.get_command(app), ())
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def quoted(page: Path) -> list[str]:
+    """The lines of a page's code blocks and its inline code, in which a backslash joins lines."""
+    text = page.read_text()
+    blocks = [line for _, block in FENCED.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    return blocks + re.findall(r"`([^`]+)`", " ".join(FENCED.sub("", text).splitlines()))
+
+
+def command_of(words: list[str]) -> tuple[tuple[str, ...], list[str]] | None:
+    """The command and the arguments of a shell line, None where it runs none of this project's."""
+    for place, word in enumerate(words):
+        if word == "flowers-batch":
+            rest = words[place + 1 :]
+        elif re.fullmatch(r"(\S*/)?jobs/\w+\.py", word):
+            rest = [Path(word).stem, *words[place + 1 :]]
+        else:
+            continue
+        if not rest or rest[0].startswith("-"):
+            return None
+        length = 2 if rest[0] == "weights" else 1
+        return tuple(rest[:length]), rest[length:]
+    return None
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md"])
+def test_first_pages_are_short(name):
+    assert len((ROOT / name).read_bytes()) <= SIZE
+
+
+def test_relative_links_lead_to_files():
+    for page in PAGES:
+        for target in map("".join, LINK.findall(FENCED.sub("", page.read_text()))):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), f"{page}: {target}"
+            assert not anchor or anchor in anchors(file), f"{page}: {target}"
+
+
+def test_quoted_commands_and_options_exist():
+    every = set().union(*options().values()) | OTHER_TOOLS
+    for page in PAGES:
+        for line in [] if page.name in HISTORY else quoted(page):
+            try:
+                words = shlex.split(line, comments=True)
+            except ValueError:  # not a shell line
+                continue
+            given = {word.partition("=")[0] for word in words if word.startswith("--")}
+            if ours := command_of(words):
+                command, arguments = ours
+                assert command in options() or (command == ("weights",) and not arguments), f"{page}: {line}"
+                given &= {word.partition("=")[0] for word in arguments}
+                assert given <= options().get(command, set()) | SOON, f"{page}: {line}"
+            elif words and words[0].startswith("--"):
+                assert given <= every | SOON, f"{page}: {line}"
+
+
+def test_quoted_python_names_are_public():
+    public = set(fb.__all__) | {"__version__"}
+    for page in PAGES:
+        if page.name not in HISTORY:
+            assert set(re.findall(r"\bfb\.(\w+)", page.read_text())) <= public, page
+
+
+def test_each_fault_names_tests_that_exist():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "faults.md").read_text()))
     there = {
-        name for path in (ROOT / "tests").glob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
     }
     assert named and named <= there
+
+
+def test_each_decision_is_listed_and_has_its_parts():
+    index = (DECISIONS / "index.md").read_text()
+    for page in DECISIONS.glob("*.md"):
+        if page.name != "index.md":
+            title, *parts = page.read_text().strip().split("\n\n")
+            assert f"[{title.removeprefix('# ')}]({page.name})" in index, page.name
+            assert [part.split("**")[1] for part in parts] == ["Context.", "Decision.", "Consequences."], page.name

@@ -245,7 +245,7 @@ def test_dashboard_shows_metrics_that_there_are():
     source = inspect.getsource(metrics)
     made = set(re.findall(r'made\(\s*\w+,\s*"(\w+)"', source)) | {"gpu_memory_bytes"}
     assert {name.removesuffix("_total") for name in shown} == made
-    told = set(NAME.findall((ROOT / "docs" / "metrics.md").read_text()))
+    told = set(NAME.findall((ROOT / "docs" / "monitoring.md").read_text()))
     assert {name.removesuffix("_total") for name in told} == made
 
 

@@ -10,7 +10,7 @@ from flowers_batch.devices import gpu_memory
 
 
 class _Meter:
-    """What is seen of a run from outside: Ray's exporter gives it to Prometheus (docs/metrics.md)."""
+    """What is seen of a run from outside: Ray's exporter gives it to Prometheus (docs/monitoring.md)."""
 
     def __init__(self, run: str):
         from ray.util.metrics import Counter as Count
