@@ -29,7 +29,7 @@ test: .venv/browser
 
 # Actors, drivers and a node are killed at random for some minutes.
 chaos: .venv/installed
-	$(BIN)/python -m pytest -m nightly tests/test_chaos.py
+	$(BIN)/python -m pytest -m nightly tests/end_to_end/test_chaos.py
 
 test-all: .venv/browser
 	$(BIN)/python -m pytest

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drivers import Driver, assert_each_image_is_one_row, photos_that_take_a_while
 from ray.util import get_node_ip_address
-from test_faults import Driver, assert_each_image_is_one_row, photos_that_take_a_while
 from test_jobs import free_port
 
 pytestmark = pytest.mark.faults

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import S3
-from test_faults import photos_that_take_a_while
+from drivers import photos_that_take_a_while
 
 pytestmark = pytest.mark.faults
 BIN = Path(sys.executable).parent

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image
 
 from flowers_batch.config import ArchiveConfig
-from flowers_batch.decoding.formats import _explained, _open, _upright
+from flowers_batch.decoding.formats import explain_errors, open_image, upright_pixels
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
 from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.decoding.resizing import Pixels, resize
@@ -43,7 +43,7 @@ def decode(
     data: bytes,
     max_pixels: int = ArchiveConfig.max_pixels,
     budget: PixelBudget | None = None,
-    place: Callable[[], Pixels] | None = None,
+    allocate: Callable[[], Pixels] | None = None,
 ) -> Picture:
     """Decodes an image file's bytes: upright, alpha on white, first frame, 8-bit RGB.
 
@@ -51,27 +51,27 @@ def decode(
         data: The file's bytes.
         max_pixels: Photos with more are refused from their header, before anything is decoded.
         budget: What the photo's pixels are taken from while it is decoded.
-        place: Gives where the resized pixels go, as `resize` takes it, once the photo is decoded.
+        allocate: Gives where the resized pixels go, as `resize` takes it, once the photo is decoded.
 
     Raises:
         DecodeError: The bytes give no picture.
     """
-    with _explained():
-        image, pixels = _open(data, max_pixels)
+    with explain_errors():
+        image, pixels = open_image(data, max_pixels)
         with budget.hold(pixels) if budget else nullcontext():
-            photo = _upright(image, data)
+            photo = upright_pixels(image, data)
             height, width = photo.shape[:2]
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
             phash = perceptual_hash(photo)
-            square = resize(photo[top : top + side, left : left + side], place and place())
+            square = resize(photo[top : top + side, left : left + side], allocate and allocate())
             return Picture(square, width, height, phash)
 
 
 def decode_photo(
     data: bytes,
     max_pixels: int = ArchiveConfig.max_pixels,
-    at_least: int | None = None,
+    min_side: int | None = None,
     budget: PixelBudget | None = None,
 ) -> NDArray[np.uint8]:
     """Decodes the whole photo, upright: uint8 [height, width, 3], RGB.
@@ -79,13 +79,13 @@ def decode_photo(
     Args:
         data: The file's bytes.
         max_pixels: Photos with more are refused from their header, before anything is decoded.
-        at_least: A JPEG may come in an eighth, a quarter or half of its size if both sides keep so many pixels.
+        min_side: A JPEG may come in an eighth, a quarter or half of its size if both sides keep so many pixels.
         budget: What the photo's pixels are taken from while it is decoded.
 
     Raises:
         DecodeError: The bytes give no picture.
     """
-    with _explained():
-        image, pixels = _open(data, max_pixels)
+    with explain_errors():
+        image, pixels = open_image(data, max_pixels)
         with budget.hold(pixels) if budget else nullcontext():
-            return _upright(image, data, at_least)
+            return upright_pixels(image, data, min_side)

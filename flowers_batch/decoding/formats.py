@@ -15,7 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from flowers_batch.decoding.resizing import _BAND
+from flowers_batch.decoding.resizing import BAND_ROWS
 from flowers_batch.errors import first_line
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
@@ -39,7 +39,7 @@ class DecodeError(Exception):
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explain_errors() -> Iterator[None]:
     """Makes a `DecodeError` of whatever the libraries raise; broken files cause nearly every kind of exception."""
     try:
         yield
@@ -57,7 +57,7 @@ def _explained() -> Iterator[None]:
         raise DecodeError("truncated", f"The image is broken or cut short: {message}") from None
 
 
-def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
+def open_image(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
     """An image of which only the header was read, and how many pixels decoding it takes.
 
     `Image.open` would not tell why a file is refused, and has a limit of its own.
@@ -84,22 +84,22 @@ def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
     return image, width * height
 
 
-def _upright(image: Image.Image, data: bytes, at_least: int | None = None) -> NDArray[np.uint8]:
+def upright_pixels(image: Image.Image, data: bytes, min_side: int | None = None) -> NDArray[np.uint8]:
     """The first frame, upright: uint8 [height, width, 3]."""
-    photo = _rgb(image, data, at_least)
+    photo = _rgb_pixels(image, data, min_side)
     # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     image.close()  # frees what Pillow holds
     return _UPRIGHT[orientation](photo) if orientation in _UPRIGHT else photo
 
 
-def _rgb(image: Image.Image, data: bytes, at_least: int | None) -> NDArray[np.uint8]:
+def _rgb_pixels(image: Image.Image, data: bytes, min_side: int | None) -> NDArray[np.uint8]:
     """The first frame as uint8 [height, width, 3], not yet upright."""
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         try:
-            if at_least is None:
+            if min_side is None:
                 return simplejpeg.decode_jpeg(data)
-            return simplejpeg.decode_jpeg(data, min_height=at_least, min_width=at_least)
+            return simplejpeg.decode_jpeg(data, min_height=min_side, min_width=min_side)
         except ValueError:
             # Warnings about harmless faults look like errors here; Pillow tells them apart.
             pass
@@ -108,9 +108,9 @@ def _rgb(image: Image.Image, data: bytes, at_least: int | None) -> NDArray[np.ui
     if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, as its pixels were until they were loaded
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     photo = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, _BAND):
-        band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
-        photo[top : top + _BAND] = _band_as_rgb(band)
+    for top in range(0, image.height, BAND_ROWS):
+        band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
+        photo[top : top + BAND_ROWS] = _band_as_rgb(band)
     return photo
 
 

@@ -29,7 +29,7 @@ from flowers_batch.sources.opening import open_source
 
 _START_SECONDS = 120.0  # the libraries may lie on a slow disk
 _END_SECONDS = 10.0  # a large process takes its time to end
-_BYTES_A_PIXEL = 32  # twice what the hungriest format (WebP) takes; whoever wants more wants all
+_BYTES_PER_PIXEL = 32  # twice what the hungriest format (WebP) takes; whoever wants more wants all
 _COPIES = 4  # of a file, that libraries may hold at once
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Threads that nobody uses would count as memory.
@@ -67,7 +67,7 @@ def find_poison_images(
     Raises:
         RunError: The child does not start, or the images cannot be read at all.
     """
-    memory = max_pixels * _BYTES_A_PIXEL + _COPIES * max((image.bytes for image in images), default=0)
+    memory = max_pixels * _BYTES_PER_PIXEL + _COPIES * max((image.bytes for image in images), default=0)
     source = [url] if root is None else [url, root]
     task = {"source": source, "max_pixels": max_pixels, "memory": memory}
     found: dict[str, tuple[str, str]] = {}

@@ -11,7 +11,7 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 # For each thread that decodes: more than most cameras take, and a fifth of the largest photo that is allowed.
-PIXELS_A_THREAD = 32_000_000
+PIXELS_PER_THREAD = 32_000_000
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _SMALL_BYTES = 16 << 20  # a photo of five megapixels, or the largest of the network's passing arrays
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 224
-_BAND = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
+BAND_ROWS = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
 _LARGEST_FILTERED = 850  # pixels of a side: of longer ones most smoothed pixels would not be used
 
 Pixels = NDArray[Any]  # float32 or uint8 [..., 224, 224, 3], RGB in [0, 255]
@@ -113,8 +113,8 @@ def _resize_bands(side: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
     first = np.minimum.accumulate(used.argmax(1)[::-1])[::-1]
     last = np.maximum.accumulate(side - used[:, ::-1].argmax(1))
     bands = []
-    for start in range(0, side, _BAND):
-        source = slice(start, min(start + _BAND, side))
+    for start in range(0, side, BAND_ROWS):
+        source = slice(start, min(start + BAND_ROWS, side))
         target = slice(np.searchsorted(last, source.start, "right"), np.searchsorted(first, source.stop))
         bands.append((source, target, matrix[target, source].astype(np.float32)))
     return bands

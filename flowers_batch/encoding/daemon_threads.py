@@ -8,13 +8,13 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-_END_SECONDS = 5.0  # a thread that takes longer over what it is at is left to it
+_END_SECONDS = 5.0  # a thread whose call takes longer is left alone
 
 
-class _Threads:
-    """Threads that make calls in the order of asking, and end with who holds them.
+class DaemonThreads:
+    """Threads that make calls in the order in which they were submitted, until this object is collected.
 
-    Unlike an executor's, they keep no process from ending that has given up a run.
+    Unlike an executor's threads they are daemons: a process that gives up a run can end.
     """
 
     def __init__(self, count: int, name: str):
@@ -27,19 +27,21 @@ class _Threads:
         weakref.finalize(self, _end_calls, self._calls, count).atexit = False
 
     def submit(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Queue a call."""
         self._calls.put((call, *arguments))
 
     def join(self) -> None:
+        """End the threads after the calls that were queued; leave those that take longer than a few seconds."""
         _end_calls(self._calls, len(self._threads))
         for thread in self._threads:
             thread.join(_END_SECONDS)
 
 
 def _make_calls(calls: SimpleQueue[tuple[Any, ...] | None]) -> None:
-    while asked := calls.get():
-        call, *arguments = asked
+    while submitted := calls.get():
+        call, *arguments = submitted
         call(*arguments)
-        del asked, call, arguments  # or they would live until the next ones come
+        del submitted, call, arguments  # else they would live until the next call
 
 
 def _end_calls(calls: SimpleQueue[tuple[Any, ...] | None], count: int) -> None:

@@ -87,13 +87,13 @@ class Encoder:
         Raises:
             RunError: A code does not fit into the type that it is stored in.
         """
-        for fed in self._feed.run(_images(rows), quarantined, stages):
-            yield self._table(fed)
+        for images in self._feed.run(_images(rows), quarantined, stages):
+            yield self._table(images)
 
-    def _table(self, fed: list[PendingImage]) -> pa.RecordBatch:
-        columns: dict[str, pa.Array] = _image_columns(fed)
-        ok = np.array([image.code is not None for image in fed])
-        codes = [image.code for image in fed if image.code is not None]
+    def _table(self, images: list[PendingImage]) -> pa.RecordBatch:
+        columns: dict[str, pa.Array] = _image_columns(images)
+        ok = np.array([image.code is not None for image in images])
+        codes = [image.code for image in images if image.code is not None]
         stacked = np.stack(codes) if codes else np.empty((0, self._width), self.fingerprint.code_dtype)
         if self._labeller:
             columns |= self._labeller.columns(stacked, ok)
@@ -108,17 +108,17 @@ def _images(rows: pa.Table) -> Iterator[Image]:
         yield from images_of(rows.slice(start, _ROWS_AT_ONCE))
 
 
-def _image_columns(fed: list[PendingImage]) -> dict[str, pa.Array]:
-    failures = [image.failure or (None, None) for image in fed]
+def _image_columns(images: list[PendingImage]) -> dict[str, pa.Array]:
+    failures = [image.failure or (None, None) for image in images]
     values: dict[str, list[Any]] = {
-        "path": [image.image.path for image in fed],
-        "folder": [folder_of(image.image.path, image.image.source) for image in fed],
-        "sha256": [image.sha256 for image in fed],
-        "phash": [image.phash for image in fed],
-        "bytes": [image.size for image in fed],
-        "width": [image.width for image in fed],
-        "height": [image.height for image in fed],
-        "status": [FAILED if image.failure else OK for image in fed],
+        "path": [image.image.path for image in images],
+        "folder": [folder_of(image.image.path, image.image.source) for image in images],
+        "sha256": [image.sha256 for image in images],
+        "phash": [image.phash for image in images],
+        "bytes": [image.size for image in images],
+        "width": [image.width for image in images],
+        "height": [image.height for image in images],
+        "status": [FAILED if image.failure else OK for image in images],
         "reason": [reason for reason, _ in failures],
         "message": [message for _, message in failures],
     }

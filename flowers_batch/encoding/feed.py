@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -25,10 +26,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from flowers_batch.decoding.decode import decode
-from flowers_batch.decoding.process_limits import PIXELS_A_THREAD, PixelBudget, prepare_process
+from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD, PixelBudget, prepare_process
 from flowers_batch.decoding.resizing import SIDE, Pixels
-from flowers_batch.encoding.daemon_threads import _Threads
-from flowers_batch.encoding.pending_image import Codes, PendingImage, _Batch, _Chunk
+from flowers_batch.encoding.daemon_threads import DaemonThreads
+from flowers_batch.encoding.pending_image import Chunk, Codes, PendingImage, PixelBatch
 from flowers_batch.errors import FlowersError, RunError
 from flowers_batch.sources.images import Image
 
@@ -81,7 +82,7 @@ class Feed:
         self.batch_size, self.images_seen = batch_size, 0
         self.decodes, self.threads = threads, max(threads, reads)
         self.reader, self.max_pixels = reader, max_pixels
-        self.budget, self.large_file = PixelBudget(threads * PIXELS_A_THREAD), threading.Lock()
+        self.budget, self.large_file = PixelBudget(threads * PIXELS_PER_THREAD), threading.Lock()
         # Taken only where more are read than decoded: it would slow down the feeding of small photos.
         self.cores = threading.Semaphore(threads) if reads > threads else nullcontext()
         self.buffers: SimpleQueue[Pixels] = SimpleQueue()
@@ -89,8 +90,8 @@ class Feed:
             # Not `zeros`, of which the system would clear each page only when it is first written to.
             self.buffers.put(np.full((batch_size, SIDE, SIDE, 3), 0, pixel_type))
         self._network, self._code_dtype = network, code_dtype
-        self._decoding = _Threads(self.threads, "decode")
-        self._launching, self._fetching = _Threads(1, "launch"), _Threads(1, "fetch")
+        self._decoding = DaemonThreads(self.threads, "decode")
+        self._launching, self._fetching = DaemonThreads(1, "launch"), DaemonThreads(1, "fetch")
         # Reentrant, since a run that was given up is stopped by whichever thread collects it.
         self.lock, self._fetched = threading.RLock(), 0.0
         self._shards: set[_Shard] = set()  # that are run
@@ -134,11 +135,11 @@ class Feed:
         for threads in (self._decoding, self._launching, self._fetching):
             threads.join()
 
-    def compute(self, batch: _Batch, stages: dict[str, float]) -> None:
+    def compute(self, batch: PixelBatch, stages: dict[str, float]) -> None:
         """Has the network compute a batch's codes, after those that it was given before."""
         self._launching.submit(self._launch, batch, stages)
 
-    def _launch(self, batch: _Batch, stages: dict[str, float]) -> None:
+    def _launch(self, batch: PixelBatch, stages: dict[str, float]) -> None:
         # Fetching is another thread's: where computing goes on behind the call, the next batch is copied meanwhile.
         begun = time.perf_counter()
         size = min(1 << (batch.taken - 1).bit_length(), self.batch_size)
@@ -149,7 +150,7 @@ class Feed:
         else:
             self._fetching.submit(self._fetch, batch, launched, begun, stages)
 
-    def _fetch(self, batch: _Batch, launched: Any, begun: float, stages: dict[str, float]) -> None:
+    def _fetch(self, batch: PixelBatch, launched: Any, begun: float, stages: dict[str, float]) -> None:
         try:
             codes: Codes | BaseException = _stored(np.asarray(launched)[: batch.taken], self._code_dtype)
         except BaseException as error:
@@ -160,7 +161,7 @@ class Feed:
         self._fetched = now
         self.give_back(batch, codes)
 
-    def give_back(self, batch: _Batch, codes: Codes | BaseException) -> None:
+    def give_back(self, batch: PixelBatch, codes: Codes | BaseException) -> None:
         """Frees a batch's pixels, and says what they became."""
         self.buffers.put(batch.pixels)
         if isinstance(codes, BaseException):
@@ -183,41 +184,41 @@ class _Shard:
     """The images of one shard while they are fed."""
 
     def __init__(self, feed: Feed, images: Iterable[Image], quarantined: Quarantined, stages: dict[str, float]):
-        self._feed, self._images, self._condemned, self._stages = feed, iter(images), quarantined, stages
+        self._feed, self._images, self._quarantined, self._stages = feed, iter(images), quarantined, stages
         self._lock = feed.lock  # guards all that follows
         self._begun, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._chunks: deque[_Chunk] = deque()  # of which no row was taken yet
-        self._chunk: _Chunk | None = None  # the last one
+        self._chunks: deque[Chunk] = deque()  # of which no row was taken yet
+        self._chunk: Chunk | None = None  # the last one
         self._ahead = self._busy = 0  # images whose rows were not taken yet; those that threads are at
         self._ended = self._stopped = False
         self._error: BaseException | None = None
         self._known: dict[bytes, PendingImage] = {}
-        self._batch: _Batch | None = None  # that is being filled
-        self._awaited: _Batch | None = None  # whose codes the next row waits for
-        self._placing = threading.Lock()  # held while that one is exchanged, which may take a while
+        self._batch: PixelBatch | None = None  # that is being filled
+        self._awaited: PixelBatch | None = None  # whose codes the next row waits for
+        self._slot_lock = threading.Lock()  # held while that one is exchanged, which may take a while
 
     def work(self) -> None:
         """What each thread does until no image is left."""
-        fed = None
+        pending = None
         try:
-            while (fed := self._next()) is not None:
-                self._finish(fed, *self._load(fed))
-                fed = None
+            while (pending := self._next()) is not None:
+                self._finish(pending, *self._load(pending))
+                pending = None
         except BaseException as error:
             self._error = self._error or error
             self.stop()
-            if fed:
-                self._finish(fed)
+            if pending:
+                self._finish(pending)
 
     def results(self) -> Iterator[list[PendingImage]]:
         """All images in their order, a batch's number at a time, as soon as their codes are there."""
         while (chunk := self._first()) is not None:
-            for fed in chunk.fed:
-                self._resolve(fed)
+            for pending in chunk.images:
+                self._resolve(pending)
             with self._lock:
-                self._ahead -= len(chunk.fed)
+                self._ahead -= len(chunk.images)
                 self._room.notify_all()
-            yield chunk.fed
+            yield chunk.images
         if self._error:
             raise self._error
 
@@ -229,7 +230,7 @@ class _Shard:
             batch = self._unfillable()
         self._compute(batch)
 
-    def _first(self) -> _Chunk | None:
+    def _first(self) -> Chunk | None:
         with self._lock:
             self._begun.wait_for(lambda: self._chunks or self._ended)
             return self._chunks.popleft() if self._chunks else None
@@ -240,16 +241,16 @@ class _Shard:
             self._room.wait_for(lambda: self._ended or not self._is_far_ahead)
             image = None if self._ended else next(self._images, None)
             if image is not None:
-                if self._chunk is None or len(self._chunk.fed) == self._feed.batch_size:
-                    self._chunk = _Chunk()
+                if self._chunk is None or len(self._chunk.images) == self._feed.batch_size:
+                    self._chunk = Chunk()
                     self._chunks.append(self._chunk)
                     self._begun.notify()
-                fed = PendingImage(image, self._chunk)
-                self._chunk.fed.append(fed)
+                pending = PendingImage(image, self._chunk)
+                self._chunk.images.append(pending)
                 self._chunk.busy += 1
                 self._ahead += 1
                 self._busy += 1
-                return fed
+                return pending
             self._end()
             batch = self._unfillable()
         self._compute(batch)
@@ -266,110 +267,113 @@ class _Shard:
     def _is_far_ahead(self) -> bool:
         return self._ahead >= self._feed.batch_size * _BATCHES_AHEAD
 
-    def _load(self, fed: PendingImage) -> tuple[float, float]:
+    def _load(self, pending: PendingImage) -> tuple[float, float]:
         """Reads and decodes an image; gives the seconds that both took."""
-        fed.failure = self._condemned.get(fed.image.path)
-        if fed.failure:
+        pending.failure = self._quarantined.get(pending.image.path)
+        if pending.failure:
             return 0.0, 0.0
-        with self._feed.large_file if fed.image.bytes > _LARGE_FILE else nullcontext():
+        with self._feed.large_file if pending.image.bytes > _LARGE_FILE else nullcontext():
             begun = time.perf_counter()
             read = decoding = None
             try:
-                data = self._feed.reader.read(fed.image)
+                data = self._feed.reader.read(pending.image)
                 read = time.perf_counter()
-                fed.size, fed.sha256 = len(data), hashlib.sha256(data).digest()
-                if not self._is_known(fed):
+                pending.size, pending.sha256 = len(data), hashlib.sha256(data).digest()
+                if not self._is_known(pending):
                     with self._feed.cores:
                         decoding = time.perf_counter()
-                        picture = decode(data, self._feed.max_pixels, self._feed.budget, lambda: self._place(fed))
-                    fed.width, fed.height, fed.phash = picture.width, picture.height, picture.phash
+                        slot = partial(self._take_slot, pending)
+                        picture = decode(data, self._feed.max_pixels, self._feed.budget, slot)
+                    pending.width, pending.height, pending.phash = picture.width, picture.height, picture.phash
             except FlowersError:
                 raise
             except Exception as error:
                 reason = getattr(error, "reason", None)
                 if reason not in _REASONS:
-                    raise RunError(f"{fed.image.path} stopped the run by a fault of the program: {error!r}.") from error
-                fed.failure = (reason, str(error))
+                    raise RunError(
+                        f"{pending.image.path} stopped the run by a fault of the program: {error!r}."
+                    ) from error
+                pending.failure = (reason, str(error))
             ended = time.perf_counter()
             return (read or ended) - begun, ended - (decoding or read or ended)
 
-    def _is_known(self, fed: PendingImage) -> bool:
+    def _is_known(self, pending: PendingImage) -> bool:
         """Whether an image before had the same bytes: then all is known by that one."""
-        assert fed.sha256
+        assert pending.sha256
         with self._lock:
-            first = self._known.get(fed.sha256)
+            first = self._known.get(pending.sha256)
             if first:
-                fed.place = first
+                pending.slot = first
                 return True
             if len(self._known) == _FILES_KNOWN:
                 self._known.clear()
-            self._known[fed.sha256] = fed
+            self._known[pending.sha256] = pending
             return False
 
-    def _place(self, fed: PendingImage) -> Pixels:
-        """The next free place of the batch that is being filled."""
+    def _take_slot(self, pending: PendingImage) -> Pixels:
+        """The next free slot of the batch that is being filled."""
         begun = time.perf_counter()
-        with self._placing:
-            batch = self._batch = self._batch or _Batch(self._feed.buffers.get())
-            fed.batch, fed.place = batch, batch.taken
+        with self._slot_lock:
+            batch = self._batch = self._batch or PixelBatch(self._feed.buffers.get())
+            pending.batch, pending.slot = batch, batch.taken
             batch.taken += 1
             if batch.taken == self._feed.batch_size:
                 self._batch = None
-        fed.waited = time.perf_counter() - begun
-        return batch.pixels[fed.place]
+        pending.waited = time.perf_counter() - begun
+        return batch.pixels[pending.slot]
 
-    def _finish(self, fed: PendingImage, read: float = 0.0, decoded: float = 0.0) -> None:
+    def _finish(self, pending: PendingImage, read: float = 0.0, decoded: float = 0.0) -> None:
         with self._lock:
             add(self._stages, "read", read / self._feed.threads)
-            add(self._stages, "decode", (decoded - fed.waited) / self._feed.decodes)
+            add(self._stages, "decode", (decoded - pending.waited) / self._feed.decodes)
             self._feed.images_seen += 1
             self._busy -= 1
-            assert fed.chunk
-            fed.chunk.busy -= 1
-            if not fed.chunk.busy and (self._ended or len(fed.chunk.fed) == self._feed.batch_size):
-                fed.chunk.decoded.set()
+            assert pending.chunk
+            pending.chunk.busy -= 1
+            if not pending.chunk.busy and (self._ended or len(pending.chunk.images) == self._feed.batch_size):
+                pending.chunk.decoded.set()
             full = None
-            if fed.batch:
-                fed.batch.filled += 1
-                full = fed.batch if fed.batch.filled == self._feed.batch_size else None
+            if pending.batch:
+                pending.batch.filled += 1
+                full = pending.batch if pending.batch.filled == self._feed.batch_size else None
             batch = self._unfillable()
         self._compute(full)
         self._compute(batch)
 
-    def _unfillable(self) -> _Batch | None:
+    def _unfillable(self) -> PixelBatch | None:
         """Takes away the batch that is being filled, if nothing will fill it: at the end, or where the rows of too many
-        images that need no place in it wait for its codes."""
+        images that need no slot in it wait for its codes."""
         if self._busy or not (self._ended or (self._batch is self._awaited and self._is_far_ahead)):
             return None
         batch, self._batch = self._batch, None
         return batch
 
-    def _compute(self, batch: _Batch | None) -> None:
+    def _compute(self, batch: PixelBatch | None) -> None:
         if batch and self._stopped:
             self._feed.give_back(batch, self._error or CancelledError())
         elif batch:
             self._feed.compute(batch, self._stages)
 
-    def _resolve(self, fed: PendingImage) -> None:
+    def _resolve(self, pending: PendingImage) -> None:
         """Waits for all that is to be known of an image, and lets go of what led to it."""
         if self._error:
             raise self._error
-        if fed.chunk is None:
+        if pending.chunk is None:
             return
-        fed.chunk.decoded.wait()
-        if isinstance(fed.place, PendingImage):
-            first = fed.place
+        pending.chunk.decoded.wait()
+        if isinstance(pending.slot, PendingImage):
+            first = pending.slot
             self._resolve(first)
-            fed.width, fed.height, fed.phash = first.width, first.height, first.phash
-            fed.failure, fed.code = first.failure, first.code
-        elif fed.batch and not fed.failure:
-            if not fed.batch.codes.done():
+            pending.width, pending.height, pending.phash = first.width, first.height, first.phash
+            pending.failure, pending.code = first.failure, first.code
+        elif pending.batch and not pending.failure:
+            if not pending.batch.codes.done():
                 with self._lock:
-                    self._awaited = fed.batch
+                    self._awaited = pending.batch
                     batch = self._unfillable()
                 self._compute(batch)
-            fed.code = fed.batch.codes.result()[fed.place]
-        fed.chunk, fed.batch, fed.place = None, None, 0
+            pending.code = pending.batch.codes.result()[pending.slot]
+        pending.chunk, pending.batch, pending.slot = None, None, 0
 
 
 def add(stages: dict[str, float], name: str, seconds: float) -> None:

@@ -54,7 +54,7 @@ class Labeller:
             "top_probabilities": best.tolist(),
             "is_unknown": (best[:, 0] < threshold).tolist(),
         }
-        return {name: _spread(value, ok, schema.field(name).type) for name, value in values.items()}
+        return {name: _with_nulls(value, ok, schema.field(name).type) for name, value in values.items()}
 
 
 class CodesLabeller:
@@ -89,6 +89,6 @@ class CodesLabeller:
             begun = time.perf_counter()
 
 
-def _spread(values: list[Any], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+def _with_nulls(values: list[Any], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
     remaining = iter(values)
     return pa.array([next(remaining) if present else None for present in ok], kind)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import keras
 from typing import TYPE_CHECKING
 
-from flowers_batch.encoding.weights import _weights_errors, weights_on_this_machine
+from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 
 
 class NullNetwork:
@@ -78,7 +78,7 @@ def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, se
     from tensorflow_vgg.network import build
 
     identity = vgg.Identity()
-    with _weights_errors():
+    with weights_errors():
         found = vgg.find(weights_on_this_machine(config.weights), config.network)
         parameters = identity.of(vgg.load(found, config.network, config.layer))
         model = build(config.network, config.layer, parameters, precision, config.pool, dropout, seed)
@@ -96,7 +96,7 @@ def weights_identity(config: EncodeConfig) -> tuple[str, str]:
     from tensorflow_vgg import weights as vgg
 
     code_width(config)
-    with _weights_errors():
+    with weights_errors():
         found = vgg.find(weights_on_this_machine(config.weights), config.network)
         name = config.weights if "://" in config.weights else found.name
         return vgg.identity(vgg.load(found, config.network, config.layer)), name

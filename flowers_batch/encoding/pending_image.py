@@ -33,14 +33,14 @@ class PendingImage:
         "height",
         "image",
         "phash",
-        "place",
         "sha256",
         "size",
+        "slot",
         "waited",
         "width",
     )
 
-    def __init__(self, image: Image, chunk: _Chunk):
+    def __init__(self, image: Image, chunk: Chunk):
         self.image = image
         self.size: int | None = None
         self.sha256: bytes | None = None
@@ -49,22 +49,22 @@ class PendingImage:
         self.phash: int | None = None
         self.failure: tuple[str, str] | None = None
         self.code: Codes | None = None
-        self.chunk: _Chunk | None = chunk  # None once all is known
-        self.batch: _Batch | None = None
-        self.place: int | PendingImage = 0  # in its batch; or the first image with equal bytes
-        self.waited = 0.0  # seconds, for a place
+        self.chunk: Chunk | None = chunk  # None once all is known
+        self.batch: PixelBatch | None = None
+        self.slot: int | PendingImage = 0  # in its batch; or the first image with equal bytes
+        self.waited = 0.0  # seconds, for a slot
 
 
-class _Chunk:
+class Chunk:
     """Images that follow each other, and become rows together."""
 
     def __init__(self) -> None:
-        self.fed: list[PendingImage] = []
+        self.images: list[PendingImage] = []
         self.busy = 0  # images that threads are at
         self.decoded = threading.Event()  # all of them were, or could not be
 
 
-class _Batch:
+class PixelBatch:
     """Pixels that are filled by several threads, and the codes that they become."""
 
     def __init__(self, pixels: Pixels):

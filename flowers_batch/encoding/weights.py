@@ -64,7 +64,7 @@ def convert_weights(source: str, target: str, dtype: str) -> None:
 
 
 @contextmanager
-def _weights_errors() -> Iterator[None]:
+def weights_errors() -> Iterator[None]:
     """Makes what is wrong with weights the user's to mend."""
     from tensorflow_vgg.download import DownloadError
     from tensorflow_vgg.weights import WeightsError

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.formats import DecodeError
-from flowers_batch.decoding.process_limits import PIXELS_A_THREAD, PixelBudget, prepare_process
+from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD, PixelBudget, prepare_process
 from flowers_batch.decoding.resizing import SIDE
 from flowers_batch.encoding.feed import Reader
 from flowers_batch.errors import InputError
@@ -46,7 +46,7 @@ class PixelReader:
         self, reader: Reader, photos: Sequence[Image], digests: Sequence[bytes], batch_size: int, threads: int
     ):
         self._reader, self._photos, self._digests, self.batch_size = reader, photos, digests, batch_size
-        self._budget = PixelBudget(threads * PIXELS_A_THREAD)
+        self._budget = PixelBudget(threads * PIXELS_PER_THREAD)
         self._pool = ThreadPoolExecutor(threads, "pixels")
         self._task = max(1, min(_TASK, batch_size // threads))
         self._kept, self._is_kept = _scratch(len(photos) * _BYTES), np.zeros(len(photos), bool)

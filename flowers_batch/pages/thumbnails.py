@@ -69,7 +69,7 @@ class Photos:
             raise ReadError("missing", self._why)
         if self.leads_outside(image, by_links=False):
             raise ReadError("unreadable", "Its path leads out of the folder of the photos.")
-        photo = decode_photo(self.source.read(image), at_least=SIDE, budget=_PIXELS)
+        photo = decode_photo(self.source.read(image), min_side=SIDE, budget=_PIXELS)
         height, width = photo.shape[:2]
         scale = min(1.0, SIDE / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))

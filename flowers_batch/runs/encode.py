@@ -11,7 +11,7 @@ from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.runs.execution import _Run
+from flowers_batch.runs.execution import RunExecution
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import PathOrUrl, open_folder
@@ -44,7 +44,7 @@ def encode(
         if job and config.precision == "auto":
             config = replace(config, precision=job.fingerprint.precision)
         config = replace(config, weights=name)
-        run = _Run(
+        run = RunExecution(
             folder, Job(CODES, source.url, codes_fingerprint(config, weights, config.precision), name, source.root)
         )
         if job and job.fingerprint != run.job.fingerprint:

@@ -30,7 +30,7 @@ _OLD_SCRATCH_SECONDS = 3600.0  # no writer pauses so long between two row groups
 RETRYABLE_REASONS = ("missing", "unreadable", "timeout", "too_large")
 
 
-class _Run:
+class RunExecution:
     """A run on a folder that it holds the lock of."""
 
     def __init__(self, folder: Folder, job: Job, notes: Sequence[str] = ()):

@@ -11,7 +11,7 @@ from flowers_batch.dataset.run_folder import Job
 from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
 
 
-def _imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) -> Model:
+def imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) -> Model:
     """VGG16's own classifier as a model: its codes are the logits of layer `fc8`, its head is a softmax.
 
     Args:

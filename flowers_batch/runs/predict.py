@@ -18,9 +18,9 @@ from flowers_batch.encoding.networks import weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.runs.execution import _Run
-from flowers_batch.runs.imagenet_model import _imagenet_model
-from flowers_batch.runs.reproduction import _encoding
+from flowers_batch.runs.execution import RunExecution
+from flowers_batch.runs.imagenet_model import imagenet_model
+from flowers_batch.runs.reproduction import encoding_settings_of
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import PathOrUrl, open_folder
@@ -56,14 +56,15 @@ def predict(
     if csv and Path(csv).is_dir():
         raise InputError(f"{csv} is a folder: --csv names the file to write.")
     notes: list[str] = []
-    trained = _imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
+    trained = imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
     is_codes = read_job(open_folder(source)) is not None
     work = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
     with folder.locked():
         before = read_job(folder)
         if before and before.kind != PREDICTIONS:
             raise InputError(f"{folder.url} holds codes: predict into another folder.")
-        run = _Run(folder, replace(work.job, model=IMAGENET if model == IMAGENET else open_folder(model).url), notes)
+        name = IMAGENET if model == IMAGENET else open_folder(model).url
+        run = RunExecution(folder, replace(work.job, model=name), notes)
         manifest = work.plan(run)
         summary = run.work(manifest, work.factory, config.cluster, reporter)
     if csv:
@@ -77,7 +78,7 @@ class _Labelling:
 
     job: Job
     factory: Factory
-    plan: Callable[[_Run], Manifest]
+    plan: Callable[[RunExecution], Manifest]
 
 
 def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Labelling:
@@ -104,7 +105,7 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
 
 def _label_images(source: PathOrUrl, model: Model, config: PredictConfig) -> _Labelling:
     images = open_source(source, config.root)
-    encoding = _encoding(model.fingerprint, config.weights or model.weights, config)
+    encoding = encoding_settings_of(model.fingerprint, config.weights or model.weights, config)
     weights, name = weights_identity(encoding)
     if weights != model.fingerprint.weights:
         raise InputError(

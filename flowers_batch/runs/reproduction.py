@@ -10,7 +10,7 @@ from flowers_batch.config import IMAGENET, ArchiveConfig, EncodeConfig, PredictC
 from flowers_batch.dataset.run_folder import Job
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.runs.imagenet_model import _imagenet_model
+from flowers_batch.runs.imagenet_model import imagenet_model
 from flowers_batch.sources.opening import open_source
 
 
@@ -21,16 +21,17 @@ def factory_of(job: Job) -> EncoderFactory:
         InputError: The images or the model are not to be had.
     """
     config = ArchiveConfig(root=job.root, max_pixels=sys.maxsize)
-    factory = EncoderFactory(_encoding(job.fingerprint, job.weights, config), open_source(job.images, job.root))
+    encoding = encoding_settings_of(job.fingerprint, job.weights, config)
+    factory = EncoderFactory(encoding, open_source(job.images, job.root))
     if job.model is None:
         return factory
     if job.model == IMAGENET:
-        head = _imagenet_model(PredictConfig(weights=job.weights), job, []).head
+        head = imagenet_model(PredictConfig(weights=job.weights), job, []).head
     else:
         head = load_model(job.model).head
     return replace(factory, head=head, top_k=job.fingerprint.top_k)
 
 
-def _encoding(made: Fingerprint, weights: str, config: ArchiveConfig) -> EncodeConfig:
+def encoding_settings_of(made: Fingerprint, weights: str, config: ArchiveConfig) -> EncodeConfig:
     """How codes of this kind are made."""
     return EncodeConfig(weights=weights, batch_size=config.batch_size, max_pixels=config.max_pixels, **made.encoding)

@@ -19,7 +19,7 @@ from tensorflow_vgg.download import DownloadError, Published
 from tensorflow_vgg.network import parameter_shapes
 from tensorflow_vgg.weights import Weights, WeightsError
 
-PYTHON_2 = Path(__file__).parent / "data" / "caffe_layout_python2.npy"
+PYTHON_2 = Path(__file__).parents[1] / "data" / "caffe_layout_python2.npy"
 SHAPES = {"conv1_1": ((3, 3, 3, 4), (4,)), "conv1_2": ((3, 3, 4, 4), (4,)), "fc6": ((16, 8), (8,))}
 
 

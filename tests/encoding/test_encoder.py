@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 import time
 import weakref
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pytest
+from encoders import Photos, drawn, encoder, mean_colour, table
 from helpers import encoded, fingerprint, manifest_rows, random_pixels, some_head, source, write
 
 from flowers_batch.config import EncodeConfig
@@ -21,39 +21,14 @@ from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_of, codes_s
 from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.decoding.decode import decode
 from flowers_batch.encoding import feed
-from flowers_batch.encoding.encoder import Encoder
 from flowers_batch.encoding.factories import EncoderFactory, LabellerFactory
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.encoding.networks import NullNetwork, weights_identity
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.sources.images import Image
 from flowers_batch.sources.reading import ReadError
 from flowers_batch.storage.folder import open_folder
 
 CLASSES = ("daisy", "dandelion", "roses", "tulips")
-
-
-class Photos:
-    """A source in memory: a name without bytes is missing, an exception is raised."""
-
-    def __init__(self, photos: dict[str, bytes | Exception]):
-        self.photos, self.reads, self._lock = photos, 0, threading.Lock()
-
-    def read(self, image: Image) -> bytes:
-        with self._lock:
-            self.reads += 1
-        content = self.photos.get(image.path)
-        if content is None:
-            raise ReadError("missing", "The file is not there any more.")
-        if isinstance(content, Exception):
-            raise content
-        return content
-
-
-def drawn(count: int) -> dict[str, bytes]:
-    """Small pictures of many sizes, by their names."""
-    sizes = np.random.default_rng(1).integers(20, 60, (count, 2))
-    return {f"{n % 3}/{n:03d}.png": encoded(random_pixels(*size, seed=n)) for n, size in enumerate(sizes)}
 
 
 def some_failing() -> dict[str, bytes | Exception]:
@@ -68,20 +43,6 @@ def some_failing() -> dict[str, bytes | Exception]:
             ReadError("unreadable", "broken disk"),
         )[number % 4]
     return photos
-
-
-def mean_colour(pixels: np.ndarray) -> np.ndarray:
-    return pixels.mean((1, 2))
-
-
-def encoder(photos, network=None, width=768, batch_size=4, threads=2, labeller=None, **changes) -> Encoder:
-    network = network or NullNetwork()
-    return Encoder(network, width, photos, fingerprint(**changes), batch_size, threads, labeller)
-
-
-def table(worker, paths, stages=None) -> pa.Table:
-    stages = {} if stages is None else stages
-    return pa.Table.from_batches(worker.batches(0, manifest_rows(list(paths)), stages), worker.schema)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 40, 100])
@@ -238,9 +199,10 @@ def test_photo_with_more_pixels_than_allowed_is_a_failed_row(tmp_path):
 _SIDE_BY_SIDE = """
 import resource, sys
 from pathlib import Path
-from test_encoder import Photos, drawn, encoder, feed, table
+from encoders import Photos, drawn, encoder, table
+from flowers_batch.encoding import feed
 
-feed.PIXELS_A_THREAD = int(sys.argv[2])
+feed.PIXELS_PER_THREAD = int(sys.argv[2])
 table(encoder(Photos(drawn(9))), drawn(9))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 photos = dict.fromkeys([f"{n}.png" for n in range(8)], Path(sys.argv[1]).read_bytes())
@@ -252,7 +214,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.parametrize(
     ("side", "pixels_a_thread"),
-    [(3000, 3000**2 // 8), pytest.param(12_000, feed.PIXELS_A_THREAD, marks=pytest.mark.nightly)],
+    [(3000, 3000**2 // 8), pytest.param(12_000, feed.PIXELS_PER_THREAD, marks=pytest.mark.nightly)],
 )
 def test_eight_huge_photos_side_by_side_take_the_memory_of_one(tmp_path, side, pixels_a_thread):
     write(tmp_path, {"huge.png": encoded(PIL.Image.new("RGBA", (side, side), (9, 8, 7, 200)), compress_level=1)})

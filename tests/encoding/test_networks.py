@@ -72,13 +72,12 @@ def test_a_gpu_that_tensorflow_cannot_see_is_refused_with_what_to_do(archive):
 
 
 def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
-    from flowers_batch.encoding import encoder
     from flowers_batch.encoding import weights as weights_module
 
     parameters = weights.load(weights.find("random:0"), "vgg16", "conv1_2")
     weights.write(tmp_path / "vgg.h5", parameters, "float32", {})
     bucket = store(tmp_path / "bucket")
-    monkeypatch.setattr(encoder, "split_file", lambda name: (bucket, name.rsplit("/", 1)[1]))
+    monkeypatch.setattr(weights_module, "split_file", lambda name: (bucket, name.rsplit("/", 1)[1]))
     weights_module.convert_weights(str(tmp_path / "vgg.h5"), "store://bucket/vgg.safetensors", "float32")
     assert (
         weights.check(tmp_path / "bucket" / "vgg.safetensors").identity == weights.check(tmp_path / "vgg.h5").identity

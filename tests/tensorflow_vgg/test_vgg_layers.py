@@ -7,7 +7,7 @@ import pytest
 
 from tensorflow_vgg import formats, network, weights
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NETWORKS = ["vgg16", "vgg19"]
 EQUAL = 1e-4  # relative distance of two float32 computations of the same
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from encoders import Photos, drawn, mean_colour
 from helpers import encoded, listed, random_pixels
-from test_encoder import Photos, drawn, mean_colour
 
 from flowers_batch.decoding.decode import decode
 from flowers_batch.encoding import feed as feed_module
@@ -27,7 +27,7 @@ def feed(photos, network=mean_colour, batch_size=4, pixel_type=np.float32, threa
 
 
 def run(made: Feed, paths, stages=None) -> list[pending_image.PendingImage]:
-    return [fed for several in made.run(listed(paths), {}, {} if stages is None else stages) for fed in several]
+    return [pending for several in made.run(listed(paths), {}, {} if stages is None else stages) for pending in several]
 
 
 def test_pixels_are_rounded_to_bytes_where_the_network_takes_bytes():
@@ -38,7 +38,7 @@ def test_pixels_are_rounded_to_bytes_where_the_network_takes_bytes():
         return mean_colour(pixels)
 
     photos = drawn(8)
-    codes = [fed.code for fed in run(feed(photos, network, 8, np.uint8), photos)]
+    codes = [pending.code for pending in run(feed(photos, network, 8, np.uint8), photos)]
     (pixels,) = seen
     assert pixels.dtype == np.uint8
     exact = np.stack([decode(photo).pixels for photo in photos.values()])
@@ -58,8 +58,8 @@ def test_network_sees_whole_batches_and_powers_of_two(images, sizes):
 
     photos = drawn(images)
     expected = {path: mean_colour(decode(photo).pixels[None])[0] for path, photo in photos.items()}
-    for fed in run(feed(photos, network, 8), photos):
-        np.testing.assert_array_equal(fed.code, expected[fed.image.path])
+    for pending in run(feed(photos, network, 8), photos):
+        np.testing.assert_array_equal(pending.code, expected[pending.image.path])
     assert sorted(seen) == sizes
 
 
@@ -78,7 +78,7 @@ def test_a_slow_photo_holds_up_no_batch_of_those_behind_it():
         return mean_colour(pixels)
 
     made = Feed(network, Slow(photos), 4, np.float32, "float32", 2, 10**9)
-    assert [fed.image.path for fed in run(made, photos)] == list(photos)
+    assert [pending.image.path for pending in run(made, photos)] == list(photos)
 
 
 def test_two_shards_are_fed_at_once_and_each_keeps_its_rows():
@@ -87,9 +87,9 @@ def test_two_shards_are_fed_at_once_and_each_keeps_its_rows():
     made = feed(photos, threads=3)
     with ThreadPoolExecutor(2) as pool:
         shards = list(pool.map(lambda part: run(made, part), [paths[:23], paths[23:40], paths[40:]]))
-    assert [[fed.image.path for fed in shard] for shard in shards] == [paths[:23], paths[23:40], paths[40:]]
-    for fed in (fed for shard in shards for fed in shard):
-        np.testing.assert_array_equal(fed.code, mean_colour(decode(photos[fed.image.path]).pixels[None])[0])
+    assert [[pending.image.path for pending in shard] for shard in shards] == [paths[:23], paths[23:40], paths[40:]]
+    for pending in (pending for shard in shards for pending in shard):
+        np.testing.assert_array_equal(pending.code, mean_colour(decode(photos[pending.image.path]).pixels[None])[0])
 
 
 def test_the_second_shard_is_decoded_while_the_first_is_computed():
@@ -115,8 +115,8 @@ def test_the_second_shard_is_decoded_while_the_first_is_computed():
 def test_failures_and_repeats_without_end_do_not_stop_a_batch_that_is_not_full():
     one = encoded(random_pixels(20, 20))
     photos = {"000.png": one} | {f"{n:03d}.png": (one if n % 2 else b"a letter") for n in range(1, 300)}
-    fed = run(feed(photos), photos)
-    assert [each.code is not None for each in fed] == [True, *(bool(n % 2) for n in range(1, 300))]
+    pending = run(feed(photos), photos)
+    assert [each.code is not None for each in pending] == [True, *(bool(n % 2) for n in range(1, 300))]
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -163,8 +163,8 @@ def test_codes_that_are_still_computed_when_the_network_returns_are_waited_for()
             return self.codes
 
     photos, stages = drawn(20), {}
-    fed = run(feed(photos, lambda pixels: Later(mean_colour(pixels))), photos, stages)
-    for each in fed:
+    pending = run(feed(photos, lambda pixels: Later(mean_colour(pixels))), photos, stages)
+    for each in pending:
         np.testing.assert_array_equal(each.code, mean_colour(decode(photos[each.image.path]).pixels[None])[0])
     assert stages["network"] >= 0.05
     assert stages.keys() == {"read", "decode", "wait", "network"}
@@ -195,7 +195,7 @@ def test_images_whose_rows_were_taken_are_let_go_even_if_later_ones_repeat_them(
         before = alive()  # of other tests
         most = 0
         for number, several in enumerate(feed(photos).run(listed(photos), {}, {})):
-            assert all(fed.code is not None for fed in several)
+            assert all(pending.code is not None for pending in several)
             if number % 30 == 29:
                 most = max(most, alive() - before)
     finally:
@@ -205,7 +205,9 @@ def test_images_whose_rows_were_taken_are_let_go_even_if_later_ones_repeat_them(
 
 _GIVEN_UP = """
 import threading
-from test_feed import feed, drawn, listed
+from encoders import drawn
+from helpers import listed
+from test_feed import feed
 
 photos = drawn(40)
 run = feed(photos).run(listed(list(photos)), {}, {})
@@ -237,7 +239,7 @@ def test_more_images_are_read_than_decoded_at_once():
             return super().read(image)
 
     made = Feed(mean_colour, Far(photos), 4, np.float32, "float32", 2, 10**9, reads=16)
-    fed = [each for chunk in made.run(listed(photos), {}, {}) for each in chunk]
-    assert [each.image.path for each in fed] == list(photos) and all(each.code is not None for each in fed)
+    pending = [each for chunk in made.run(listed(photos), {}, {}) for each in chunk]
+    assert [each.image.path for each in pending] == list(photos) and all(each.code is not None for each in pending)
     assert most[0] >= 12
     made.end()
