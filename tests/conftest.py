@@ -13,30 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from flowers_batch.storage.folder import open_folder
-
-KINDS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 200)}
-
-
-def draw_archive(folder: Path, per_class: int, seed: int = 0) -> Path:
-    """Writes small noisy pictures of three colours into a folder for each: learnable from any network's codes."""
-    random = np.random.default_rng(seed)
-    for kind, colour in KINDS.items():
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        for number in range(per_class):
-            height, width = random.integers(30, 60, 2)
-            pixels = np.clip(random.normal(colour, 40, (height, width, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / kind / f"{number:04d}.png")
-    return folder
 
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 drawn pictures in three folders, and a file that is no image."""
+    from helpers import draw_archive  # which imports much
+
     folder = draw_archive(tmp_path_factory.mktemp("archive"), 10)
     (folder / "notes.txt").write_text("not an image")
     return folder

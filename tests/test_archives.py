@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw_archive
+from helpers import draw_archive
 
 import flowers_batch as fb
 from flowers_batch.dataset.run_folder import open_run

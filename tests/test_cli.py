@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import draw_archive
+from helpers import draw_archive
 
 from flowers_batch.cli.main import main
 

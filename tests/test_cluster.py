@@ -21,8 +21,7 @@ from typing import Any
 
 import pytest
 import ray
-from conftest import draw_archive
-from helpers import fingerprint
+from helpers import draw_archive, fingerprint
 
 import flowers_batch as fb
 from flowers_batch.cluster.actors import _log

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw_archive
-from helpers import assert_parameters_equal, descendants, narrowing, run_shards_here
+from helpers import assert_parameters_equal, descendants, draw_archive, narrowing, run_shards_here
 from safetensors.numpy import load_file
 
 import flowers_batch as fb

@@ -23,8 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw_archive
-from helpers import images_in, write
+from helpers import draw_archive, images_in, write
 
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.runs.verify import verify

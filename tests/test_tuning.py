@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import KINDS, draw_archive
-from helpers import assert_parameters_equal, images_in, source, write
+from helpers import KINDS, assert_parameters_equal, draw_archive, images_in, source, write
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import NETWORK

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import draw_archive
 from drivers import ACTOR, ENDED_WITHIN, Driver, assert_each_image_is_one_row, photos_that_take_a_while, rows
-from helpers import poisonous
+from helpers import draw_archive, poisonous
 
 pytestmark = pytest.mark.faults
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw_archive
+from helpers import draw_archive
 from PIL import Image
 
 import flowers_batch as fb

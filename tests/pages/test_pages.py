@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import draw_archive
+from helpers import draw_archive
 
 import flowers_batch as fb
 from flowers_batch.classifier.labels import read_labels

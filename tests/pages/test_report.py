@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw_archive
+from helpers import draw_archive
 
 import flowers_batch as fb
 from flowers_batch.pages.report import album, held_out, survey

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import pytest
-from conftest import draw_archive
+from helpers import draw_archive
 
 import flowers_batch as fb
 from flowers_batch.pages.review import server
