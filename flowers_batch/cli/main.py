@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
@@ -512,10 +512,13 @@ def weights_check(
     print(f"  sha256   {found.sha256}\n  identity {found.identity}")
 
 
-def _reporter(verb: str) -> AbstractContextManager[Reporter]:
+@contextmanager
+def _reporter(verb: str) -> Iterator[Reporter]:
+    """Report on standard error, where Ray's prints go, too: standard output is the result's."""
     from flowers_batch.progress import console_reporter
 
-    return console_reporter(verb, _progress_style.get())
+    with redirect_stdout(sys.stderr), console_reporter(verb, _progress_style.get()) as reporter:
+        yield reporter
 
 
 def _count(actors: str) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowers_batch.cluster.actors import Factory, _actor_environment, _RemoteShardActor
-from flowers_batch.cluster.connection import _connected, _living_nodes
+from flowers_batch.cluster.connection import connected, living_nodes
 from flowers_batch.cluster.failures import _cause, _cause_of, _Trouble
 from flowers_batch.cluster.messages import ActorInfo, Heartbeat, ShardResult
 from flowers_batch.cluster.metrics import _Meter
@@ -84,7 +84,7 @@ def run_shards(
     Raises:
         FlowersError: As an actor raised it, or a shard outlived its actors too often.
     """
-    with _connected(cluster) as grows:
+    with connected(cluster) as grows:
         pool = _Pool(factory, url, kind, shards, cluster, grows, agree, reporter)
         try:
             return pool.run()
@@ -230,7 +230,7 @@ class _Pool:
             if self._grows:
                 self._let_go()
             return
-        nodes = _living_nodes()
+        nodes = living_nodes()
         posts = [
             RequestedActor(member.resources, member.heartbeat.node if member.heartbeat else None)
             for member in self._members

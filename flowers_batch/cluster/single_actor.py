@@ -7,7 +7,7 @@ import time
 from typing import Any, Protocol
 
 from flowers_batch.cluster.actors import _actor_environment
-from flowers_batch.cluster.connection import _connected, _living_nodes
+from flowers_batch.cluster.connection import connected, living_nodes
 from flowers_batch.cluster.failures import _cause, _cause_of
 from flowers_batch.cluster.pool import _MAX_DEATHS, _POLL_SECONDS, _WAIT_SECONDS
 from flowers_batch.cluster.scaling import largest_node
@@ -39,7 +39,7 @@ def run_on_one_actor(work: Work, cluster: ClusterConfig, reporter: Reporter) -> 
     Raises:
         FlowersError: As the actor raised it, or too many actors died.
     """
-    with _connected(cluster):
+    with connected(cluster):
         deaths = 0
         while True:
             soloist = _Soloist(work, cluster, reporter)
@@ -117,13 +117,13 @@ class _Soloist:
         import ray
 
         scout: Any = None
-        resources = largest_node(_living_nodes())
+        resources = largest_node(living_nodes())
         while resources is None:
             if scout is None:  # an autoscaler brings a node for it
                 self._reporter.message("Waiting for the cluster's first node.")
                 scout = ray.remote(_SoloActor).options(num_cpus=1).remote()
             time.sleep(_POLL_SECONDS)
-            resources = largest_node(_living_nodes())
+            resources = largest_node(living_nodes())
         if scout is not None:
             ray.kill(scout)
         options = {
