@@ -1,4 +1,4 @@
-"""What tests share: drawn photos, real ones where they are, and one local Ray."""
+"""Fixtures that tests of several packages use: drawn photos, real ones, a browser, an object store, a local Ray."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-
-from flowers_batch.storage.folder import open_folder
+from object_store import S3
 
 
 @pytest.fixture(scope="session")
@@ -51,30 +49,6 @@ def chromium():
             pytest.skip(f"no Chromium to test pages with: {str(error).splitlines()[0]}")
         yield browser
         browser.close()
-
-
-@dataclass(frozen=True)
-class S3:
-    """A server of S3 on this machine, with one bucket."""
-
-    port: int
-    bucket: str = "photos"
-
-    def url(self, name: str = "") -> str:
-        """How a user writes the name of a file or folder of the bucket."""
-        return f"s3://{self.bucket}/{name}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
-
-    def put(self, name: str, content: bytes) -> None:
-        """Writes an object."""
-        folder = open_folder(self.url())
-        with folder.filesystem.open_output_stream(folder.at(name)) as stream:
-            stream.write(content)
-
-    def upload(self, folder: Path, name: str) -> str:
-        """Writes all files of a folder below a name; gives that name's URL."""
-        for path in filter(Path.is_file, folder.rglob("*")):
-            self.put(f"{name}/{path.relative_to(folder)}", path.read_bytes())
-        return self.url(name)
 
 
 @pytest.fixture(scope="session")

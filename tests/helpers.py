@@ -1,8 +1,9 @@
-"""What the tests of single rooms share: small pictures, folders, manifests and heads."""
+"""What the tests of single packages share: small pictures, folders, manifests and heads."""
 
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,8 @@ from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
 KINDS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 200)}  # RGB of the drawn classes
+ROOT = Path(__file__).parent.parent  # of the repository
+DATA = ROOT / "tests" / "data"
 START = datetime(2024, 5, 1, 12, 0, 0, 123456, UTC)
 
 
@@ -217,3 +220,10 @@ def run_shards_here(
     agree(actor.start().fingerprint)
     done = {shard.number: actor.run(shard, {}) for shard in shards}
     return PoolResult({number: each.footer for number, each in done.items()}, seconds=1.0, size=1.0)
+
+
+def free_port() -> int:
+    """Return a port that nothing on this machine listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

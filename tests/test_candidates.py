@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_training import labels, write_codes
+from codes_folder import labels, write_codes
+from helpers import ROOT
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import load_model
@@ -170,7 +171,7 @@ def test_commands_list_them(mislabelled, half_labelled, capsys, tmp_path):
 @pytest.fixture(scope="module")
 def on_real_photos(real_photos, tmp_path_factory):
     """The benchmark of labels, the codes of real photos, and whether their network was trained."""
-    benchmarks = str(Path(__file__).parents[1] / "benchmarks")
+    benchmarks = str(ROOT / "benchmarks")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(benchmarks)
         module = importlib.import_module("labels")

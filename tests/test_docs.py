@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from helpers import ROOT
 
 import flowers_batch as fb
 from flowers_batch.cli.main import app
 
-ROOT = Path(__file__).parent.parent
 DECISIONS = ROOT / "docs" / "decisions"
 PAGES = sorted(
     ROOT / name

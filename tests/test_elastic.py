@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from drivers import Driver, assert_each_image_is_one_row, photos_that_take_a_while
+from helpers import free_port
 from ray.util import get_node_ip_address
-from test_jobs import free_port
 
 pytestmark = pytest.mark.faults
 HEAD = "f" * 51 + "00000"  # the id that the fake provider gives to the node that it runs on

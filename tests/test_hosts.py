@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import S3
 from drivers import photos_that_take_a_while
+from object_store import S3
 
 pytestmark = pytest.mark.faults
 BIN = Path(sys.executable).parent

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 HEAVY = ("numpy", "ray", "tensorflow", "sklearn", "matplotlib", "pyarrow", "keras", "PIL", "skimage")
 
 

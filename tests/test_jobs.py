@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -19,11 +18,10 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
-from helpers import write
+from helpers import ROOT, free_port, write
 
 import flowers_batch as fb
 
-ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
     "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -32,12 +30,6 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_metrics_report_interval_ms": "500",
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 EXPORTER = free_port()
@@ -152,7 +144,7 @@ def test_a_job_that_fails_says_why_and_has_failed(dashboard, tmp_path):
 def test_cluster_file_is_what_rays_launcher_takes():
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    config = yaml.safe_load((ROOT / "pool_module.yaml").read_text())
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     validate_config(prepare_config(config))
     kinds = config["available_node_types"]
     assert kinds["gpu"]["resources"]["GPU"] == 1

@@ -7,7 +7,7 @@ import csv
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_training import labels, write_codes
+from codes_folder import labels, write_codes
 
 from flowers_batch.classifier.labels import LabelsFile, read_labelled, read_labels, write_labels
 from flowers_batch.dataset.run_folder import open_run

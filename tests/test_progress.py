@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from test_training import labels, write_codes
+from codes_folder import labels, write_codes
 
 from flowers_batch import progress
 from flowers_batch.cli.main import main

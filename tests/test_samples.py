@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_training import WIDTH, labels, write_codes
+from codes_folder import WIDTH, labels, write_codes
 
 import flowers_batch as fb
 from flowers_batch.classifier import labelled_codes

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from datetime import UTC
 from itertools import chain, pairwise
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +26,6 @@ from flowers_batch.sources.ordering import (
     without_repeats,
 )
 
-ROOT = Path(__file__).parent.parent
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 SIZE = st.integers(-(1 << 63), (1 << 63) - 1)
 

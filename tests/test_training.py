@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from pathlib import Path
@@ -11,66 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from codes_folder import labels, write_codes
 from sklearn.metrics import accuracy_score
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import load_model
-from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
-from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_schema
-from flowers_batch.dataset.shard_file import Footer, write_shard
-from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.storage.folder import open_folder
-
-WIDTH = 12
-
-
-def write_codes(
-    folder: Path,
-    labels: list[str | None],
-    failed: int = 0,
-    seed: int = 0,
-    copies: int = 0,
-    spread: float = 1.0,
-    batch: int | None = None,
-    broken: tuple[int, ...] = (),
-) -> Path:
-    """A finished codes folder: codes of a class lie around a point of it; `broken` and the last `failed` have none.
-
-    Each of the first `copies` photos has two: one of equal bytes, and one whose picture is nearly the same.
-    """
-    random = np.random.default_rng(seed)
-    centres = {label: random.normal(0, 2, WIDTH) for label in dict.fromkeys(labels)}
-    codes = np.stack([random.normal(centres[label], spread) for label in labels]).astype(np.float16)
-    hashes = random.integers(0, 2**64, len(labels), np.uint64)
-    digests = [hashlib.sha256(b"%d" % number).digest() for number in range(len(labels))]
-    labels = labels + labels[:copies] * 2
-    codes = np.concatenate([codes, codes[:copies], codes[:copies]])
-    hashes = np.concatenate([hashes, hashes[:copies], hashes[:copies] ^ np.uint64(0b1010101)])
-    digests += digests[:copies] + [hashlib.sha256(b"edited %d" % number).digest() for number in range(copies)]
-    ok = np.arange(len(labels)) < len(labels) - failed
-    ok[list(broken)] = False
-    schema = codes_schema(WIDTH, "float16")
-    columns = {name: [None] * len(labels) for name in IMAGE_COLUMNS}
-    columns |= {
-        "path": [f"{label or ''}/{number:03d}.jpg".lstrip("/") for number, label in enumerate(labels)],
-        "folder": labels,
-        "sha256": [digest if good else None for digest, good in zip(digests, ok, strict=True)],
-        "phash": [number if good else None for number, good in zip(hashes.tolist(), ok, strict=True)],
-        "status": ["ok" if good else "failed" for good in ok],
-        "reason": [None if good else "truncated" for good in ok],
-        "code": [code if good else None for code, good in zip(codes, ok, strict=True)],
-    }
-    table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-    target = open_folder(folder)
-    fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
-    write_job(target, Job(CODES, str(folder), fingerprint, "null"))
-    write_shard(target, CODES, schema, table.to_batches(batch), Footer(fingerprint.digest, 0, "x", 0, 0))
-    target.write_json(SUCCESS, {"shards": 1, "images": len(labels), "failed": failed})
-    return folder
-
-
-def labels(**counts: int) -> list[str]:
-    return [name for name, count in counts.items() for _ in range(count)]
+from flowers_batch.dataset.run_folder import SUCCESS
 
 
 @pytest.mark.parametrize("head", ["auto", "logistic", "mlp"])

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import KINDS, assert_parameters_equal, draw_archive, images_in, source, write
+from helpers import KINDS, ROOT, assert_parameters_equal, draw_archive, images_in, source, write
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import NETWORK
@@ -344,7 +344,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from pathlib import Path
 from flowers_batch.finetuning import trainer
 from tensorflow_vgg import network
-from test_tuning import trained, tuning_of
+from MODULE import trained, tuning_of
 network._FILTERS, network.FC_WIDTH = (2, 3, 4, 5, 6), 8
 trainer._DROPOUT = 1e-9  # each device drops others
 photos, out = map(Path, sys.argv[1:])
@@ -357,10 +357,10 @@ for devices in (1, 2):
 
 @pytest.mark.slow
 def test_two_devices_share_batches_and_train_the_same(photos, tmp_path):
-    write(tmp_path, {"two.py": _TWO_DEVICES.encode()})
+    write(tmp_path, {"two.py": _TWO_DEVICES.replace("MODULE", __name__).encode()})
     found = subprocess.run(
         [sys.executable, str(tmp_path / "two.py"), str(photos), str(tmp_path)],
-        env={"PYTHONPATH": str(Path(__file__).parent), "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
     )

@@ -207,7 +207,7 @@ _GIVEN_UP = """
 import threading
 from encoders import drawn
 from helpers import listed
-from test_feed import feed
+from MODULE import feed
 
 photos = drawn(40)
 run = feed(photos).run(listed(list(photos)), {}, {})
@@ -218,7 +218,7 @@ print("ended", flush=True)
 
 def test_a_process_ends_although_a_run_in_it_did_not():
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", _GIVEN_UP]
+    command = [sys.executable, "-c", _GIVEN_UP.replace("MODULE", __name__)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
 

@@ -1,13 +1,12 @@
 import gc
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from tensorflow_vgg import formats, network, weights
 
-ROOT = Path(__file__).parents[2]
 NETWORKS = ["vgg16", "vgg19"]
 EQUAL = 1e-4  # relative distance of two float32 computations of the same
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import assert_parameters_equal
+from helpers import DATA, assert_parameters_equal
 
 from tensorflow_vgg import formats, weights
 from tensorflow_vgg.download import DownloadError, Published
 from tensorflow_vgg.network import parameter_shapes
 from tensorflow_vgg.weights import Weights, WeightsError
 
-PYTHON_2 = Path(__file__).parents[1] / "data" / "caffe_layout_python2.npy"
+PYTHON_2 = DATA / "caffe_layout_python2.npy"
 SHAPES = {"conv1_1": ((3, 3, 3, 4), (4,)), "conv1_2": ((3, 3, 4, 4), (4,)), "fc6": ((16, 8), (8,))}
 
 
