@@ -304,18 +304,33 @@ def test_job_is_read_as_it_was_written(tmp_path):
     assert {"python", "ray", "tensorflow", "numpy", "pyarrow"} <= content["versions"].keys()
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", "null", "3", '{"digest": "x"}', "more", "less"])
-def test_job_of_another_version_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "3", '{"digest": "x"}', '{"format": "x"}', "less"])
+def test_damaged_job_is_refused(tmp_path, content):
     folder = open_folder(tmp_path)
     write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0"))
-    known = folder.read_json("job.json")
-    if content == "more":
-        content = json.dumps(known | {"new": 1})
     if content == "less":
+        known = folder.read_json("job.json")
         del known["images"]
         content = json.dumps(known)
     (tmp_path / "job.json").write_text(content)
-    with pytest.raises(InputError, match=r"was not written by this version of flowers_batch: begin in a new folder\.$"):
+    with pytest.raises(InputError, match=r"job\.json is damaged \(.+\): restore it, or begin in a new folder\.$"):
+        read_job(folder)
+
+
+def test_job_ignores_fields_that_it_does_not_know(tmp_path):
+    folder, job = open_folder(tmp_path), Job(CODES, "/photos", fingerprint(), "random:0")
+    write_job(folder, job)
+    folder.write_json("job.json", folder.read_json("job.json") | {"new": 1})
+    assert read_job(folder) == job
+
+
+def test_job_with_unknown_field_in_its_fingerprint_is_refused(tmp_path):
+    folder = open_folder(tmp_path)
+    write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0"))
+    content = folder.read_json("job.json")
+    content["fingerprint"]["dropout"] = 0.5
+    folder.write_json("job.json", content)
+    with pytest.raises(InputError, match=r"depends on dropout, which .* does not know: install a newer version"):
         read_job(folder)
 
 

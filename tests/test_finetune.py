@@ -156,7 +156,7 @@ def test_model_folder_may_be_moved(tuned, photos, tmp_path):
 
 def test_same_call_again_does_nothing(tuned, photos, monkeypatch):
     monkeypatch.setattr(room(), "run_on_one_actor", lambda *_: pytest.fail("nothing was left to do"))
-    before = json.loads((tuned / "metrics.json").read_text())
+    before = read_metrics(open_folder(tuned))
     assert fb.finetune(photos, tuned, CONFIG) == before
 
 
@@ -211,7 +211,7 @@ def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
     small = replace(CONFIG, encode=replace(CONFIG.encode, max_pixels=5000))
     assert room()._encoding(run, small, "random:3").max_pixels == 5000, "what is too large stays so"
     metrics = fb.finetune(codes, tmp_path / "model", replace(CONFIG, encode=None))
-    expected = json.loads((tuned / "metrics.json").read_text())
+    expected = read_metrics(open_folder(tuned))
     assert metrics["test"] == expected["test"]
     assert_parameters_equal(parameters(tmp_path / "model" / NETWORK), parameters(tuned / NETWORK))
 

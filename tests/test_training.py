@@ -27,7 +27,7 @@ def test_a_head_learns_what_can_be_learnt_and_says_how_well(tmp_path, head):
     assert np.array(metrics["test"]["confusion_matrix"]).sum() == metrics["photos"]["test"]
     low, high = metrics["test"]["interval95"]
     assert low <= metrics["test"]["accuracy"] <= high
-    assert metrics == json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert {"format": 2} | metrics == json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert set(metrics["heads"]) == ({"logistic", "mlp"} if head == "auto" else {head})
     best = min(metrics["heads"], key=lambda kind: metrics["heads"][kind]["validation_log_loss"])
     assert metrics["head"] == best

@@ -23,7 +23,7 @@ from flowers_batch.classifier.evaluation import (
 from flowers_batch.classifier.fitting import logits_of
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_split import LabelledSplit
-from flowers_batch.classifier.model_folder import METRICS, MODEL, SPLIT, Model, save_model
+from flowers_batch.classifier.model_folder import MODEL, SPLIT, Model, read_split, save_model, write_metrics
 from flowers_batch.classifier.split import SIDES, TEST, VALIDATION
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run, library_versions
@@ -115,7 +115,7 @@ def publish(folder: Folder, run: Run, photos: LabelledSplit, judged: EvaluatedHe
     # A model that is half new must not be taken for whole: what makes it one goes first and comes last.
     folder.delete(MODEL)
     _write_split(folder, photos, judged.probabilities)
-    folder.write_json(METRICS, metrics)
+    write_metrics(folder, metrics)
     save_model(
         folder,
         Model(
@@ -134,8 +134,7 @@ def publish(folder: Folder, run: Run, photos: LabelledSplit, judged: EvaluatedHe
 def _moved(model: Folder, paths: list[str], sides: NDArray[np.int_]) -> int:
     """Photos that were on another side when this model was last trained, since their groups have become one."""
     try:
-        with model.open(SPLIT) as file:
-            table = pq.read_table(file, columns=["path", "split"])
+        table = read_split(model, ["path", "split"])
     except (OSError, pa.ArrowException):  # there is none, or none that can be read: it is about to be written anew
         return 0
     before = dict(zip(*(table[name].to_pylist() for name in ("path", "split")), strict=True))

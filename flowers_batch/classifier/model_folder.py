@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flowers_batch.classifier.head import Head
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
@@ -56,7 +61,7 @@ def save_model(folder: Folder, model: Model) -> None:
         "temperature": head.temperature,
         "threshold": head.threshold,
         "identity": head.identity,
-        "fingerprint": asdict(model.fingerprint),
+        "fingerprint": model.fingerprint.to_json(),
         "weights": _inside(folder, model.weights),
         "codes": _inside(folder, model.codes),
         "images": model.images,
@@ -64,7 +69,7 @@ def save_model(folder: Folder, model: Model) -> None:
         "training": model.training,
         "versions": model.versions,
     }
-    folder.write_json(MODEL, description)
+    folder.write_json(MODEL, with_format(description))
 
 
 def load_model(where: PathOrUrl) -> Model:
@@ -75,7 +80,7 @@ def load_model(where: PathOrUrl) -> Model:
     """
     folder = open_folder(where)
     try:
-        described = folder.read_json(MODEL)
+        described = in_current_format(folder.read_json(MODEL), folder.url_of(MODEL), formats_0_1.upgrade_model)
         with folder.open(ARRAYS) as file:
             arrays = load(file.read())
         head = Head(
@@ -100,6 +105,36 @@ def load_model(where: PathOrUrl) -> Model:
     if head.identity != identity:
         raise InputError(f"{ARRAYS} in {folder.url} does not belong to the {MODEL} beside it: train the model anew.")
     return Model(head, fingerprint, **rest)
+
+
+def write_metrics(folder: Folder, metrics: dict[str, Any]) -> None:
+    """Publish `metrics.json`."""
+    folder.write_json(METRICS, with_format(metrics))
+
+
+def read_metrics(folder: Folder) -> dict[str, Any]:
+    """Read `metrics.json`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        InputError: It is damaged, or a newer version of flowers_batch wrote it.
+    """
+    try:
+        return in_current_format(folder.read_json(METRICS), folder.url_of(METRICS), formats_0_1.upgrade_metrics)
+    except TypeError as error:
+        raise InputError(f"{folder.url_of(METRICS)} is damaged ({error}): train the model again.") from None
+
+
+def read_split(folder: Folder, columns: Sequence[str]) -> pa.Table:
+    """Read columns of `split.parquet`: the labelled photos of a model, and the split that each is in.
+
+    Raises:
+        OSError, pa.ArrowException: There is none, or it cannot be read.
+    """
+    with folder.open(SPLIT) as file:
+        parquet = pq.ParquetFile(file)
+        names = formats_0_1.split_columns(columns, parquet.schema_arrow.names)
+        return parquet.read(names).select(names).rename_columns(list(columns))
 
 
 def _inside(folder: Folder, name: str) -> str:

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.fitting import out_of_fold
 from flowers_batch.classifier.labelled_codes import labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled, read_labels, write_labels
-from flowers_batch.classifier.model_folder import MODEL, SPLIT, load_model
+from flowers_batch.classifier.model_folder import MODEL, load_model, read_split
 from flowers_batch.classifier.near_duplicates import NEAR, group
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
@@ -108,8 +107,7 @@ def _labelled_digests(run: Run) -> pa.Array:
     model = open_folder(run.job.model) if run.job.model else None
     if model is None or not model.exists(MODEL):
         return pa.array([], pa.binary(32))
-    with model.open(SPLIT) as file:
-        return pq.read_table(file, columns=["sha256"])["sha256"].combine_chunks()
+    return read_split(model, ["sha256"])["sha256"].combine_chunks()
 
 
 def _least_certain(run: Run, count: int, labelled: pa.Array, given: pa.Array) -> pa.Table:

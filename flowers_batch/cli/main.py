@@ -597,7 +597,8 @@ def training_text(metrics: dict[str, Any], model: str) -> str:
 
 def _tuning_lines(tuning: dict[str, Any]) -> Iterator[str]:
     """What a person wants to know of a fine-tuning."""
-    yield f"  {tuning['unfreeze']} was trained, from {tuning['from']}; the best epoch is {tuning['best_epoch']}:"
+    initial_weights, best_epoch = tuning["initial_weights"], tuning["best_epoch"]
+    yield f"  {tuning['unfreeze']} was trained, from {initial_weights}; the best epoch is {best_epoch}:"
     yield "    epoch  minutes   loss accuracy  on validation photos: loss accuracy"
     for epoch in tuning["epochs"]:
         trained = f"{epoch['loss']:6.3f} {epoch['accuracy']:8.1%}" if epoch["epoch"] else f"{'before':>15}"

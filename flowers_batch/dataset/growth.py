@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from flowers_batch.dataset.format_version import with_format
 from flowers_batch.dataset.manifest import (
     _KNOWN,
     _PART_KEY,
@@ -36,6 +37,7 @@ from flowers_batch.dataset.manifest import (
     describe_source,
     read_rows,
     rows_in_path_order,
+    shard_to_json,
 )
 from flowers_batch.dataset.run_folder import SUCCESS
 from flowers_batch.errors import InputError
@@ -282,8 +284,8 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
                 piece = next(pieces, None)
             content: dict[str, Any] = {"runs": runs, "last": piece is None}
             content |= {"source": describe_source(source), "ignored": source.ignored, "repeated": source.repeated}
-            content |= {"in_path_order": source.in_path_order, "shards": [_facts(shard) for shard in written]}
-            writer.add_key_value_metadata({_PART_KEY: json.dumps(content).encode()})
+            content |= {"in_path_order": source.in_path_order, "shards": [shard_to_json(shard) for shard in written]}
+            writer.add_key_value_metadata({_PART_KEY: json.dumps(with_format(content)).encode()})
         part += 1
     _delete_parts_behind(folder, part)
     for number in range(manifest.parts, part):
@@ -309,11 +311,6 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
 def _shard(number: int, rows: pa.Table) -> Shard:
     """A shard of these rows, wherever they lie."""
     return Shard(number, len(rows), _inputs(rows), pc.sum(pc.equal(rows["action"], MISSING)).as_py() or 0)
-
-
-def _facts(shard: Shard) -> tuple[int, int, str, int]:
-    """What a part's footer tells of a shard, besides its place."""
-    return shard.number, shard.images, shard.inputs_digest, shard.missing
 
 
 def _no_images(source: Any) -> InputError:

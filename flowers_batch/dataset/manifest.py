@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import in_current_format
 from flowers_batch.dataset.shard_file import read_note
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import IMAGES, Image, images_of, paths_bytes
@@ -28,7 +30,7 @@ from flowers_batch.storage.retries import with_retries
 
 MANIFEST = "manifest"
 ADD, CHANGE, MISSING, REMOVE = "add", "change", "missing", "remove"
-_PART_KEY = b"flowers_batch.manifest.3"  # the number changes with what is written there
+_PART_KEY = b"flowers_batch.manifest"  # version 0.1, which has another key, refuses parts of this one
 _GENERATIONS_MERGED = 64  # each has a shard's rows in memory meanwhile
 
 _SCHEMA = pa.schema(
@@ -123,7 +125,7 @@ def read_manifest(folder: Folder) -> Manifest | None:
         if content["runs"][-1] != begun[0]:
             break
         for row_group, values in enumerate(content["shards"]):
-            _put(shards, Shard(*values), (part, row_group))
+            _put(shards, _shard_from_json(values), (part, row_group))
         in_path_order &= content["in_path_order"]
         if content["last"]:
             first_shards.append(begun[1])
@@ -208,6 +210,20 @@ def describe_source(source: Source) -> str:
     return source.url if source.root is None else f"{source.url}, below {source.root}"
 
 
+def shard_to_json(shard: Shard) -> dict[str, Any]:
+    """Return what a part's metadata says of a shard, besides its place."""
+    return {
+        "number": shard.number,
+        "images": shard.images,
+        "inputs_digest": shard.inputs_digest,
+        "missing": shard.missing,
+    }
+
+
+def _shard_from_json(value: dict[str, Any]) -> Shard:
+    return Shard(value["number"], value["images"], value["inputs_digest"], value["missing"])
+
+
 def _put(shards: list[Shard], shard: Shard, place: tuple[int, int]) -> None:
     """Puts a shard at its number, with one place more than it had there."""
     number = shard.number
@@ -227,7 +243,10 @@ def _states(folder: Folder, shard: Shard) -> Iterator[pa.Table]:
 def _row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
     def read() -> pa.Table:
         with folder.open(_part_name(part)) as file:
-            return pq.ParquetFile(file, page_checksum_verification=True).read_row_group(row_group)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            rows = parquet.read_row_group(row_group, _SCHEMA.names)
+            is_old = formats_0_1.PART_KEY in (parquet.metadata.metadata or {})
+            return formats_0_1.upgrade_rows(rows) if is_old else rows
 
     try:
         return with_retries(read)
@@ -262,18 +281,16 @@ def _delete_parts_behind(folder: Folder, part: int) -> None:
 def _read_part(folder: Folder, part: int) -> dict[str, Any] | None:
     """What a part's footer tells; None where there is no such part."""
     try:
-        return read_note(folder, _part_name(part), _PART_KEY)
+        content = read_note(folder, _part_name(part), _PART_KEY, formats_0_1.PART_KEY)
+        return in_current_format(content, folder.url_of(_part_name(part)), formats_0_1.upgrade_part)
     except FileNotFoundError:
         return None
-    except ValueError:  # a part is published whole, so no killed run left it like this
+    except (ValueError, TypeError, KeyError):  # a part is published whole, so no killed run left it like this
         raise _damaged(folder, part) from None
 
 
 def _damaged(folder: Folder, part: int) -> InputError:
-    return InputError(
-        f"{folder.url_of(_part_name(part))} is missing or damaged, or is not of this version of flowers_batch: restore "
-        "it, or begin in a new folder."
-    )
+    return InputError(f"{folder.url_of(_part_name(part))} is missing or damaged: restore it, or begin in a new folder.")
 
 
 def _input_columns(rows: pa.Table) -> list[list[str | None]]:

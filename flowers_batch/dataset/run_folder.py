@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import FORMAT, in_current_format, with_format
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import RowGroup, _opened, _row_groups_of, read_shard
 from flowers_batch.errors import InputError
@@ -33,6 +35,7 @@ class Job:
         model: The model folder; None for codes.
         codes: The codes folder that predictions were made from; None where they were made from images.
         versions: Versions of Python and of the libraries.
+        format: The format number of the file that it was read from.
     """
 
     kind: str
@@ -43,6 +46,7 @@ class Job:
     model: str | None = None
     codes: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
 
 
 def library_versions() -> dict[str, str]:
@@ -52,27 +56,67 @@ def library_versions() -> dict[str, str]:
 
 def write_job(folder: Folder, job: Job) -> None:
     """Publishes `job.json`."""
-    folder.write_json(JOB, asdict(job) | {"digest": job.fingerprint.digest})
+    content = {
+        "kind": job.kind,
+        "images": job.images,
+        "fingerprint": job.fingerprint.to_json(),
+        "weights": job.weights,
+        "root": job.root,
+        "model": job.model,
+        "codes": job.codes,
+        "versions": job.versions,
+        "digest": job.fingerprint.digest,
+    }
+    folder.write_json(JOB, with_format(content))
 
 
 def read_job(folder: Folder) -> Job | None:
-    """Reads `job.json`; None where there is none.
+    """Read `job.json`; return None if there is none. Unknown fields are ignored, but for those of the fingerprint.
 
     Raises:
-        InputError: It is not one of this version of flowers_batch.
+        InputError: It is damaged, or a newer version of flowers_batch wrote it.
     """
     try:
         content = folder.read_json(JOB)
     except FileNotFoundError:
         return None
     try:
-        content.pop("digest")
-        content["fingerprint"] = Fingerprint.from_json(content["fingerprint"])
-        return Job(**content)
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"{folder.url_of(JOB)} was not written by this version of flowers_batch: begin in a new folder."
-        ) from None
+        job = in_current_format(content, folder.url_of(JOB), formats_0_1.upgrade_job)
+        return Job(
+            kind=job["kind"],
+            images=job["images"],
+            fingerprint=Fingerprint.from_json(job["fingerprint"]),
+            weights=job["weights"],
+            root=job["root"],
+            model=job["model"],
+            codes=job["codes"],
+            versions=job["versions"],
+            format=content.get("format", 1),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder.url_of(JOB)} is damaged ({error}): restore it, or begin in a new folder.") from None
+
+
+def write_summary(folder: Folder, summary: dict[str, Any]) -> None:
+    """Publish `_SUCCESS`."""
+    folder.write_json(SUCCESS, with_format(summary))
+
+
+def read_summary(folder: Folder) -> dict[str, Any]:
+    """Read `_SUCCESS`.
+
+    Raises:
+        FileNotFoundError: There is none: the run has not ended.
+        InputError: It is damaged, or a newer version of flowers_batch wrote it.
+    """
+    url = folder.url_of(SUCCESS)
+    try:
+        summary = in_current_format(folder.read_json(SUCCESS), url, formats_0_1.upgrade_summary)
+        if not isinstance(summary["shards"], int):
+            raise TypeError("`shards` is not a number")
+        return summary
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{url} is damaged ({error}): delete it, and run the same command again.") from None
 
 
 @dataclass(frozen=True)
@@ -122,12 +166,10 @@ def open_run(where: PathOrUrl, kind: str) -> Run:
     if job is None or job.kind != kind:
         raise InputError(f"{folder.url} is not a folder of {kind}: make one with `flowers-batch {command}`.")
     try:
-        summary = folder.read_json(SUCCESS)
+        summary = read_summary(folder)
     except FileNotFoundError:
         raise InputError(
             f"{folder.url} is not finished: run the same `flowers-batch {command}` again, "
             "which goes on where it stopped."
         ) from None
-    if not isinstance(summary, dict) or "shards" not in summary:
-        raise InputError(f"{folder.url_of(SUCCESS)} is not what a run writes: delete it and run the command again.")
     return Run(folder, job, summary)

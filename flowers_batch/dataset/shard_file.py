@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.storage.folder import Folder
@@ -46,6 +48,43 @@ class Footer:
     failed: int
     reasons: dict[str, int] = field(default_factory=dict)
     content_digest: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is written into the file's metadata."""
+        return with_format(
+            {
+                "fingerprint": self.fingerprint,
+                "shard": self.shard,
+                "inputs_digest": self.inputs_digest,
+                "ok": self.ok,
+                "failed": self.failed,
+                "reasons": self.reasons,
+                "content_digest": self.content_digest,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Footer:
+        """Read what `to_json` returned, or what version 0.1 wrote; unknown fields are ignored.
+
+        Args:
+            value: The JSON object.
+            where: The file's path or URL, for the error message.
+
+        Raises:
+            InputError: A newer version wrote the file.
+            TypeError, KeyError: It is not a footer.
+        """
+        content = in_current_format(value, where, formats_0_1.upgrade_footer)
+        return cls(
+            fingerprint=content["fingerprint"],
+            shard=content["shard"],
+            inputs_digest=content["inputs_digest"],
+            ok=content["ok"],
+            failed=content["failed"],
+            reasons=content["reasons"],
+            content_digest=content["content_digest"],
+        )
 
 
 def shard_name(kind: str, shard: int) -> str:
@@ -101,7 +140,7 @@ def write_shard(
             content.hexdigest(),
         )
         # Last of all: a writer that an error leaves writes a valid file too, but not these keys.
-        writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(asdict(footer)).encode()})
+        writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer.to_json()).encode()})
     return footer
 
 
@@ -154,18 +193,19 @@ def _digests(table: pa.Table) -> bytes:
 def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
     """Reads what a shard's file says of itself; None where there is no such file, or it is not ours or not whole."""
     try:
-        return Footer(**read_note(folder, shard_name(kind, shard), _FOOTER_KEY))
-    except (FileNotFoundError, TypeError, ValueError):
+        name = shard_name(kind, shard)
+        return Footer.from_json(read_note(folder, name, _FOOTER_KEY), folder.url_of(name))
+    except (FileNotFoundError, TypeError, KeyError, ValueError):
         return None
 
 
-def read_note(folder: Folder, name: str, key: bytes) -> dict[str, Any]:
-    """What a Parquet file's footer has under a key, as JSON.
+def read_note(folder: Folder, name: str, *keys: bytes) -> Any:
+    """Return the JSON value that a Parquet file's metadata has under the first of some keys that is there.
 
     Raises:
         FileNotFoundError: There is no such file.
         OSError: The disk or the store fails, which says nothing of the file.
-        ValueError: It has no such key, or is no whole Parquet file.
+        ValueError: It has none of the keys, or is no whole Parquet file.
     """
 
     def read() -> dict[bytes, bytes] | None:
@@ -173,8 +213,9 @@ def read_note(folder: Folder, name: str, key: bytes) -> dict[str, Any]:
             return pq.read_metadata(file).metadata
 
     try:
-        return json.loads((with_retries(read) or {})[key])
-    except (OSError, pa.ArrowException, KeyError) as error:  # pyarrow tells of broken footers by most of these
+        found = with_retries(read) or {}
+        return json.loads(next(found[key] for key in keys if key in found))
+    except (OSError, pa.ArrowException, StopIteration) as error:  # pyarrow tells of broken footers by most of these
         if getattr(error, "errno", None):
             raise
         raise ValueError(name) from None

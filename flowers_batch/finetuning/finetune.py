@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.evaluated_head import evaluate_head, publish
@@ -19,11 +18,13 @@ from flowers_batch.classifier.evaluation import compare
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_split import LabelledSplit, divide, with_codes_of
 from flowers_batch.classifier.labels import FOLDER, read_labels
-from flowers_batch.classifier.model_folder import METRICS, MODEL, NETWORK, OWN_CODES, SPLIT, load_model
+from flowers_batch.classifier.model_folder import MODEL, NETWORK, OWN_CODES, load_model, read_metrics, read_split
 from flowers_batch.classifier.split import SIDES, TEST, TRAIN
 from flowers_batch.classifier.training import described, train
 from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.manifest import MISSING, read_manifest, read_rows
 from flowers_batch.dataset.run_folder import Run, open_run, read_job
 from flowers_batch.dataset.schema import CODES
@@ -40,7 +41,7 @@ KIND = "tuned"  # of a head that was trained together with its network
 _NO_CODES = 1  # megabyte: only labels and sides are asked for
 _CHANCE = 0.05  # of a gain, or loss, that says nothing
 ASKED = "tuning.json"  # what was asked for; what a killed run must be asked for again
-FROZEN_CODES, FROZEN_MODEL = "frozen/codes", "frozen/model"  # without fine-tuning, of the same photos
+FROZEN = "frozen"  # the folder of codes and classifier without fine-tuning, of the same photos
 
 
 def finetune(
@@ -71,7 +72,7 @@ def finetune(
         if name != FOLDER:
             read_labels(name)  # before hours of work
     folder = open_folder(model)
-    if folder.exists(MODEL) and not (folder.exists(ASKED) and "tuning" in folder.read_json(METRICS)):
+    if folder.exists(MODEL) and not (folder.exists(ASKED) and "tuning" in read_metrics(folder)):
         raise InputError(f"{folder.url} holds a model that was not fine-tuned: choose another folder.")
     with folder.locked():
         folder.sweep()
@@ -79,12 +80,26 @@ def finetune(
         divided = divide(run, replace(config.train, max_memory_mb=_NO_CODES), reporter)
         if train_baseline_once(folder, run, divided, config, reporter):
             folder.delete_folder(EPOCHS)
-            return folder.read_json(METRICS)
+            return read_metrics(folder)
         tuned = _tune(folder, run, divided, config, reporter)
         if tuned.state.best:
             encoding = _encoding(run, config, folder.url_of(NETWORK))
             encode(run.job.images, folder.url_of(OWN_CODES), encoding, reporter=reporter)
         return _publish(folder, run, divided, tuned, config, reporter)
+
+
+def _frozen(folder: Folder, name: str) -> str:
+    """Return the URL of the codes, or the model, that a model folder has without fine-tuning."""
+    old = formats_0_1.FROZEN_FOLDER
+    return folder.url_of(f"{old if folder.exists(old) else FROZEN}/{name}")
+
+
+def _read_asked(folder: Folder) -> dict[str, Any]:
+    """Read `tuning.json`."""
+    try:
+        return in_current_format(folder.read_json(ASKED), folder.url_of(ASKED), formats_0_1.upgrade_tuning)
+    except TypeError as error:
+        raise InputError(f"{folder.url_of(ASKED)} is damaged ({error}): choose another folder.") from None
 
 
 def _frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, reporter: Reporter) -> Run:
@@ -95,15 +110,15 @@ def _frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, rep
         code_width(asked)
         _check(asked.network, asked.layer, config)
         if folder.exists(ASKED):
-            run = open_run(folder.url_of(FROZEN_CODES), CODES)
+            run = open_run(_frozen(folder, CODES), CODES)
             source = open_source(photos, asked.root)
             if (source.url, source.root) != (run.job.images, run.job.root):
                 raise InputError(
                     f"{folder.url} was begun with other photos, those of {run.job.images}: choose another folder."
                 )
             return _as_asked(run, asked, "choose another folder, or ask as before")
-        encode(photos, folder.url_of(FROZEN_CODES), asked, reporter=reporter)
-        return open_run(folder.url_of(FROZEN_CODES), CODES)
+        encode(photos, _frozen(folder, CODES), asked, reporter=reporter)
+        return open_run(_frozen(folder, CODES), CODES)
     run = open_run(photos, CODES)
     _check(run.job.fingerprint.network, run.job.fingerprint.layer, config)
     if asked is None:
@@ -154,12 +169,11 @@ def train_baseline_once(
     } | {name: getattr(config, name) for name in ("unfreeze", "epochs", "batch_size", "lr_multiplier")}
     asked["augment"] = sorted(set(config.augment))
     if not folder.exists(ASKED):
-        train(run.folder.url, folder.url_of(FROZEN_MODEL), config.train, reporter=reporter)
-        folder.write_json(ASKED, asked)
+        train(run.folder.url, _frozen(folder, "model"), config.train, reporter=reporter)
+        folder.write_json(ASKED, with_format(asked))
         return False
-    before = folder.read_json(ASKED)
-    if before != asked:
-        others = ", ".join(name for name in asked if not isinstance(before, dict) or before.get(name) != asked[name])
+    before = _read_asked(folder)
+    if others := ", ".join(name for name in asked if before.get(name) != asked[name]):
         raise InputError(
             f"{folder.url} holds a fine-tuning that differs in: {others}; choose another folder, or ask as before."
         )
@@ -181,7 +195,7 @@ def _tune(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConf
         digests=[*compress(divided.labelled.sha256, chosen)],
         targets=divided.sample.targets[chosen],
         trained=divided.sides[chosen] == TRAIN,
-        head=load_model(folder.url_of(FROZEN_MODEL)).head,
+        head=load_model(_frozen(folder, "model")).head,
         folder=folder.url,
         codes=run.folder.url,
     )
@@ -225,7 +239,7 @@ def _publish(
     """Judges the network and its head by the codes that they gave, compares, and writes the model folder."""
     # Where nothing got better, the weights are those that the codes at hand were made with.
     run = open_run(folder.url_of(OWN_CODES), CODES) if tuned.state.best else frozen
-    before = load_model(folder.url_of(FROZEN_MODEL)).head
+    before = load_model(_frozen(folder, "model")).head
     divided = with_codes_of(run, photos, config.train.max_memory_mb)
     _check_sides(run, divided.sides)
     judged = evaluate_head(
@@ -245,10 +259,9 @@ def _tuning(
     folder: Folder, frozen: Run, run: Run, divided: LabelledSplit, probabilities: NDArray[np.float32], tuned: Tuned
 ) -> dict[str, Any]:
     """How training went, and how the outcome does against the classifier on frozen codes on the same photos."""
-    place = open_folder(folder.url_of(FROZEN_MODEL))
-    before = place.read_json(METRICS)
-    with place.open(SPLIT) as file:
-        rows = pq.read_table(file, columns=["path", "label", "prediction", "split"]).to_pylist()
+    place = open_folder(_frozen(folder, "model"))
+    before = read_metrics(place)
+    rows = read_split(place, ["path", "label", "prediction", "split"]).to_pylist()
     was_right = {row["path"]: row["prediction"] == row["label"] for row in rows if row["split"] == SIDES[TEST]}
     # Of photos that are copies of each other, one counts: they are right or wrong together.
     _, firsts = np.unique(divided.sample.groups, return_index=True)

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from flowers_batch.classifier.fitting import balanced_sample_weights
 from flowers_batch.classifier.head import Head, Layer
 from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.config import EncodeConfig, FinetuneConfig
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.decoding.resizing import SIDE
 from flowers_batch.devices import is_out_of_memory, prepare_device
 from flowers_batch.encoding.feed import add
@@ -331,7 +333,7 @@ class Trainer:
         arrays = {name: _array(variable) for name, variable in self._variables().items()}
         last = _saved(len(state.epochs) - 1)
         with self._folder.publish(last) as scratch:
-            save_file(arrays, scratch, {"state": json.dumps(asdict(state))})
+            save_file(arrays, scratch, {"state": json.dumps(with_format(asdict(state)))})
         for name in self._folder.names(EPOCHS):
             if f"{EPOCHS}/{name}" not in (_saved(state.best), last):
                 self._folder.delete(f"{EPOCHS}/{name}")
@@ -344,11 +346,15 @@ class Trainer:
         saved = [name for name in self._folder.names(EPOCHS) if name.startswith("epoch-")]
         if not saved:
             return None
-        with self._folder.on_disk(f"{EPOCHS}/{saved[-1]}") as path, safe_open(path, "numpy") as file:
+        saved_name = f"{EPOCHS}/{saved[-1]}"
+        with self._folder.on_disk(saved_name) as path, safe_open(path, "numpy") as file:
             for name, variable in self._variables().items():
                 variable.assign(file.get_tensor(name))
-            state = json.loads(file.metadata()["state"])
-        return State(tuple(Epoch(**epoch) for epoch in state["epochs"]), state["best"])
+            content = json.loads(file.metadata()["state"])
+        state = in_current_format(content, self._folder.url_of(saved_name), formats_0_1.upgrade_training_state)
+        names = [field.name for field in fields(Epoch)]
+        epochs = ({name: epoch[name] for name in names if name in epoch} for epoch in state["epochs"])
+        return State(tuple(Epoch(**epoch) for epoch in epochs), state["best"])
 
     def publish(self, state: State) -> Layer:
         """Writes the weights of the best epoch into the model folder, and gives the head's kernel and bias."""

@@ -15,7 +15,17 @@ from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.duplicates import count_duplicates
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
 from flowers_batch.dataset.manifest import MANIFEST, Manifest, Shard, copy_manifest, describe_source, read_manifest
-from flowers_batch.dataset.run_folder import JOB, SUCCESS, Job, Run, library_versions, read_job, write_job
+from flowers_batch.dataset.run_folder import (
+    JOB,
+    SUCCESS,
+    Job,
+    Run,
+    library_versions,
+    read_job,
+    read_summary,
+    write_job,
+    write_summary,
+)
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer, failed_paths, read_footer
 from flowers_batch.errors import InputError, RunError
@@ -122,11 +132,11 @@ class RunExecution:
             self.folder.sweep(name)
         self._write_job()
         if self.folder.exists(SUCCESS):  # nothing was missing, and nothing changed
-            duplicates = self.folder.read_json(SUCCESS)["duplicates"]
+            duplicates = read_summary(self.folder)["duplicates"]
             return self._summary(manifest, before, footers, outcome, duplicates)
         duplicates = count_duplicates(self.folder, self.job.kind, len(manifest.shards), manifest.images)
         summary = self._summary(manifest, before, footers, outcome, duplicates)
-        self.folder.write_json(SUCCESS, summary.to_json())
+        write_summary(self.folder, summary.to_json())
         return summary
 
     def _agree(self, fingerprint: Fingerprint) -> None:

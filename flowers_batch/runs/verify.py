@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowers_batch.dataset.manifest import MISSING, Manifest, Shard, read_manifest, read_rows, rows_in_path_order
-from flowers_batch.dataset.run_folder import SUCCESS, Job, read_job
+from flowers_batch.dataset.run_folder import Job, read_job, read_summary
 from flowers_batch.dataset.schema import CODES, FAILED, IMAGE_COLUMNS, OK, PREDICTIONS, codes_schema, predictions_schema
 from flowers_batch.dataset.shard_file import content_digest_of, read_footer, read_shard, shard_name
 from flowers_batch.errors import InputError
@@ -209,7 +209,7 @@ def _twice(folder: Folder, manifest: Manifest) -> Iterator[str]:
 
 def _check_summary(folder: Folder, found: Verification) -> None:
     try:
-        summary: dict[str, Any] = folder.read_json(SUCCESS)
+        summary: dict[str, Any] = read_summary(folder)
     except FileNotFoundError:
         found.problems.append("There is no _SUCCESS: the run has not ended; the same command goes on.")
         return

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from flowers_batch.classifier.model_folder import METRICS, SPLIT
+from flowers_batch.classifier.model_folder import read_metrics, read_split
 from flowers_batch.pages import charts
 from flowers_batch.pages.report.album import _CLASSES, _SHOWN, Thumbnail, _Album
 from flowers_batch.pages.thumbnails import Photos
@@ -21,10 +20,9 @@ _MISTAKES = 10
 
 def _held_out(model: Folder, photos: Photos, album: _Album) -> dict[str, Any]:
     """How a model did on the photos that it was neither trained nor tuned on."""
-    metrics = model.read_json(METRICS)
+    metrics = read_metrics(model)
     classes, matrix = metrics["classes"], metrics["test"]["confusion_matrix"]
-    with model.open(SPLIT) as file:
-        rows = pq.read_table(file, columns=["path", "label", "prediction", "probability", "split"])
+    rows = read_split(model, ["path", "label", "prediction", "probability", "split"])
     rows = rows.filter(pc.equal(rows["split"], "test")).sort_by([("probability", "descending"), ("path", "ascending")])
     by_cell = defaultdict[tuple[str, str], list[dict[str, Any]]](list)
     for row in rows.to_pylist():

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.evaluation import wilson_interval
-from flowers_batch.classifier.model_folder import MODEL, SPLIT, Model, load_model
+from flowers_batch.classifier.model_folder import MODEL, Model, load_model, read_split
 from flowers_batch.classifier.suggestions import label_issues, suggest
 from flowers_batch.classifier.training import train
 from flowers_batch.config import IMAGENET, TrainConfig
@@ -271,8 +270,7 @@ class Review:
 
     def _compare(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Accuracy before and after on the same photos, which neither was trained or tuned on, by the labels of now."""
-        with open_folder(self._target).open(SPLIT) as file:
-            rows = pq.read_table(file, columns=["path", "label", "prediction", "split"])
+        rows = read_split(open_folder(self._target), ["path", "label", "prediction", "split"])
         rows = rows.filter(pc.equal(rows["split"], "test"))
         at = self._find(rows["path"].to_pylist())
         before = dict(
@@ -399,6 +397,5 @@ def _codes_of(run: Run, model: Model | None) -> tuple[str, str]:
 
 def _given(run: Run) -> dict[str, tuple[str, str]]:
     """Labels that the classifier was trained on, and the side of the split that each is on, by path."""
-    with open_folder(run.job.model or "").open(SPLIT) as file:
-        columns = pq.read_table(file, columns=["path", "label", "split"])
+    columns = read_split(open_folder(run.job.model or ""), ["path", "label", "split"])
     return {path: (label, side) for path, label, side in zip(*map(pa.ChunkedArray.to_pylist, columns), strict=True)}
