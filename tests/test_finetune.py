@@ -19,7 +19,7 @@ from helpers import assert_parameters_equal, descendants, draw_archive, narrowin
 from safetensors.numpy import load_file
 
 import flowers_batch as fb
-from flowers_batch.classifier.model_folder import NETWORK, load_model
+from flowers_batch.classifier.model_folder import NETWORK, load_model, read_metrics
 from flowers_batch.cli.main import training_text
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES, codes_of
