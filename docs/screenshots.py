@@ -56,7 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         base = Path(scratch)
         weights = os.environ.get("FLOWERS_BATCH_WEIGHTS", "random:0")
-        fb.encode(photos, base / "codes", fb.EncodeConfig(weights=weights), progress=True)
+        with fb.console_reporter("encode") as reporter:
+            fb.encode(photos, base / "codes", fb.EncodeConfig(weights=weights), reporter=reporter)
         fb.train(base / "codes", base / "model")
         fb.predict(base / "codes", base / "flowers", base / "model")
         report = f"file://{fb.report(base / 'flowers')}"
