@@ -24,7 +24,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 OTHER_TOOLS = {"--no-wait", "--constraint"}  # options of `ray job submit` and pip that are quoted alone
 HISTORY = {"CHANGELOG.md"}  # quotes what is no more
-SOON = {"--code-dtype", "--lr-multiplier", "--max-memory-mb", "--weights"}
+SOON: set[str] = set()
 SIZE = 6000  # bytes
 
 

@@ -112,8 +112,8 @@ def test_what_is_uploaded_with_a_job_is_small_and_all_that_it_needs(tmp_path):
         names = set(package.namelist())
     assert {
         "jobs/encode.py",
-        "flowers_batch/cli.py",
-        "flowers_batch/static/review.js",
+        "flowers_batch/cli/main.py",
+        "flowers_batch/pages/review/static/review.js",
         "tensorflow_vgg/network.py",
     } <= names
     assert not any(name.startswith(("tests/", "docs/", "benchmarks/", ".git/")) for name in names)
@@ -126,13 +126,24 @@ def test_submitted_jobs_encode_train_and_predict(dashboard, archive, tmp_path):
     *told, last = logs_of(dashboard, encoded)
     summary = json.loads(last)
     assert (summary["images"], summary["ok"]) == (30, 30)
-    assert "encode: 30 of 30 images, 0 failed" in told
+    assert (json.loads(told[-1])["done"], json.loads(told[-1])["failed"]) == (30, 0)
     trained = submit(dashboard, "python", "jobs/train.py", codes, model, "--seed", "1")
     assert trained.returncode == 0, trained.stdout
     assert json.loads(logs_of(dashboard, trained)[-1])["test"]["accuracy"] > 0.5
     predicted = submit(dashboard, "python", "jobs/predict.py", str(archive), labels, "--model", model)
     assert predicted.returncode == 0, predicted.stdout
     assert fb.verify(labels).is_complete
+
+
+def test_submission_example_follows_the_job_and_prints_its_summary(dashboard, archive, tmp_path):
+    codes = str(tmp_path / "codes")
+    command = [sys.executable, ROOT / "examples" / "submit.py", "--address", dashboard, "encode", str(archive), codes]
+    told = subprocess.run([*command, "--network", "null"], env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[-1] == "images: 30, ok: 30, failed: 0"
+    refused = subprocess.run([*command, "--network", "n"], env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    assert refused.returncode == 1 and "FAILED" in refused.stderr
+    assert "must be one of vgg16, vgg19" in refused.stdout
 
 
 def test_a_job_that_fails_says_why_and_has_failed(dashboard, tmp_path):
