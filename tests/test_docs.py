@@ -24,20 +24,18 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 OTHER_TOOLS = {"--no-wait", "--constraint"}  # options of `ray job submit` and pip that are quoted alone
 HISTORY = {"CHANGELOG.md"}  # quotes what is no more
-SOON: set[str] = set()
 SIZE = 6000  # bytes
 
 
 @cache
 def options() -> dict[tuple[str, ...], set[str]]:
-    """The options of each command, by the command's words."""
+    """The options of each command and group of commands, by its words."""
     found: dict[tuple[str, ...], set[str]] = {}
 
     def collect(command, words: tuple[str, ...]) -> None:
         for name, child in getattr(command, "commands", {}).items():
             collect(child, (*words, name))
-        if not hasattr(command, "commands"):
-            found[words] = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        found[words] = {option for parameter in command.params for option in parameter.opts} | {"--help"}
 
     collect(typer.main.get_command(app), ())
     return found
@@ -99,11 +97,11 @@ def test_quoted_commands_and_options_exist():
             given = {word.partition("=")[0] for word in words if word.startswith("--")}
             if ours := command_of(words):
                 command, arguments = ours
-                assert command in options() or (command == ("weights",) and not arguments), f"{page}: {line}"
+                assert command in options(), f"{page}: {line}"
                 given &= {word.partition("=")[0] for word in arguments}
-                assert given <= options().get(command, set()) | SOON, f"{page}: {line}"
+                assert given <= options()[command], f"{page}: {line}"
             elif words and words[0].startswith("--"):
-                assert given <= every | SOON, f"{page}: {line}"
+                assert given <= every, f"{page}: {line}"
 
 
 def test_quoted_python_names_are_public():
