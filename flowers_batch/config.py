@@ -33,9 +33,9 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         if self.actors is not None:
-            _at_least_one("--actors", self.actors)
-        _at_least_one("--stall-timeout", self.stall_timeout)
-        _at_least_one("--actors-per-gpu", self.actors_per_gpu)
+            _at_least_one("actors", self.actors)
+        _at_least_one("stall_timeout", self.stall_timeout)
+        _at_least_one("actors_per_gpu", self.actors_per_gpu)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,9 @@ class ArchiveConfig:
 
     def __post_init__(self) -> None:
         if self.batch_size is not None:
-            _at_least_one("--batch-size", self.batch_size)
-        _at_least_one("--shard-size", self.shard_size)
-        _at_least_one("--max-pixels", self.max_pixels)
+            _at_least_one("batch_size", self.batch_size)
+        _at_least_one("shard_size", self.shard_size)
+        _at_least_one("max_pixels", self.max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +90,11 @@ class EncodeConfig(ArchiveConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("--network", self.network, ("vgg16", "vgg19", NULL_NETWORK))
+        _one_of("network", self.network, ("vgg16", "vgg19", NULL_NETWORK))
         if self.pool is not None:
-            _one_of("--pool", self.pool, POOLS)
-        _one_of("--precision", self.precision, ("auto", "float32", "bfloat16"))
-        _one_of("--code-dtype", self.code_dtype, ("float16", "float32"))
+            _one_of("pool", self.pool, POOLS)
+        _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
+        _one_of("code_dtype", self.code_dtype, ("float16", "float32"))
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if not self.labels or isinstance(self.labels, str):
-            raise InputError(f"labels must be a tuple of `folder` and files. Received: {self.labels!r}.")
-        _one_of("--head", self.head, ("auto", "logistic", "mlp"))
+            raise InputError(f"`labels` must be a tuple of `folder` and files. Received: {self.labels!r}.")
+        _one_of("head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:
-            raise InputError(f"--min-precision must lie above 0, and be 1 at most. Received: {self.min_precision}.")
+            raise InputError(f"`min_precision` must lie above 0, and be 1 at most. Received: {self.min_precision}.")
         if self.max_memory_mb is not None:
-            _at_least_one("--max-memory-mb", self.max_memory_mb)
+            _at_least_one("max_memory_mb", self.max_memory_mb)
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed must lie in 0..{2**32 - 1}. Received: {self.seed}.")
+            raise InputError(f"`seed` must lie in 0..{2**32 - 1}. Received: {self.seed}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,15 +158,14 @@ class FinetuneConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        _one_of("--unfreeze", self.unfreeze, UNFREEZE)
-        _at_least_one("--epochs", self.epochs)
-        _at_least_one("--batch-size", self.batch_size)
+        _one_of("unfreeze", self.unfreeze, UNFREEZE)
+        _at_least_one("epochs", self.epochs)
+        _at_least_one("batch_size", self.batch_size)
         if not 0 < self.lr_multiplier < float("inf"):
-            raise InputError(f"--lr-multiplier must be above 0. Received: {self.lr_multiplier}.")
+            raise InputError(f"`lr_multiplier` must be above 0. Received: {self.lr_multiplier}.")
         if not set(self.augment) <= set(AUGMENT):
             raise InputError(
-                f"--augment must be of {', '.join(AUGMENT)}, with commas between them, or none. "
-                f"Received: {','.join(self.augment) or 'nothing'}."
+                f"`augment` must be of {', '.join(AUGMENT)}, or none of them. Received: {','.join(self.augment)}."
             )
 
 
@@ -184,14 +183,14 @@ class PredictConfig(ArchiveConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one("--top-k", self.top_k)
+        _at_least_one("top_k", self.top_k)
 
 
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InputError(f"{option} must be one of {', '.join(allowed)}. Received: {value}.")
+        raise InputError(f"`{name}` must be one of {', '.join(allowed)}. Received: {value}.")
 
 
-def _at_least_one(option: str, value: float) -> None:
+def _at_least_one(name: str, value: float) -> None:
     if not value >= 1:
-        raise InputError(f"{option} must be 1 or more. Received: {value}.")
+        raise InputError(f"`{name}` must be 1 or more. Received: {value}.")

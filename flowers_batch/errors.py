@@ -1,4 +1,7 @@
-"""Exceptions whose text is one sentence for the user: what is wrong with which thing, and what to do."""
+"""Exceptions whose text is one sentence for the user: what is wrong with which thing, and what to do.
+
+A text names settings as Python does, in backticks (`shard_size`); the command line shows them as its options.
+"""
 
 from __future__ import annotations
 

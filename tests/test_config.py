@@ -12,26 +12,26 @@ from flowers_batch.fingerprint import Fingerprint
 
 
 @pytest.mark.parametrize(
-    ("make", "option"),
+    ("make", "setting"),
     [
-        (lambda: EncodeConfig(network="resnet"), "--network"),
-        (lambda: EncodeConfig(pool="sum"), "--pool"),
-        (lambda: EncodeConfig(precision="float64"), "--precision"),
-        (lambda: EncodeConfig(code_dtype="int8"), "--code-dtype"),
-        (lambda: EncodeConfig(batch_size=0), "--batch-size"),
-        (lambda: EncodeConfig(shard_size=-1), "--shard-size"),
-        (lambda: TrainConfig(head="forest"), "--head"),
-        (lambda: TrainConfig(seed=-1), "--seed"),
-        (lambda: TrainConfig(seed=2**32), "--seed"),
-        (lambda: PredictConfig(top_k=0), "--top-k"),
-        (lambda: PredictConfig(batch_size=0), "--batch-size"),
-        (lambda: PredictConfig(shard_size=0), "--shard-size"),
-        (lambda: ClusterConfig(actors=0), "--actors"),
-        (lambda: ClusterConfig(actors_per_gpu=0), "--actors-per-gpu"),
+        (lambda: EncodeConfig(network="resnet"), "network"),
+        (lambda: EncodeConfig(pool="sum"), "pool"),
+        (lambda: EncodeConfig(precision="float64"), "precision"),
+        (lambda: EncodeConfig(code_dtype="int8"), "code_dtype"),
+        (lambda: EncodeConfig(batch_size=0), "batch_size"),
+        (lambda: EncodeConfig(shard_size=-1), "shard_size"),
+        (lambda: TrainConfig(head="forest"), "head"),
+        (lambda: TrainConfig(seed=-1), "seed"),
+        (lambda: TrainConfig(seed=2**32), "seed"),
+        (lambda: PredictConfig(top_k=0), "top_k"),
+        (lambda: PredictConfig(batch_size=0), "batch_size"),
+        (lambda: PredictConfig(shard_size=0), "shard_size"),
+        (lambda: ClusterConfig(actors=0), "actors"),
+        (lambda: ClusterConfig(actors_per_gpu=0), "actors_per_gpu"),
     ],
 )
-def test_wrong_value_is_refused_by_the_name_of_its_option(make, option):
-    with pytest.raises(InputError, match=re.escape(option) + r" must .*Received: \S+\.$"):
+def test_wrong_value_is_refused_by_name(make, setting):
+    with pytest.raises(InputError, match=f"^`{setting}`" + r" must .*Received: \S+\.$"):
         make()
 
 

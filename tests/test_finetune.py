@@ -199,7 +199,7 @@ def test_codes_folder_stands_for_its_photos_and_its_network(tuned, tmp_path):
         ({"weights": "random:4"}, r"differ in weights \(random:4, not random:3\): leave that out, or encode anew"),
         ({"layer": "relu7"}, r"differ in layer \(relu7, not relu6\)"),
         ({"network": "vgg19"}, r"differ in network \(vgg19, not vgg16\)"),
-        ({"root": "/elsewhere"}, "says itself where its photos lie: leave --root out"),
+        ({"root": "/elsewhere"}, "says itself where its photos lie: leave `root` out"),
     ):
         asked = fb.EncodeConfig(**room().encoding_settings_of(codes) | change)
         with pytest.raises(InputError, match=told):
@@ -354,9 +354,9 @@ def test_network_that_got_no_better_is_not_encoded_with_again(tuned, tmp_path, m
     ("change", "told"),
     [
         ({"train": fb.TrainConfig(labels=("nowhere.csv",))}, "There is no labels file nowhere.csv"),
-        ({"encode": fb.EncodeConfig(layer="pool5", pool="avg")}, "vgg16 up to pool5 has no layers of --unfreeze fc"),
+        ({"encode": fb.EncodeConfig(layer="pool5", pool="avg")}, "vgg16 up to pool5 has no layers of `unfreeze` fc"),
         ({"encode": fb.EncodeConfig(layer="relu9")}, "relu9"),
-        ({"encode": fb.EncodeConfig(layer="pool5")}, "--pool avg, max or flatten"),
+        ({"encode": fb.EncodeConfig(layer="pool5")}, "`pool` avg, max or flatten"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_encoded(photos, tmp_path, monkeypatch, change, told):
@@ -367,7 +367,7 @@ def test_what_cannot_be_is_refused_before_anything_is_encoded(photos, tmp_path, 
 
 @pytest.mark.parametrize("augment", [("",), ("none",), ("crop", "blur")])
 def test_variations_that_there_are_not_are_refused(augment):
-    with pytest.raises(InputError, match="--augment must be of crop, flip, colour, with commas between them, or none"):
+    with pytest.raises(InputError, match="`augment` must be of crop, flip, colour, or none of them"):
         fb.FinetuneConfig(augment=augment)
 
 

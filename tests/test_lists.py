@@ -149,7 +149,7 @@ def test_root_is_absolute_for_processes_that_run_elsewhere(tmp_path, monkeypatch
 
 
 def test_missing_root_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"^There is no folder /.*/nowhere: check --root\.$"):
+    with pytest.raises(InputError, match=r"^There is no folder /.*/nowhere: check `root`\.$"):
         open_source(text(tmp_path / "l.txt", ["a"]), str(tmp_path / "nowhere"))
 
 

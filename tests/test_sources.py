@@ -366,7 +366,7 @@ def test_source_travels_to_another_process(opened, tmp_path):
 
 def test_root_is_refused_for_what_is_no_list(tmp_path):
     write(tmp_path, {"photos/a.jpg": b""})
-    with pytest.raises(InputError, match=r"^--root is for lists of paths, and /.*/photos is none: leave it out\.$"):
+    with pytest.raises(InputError, match=r"^`root` is for lists of paths, and /.*/photos is none: leave it out\.$"):
         open_source(tmp_path / "photos", str(tmp_path))
 
 

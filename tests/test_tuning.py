@@ -125,7 +125,7 @@ def test_layers_are_unfrozen_from_the_top(unfreeze, layer, expected):
 
 
 def test_unfreezing_what_is_not_there_is_refused():
-    with pytest.raises(InputError, match="vgg16 up to pool5 has no layers of --unfreeze fc: unfreeze more, or `head`"):
+    with pytest.raises(InputError, match="vgg16 up to pool5 has no layers of `unfreeze` fc: unfreeze more, or head"):
         unfrozen("vgg16", "pool5", "fc")
 
 
@@ -290,7 +290,7 @@ def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
 def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingDevices, "step", lambda *_: {"loss": float("nan"), "accuracy": 0.0})
     told = (
-        r"no number any more in epoch 1: begin again .* such as --lr-multiplier 0\.1, by `flowers-batch finetune CODES"
+        r"no number any more in epoch 1: begin again .* such as `lr_multiplier` 0\.1, by `flowers-batch finetune CODES"
     )
     with pytest.raises(RunError, match=told):
         trained(tuning_of(photos, tmp_path, unfreeze="head"))
@@ -316,7 +316,7 @@ def test_loss_that_is_no_number_later_leaves_the_best_epoch(whole, tmp_path, mon
         (
             ValueError("OOM when allocating tensor with shape[9,224,224,64]"),
             RunError,
-            r"A step of 9 photos does not fit .* a smaller --batch-size, or --unfreeze less, by `flowers-batch",
+            r"A step of 9 photos does not fit .* a smaller `batch_size`, or `unfreeze` less, by `flowers-batch",
         ),
         (InputError("BLOOMS/1.jpg is gone."), InputError, "BLOOMS/1.jpg is gone"),
     ],

@@ -106,7 +106,7 @@ def read_labelled(run: Run, labels: Sequence[str]) -> Labelled:
         raise InputError(
             f"None of the photos in {run.folder.url} has a label: "
             + (
-                "put each into a folder named for its class, or give --labels a CSV file with path,label."
+                "put each into a folder named for its class, or give `labels` a CSV file with path,label."
                 if list(labels) == [FOLDER]
                 else f"the paths in {labels[-1]} must be written as in the column `path` of the codes, such as {path}."
             )

@@ -34,7 +34,7 @@ def label_issues(
 
     Args:
         model: The model folder: its codes and the labels that it was trained on are read again.
-        out: A CSV file that gets the rows; its column `label` is to be corrected, and given to `train` by `--labels`.
+        out: A CSV file that gets the rows; its column `label` is to be corrected, and given to `train` as `labels`.
         reporter: Receives how it goes.
 
     Returns:
@@ -78,7 +78,7 @@ def suggest(
     Args:
         predictions: A folder of predictions.
         count: How many photos.
-        out: A CSV file that gets the rows; its column `label` is to be filled in, and given to `train` by `--labels`.
+        out: A CSV file that gets the rows; its column `label` is to be filled in, and given to `train` as `labels`.
         labels: CSV or Parquet files of labels that were given since: their photos have one.
 
     Returns:

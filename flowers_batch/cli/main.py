@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -729,4 +730,15 @@ def _fail(error: Exception, code: int, debug: bool) -> NoReturn:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
-    return str(error)
+    return _with_options(str(error))
+
+
+def _with_options(sentence: str) -> str:
+    """Return a sentence with the command's options in place of Python's settings: --shard-size for `shard_size`."""
+    options: dict[str, str] = {}
+    commands = [typer.main.get_command(app)]
+    while commands:
+        command: Any = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        options |= {each.name.rstrip("_"): each.opts[0] for each in command.params if each.opts[0].startswith("--")}
+    return re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), sentence)

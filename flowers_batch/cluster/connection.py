@@ -69,7 +69,7 @@ def _init(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"The Ray cluster at {address or 'this machine'} cannot be joined ({first_line(error)}): "
-            "check --address, and that RAY_AUTH_MODE and the token here are the cluster's; or leave --address and "
+            "check `address`, and that RAY_AUTH_MODE and the token here are the cluster's; or leave `address` and "
             "RAY_ADDRESS out to run on this machine alone."
         ) from error
 

@@ -75,7 +75,7 @@ def open_image(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
     tile = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))  # may be larger than the picture
     width, height = max(image.size, tile, key=math.prod)
     if width * height > max_pixels:
-        raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (--max-pixels).")
+        raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (max_pixels).")
     bits = max(tags.get(_BITS, (8,)))
     plain = bits == 16 and tags.get(_PHOTOMETRIC) != 0 and tags.get(_PLANES) != 2
     if image.mode in ("I", "F") or (bits > 8 and not plain):

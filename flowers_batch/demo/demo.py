@@ -105,7 +105,7 @@ class _Steps:
 
 def _prepare(out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not (out / _MARK).exists():
-        raise InputError(f"{out} holds something else than a demo: choose another folder with --out.")
+        raise InputError(f"{out} holds something else than a demo: choose another folder with `out`.")
     for name in ("photos", "drawn", "codes", "model", "predictions"):
         shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)

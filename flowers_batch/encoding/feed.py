@@ -389,6 +389,6 @@ def _stored(codes: NDArray[np.float32], code_dtype: str) -> Codes:
         worst = np.abs(codes).max()
         raise RunError(
             f"A code holds {worst:g}, which {code_dtype} cannot: "
-            + ("encode with --code-dtype float32." if np.isfinite(worst) else "check the network's weights.")
+            + ("encode with `code_dtype` float32." if np.isfinite(worst) else "check the network's weights.")
         )
     return stored

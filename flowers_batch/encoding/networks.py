@@ -55,11 +55,11 @@ def code_width(config: EncodeConfig) -> int:
     except ValueError as error:
         raise InputError(str(error)) from None
     if len(shape) == 1 and config.pool:
-        raise InputError(f"Layer {config.layer} gives a row of numbers already: leave --pool {config.pool} out.")
+        raise InputError(f"Layer {config.layer} gives a row of numbers already: leave `pool` {config.pool} out.")
     if len(shape) == 3 and not config.pool:
         raise InputError(
             f"Layer {config.layer} gives a map of {shape[0]} x {shape[1]} x {shape[2]} numbers, not a row: say how it "
-            "becomes one with --pool avg, max or flatten, or choose a layer such as relu6."
+            "becomes one with `pool` avg, max or flatten, or choose a layer such as relu6."
         )
     return shape[-1] if config.pool in ("avg", "max") else math.prod(shape)
 

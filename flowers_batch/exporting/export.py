@@ -23,7 +23,7 @@ from flowers_batch.exporting.onnx_model import _write_onnx
 SAVED_MODEL, ONNX, KERAS = FORMATS = ("savedmodel", "onnx", "keras")
 
 
-def export(model: PathOrUrl, out: Path | str, kind: str = SAVED_MODEL, weights: str | None = None) -> str:
+def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights: str | None = None) -> str:
     """Writes network and head together, in float32; what they give is named alike in each format.
 
     All give `label`, `probability`, `probabilities` (in the order of `classes` in `model.json`) and `is_unknown`.
@@ -37,7 +37,7 @@ def export(model: PathOrUrl, out: Path | str, kind: str = SAVED_MODEL, weights: 
     Args:
         model: The model folder.
         out: A folder for `savedmodel`, else a file; on this machine, and not there yet.
-        kind: `savedmodel`, `onnx` or `keras`.
+        format: `savedmodel`, `onnx` or `keras`.
         weights: Where the network's weights lie, if no longer where the model says.
 
     Returns:
@@ -47,11 +47,11 @@ def export(model: PathOrUrl, out: Path | str, kind: str = SAVED_MODEL, weights: 
         InputError: There is no such model or format, the weights are others, or something lies at `out`.
     """
     target = Path(out)
-    if kind not in FORMATS:
-        raise InputError(f"--format must be one of {', '.join(FORMATS)}. Received: {kind}.")
+    if format not in FORMATS:
+        raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format}.")
     if "://" in str(out) or target.exists():
         raise InputError(f"{out} is no new path on this machine: name another one for the exported model.")
-    if kind == KERAS and target.suffix != ".keras":
+    if format == KERAS and target.suffix != ".keras":
         raise InputError(f"Keras reads only files whose names end in .keras. Received: {out}.")
     trained = load_model(model)
     made = trained.fingerprint
@@ -59,13 +59,13 @@ def export(model: PathOrUrl, out: Path | str, kind: str = SAVED_MODEL, weights: 
     init_tensorflow()
     network, identity = build_network(encoding, "float32")
     if identity != made.weights:
-        raise InputError(f"{encoding.weights} holds other weights than those of the model: name them by --weights.")
+        raise InputError(f"{encoding.weights} holds other weights than those of the model: name them by `weights`.")
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f"_tmp-{target.name}")
     writers: dict[str, Callable[[keras.Model, Head, Path], None]]
     writers = {SAVED_MODEL: _write_saved_model, ONNX: _write_onnx, KERAS: _write_keras}
     try:
-        writers[kind](network, trained.head, scratch)
+        writers[format](network, trained.head, scratch)
         scratch.rename(target)
     finally:
         if scratch.is_dir():

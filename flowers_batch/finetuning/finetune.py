@@ -124,7 +124,7 @@ def _frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, rep
     if asked is None:
         return run
     if asked.root not in (None, run.job.root):
-        raise InputError(f"{run.folder.url} says itself where its photos lie: leave --root out.")
+        raise InputError(f"{run.folder.url} says itself where its photos lie: leave `root` out.")
     return _as_asked(run, asked, "leave that out, or encode anew")
 
 

@@ -128,7 +128,7 @@ class Tuning:
             if is_out_of_memory(error):
                 raise RunError(
                     f"A step of {self.config.batch_size} photos does not fit into memory: begin again with a smaller "
-                    f"--batch-size, or --unfreeze less, by {self.again}."
+                    f"`batch_size`, or `unfreeze` less, by {self.again}."
                 ) from error
             raise
 
@@ -227,7 +227,7 @@ class Trainer:
                 if not state.best:
                     raise RunError(
                         f"The loss is no number any more in epoch {number}: begin again with smaller steps, such as "
-                        f"--lr-multiplier {self._config.lr_multiplier / 10:g}, by {self._tuning.again}."
+                        f"`lr_multiplier` {self._config.lr_multiplier / 10:g}, by {self._tuning.again}."
                     ) from None
                 reporter.message(f"epoch {number}: the loss is no number any more, so that epoch {state.best} counts")
                 break
@@ -408,7 +408,7 @@ def unfrozen(network: str, layer: str, unfreeze: str) -> list[str]:
     prefixes: dict[str, tuple[str, ...]] = {"head": (), "fc": ("fc",), "conv5": ("fc", "conv5"), "all": ("fc", "conv")}
     layers = [name for name in parameter_shapes(network, layer) if name.startswith(prefixes[unfreeze])]
     if not layers and unfreeze != "head":
-        raise InputError(f"{network} up to {layer} has no layers of --unfreeze {unfreeze}: unfreeze more, or `head`.")
+        raise InputError(f"{network} up to {layer} has no layers of `unfreeze` {unfreeze}: unfreeze more, or head.")
     return layers
 
 

@@ -36,7 +36,7 @@ from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
 _OLD_SCRATCH_SECONDS = 3600.0  # no writer pauses so long between two row groups
-# Reasons of rows that may succeed when they are tried again; too_large under another --max-pixels.
+# Reasons of rows that may succeed when they are tried again; too_large under another `max_pixels`.
 RETRYABLE_REASONS = ("missing", "unreadable", "timeout", "too_large")
 
 

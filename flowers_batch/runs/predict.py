@@ -54,7 +54,7 @@ def predict(
     config = config or PredictConfig()
     folder = open_folder(out)
     if csv and Path(csv).is_dir():
-        raise InputError(f"{csv} is a folder: --csv names the file to write.")
+        raise InputError(f"{csv} is a folder: `csv` names the file to write.")
     notes: list[str] = []
     trained = imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
     is_codes = read_job(open_folder(source)) is not None
@@ -84,14 +84,14 @@ class _Labelling:
 def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Labelling:
     codes = open_run(source, CODES)
     if config.weights:
-        raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave --weights out.")
+        raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave `weights` out.")
     if config.prune or config.retry_failed or config.max_pixels != ArchiveConfig.max_pixels:
         raise InputError(
-            f"{codes.folder.url} holds codes, and no photo is read: give --prune, --retry-failed and --max-pixels to "
+            f"{codes.folder.url} holds codes, and no photo is read: give `prune`, `retry_failed` and `max_pixels` to "
             "`encode`."
         )
     if config.root:
-        raise InputError(f"--root is for lists of paths, and {codes.folder.url} holds codes: leave it out.")
+        raise InputError(f"`root` is for lists of paths, and {codes.folder.url} holds codes: leave it out.")
     if codes.job.fingerprint != model.fingerprint:
         raise InputError(
             f"The model takes codes of another kind than those in {codes.folder.url}: "
@@ -110,7 +110,7 @@ def _label_images(source: PathOrUrl, model: Model, config: PredictConfig) -> _La
     if weights != model.fingerprint.weights:
         raise InputError(
             f"The weights {name} are not those that the model was trained on ({model.weights}): "
-            "name the file that holds those with --weights."
+            "name the file that holds those with `weights`."
         )
     fingerprint, top_k = _of_predictions(model, config)
     job = Job(PREDICTIONS, images.url, fingerprint, name, images.root)

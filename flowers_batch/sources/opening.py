@@ -57,9 +57,9 @@ def open_source(where: PathOrUrl, root: str | None = None) -> Source:
         source = _open_files(*split_file(where), root)
     if root is not None:
         if not isinstance(source, ListSource):
-            raise InputError(f"--root is for lists of paths, and {source.url} is none: leave it out.")
+            raise InputError(f"`root` is for lists of paths, and {source.url} is none: leave it out.")
         if not open_folder(root).exists():
-            raise InputError(f"There is no folder {open_folder(root).url}: check --root.")
+            raise InputError(f"There is no folder {open_folder(root).url}: check `root`.")
     return source
 
 

@@ -466,7 +466,7 @@ def test_huge_picture_is_refused_from_its_header(kind, width, height):
     error = refused_at_once(data)
     assert error.reason == "too_large"
     if kind not in ("WEBP", "HEIF"):  # refused by their libraries
-        assert str(error) == f"It has {width} x {height} pixels; 178000000 are allowed (--max-pixels)."
+        assert str(error) == f"It has {width} x {height} pixels; 178000000 are allowed (max_pixels)."
 
 
 def test_huge_tile_of_a_small_tiff_is_refused():
@@ -507,7 +507,7 @@ def test_memory_bound_of_these_tests_holds():
 
 def test_picture_of_the_largest_allowed_size_is_not_refused():
     decode(encoded(blocks()), 48 * 72)
-    with pytest.raises(DecodeError, match=r"^It has 72 x 48 pixels; 3455 are allowed \(--max-pixels\)\.$") as error:
+    with pytest.raises(DecodeError, match=r"^It has 72 x 48 pixels; 3455 are allowed \(max_pixels\)\.$") as error:
         decode(encoded(blocks()), 48 * 72 - 1)
     assert error.value.reason == "too_large"
 

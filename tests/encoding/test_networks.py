@@ -39,12 +39,12 @@ def test_a_map_becomes_a_row_as_asked(archive, pool):
 @pytest.mark.parametrize(("layer", "width"), [("fc6", 4096), ("relu7", 4096), ("fc8", 1000), ("prob", 1000)])
 def test_rows_have_the_width_of_their_layer_and_are_not_pooled(layer, width):
     assert code_width(fb.EncodeConfig(layer=layer)) == width
-    with pytest.raises(fb.InputError, match="leave --pool avg out"):
+    with pytest.raises(fb.InputError, match="leave `pool` avg out"):
         code_width(fb.EncodeConfig(layer=layer, pool="avg"))
 
 
 def test_a_map_that_nothing_makes_a_row_of_is_refused():
-    with pytest.raises(fb.InputError, match=r"7 x 7 x 512 numbers, not a row: .* --pool avg, max or flatten"):
+    with pytest.raises(fb.InputError, match=r"7 x 7 x 512 numbers, not a row: .* `pool` avg, max or flatten"):
         code_width(fb.EncodeConfig(layer="pool5"))
 
 

@@ -44,7 +44,9 @@ class Journal:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise InputError(f"{self.file} cannot be written ({error.strerror}): name another --labels.") from None
+            raise InputError(
+                f"{self.file} cannot be written ({error.strerror}): name another file for `labels`."
+            ) from None
         try:
             self._begin()
         except BaseException:

@@ -50,7 +50,7 @@ def review(
 
     Args:
         predictions: A folder of predictions.
-        labels: The CSV file on this machine that gets the labels; `train` takes it by `--labels`.
+        labels: The CSV file on this machine that gets the labels; `train` takes it as `labels`.
         port: Of 127.0.0.1; 0 takes a free one.
         opened: Whether a browser is asked to open the page.
         tell: Is given the page's address.
@@ -62,7 +62,7 @@ def review(
     try:
         listener = socket.create_server((_HOST, port))
     except (OSError, OverflowError):
-        raise InputError(f"Port {port} of this machine is taken, or may not be: name another --port, or 0.") from None
+        raise InputError(f"Port {port} of this machine is taken, or may not be: name another `port`, or 0.") from None
     with listener:
         token = secrets.token_urlsafe(24)
         origin = f"http://{_HOST}:{listener.getsockname()[1]}"
