@@ -276,3 +276,17 @@ def test_job_for_kubernetes_is_what_kuberay_takes():
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
     volumes = {volume["name"] for volume in group["template"]["spec"]["volumes"]}
     assert {mount["name"] for mount in worker["volumeMounts"]} <= volumes
+
+
+def test_image_for_kubernetes_holds_what_the_job_runs():
+    copied = {
+        source
+        for line in re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        for source in line.split()
+    }
+    assert all((ROOT / source).exists() for source in copied)
+    assert {"jobs", "flowers_batch", "tensorflow_vgg", "constraints.txt"} <= copied
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in sent and {f"!{source}" for source in copied} <= set(sent)
+    images = set(re.findall(r"image: (\S+)", (ROOT / "jobs" / "rayjob.yaml").read_text()))
+    assert images == {f"FILL-IN/flowers-batch:{fb.__version__}"}
