@@ -5,46 +5,59 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flowers_batch.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
-# What TensorFlow, JAX and CUDA call it when a batch does not fit.
+_CPU_DESCRIPTION = Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # of x86 processors that multiply bfloat16
+_BFLOAT16_CAPABILITY = (8, 0)  # NVIDIA's compute capability from which tensor cores multiply bfloat16 (Ampere)
+# How TensorFlow, JAX and CUDA say that a batch does not fit.
 _OUT_OF_MEMORY = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "out of memory", "OOM")
 
+_hides_startup_messages = False  # whether `init_tensorflow` may redirect this process's standard error
 
-def hardware_precision(gpu: bool) -> str:
-    """`bfloat16` where the hardware computes in it, `float32` elsewhere."""
+
+def hardware_precision(gpu: bool, cpu_description: Path = _CPU_DESCRIPTION) -> str:
+    """Return `bfloat16` where the hardware computes in it, else `float32`.
+
+    Args:
+        gpu: Whether the first GPU computes, or the CPU.
+        cpu_description: Linux' description of the processors.
+    """
     if gpu:
         import tensorflow as tf
 
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        return "bfloat16" if details.get("compute_capability", (0, 0)) >= (8, 0) else "float32"
+        return "bfloat16" if details.get("compute_capability", (0, 0)) >= _BFLOAT16_CAPABILITY else "float32"
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+        flags = cpu_description.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return "float32"
-    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+    return "float32" if _BFLOAT16_FLAGS.isdisjoint(flags) else "bfloat16"
 
 
 def gpu_memory() -> int:
-    """Bytes of its GPU's memory that TensorFlow has given out in this process; 0 without a GPU."""
+    """Return the bytes of GPU memory that TensorFlow has allocated in this process; 0 without a GPU."""
     import tensorflow as tf
 
     return tf.config.experimental.get_memory_info("GPU:0")["current"] if tf.config.list_physical_devices("GPU") else 0
 
 
 def prepare_device(threads: int, gpu: bool) -> None:
-    """Readies TensorFlow in a process that has not used it: how much of a GPU, and how many cores it takes.
+    """Prepare TensorFlow in an actor's process: how much of a GPU's memory and how many cores it takes.
+
+    It changes settings of the whole process, so it must never be called in a process that is not ours.
+
+    Args:
+        threads: Threads that compute one operation.
+        gpu: Whether TensorFlow must see a GPU.
 
     Raises:
-        InputError: It sees no GPU although it should.
+        InputError: TensorFlow sees no GPU although it must.
     """
+    hide_startup_messages()
     if not init_tensorflow() and gpu:
         raise InputError(
             "Ray gave an actor a GPU that TensorFlow cannot see: install the [gpu] extra "
@@ -52,38 +65,48 @@ def prepare_device(threads: int, gpu: bool) -> None:
         )
     import tensorflow as tf
 
-    with suppress(RuntimeError):  # a process that has used TensorFlow before, as no actor has, keeps its threads
+    with suppress(RuntimeError):  # TensorFlow was used before, which happens in tests only: it keeps its threads
         tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
-def init_tensorflow() -> int:
-    """Loads TensorFlow, quietly, keeps it from taking the whole memory of each GPU at once, and counts them."""
+def hide_startup_messages() -> None:
+    """Have TensorFlow start without messages in this process, which must be ours: an actor's or the command's.
+
+    Sets an environment variable, and lets `init_tensorflow` redirect file descriptor 2 while TensorFlow starts.
+    """
+    global _hides_startup_messages
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _without_stderr():  # before it reads that setting, TensorFlow tells at length which libraries it has found
+    _hides_startup_messages = True
+
+
+def init_tensorflow() -> int:
+    """Import TensorFlow, have it allocate each GPU's memory as needed instead of all at once, and count the GPUs."""
+    # The environment variable alone does not silence what TensorFlow writes before it reads it.
+    with _stderr_dropped() if _hides_startup_messages else nullcontext():
         import tensorflow as tf
 
         devices = tf.config.list_physical_devices("GPU")
     for device in devices:
-        with suppress(RuntimeError):  # it has begun to use the GPU
+        with suppress(RuntimeError):  # the GPU is in use already
             tf.config.experimental.set_memory_growth(device, True)
     return len(devices)
 
 
 @contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Drops what libraries write to the standard error stream, whatever language they are written in."""
+def _stderr_dropped() -> Iterator[None]:
+    """Drop what libraries in any language write to standard error."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nowhere)
+        os.close(null)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that a batch did not fit into the device's memory."""
-    told = f"{type(error).__name__}: {error}"
-    return any(sign in told for sign in _OUT_OF_MEMORY)
+    """Return whether an exception says that a batch did not fit into the device's memory."""
+    text = f"{type(error).__name__}: {error}"
+    return any(sign in text for sign in _OUT_OF_MEMORY)

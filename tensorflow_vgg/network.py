@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +103,6 @@ def build(
     Raises:
         ValueError: There is no such network, layer or way to pool, or parameters are missing or have other shapes.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 
     if pool is not None and pool not in _POOLS:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from flowers_batch.config import AUGMENT, ClusterConfig, EncodeConfig, FinetuneConfig, PredictConfig, TrainConfig
+from flowers_batch.devices import hide_startup_messages
 from flowers_batch.errors import FlowersError, InputError
 
 if TYPE_CHECKING:
@@ -444,7 +445,8 @@ def verify(
     """Prove that a folder is whole: each image one row, every count true. Exits with 1 where it is not."""
     from flowers_batch.runs.verify import verify as run_verify
 
-    found = run_verify(folder, deep=deep, seed=seed)
+    with _reporter("verify") as reporter:
+        found = run_verify(folder, deep=deep, seed=seed, reporter=reporter)
     counts = {"images": found.images, "rows": found.rows, "ok": found.ok, "failed": found.failed}
     if deep:
         counts["sampled"] = found.sampled
@@ -703,6 +705,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    hide_startup_messages()
     try:
         app(arguments, prog_name="flowers-batch")
     except SystemExit:

@@ -11,6 +11,7 @@ import numpy as np
 from flowers_batch.classifier.head import Head
 from flowers_batch.config import NULL_NETWORK, EncodeConfig
 from flowers_batch.decoding.inspection import find_poison_images
+from flowers_batch.decoding.process_limits import prepare_process
 from flowers_batch.devices import hardware_precision, prepare_device
 from flowers_batch.encoding.feed import Network, Quarantined
 from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatcher, compiled, pixel_type
@@ -89,6 +90,7 @@ class EncoderFactory:
         if self.head is not None and self.top_k is not None:
             fingerprint = replace(fingerprint, head=self.head.identity, top_k=self.top_k)
             labeller = Labeller(self.head, self.top_k)
+        prepare_process()  # once all libraries are loaded, which it limits
         reads = 1 if self.source.folder.is_local else _REMOTE_READS
         return Encoder(
             network, width, self.source, fingerprint, batch_size, threads, labeller, config.max_pixels, reads

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from flowers_batch.decoding.decode import decode
-from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD, PixelBudget, prepare_process
+from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD, PixelBudget
 from flowers_batch.decoding.resizing import SIDE, Pixels
 from flowers_batch.encoding.daemon_threads import DaemonThreads
 from flowers_batch.encoding.pending_image import Chunk, Codes, PendingImage, PixelBatch
@@ -95,7 +95,6 @@ class Feed:
         # Reentrant, since a run that was given up is stopped by whichever thread collects it.
         self.lock, self._fetched = threading.RLock(), 0.0
         self._shards: set[_Shard] = set()  # that are run
-        prepare_process()
         _FEEDS.add(self)
 
     def run(

@@ -200,9 +200,11 @@ _SIDE_BY_SIDE = """
 import resource, sys
 from pathlib import Path
 from encoders import Photos, drawn, encoder, table
+from flowers_batch.decoding.process_limits import prepare_process
 from flowers_batch.encoding import feed
 
 feed.PIXELS_PER_THREAD = int(sys.argv[2])
+prepare_process()
 table(encoder(Photos(drawn(9))), drawn(9))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 photos = dict.fromkeys([f"{n}.png" for n in range(8)], Path(sys.argv[1]).read_bytes())

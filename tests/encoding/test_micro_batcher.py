@@ -3,8 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowers_batch import devices
-from flowers_batch.devices import hardware_precision
 from flowers_batch.encoding.micro_batcher import MicroBatcher, compiled, pixel_type
 
 
@@ -78,20 +76,3 @@ def test_a_compiled_model_gives_what_the_model_gives_for_any_number_of_pictures(
 def test_pixels_are_bytes_only_where_the_network_computes_in_few_digits():
     assert pixel_type("bfloat16") is np.uint8
     assert pixel_type("float32") is np.float32
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [("sse2 avx2 avx512f", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("", "float32")],
-)
-def test_precision_of_a_processor_is_what_it_computes_in(monkeypatch, flags, expected):
-    monkeypatch.setattr(devices.Path, "read_text", lambda *_, **__: f"model name : amx\nflags : {flags}\n")
-    assert hardware_precision(False) == expected
-
-
-def test_precision_without_a_description_of_the_processor_is_float32(monkeypatch):
-    def missing(*_, **__):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(devices.Path, "read_text", missing)
-    assert hardware_precision(False) == "float32"

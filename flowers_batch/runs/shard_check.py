@@ -1,0 +1,117 @@
+"""Checking one shard's file against the manifest, its own footer and its schema."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowers_batch.dataset.manifest import Shard, read_rows
+from flowers_batch.dataset.run_folder import Job
+from flowers_batch.dataset.schema import CODES, FAILED, IMAGE_COLUMNS, OK, PREDICTIONS, codes_schema, predictions_schema
+from flowers_batch.dataset.shard_file import Footer, content_digest_of, read_footer, read_shard, shard_name
+from flowers_batch.errors import InputError
+from flowers_batch.storage.folder import Folder
+
+_NAMED_PATHS = 5  # in one problem's sentence
+_RESULT = {CODES: "code", PREDICTIONS: "prediction"}  # the column that an image that is ok has a value in
+
+
+@dataclass
+class ShardCheck:
+    """What was found in a shard's file.
+
+    Attributes:
+        rows: Rows in all.
+        ok, failed: Rows of each status.
+        problems: One sentence per problem.
+    """
+
+    rows: int = 0
+    ok: int = 0
+    failed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def check_shard(folder: Folder, job: Job, shard: Shard) -> ShardCheck:
+    """Read a shard's file and compare it with what the manifest and the job say about it.
+
+    Raises:
+        InputError: The manifest's rows cannot be read.
+    """
+    name = shard_name(job.kind, shard.number)
+    check = ShardCheck()
+    footer = read_footer(folder, job.kind, shard.number)
+    if footer is None:
+        check.problems.append(f"{name} is missing or incomplete.")
+        return check
+    if footer.fingerprint != job.fingerprint.digest:
+        check.problems.append(f"{name} has another fingerprint than {folder.url_of('job.json')}.")
+    if (footer.shard, footer.inputs_digest) != (shard.number, shard.inputs_digest):
+        check.problems.append(f"{name} was made from other images than the manifest names.")
+    try:
+        table = _read_table(folder, job, shard)
+    except InputError as error:
+        check.problems.append(str(error))
+        return check
+    check.problems += _path_problems(name, table["path"].to_pylist(), read_rows(folder, shard)["path"].to_pylist())
+    statuses = Counter(table["status"].to_pylist())
+    check.rows, check.ok, check.failed = len(table), statuses[OK], statuses[FAILED]
+    check.problems += _footer_problems(name, footer, table, check)
+    check.problems += _status_problems(name, table, _RESULT[job.kind])
+    return check
+
+
+def _read_table(folder: Folder, job: Job, shard: Shard) -> pa.Table:
+    """Read all rows: Parquet checks the checksum of each page."""
+    batches = list(read_shard(folder, job.kind, shard.number))
+    if not all(_has_schema(batch.schema, job) for batch in batches):
+        name = shard_name(job.kind, shard.number)
+        raise InputError(f"{name} has other columns than a shard of {job.kind}.")
+    if batches:
+        return pa.Table.from_batches(batches, batches[0].schema)
+    return pa.table({name: [] for name in (*IMAGE_COLUMNS, _RESULT[job.kind])})
+
+
+def _has_schema(schema: pa.Schema, job: Job) -> bool:
+    if job.kind == PREDICTIONS:
+        return schema.equals(predictions_schema())
+    width = getattr(schema.types[-1], "list_size", 1)
+    return schema.equals(codes_schema(width, job.fingerprint.code_dtype))
+
+
+def _path_problems(name: str, found: list[str], expected: list[str]) -> list[str]:
+    rows, images = Counter(found), Counter(expected)
+    if rows == images and found != expected:
+        return [f"{name} has its rows in another order than the manifest."]
+    differences = (("lacks", images - rows), ("has in excess", rows - images))
+    return [f"{name} {verb} {_describe(paths)}." for verb, paths in differences if paths]
+
+
+def _describe(paths: Counter[str]) -> str:
+    named = ", ".join(list(paths)[:_NAMED_PATHS])
+    return f"{paths.total()} rows, such as {named}" if paths.total() > 1 else f"a row of {named}"
+
+
+def _footer_problems(name: str, footer: Footer, table: pa.Table, check: ShardCheck) -> list[str]:
+    problems = []
+    if content_digest_of(table) != footer.content_digest:
+        problems.append(f"{name} says that its images have other bytes than its rows do.")
+    if (footer.ok, footer.failed) != (check.ok, check.failed):
+        problems.append(
+            f"{name} says {footer.ok} ok and {footer.failed} failed, and has {check.ok} and {check.failed}."
+        )
+    return problems
+
+
+def _status_problems(name: str, table: pa.Table, result: str) -> list[str]:
+    """Return what is wrong with rows that are ok and have a reason or no result, or failed and the reverse."""
+    is_ok = pc.equal(table["status"], OK)
+    problems = []
+    for column, expected in (("reason", pc.invert(is_ok)), (result, is_ok)):
+        wrong = pc.sum(pc.not_equal(pc.is_valid(table[column]), expected)).as_py()
+        if wrong:
+            problems.append(f"{name} has {wrong} rows whose status and {column} contradict each other.")
+    return problems
