@@ -50,7 +50,9 @@ cv2.setNumThreads(3)
 before = state()
 work(sys.argv[1])
 after = state()
-print(json.dumps({name: [before[name], after[name]] for name in before if before[name] != after[name]}))
+environment = sorted(set(before.pop("environment").items()) ^ set(after.pop("environment").items()))
+changed = {name: [before[name], after[name]] for name in before if before[name] != after[name]}
+print(json.dumps([environment, changed]))
 """
 
 
@@ -69,7 +71,7 @@ def test_callers_process_is_left_as_it_was(folder):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TF_"))}
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=300, check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == {}
+    assert json.loads(done.stdout.splitlines()[-1]) == [[], {}]
 
 
 def test_deep_verification_finds_a_changed_photo(local_ray, folder):
