@@ -219,7 +219,8 @@ def run_shards_here(
     actor = ShardActor(factory, url, kind, 2, (), "here")
     agree(actor.start().fingerprint)
     done = {shard.number: actor.run(shard, {}) for shard in shards}
-    return PoolResult({number: each.footer for number, each in done.items()}, seconds=1.0, size=1.0)
+    carried = sum(each.carried for each in done.values())
+    return PoolResult({number: each.footer for number, each in done.items()}, seconds=1.0, size=1.0, carried=carried)
 
 
 def free_port() -> int:
