@@ -431,7 +431,7 @@ def review(
 
     from flowers_batch.pages.review.server import review as serve
 
-    serve(predictions, labels, port, opened=not no_open, tell=partial(print, flush=True))
+    serve(predictions, labels, port, open_browser=not no_open, announce=partial(print, flush=True))
 
 
 @app.command(epilog="Example: flowers-batch verify run/predictions --deep")

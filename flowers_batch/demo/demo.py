@@ -16,7 +16,8 @@ from flowers_batch.classifier.training import train
 from flowers_batch.config import EncodeConfig, PredictConfig
 from flowers_batch.demo.drawings import CLASSES, draw_photos
 from flowers_batch.errors import InputError
-from flowers_batch.pages.report.page import DRAWN, report
+from flowers_batch.pages.report.content import DRAWN
+from flowers_batch.pages.report.page import report
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
 from flowers_batch.runs.predict import predict

@@ -1,4 +1,4 @@
-"""Charts as SVG, in the colours of the page that they are on."""
+"""Charts as SVG, in the colours of the page that contains them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from flowers_batch.pages.text import visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# Stand-ins that no other part of a chart has, and what the page's own colours are by name.
+# Placeholders that occur nowhere else in a chart, and the page's colours that replace them.
 _INK, _ACCENT, _LINE = "#010203", "#040506", "#070809"
 _COLOURS = {_INK: "currentColor", _ACCENT: "var(--accent)", _LINE: "var(--line)"}
 _PAINT = re.compile(f"(fill|stroke): ({'|'.join(_COLOURS)})")
-_NAMES = re.compile(r' id="(?![mp][0-9a-f]{10}")[^"]*"')  # of groups: nothing refers to them, and charts share them
-_LONGEST = 22  # characters of a name
-# What would not be seen, or would turn its neighbours around: control characters, and marks of direction and joining.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_NAMES = re.compile(
+    r' id="(?![mp][0-9a-f]{10}")[^"]*"'
+)  # of groups: unused, and not unique on a page with several charts
+_MAX_CHARACTERS = 22  # of a name
 _STYLE: dict[Any, Any] = {
-    # Names are only text: a dollar sign begins no formula. `none` keeps them as text in the SVG.
+    # Names are plain text: a dollar sign starts no formula, and the SVG keeps them as text.
     "text.parse_math": False,
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -37,26 +39,25 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": _INK,
     "ytick.color": _INK,
     "lines.linewidth": 2,
-    "svg.hashsalt": "flowers-batch",  # the same chart, the same file
+    "svg.hashsalt": "flowers-batch",  # makes the file reproducible
 }
 
 
-def visible(text: str) -> str:
-    """A name in which all that would not be seen is spelt out."""
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
 def calibration(curve: Sequence[dict[str, Any]]) -> Markup:
-    """How often labels are right, against how sure they are: points of `photos`, `probability` and `accuracy`."""
+    """Draw the reliability diagram: accuracy by confidence.
+
+    Args:
+        curve: A dict per bin, with `photos`, `probability` (mean confidence) and `accuracy`.
+    """
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_INK, linestyle=":", linewidth=1)
         most = max(point["photos"] for point in curve)
-        sure, right = _columns(curve, "probability", "accuracy")
-        axes.plot(sure, right, color=_ACCENT)
+        confidence, accuracy = _columns(curve, "probability", "accuracy")
+        axes.plot(confidence, accuracy, color=_ACCENT)
         areas = [30 + 170 * point["photos"] / most for point in curve]
-        axes.scatter(sure, right, areas, color=_ACCENT)
-        axes.set(xlabel="how sure it is", ylabel="how often it is right", xlim=(0, 1.02), ylim=(0, 1.02))
+        axes.scatter(confidence, accuracy, areas, color=_ACCENT)
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         _percent(axes, "both")
         axes.grid(linewidth=0.8)
 
@@ -64,11 +65,15 @@ def calibration(curve: Sequence[dict[str, Any]]) -> Markup:
 
 
 def learning(points: Sequence[dict[str, Any]]) -> Markup:
-    """Accuracy by the number of labels: points of `photos` and `accuracy`."""
+    """Draw the learning curve: accuracy by number of labels.
+
+    Args:
+        points: A dict per training, with `photos` and `accuracy`.
+    """
 
     def draw(axes: Axes) -> None:
         axes.plot(*_columns(points, "photos", "accuracy"), color=_ACCENT, marker="o", markersize=7)
-        axes.set(xlabel="labelled photos trained on", ylabel="accuracy on held-out photos", ylim=(0, 1.02))
+        axes.set(xlabel="labelled photos in training", ylabel="accuracy on held-out photos", ylim=(0, 1.02))
         axes.set_xlim(left=0)
         _percent(axes, "y")
         axes.grid(linewidth=0.8)
@@ -77,7 +82,13 @@ def learning(points: Sequence[dict[str, Any]]) -> Markup:
 
 
 def epochs(points: Sequence[dict[str, Any]], name: str, best: int) -> Markup:
-    """`loss` or `accuracy` by epoch, on the training and on the validation side; a line at the best epoch."""
+    """Draw a metric of fine-tuning by epoch, on the training and the validation photos, with a line at the best epoch.
+
+    Args:
+        points: A dict per epoch, the first before any training, with `epoch`, the metric, and `validation_` and it.
+        name: `loss` or `accuracy`.
+        best: The best epoch.
+    """
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -100,14 +111,16 @@ def epochs(points: Sequence[dict[str, Any]], name: str, best: int) -> Markup:
 
 
 def bars(names: Sequence[str], counts: Sequence[int]) -> Markup:
-    """A bar for each name, the first on top."""
+    """Draw a bar per name, the first one on top."""
 
     def draw(axes: Axes) -> None:
         rows = range(len(names))
         drawn = axes.barh(rows, counts, color=_ACCENT, height=0.7)
         axes.bar_label(drawn, [f"{count:,}" for count in counts], padding=4)
         shown = map(visible, names)
-        axes.set_yticks(rows, [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in shown])
+        axes.set_yticks(
+            rows, [name if len(name) <= _MAX_CHARACTERS else f"{name[: _MAX_CHARACTERS - 1]}…" for name in shown]
+        )
         axes.tick_params(length=0)
         axes.invert_yaxis()
         axes.margins(x=0.15)
@@ -118,7 +131,12 @@ def bars(names: Sequence[str], counts: Sequence[int]) -> Markup:
 
 
 def histogram(counts: Sequence[int], threshold: float | None) -> Markup:
-    """Photos by how sure their labels are, in equal parts from 0 to 1; a line where labels begin to be known."""
+    """Draw the number of photos by confidence.
+
+    Args:
+        counts: Of bins of equal width from 0 to 1.
+        threshold: The confidence below which labels are unknown, drawn as a line; None for no line.
+    """
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -127,7 +145,7 @@ def histogram(counts: Sequence[int], threshold: float | None) -> Markup:
         axes.bar([number * width for number in range(len(counts))], counts, 0.9 * width, color=_ACCENT, align="edge")
         if threshold is not None and threshold <= 1:
             axes.axvline(threshold, color=_INK, linestyle=":", linewidth=1.5)
-        axes.set(xlabel="how sure a label is", ylabel="photos", xlim=(0, 1))
+        axes.set(xlabel="confidence", ylabel="photos", xlim=(0, 1))
         _percent(axes, "x")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", linewidth=0.8)
@@ -158,6 +176,6 @@ def _svg(draw: Callable[[Axes], None], width: float, height: float) -> Markup:
         draw(axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    # matplotlib escapes the names itself.
+    # matplotlib has escaped the names.
     text = buffer.getvalue()[buffer.getvalue().index("<svg") :]
     return Markup(_NAMES.sub("", _PAINT.sub(lambda found: f"{found[1]}: {_COLOURS[found[2]]}", text)))

@@ -105,3 +105,8 @@ def _opened(how: Callable[[pa.NativeFile, str], T], folder: Folder, name: str, c
     if _changed(folder, name) != changed:  # looked at once it is open: it stays what it is, whatever replaces it
         raise ReadError("missing", "The file that holds it was replaced since it was listed.")
     return how(file, folder.url_of(name))
+
+
+def close_files() -> None:
+    """Close the files that reading has left open; reading again opens them."""
+    _opened.cache_clear()

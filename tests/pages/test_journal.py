@@ -1,4 +1,4 @@
-"""What was said to be on disk is there, and nothing else is."""
+"""The journal has every acknowledged label on disk, and nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def file(tmp_path) -> Path:
     return tmp_path / "labels.csv"
 
 
-def test_labels_are_in_the_file_as_soon_as_they_are_written(file):
+def test_written_labels_are_in_the_file(file):
     journal = Journal(file)
     journal.write({"a.jpg": "rose", "b,\n.jpg": "=tulip"})
     journal.write({"a.jpg": "daisy"})
@@ -34,7 +34,7 @@ def test_labels_are_in_the_file_as_soon_as_they_are_written(file):
     assert rows_of(file)[0] == ["path", "label", "time"] and len(rows_of(file)) == 4
 
 
-def test_undo_takes_changes_back_one_by_one(file):
+def test_undo_reverts_changes_one_by_one(file):
     journal = Journal(file)
     journal.write({"a": "rose"})
     journal.write({"a": "daisy", "b": "daisy"})
@@ -46,7 +46,7 @@ def test_undo_takes_changes_back_one_by_one(file):
     assert journal.undo() == {"a": None} and journal.undo() == {} and journal.labels == {}
 
 
-def test_it_goes_on_where_it_was_and_one_at_a_time(file):
+def test_journal_continues_a_file_and_locks_it(file):
     journal = Journal(file)
     journal.write({"a": "rose"})
     with pytest.raises(InputError, match="by another review"):
@@ -59,39 +59,39 @@ def test_it_goes_on_where_it_was_and_one_at_a_time(file):
 @pytest.mark.parametrize(
     "torn", ["b.jpg,ro", '"b', '"b\nc",rose,2026-01-01T00:00:00+00:0', "b.jpg,rose,2026-01-01T00:00:00+00:00\r"]
 )
-def test_a_row_cut_short_was_never_said_to_be_there(file, torn, tmp_path):
+def test_partly_written_row_is_moved_away(file, torn, tmp_path):
     journal = Journal(file)
     journal.write({"a": "rose", '"q"\n': "daisy"})
     journal.close()
-    whole = file.read_bytes()
+    complete = file.read_bytes()
     with file.open("a", newline="") as stream:
         stream.write(torn)
     journal = Journal(file)
-    assert file.read_bytes() == whole and journal.labels == {"a": "rose", '"q"\n': "daisy"}
-    assert (tmp_path / "labels.csv.torn").read_text() == torn.replace("\r", "\n"), "nothing is thrown away"
+    assert file.read_bytes() == complete and journal.labels == {"a": "rose", '"q"\n': "daisy"}
+    assert (tmp_path / "labels.csv.torn").read_text() == torn.replace("\r", "\n"), "nothing is lost"
 
 
-def test_an_editor_that_ends_the_last_row_with_nothing_takes_nothing_away(file):
+def test_last_row_without_a_line_end_is_kept(file):
     file.write_text("path,label,time\na,rose,2026-01-01T00:00:00+00:00\nb,daisy,2026-01-01T00:00:01+00:00")
     journal = Journal(file)
     journal.write({"c": "tulip"})
     assert journal.labels == read_labels(str(file)).labels == {"a": "rose", "b": "daisy", "c": "tulip"}
 
 
-def test_a_stray_quotation_mark_costs_no_label(file):
+def test_stray_quotation_mark_loses_no_label(file):
     file.write_text('path,label,time\na,5" rose,\nb,daisy,\n')
     assert Journal(file).labels == {"a": '5" rose', "b": "daisy"}
 
 
-def test_a_mark_without_its_twin_is_for_a_person_to_mend(file):
+def test_unclosed_quotation_mark_is_refused(file):
     content = 'path,label,time\n"a,rose,\n' + "".join(f"{number},daisy,\n" for number in range(9))
     file.write_text(content)
-    with pytest.raises(InputError, match="without its twin after byte 16: mend that row"):
+    with pytest.raises(InputError, match="unclosed quotation mark after byte 16: correct that row"):
         Journal(file)
     assert file.read_text() == content
 
 
-def test_a_persons_own_file_keeps_its_last_row_and_its_columns(file):
+def test_own_file_keeps_its_last_row_and_columns(file):
     file.write_text("note,label,path\nmine,rose,a.jpg")
     journal = Journal(file)
     journal.write({"b.jpg": "daisy"})
@@ -108,7 +108,7 @@ def test_a_persons_own_file_keeps_its_last_row_and_its_columns(file):
         b"path,label\n" + b"x" * 200_000,
     ],
 )
-def test_what_is_no_labels_file_is_left_as_it_is(file, content):
+def test_other_files_are_refused_and_left_as_they_are(file, content):
     file.write_bytes(content)
     with pytest.raises(InputError, match="not a labels file"):
         Journal(file)
@@ -116,11 +116,11 @@ def test_what_is_no_labels_file_is_left_as_it_is(file, content):
     with pytest.raises(InputError, match="cannot be written"):
         Journal(file / "below")
     for name in ("labels.parquet", "s3://bucket/labels.csv"):
-        with pytest.raises(InputError, match="name a CSV file on this machine"):
+        with pytest.raises(InputError, match="choose a CSV file on this machine"):
             Journal(name)
 
 
-def test_nothing_is_added_where_another_program_wrote(file):
+def test_nothing_is_added_after_a_change_by_another_program(file):
     journal = Journal(file)
     journal.write({"a": "rose"})
     with file.open("a") as stream:
@@ -135,7 +135,7 @@ def test_nothing_is_added_where_another_program_wrote(file):
     assert file.with_suffix(".old").read_bytes() == before and not file.exists()
 
 
-def test_a_full_disk_leaves_no_half_row(file, monkeypatch):
+def test_full_disk_leaves_no_partial_row(file, monkeypatch):
     journal = Journal(file)
     journal.write({"a": "rose"})
     before, write = file.read_bytes(), os.write
@@ -156,16 +156,16 @@ def test_a_full_disk_leaves_no_half_row(file, monkeypatch):
     assert read_labels(str(file)).labels == {"a": "rose", "b": "daisy"}
 
 
-def test_each_change_is_synced_before_anyone_is_told(file):
-    """The system calls themselves: a write of the file, then its fsync, then the answer."""
+def test_each_change_is_synced_before_it_is_acknowledged(file):
+    """The system calls are a write of the file, then its fsync, before the call returns."""
     script = (
         "import os, sys; from flowers_batch.pages.review.journal import Journal; from pathlib import Path\n"
         "calls = []; write, fsync = os.write, os.fsync\n"
         "os.write = lambda *a: (calls.append('write'), write(*a))[1]\n"
         "os.fsync = lambda *a: (calls.append('fsync'), fsync(*a))[1]\n"
         "journal = Journal(Path(sys.argv[1])); calls.clear()\n"
-        "journal.write({'a': 'rose'}); calls.append('told')\n"
+        "journal.write({'a': 'rose'}); calls.append('returned')\n"
         "print(calls)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['write', 'fsync', 'told']"
+    assert done.stdout.strip() == "['write', 'fsync', 'returned']"

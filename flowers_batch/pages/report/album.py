@@ -1,4 +1,4 @@
-"""Pictures for the report, as many as can be mailed."""
+"""The thumbnails of a report."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 from flowers_batch.decoding.formats import DecodeError
 from flowers_batch.errors import RunError
+from flowers_batch.pages.report.limits import PageLimits
 from flowers_batch.pages.thumbnails import Photos
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.reading import ReadError
 
-_PICTURES_BYTES = 3_200_000  # of all pictures and what is written below them, so that the page can be mailed
-_ITEM_BYTES = 250  # of a picture's tags
-_SHOWN = 6  # photos of each kind
-_CLASSES = 40  # with photos, and in the matrix: more do not fit; the tables have more
+_TAG_BYTES = 250  # of the HTML around a thumbnail
 
 
 @dataclass
@@ -24,9 +22,9 @@ class Thumbnail:
 
     Attributes:
         path: Its key.
-        caption: What is said of it.
-        image: A data URL; empty where there is none.
-        fits: Whether the page has room for it.
+        caption: The text below it.
+        image: A data URL; empty if the photo cannot be read.
+        fits: Whether there is room for it on the page.
     """
 
     path: str
@@ -35,36 +33,50 @@ class Thumbnail:
     fits: bool = True
 
 
-class _Album:
-    """Pictures for the page: first all are chosen, then as many are made as can be mailed, in the order of choice."""
+class Album:
+    """Collects the photos that the page shows, then makes thumbnails of as many as fit, in the order of collection.
 
-    def __init__(self) -> None:
+    Args:
+        limits: Limits of the page.
+
+    Attributes:
+        limits: The same.
+    """
+
+    def __init__(self, limits: PageLimits) -> None:
+        self.limits = limits
         self._chosen: list[tuple[Photos, Thumbnail]] = []
 
-    def pictures(self, photos: Photos, captions: dict[str, str]) -> list[Thumbnail]:
-        """Pictures of photos, from their paths and captions; they are empty until `fill` is called."""
-        pictures = [Thumbnail(path, caption) for path, caption in captions.items()]
-        self._chosen += [(photos, picture) for picture in pictures]
-        return pictures
+    def add(self, photos: Photos, captions: dict[str, str]) -> list[Thumbnail]:
+        """Return thumbnails of photos, which stay empty until `fill` is called.
+
+        Args:
+            photos: The photos of the run.
+            captions: The captions of the photos to show, by path.
+        """
+        thumbnails = [Thumbnail(path, caption) for path, caption in captions.items()]
+        self._chosen += [(photos, thumbnail) for thumbnail in thumbnails]
+        return thumbnails
 
     def fill(self) -> bool:
-        """Makes the pictures; tells whether all had room."""
+        """Make the thumbnails, and return whether all of them fit."""
         paths = defaultdict[Photos, set[str]](set)
-        for photos, picture in self._chosen:
-            paths[photos].add(picture.path)
+        for photos, thumbnail in self._chosen:
+            paths[photos].add(thumbnail.path)
         images = {photos: photos.find(names) for photos, names in paths.items()}
-        left = _PICTURES_BYTES
-        for photos, picture in self._chosen:
-            picture.fits = left > 0
-            if picture.fits:
-                picture.image = _data_url(photos, images[photos][picture.path])
-                left -= len(picture.image) + len((picture.path + picture.caption).encode()) + _ITEM_BYTES
-        return all(picture.fits for _, picture in self._chosen)
+        bytes_left = self.limits.picture_bytes
+        for photos, thumbnail in self._chosen:
+            thumbnail.fits = bytes_left > 0
+            if thumbnail.fits:
+                thumbnail.image = _data_url(photos, images[photos][thumbnail.path])
+                text_bytes = len((thumbnail.path + thumbnail.caption).encode())
+                bytes_left -= len(thumbnail.image) + text_bytes + _TAG_BYTES
+        return all(thumbnail.fits for _, thumbnail in self._chosen)
 
 
 def _data_url(photos: Photos, image: Image) -> str:
     try:
         content = photos.thumbnail(image)
-    except (ReadError, DecodeError, RunError):  # RunError: the folder has vanished
+    except (ReadError, DecodeError, RunError):  # RunError: the folder no longer exists
         return ""
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"

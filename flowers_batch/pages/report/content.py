@@ -1,0 +1,117 @@
+"""All that a report shows, collected for its template."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from flowers_batch.classifier.model_folder import METRICS, MODEL, Model, load_model
+from flowers_batch.config import IMAGENET
+from flowers_batch.dataset.run_folder import Run, open_run
+from flowers_batch.dataset.schema import CODES, PREDICTIONS
+from flowers_batch.errors import InputError
+from flowers_batch.pages.report.album import Album
+from flowers_batch.pages.report.held_out import describe_held_out
+from flowers_batch.pages.report.limits import PageLimits
+from flowers_batch.pages.report.survey import survey_run
+from flowers_batch.pages.thumbnails import Photos
+from flowers_batch.storage.folder import Folder, open_folder
+
+DRAWN = "DRAWN.txt"  # marks a folder of photos that the demo drew
+
+
+def collect_content(folder: Folder, run: Run | None, model_url: str | None, limits: PageLimits) -> dict[str, Any]:
+    """Return the variables of the template.
+
+    Thumbnails are added in the order in which the page shows them, so that the first ones have room.
+
+    Args:
+        folder: The folder that is reported on.
+        run: The run in that folder; None for a model folder.
+        model_url: The model, if there is one.
+        limits: Limits of the page.
+    """
+    content: dict[str, Any] = {"title": folder.url.rstrip("/").rsplit("/", 1)[-1], "folder": folder.url}
+    content |= {"run": None, "metrics": None, "labels": None, "duplicates": [], "tuning": None}
+    notes: list[str] = []
+    album, shown_photos = Album(limits), list[Photos]()
+    model = _find_model(model_url, run, notes) if model_url else None
+    if model and model_url:
+        photos = Photos(model.codes, model.images)
+        shown_photos.append(photos)
+        content |= describe_held_out(open_folder(model_url), photos, album)
+        run = run or _find_codes(model.codes)
+    if run:
+        photos = Photos(run.folder.url, run.job.images)
+        shown_photos.append(photos)
+        survey = survey_run(run, limits)
+        content |= {"run": run, "failures": _find_failures(run, limits.failures)}
+        content["duplicates"] = survey.duplicates.show(photos, album)
+        if run.job.kind == PREDICTIONS:
+            content["labels"] = survey.show_labels(photos, album, model.head.threshold if model else None)
+    try:
+        content["all_fit"] = album.fill()
+    finally:
+        for photos in shown_photos:
+            photos.close()
+    warnings = _warn_of_unreal(shown_photos, run, model, has_accuracy=content["metrics"] is not None)
+    return content | {"warnings": warnings + notes + (run.summary["notes"] if run else [])}
+
+
+def _find_model(url: str, run: Run | None, notes: list[str]) -> Model | None:
+    """Return the model whose accuracy applies to a run's labels; without one, add the reason to the notes."""
+    if url == IMAGENET:
+        notes.append("The labels are ImageNet's 1000 classes, and their accuracy on these photos is not known.")
+    elif not open_folder(url).exists(MODEL):
+        notes.append(f"The model {url} no longer exists, so its accuracy is not shown.")
+    else:
+        try:
+            model = load_model(url)
+        except InputError as error:
+            notes.append(str(error))
+            return None
+        if not open_folder(url).exists(METRICS):
+            notes.append(f"The model {url} has no {METRICS}, so its accuracy is not shown: train it again.")
+            return None
+        if run is None or run.job.fingerprint.head == model.head.identity:
+            return model
+        notes.append(
+            f"The model {url} was retrained after these labels were predicted: predict again to see its accuracy."
+        )
+    return None
+
+
+def _find_codes(folder: str) -> Run | None:
+    try:
+        return open_run(folder, CODES)
+    except InputError:
+        return None
+
+
+def _warn_of_unreal(photos: list[Photos], run: Run | None, model: Model | None, has_accuracy: bool) -> list[str]:
+    """Return sentences about drawn photos and random weights, which make the accuracy meaningless."""
+    warnings = []
+    if any(each.source and each.source.folder.exists(DRAWN) for each in photos):
+        warnings.append("The photos are drawn by a program, not taken by a camera.")
+    weights = run.job.weights if run else model.weights if model else ""
+    if weights.startswith("random:"):
+        warnings.append(f"The network has random weights ({weights}), never trained on photos.")
+    initial_weights = model.training.get("initial_weights", "") if model else ""
+    if initial_weights.startswith("random:"):
+        warnings.append(f"The network was trained on these photos alone, from random weights ({initial_weights}).")
+    if warnings and has_accuracy:
+        warnings.append("The accuracy below says nothing about real photos.")
+    return warnings
+
+
+def _find_failures(run: Run, limit: int) -> list[tuple[str, int, list[dict[str, str]]]]:
+    """Return each reason, how many photos it has, and at most `limit` of their rows; the most common reason first."""
+    reasons = run.summary["reasons"]
+    examples = defaultdict[str, list[dict[str, str]]](list)
+    for batch in run.batches(["path", "reason", "message"]) if reasons else ():
+        if all(len(examples[reason]) >= min(count, limit) for reason, count in reasons.items()):
+            break
+        for row in batch.filter(batch["reason"].is_valid()).to_pylist():
+            if len(examples[row["reason"]]) < limit:
+                examples[row["reason"]].append(row)
+    return [(reason, count, examples[reason]) for reason, count in Counter(reasons).most_common()]

@@ -1,0 +1,110 @@
+"""The labels given during a review: in memory by row, and on disk in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from threading import Lock
+from typing import Any
+
+from flowers_batch.dataset.schema import OK
+from flowers_batch.errors import InputError
+from flowers_batch.pages.review.journal import Journal
+from flowers_batch.pages.review.predictions import PredictionTable
+
+_MAX_CHARACTERS = 200
+
+
+class ReviewLabels:
+    """The labels of rows, kept equal to a journal; safe to use from several threads.
+
+    Args:
+        table: The predictions.
+        journal: The file of labels.
+        classes: The classes that the page offers before any label is given.
+
+    Attributes:
+        journal: That file.
+        classes: All classes, in the order in which the page shows them.
+    """
+
+    def __init__(self, table: PredictionTable, journal: Journal, classes: Iterable[str]):
+        self.journal = journal
+        self.classes = list(dict.fromkeys([*classes, *journal.labels.values()]))
+        self._table = table
+        self._lock = Lock()  # of the journal and everything below
+        self._row_of_path = table.find(journal.labels)  # of photos that have, or had, a label here
+        self._by_row = {row: journal.labels[path] for path, row in self._row_of_path.items()}
+
+    def __len__(self) -> int:
+        return len(self.journal.labels)
+
+    def get(self, row: int) -> str | None:
+        """Return the label of a row; None if it has none."""
+        return self._by_row.get(row)
+
+    def by_row(self) -> dict[int, str]:
+        """Return a copy of all labels by row."""
+        with self._lock:
+            return self._by_row.copy()
+
+    def set(self, rows: Sequence[int], labels: Sequence[str | None]) -> dict[str, Any]:
+        """Label photos, all in one change, which is on disk when this returns.
+
+        Args:
+            rows: The photos. Failed ones are left out and counted as `skipped`.
+            labels: Of each photo; None accepts its prediction.
+
+        Returns:
+            The changed `labels` (`row` and `label` each), `labelled` photos in total, `classes`, and `skipped`.
+
+        Raises:
+            InputError: There is no such photo, or a label is empty, too long or not valid text.
+            RunError: The file cannot be written.
+        """
+        photos = self._table.take(rows)
+        given = {
+            row: (photo["path"], photo["prediction"] if label is None else _validated(label))
+            for row, photo, label in zip(rows, photos, labels, strict=True)
+            if photo["status"] == OK
+        }
+        with self._lock:
+            if given:
+                self.journal.write(dict(given.values()))
+            self._by_row |= {row: label for row, (_, label) in given.items()}
+            self._row_of_path |= {path: row for row, (path, _) in given.items()}
+            self.classes = list(dict.fromkeys([*self.classes, *(label for _, label in given.values())]))
+            return self._describe_change(given) | {"skipped": len(rows) - len(given)}
+
+    def undo(self) -> dict[str, Any]:
+        """Undo the last change of this review.
+
+        Returns:
+            The changed `labels`, `labelled` and `classes`, as `set` returns them.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        with self._lock:
+            before = self.journal.undo()
+            rows = {self._row_of_path[path]: label for path, label in before.items() if path in self._row_of_path}
+            for row, label in rows.items():
+                if label is None:
+                    del self._by_row[row]
+                else:
+                    self._by_row[row] = label
+            return self._describe_change(rows)
+
+    def _describe_change(self, rows: Iterable[int]) -> dict[str, Any]:
+        labels = [{"row": row, "label": self._by_row.get(row)} for row in rows]
+        return {"labels": labels, "labelled": len(self), "classes": self.classes}
+
+
+def _validated(label: str) -> str:
+    label = label.strip()
+    try:
+        label.encode()
+    except UnicodeEncodeError:
+        label = ""
+    if not 0 < len(label) <= _MAX_CHARACTERS:
+        raise InputError(f"A label must be text of 1 to {_MAX_CHARACTERS} characters.")
+    return label

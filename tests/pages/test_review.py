@@ -1,0 +1,136 @@
+"""Views, labels and retraining of a review, without its server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from archive_runs import predict_with_link
+
+import flowers_batch as fb
+from flowers_batch.pages.review.retraining import next_folder
+from flowers_batch.pages.review.review import Review
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """Folders `codes`, `model` and `predictions` of 31 photos, one of them outside the photos' folder."""
+    return predict_with_link(tmp_path_factory.mktemp("review"))
+
+
+def test_review_works_without_classifier_or_codes(base, tmp_path):
+    """Predictions whose classifier or codes no longer exist can still be reviewed, but not retrained."""
+    moved = tmp_path / "predictions"
+    shutil.copytree(base / "predictions", moved)
+    for key in ("model", "codes"):
+        job = json.loads((base / "predictions" / "job.json").read_text())
+        job[key] = str(tmp_path / f"no {key}")
+        (moved / "job.json").write_text(json.dumps(job))
+        review = Review(moved, tmp_path / f"{key}.csv")
+        assert len(review.views.select("uncertain")["rows"]) == 31
+        assert review.labels.set(review.views.select("uncertain")["rows"][:2], ["red", "red"])["labelled"] == 2
+        assert key in review.state()["training_unavailable"] and review.retraining.commands() == []
+        with pytest.raises(fb.InputError, match="Training is not possible here"):
+            review.retraining.start()
+        review.close()
+
+
+def test_photos_in_tars_have_thumbnails(base, tmp_path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(base / "photos" / "green", "green")
+        tar.add(base / "photos" / "blue", "blue")
+    fb.predict(tmp_path / "photos.tar", tmp_path / "predictions", base / "model", fb.PredictConfig(shard_size=8))
+    review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
+    rows = review.views.select("uncertain")["rows"]
+    assert len(rows) == 20
+    for photo in review.photos(rows):
+        shown = cv2.imdecode(np.frombuffer(review.thumbnails.thumbnail(photo["row"]), np.uint8), cv2.IMREAD_COLOR)
+        kind = "blue" if "/blue/" in photo["path"].replace("!", "/") else "green"
+        assert {"blue": 0, "green": 1}[kind] == shown.reshape(-1, 3).mean(0).argmax(), photo["path"]
+    assert review.retraining.commands() == [] and "encode" in review.state()["training_unavailable"]
+    review.close()
+
+
+def test_paths_outside_the_photos_folder_are_not_read(base, tmp_path):
+    """Manipulated predictions do not expose files outside the photos' folder."""
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    photos = review.thumbnails.photos
+    image = review.thumbnails.find_image(0, "red/0001.png")
+    assert not photos.is_outside(image, follow_links=True)
+    for path in ("../secret/red/0000.png", "/etc/passwd", "red/../../secret/red/0000.png", "//bytes/..%2Fsecret"):
+        assert photos.is_outside(replace(image, path=path)), path
+    review.close()
+
+
+def test_views_select_and_order_photos(base, tmp_path):
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    sure = [photo["probability"] for photo in review.photos(review.views.select("uncertain")["rows"])]
+    assert sure == sorted(sure) and len(sure) == 31
+    first = review.views.select("uncertain")["rows"][0]
+    review.labels.set([first], ["blue"])
+    assert first not in review.views.select("uncertain")["rows"] and review.views.select("labelled")["rows"] == [first]
+    assert first in review.views.select("class", "blue")["rows"]
+    others = review.photos(review.views.select("class", "green")["rows"])
+    assert all((photo["label"] or photo["prediction"]) == "green" for photo in others)
+    review.labels.set([first], [None])
+    assert review.photos([first])[0]["label"] == review.photos([first])[0]["prediction"]
+    review.labels.undo()
+    assert review.photos([first])[0]["label"] == "blue"
+    review.labels.undo()
+    assert review.views.select("labelled")["rows"] == [] and first in review.views.select("uncertain")["rows"]
+    review.close()
+
+
+def test_next_folder_never_names_an_earlier_one(base, tmp_path):
+    assert [next_folder(name) for name in ("m", "m/", "m-corrected", "m-corrected-2", "a-corrected/m")] == [
+        "m-corrected",
+        "m-corrected",
+        "m-corrected-2",
+        "m-corrected-3",
+        "a-corrected/m-corrected",
+    ]
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    train, predict = review.retraining.commands()
+    assert (
+        f"{base}/model-corrected" in train and f"{base}/predictions-corrected --model {base}/model-corrected" in predict
+    )
+    review.close()
+
+
+def test_training_labels_are_kept_after_a_retraining(base, tmp_path):
+    """The labels count although the model folder now has another classifier than the one that predicted."""
+    shutil.copytree(base / "model", tmp_path / "model")
+    shutil.copytree(base / "predictions", tmp_path / "predictions")
+    job = json.loads((base / "predictions" / "job.json").read_text())
+    (tmp_path / "predictions" / "job.json").write_text(json.dumps(job | {"model": str(tmp_path / "model")}))
+    fb.train(base / "codes", tmp_path / "model", fb.TrainConfig(head="logistic", seed=1))
+    review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
+    assert review.source.model and not review.source.made_predictions
+    assert "--labels folder --labels" in review.retraining.commands()[0]
+    review.close()
+
+
+def test_several_labels_are_one_change(base, tmp_path):
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    rows = review.views.select("uncertain")["rows"][:3]
+    assert review.labels.set(rows, ["red", None, "a"])["skipped"] == 0
+    told = review.photos(rows)
+    assert [photo["label"] for photo in told] == ["red", told[1]["prediction"], "a"]
+    review.labels.undo()
+    assert [photo["label"] for photo in review.photos(rows)] == [None] * 3
+    review.close()
+
+
+def test_failed_photos_get_no_label(base, tmp_path):
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    failed, good = review.views.select("failed")["rows"], review.views.select("uncertain")["rows"]
+    changed = review.labels.set([*failed, good[0]], ["red", "red"])
+    assert len(failed) == 1 and changed["skipped"] == 1
+    assert [photo["row"] for photo in changed["labels"]] == [good[0]]
+    review.close()

@@ -1,0 +1,222 @@
+"""The review in a browser: labelling, undoing, views and training."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from archive_runs import EVIL, predict_drawn
+from browsing import accessibility_faults, command, opened, photo_count, reviewing, serving, until, until_saved
+
+import flowers_batch as fb
+from flowers_batch.classifier.labels import read_labels
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """Folders `codes`, `model` and `predictions` of 91 photos."""
+    return predict_drawn(tmp_path_factory.mktemp("pages"))
+
+
+def test_labels_survive_a_killed_server_except_those_undone(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with command(base / "predictions", labels) as (url, process), opened(chromium, url) as watched:
+        page = watched.page
+        page.wait_for_selector(".photo img[src]")
+        assert photo_count(page) == "91 photos"
+        for number in range(20):
+            until(page, "document.querySelector('.photo.current b').textContent")
+            page.keyboard.press("123"[number % 3])
+        until_saved(page)
+        assert len(read_labels(str(labels)).labels) == 20
+        page.keyboard.press("u")
+        until_saved(page, 19)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert watched.complaints == []
+    given = read_labels(str(labels)).labels
+    assert len(given) == 19
+    with reviewing(chromium, base / "predictions", labels) as watched:
+        assert watched.page.inner_text("#saved").startswith("19 labels")
+        assert photo_count(watched.page) == "72 photos", "those that have a label are not shown again"
+        watched.page.select_option("#view", "labelled")
+        until(watched.page, "document.getElementById('count').textContent === '19 photos'")
+        watched.page.wait_for_selector(".photo.labelled")
+        shown = watched.page.evaluate("[...document.querySelectorAll('.photo.labelled b')].map(b => b.textContent)")
+        assert sorted(shown) == sorted(given.values())
+
+
+def test_accepting_new_class_and_labelling_several_photos(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with reviewing(chromium, base / "predictions", labels) as watched:
+        page = watched.page
+        first = page.get_attribute("#photo-0", "title")
+        told = page.inner_text("#photo-0 b")
+        page.keyboard.press(" ")
+        until_saved(page)
+        page.keyboard.press("Shift+ArrowRight")
+        page.keyboard.press("Shift+ArrowRight")
+        assert len(page.query_selector_all(".photo[aria-selected=true]")) == 3
+        page.keyboard.press("n")
+        page.keyboard.type("a new <class>")
+        page.keyboard.press("Enter")
+        until_saved(page, 4)
+        page.click("#photo-6")
+        page.click("#photo-8", modifiers=["Control"])
+        page.click("#classes button:has-text('green')")
+        until_saved(page, 6)
+        assert page.inner_text("#classes button:last-child").endswith("a new <class>")
+        given = read_labels(str(labels)).labels
+        assert list(given.values()) == [told, *["a new <class>"] * 3, *["green"] * 2]
+        assert next(iter(given)) == first
+        page.keyboard.press("u")
+        page.keyboard.press("u")
+        until_saved(page, 1)
+        assert len(read_labels(str(labels)).labels) == 1 and watched.complaints == []
+
+
+def test_label_applies_to_selected_photos_not_yet_shown(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with reviewing(chromium, base / "predictions", labels) as watched:
+        page = watched.page
+        page.keyboard.press("Shift+End")
+        page.keyboard.press("1")
+        until_saved(page, 91)
+        page.keyboard.press("u")
+        until_saved(page, 0)
+        assert read_labels(str(labels)).labels == {} and watched.complaints == []
+
+
+def test_key_after_undo_labels_the_undone_photo(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with reviewing(chromium, base / "predictions", labels) as watched:
+        page = watched.page
+        page.route("**/api/undo", lambda route: (time.sleep(0.3), route.continue_()))
+        first = page.get_attribute("#photo-0", "title")
+        for key in ("1", "u", "2"):
+            page.keyboard.press(key)
+        until(page, "document.querySelectorAll('.photo.saving').length === 0")
+        until_saved(page)
+        assert list(read_labels(str(labels)).labels) == [first]
+        assert page.evaluate("document.querySelector('.photo.current').id") == "photo-1"
+
+
+def test_accepting_several_photos_is_one_change(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with reviewing(chromium, base / "predictions", labels) as watched:
+        page = watched.page
+        page.keyboard.press("Shift+End")
+        page.keyboard.press(" ")
+        until_saved(page, 91)
+        rows = pq.read_table(base / "predictions" / "predictions", columns=["path", "prediction"]).to_pylist()
+        told = {row["path"]: row["prediction"] for row in rows if row["prediction"]}
+        assert read_labels(str(labels)).labels == told and len(set(told.values())) == 3
+        page.keyboard.press("u")
+        until_saved(page, 0)
+
+
+def test_label_errors_are_shown_with_a_suggestion(base, chromium, tmp_path):
+    """Some photos were given wrong labels; space gives them the suggested ones."""
+    wrong = {f"green/{number:04d}.png": "red" for number in (2, 3, 4)}
+    (tmp_path / "wrong.csv").write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in wrong.items()))
+    config = fb.TrainConfig(("folder", str(tmp_path / "wrong.csv")), head="logistic")
+    fb.train(base / "codes", tmp_path / "model", config)
+    fb.predict(base / "codes", tmp_path / "predictions", tmp_path / "model")
+    labels = tmp_path / "labels.csv"
+    with reviewing(chromium, tmp_path / "predictions", labels) as watched:
+        page = watched.page
+        page.select_option("#view", "label_issues")
+        until(page, "document.querySelector('.photo small')?.textContent.startsWith('labelled ')")
+        first = page.get_attribute("#photo-0", "title")
+        assert first in wrong and page.inner_text("#photo-0 b") == "green"
+        assert page.inner_text("#photo-0 small").startswith("labelled red; ")
+        page.focus("#grid")
+        page.keyboard.press(" ")
+        until_saved(page)
+        assert read_labels(str(labels)).labels == {first: "green"}
+
+
+def test_names_are_shown_as_text(base, chromium, tmp_path):
+    with reviewing(chromium, base / "predictions", tmp_path / "labels.csv") as watched:
+        page = watched.page
+        seen = set()
+        for _ in range(30):
+            until(page, "[...document.querySelectorAll('.photo')].every(photo => photo.title)")
+            seen |= set(
+                page.evaluate("[...document.querySelectorAll('.photo small:last-child')].map(e => e.textContent)")
+            )
+            page.keyboard.press("PageDown")
+            page.wait_for_timeout(50)
+        names = {name.replace("/", "\u2044") for name in EVIL}
+        expected = {f"red/{name}".replace("\n", r"\u000a").replace("\u202e", r"\u202e") for name in names}
+        assert expected <= seen and len(seen) == 91
+        assert not page.query_selector_all(".photo script, .photo img[onerror]")
+        page.select_option("#view", "failed")
+        until(page, "document.querySelector('.photo .missing')")
+        assert "bad<b>.jpg" in page.inner_text("#photo-0") and "not_an_image" in page.inner_text("#photo-0")
+        assert watched.complaints == []
+
+
+def test_each_view_opens(base, chromium, tmp_path):
+    with reviewing(chromium, base / "predictions", tmp_path / "labels.csv") as watched:
+        page = watched.page
+        for view, count in {
+            "suggestions": None,
+            "label_issues": None,
+            "class": 30,
+            "labelled": 0,
+            "failed": 1,
+            "uncertain": 91,
+        }.items():
+            page.select_option("#view", view)
+            until(page, "/photo/.test(document.getElementById('count').textContent)")
+            shown = int(photo_count(page).split()[0])
+            assert shown == count if count is not None else shown <= 91, view
+        page.select_option("#view", "class")
+        page.select_option("#class", "green")
+        until(page, "document.querySelector('#photo-0 b')?.textContent === 'green'")
+        assert photo_count(page) == "31 photos"
+        assert watched.complaints == []
+
+
+def test_training_shows_accuracy_before_and_after(base, chromium, tmp_path):
+    labels = tmp_path / "labels.csv"
+    with command(base / "predictions", labels) as (url, process), opened(chromium, url) as watched:
+        page = watched.page
+        page.wait_for_selector(".photo img[src]")
+        for _ in range(6):
+            page.keyboard.press(" ")
+        page.click("#train-again")
+        page.wait_for_selector("#training[open]")
+        commands = page.inner_text("#commands").splitlines()
+        page.click("#train")
+        page.wait_for_selector("#training-result:not([hidden])", timeout=90_000)
+        metrics = json.loads((base / "model-corrected" / "metrics.json").read_text())
+        assert page.inner_text("#after") == f"{metrics['test']['accuracy']:.1%}"
+        assert re.fullmatch(r"\d+\.\d%", page.inner_text("#before"))
+        assert accessibility_faults(page) == [] and watched.complaints == []
+        process.send_signal(signal.SIGINT)
+        assert process.stdout
+        assert process.stdout.read().splitlines() == commands and process.wait() == 0
+    assert f"train {base}/codes {base}/model-corrected --labels folder --labels {labels}" in commands[0]
+    assert commands[1].endswith(f"--model {base}/model-corrected")
+
+
+def test_review_is_accessible_also_on_a_phone(base, chromium, tmp_path):
+    with serving(base / "predictions", tmp_path / "labels.csv") as url:
+        for scheme, width in (("light", 1280), ("dark", 1280), ("light", 360)):
+            with opened(chromium, url, color_scheme=scheme) as watched:
+                page = watched.page
+                page.set_viewport_size({"width": width, "height": 740})
+                page.wait_for_selector(".photo img[src]")
+                assert accessibility_faults(page) == []
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                page.evaluate("document.getElementById('help').showModal()")
+                assert accessibility_faults(page) == []
+                assert all(address.startswith((url, "data:")) for address in watched.requests)
