@@ -101,7 +101,8 @@ def test_accuracy_of_a_retrained_model_is_not_shown(base, tmp_path):
     model, labels = str(tmp_path / "model"), str(tmp_path / "labels")
     fb.train(str(base / "codes"), model, fb.TrainConfig(head="logistic"))
     fb.predict(str(base / "codes"), labels, model)
-    fb.train(str(base / "codes"), model, fb.TrainConfig(head="logistic", seed=1))
+    (tmp_path / "other.csv").write_text("path,label\ngreen/0001.png,blue\n")
+    fb.train(str(base / "codes"), model, fb.TrainConfig(("folder", str(tmp_path / "other.csv")), head="logistic"))
     _, page = page_of(Path(labels))
     assert "was retrained after" in page.text and "accuracy on held-out photos" not in page.text
 

@@ -109,7 +109,10 @@ def test_training_labels_are_kept_after_a_retraining(base, tmp_path):
     shutil.copytree(base / "predictions", tmp_path / "predictions")
     job = json.loads((base / "predictions" / "job.json").read_text())
     (tmp_path / "predictions" / "job.json").write_text(json.dumps(job | {"model": str(tmp_path / "model")}))
-    fb.train(base / "codes", tmp_path / "model", fb.TrainConfig(head="logistic", seed=1))
+    (tmp_path / "other.csv").write_text("path,label\ngreen/0001.png,blue\n")
+    fb.train(
+        base / "codes", tmp_path / "model", fb.TrainConfig(("folder", str(tmp_path / "other.csv")), head="logistic")
+    )
     review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
     assert review.source.model and not review.source.made_predictions
     assert "--labels folder --labels" in review.retraining.commands()[0]
