@@ -61,6 +61,13 @@ def nanoseconds(time: datetime) -> int:
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of a single actor run in this process."""
+    for module in (sys.modules[fb.finetune.__module__], sys.modules[fb.verify.__module__]):
+        monkeypatch.setattr(module, "run_on_one_actor", lambda work, cluster, reporter: work(2, 0, reporter))
+
+
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the shards that actors are given, in this process and without Ray."""
@@ -76,13 +83,10 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def trained_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The epochs that are trained, in this process and without Ray."""
+    """The numbers of the epochs that are trained."""
     from flowers_batch.finetuning.trainer import Trainer
 
     numbers: list[int] = []
-    monkeypatch.setattr(
-        sys.modules[fb.finetune.__module__], "run_on_one_actor", lambda work, cluster, reporter: work(2, 0, reporter)
-    )
     epoch = Trainer._epoch
 
     def counted(self, number, *rest):
