@@ -112,7 +112,7 @@ def test_everything_takes_the_model_that_takes_others(tuned, photos, tmp_path):
     assert labels_in(tmp_path / "from photos") == labels_in(tmp_path / "from codes")
     assert fb.verify(str(tmp_path / "from photos"), deep=True).is_complete
     page = Path(fb.report(str(tmp_path / "from photos"))).read_text()
-    assert "What fine-tuning brought" in page and "from random weights (random:3)" in page
+    assert "Effect of fine-tuning" in page and "from random weights (random:3)" in page
     assert "would more labels help" not in page
     encoding = replace(CONFIG.encode, weights=str(tuned / NETWORK))
     fb.encode(str(photos), str(tmp_path / "codes"), encoding)
@@ -140,7 +140,7 @@ def test_review_offers_a_training_on_the_tuned_codes(tuned, tmp_path):
 
     fb.predict(str(tuned / "codes"), str(tmp_path / "labels"), str(tuned))
     review = Review(str(tmp_path / "labels"), str(tmp_path / "mine.csv"))
-    assert review.commands()[0].split()[:3] == ["flowers-batch", "train", str(tuned / "codes")]
+    assert review.retraining.commands()[0].split()[:3] == ["flowers-batch", "train", str(tuned / "codes")]
 
 
 def test_model_folder_may_be_moved(tuned, photos, tmp_path):

@@ -190,7 +190,7 @@ def test_report_shows_everything(archive, name):
     if name in ("predictions", "model"):
         assert "Held-out" in page or "held-out" in page
     if name.startswith("tuned"):
-        assert "What fine-tuning brought" in page and "from random weights (random:3)" in page
+        assert "Effect of fine-tuning" in page and "from random weights (random:3)" in page
 
 
 def test_review_continues_its_labels_and_trains(archive):
@@ -198,14 +198,14 @@ def test_review_continues_its_labels_and_trains(archive):
 
     review = Review(str(archive.run / "predictions"), str(archive.run / "labels.csv"))
     try:
-        assert set(review.journal.labels) == {"red/01.jpg", "blue/03.jpg", "green/02.jpg"}
-        assert len(review.view("uncertain")["rows"]) == 47
-        review.train()
-        while review.training.state == "running":
+        assert set(review.labels.journal.labels) == {"red/01.jpg", "blue/03.jpg", "green/02.jpg"}
+        assert len(review.views.select("uncertain")["rows"]) == 47
+        review.retraining.start()
+        while review.retraining.status.state == "running":
             time.sleep(0.05)
-        assert review.training.state == "done", review.training.error
+        assert review.retraining.status.state == "done", review.retraining.status.error
     finally:
-        review.journal.close()
+        review.close()
 
 
 def test_prediction_from_photos_relabels_only_changed_photos(archive, given):
