@@ -1,4 +1,4 @@
-"""Fetches a published file: resumed, verified, and put into place whole."""
+"""Download published files into a cache: resumable, verified by checksum, and complete or absent."""
 
 from __future__ import annotations
 
@@ -15,121 +15,128 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-_BLOCK = 1 << 20
-_TIMEOUT = 10.0  # seconds without an answer, or without a byte
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT = 10.0  # seconds that a server may take to answer, or to send the next byte
 
 
 class DownloadError(OSError):
-    """A file that cannot be had from where it is published, or is not what was published."""
+    """A file could not be downloaded, or is not the file that was published."""
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """A file as its publisher describes it.
 
     Attributes:
-        url: Where it lies.
-        bytes: Its size.
-        digest: `md5:...` or `sha256:...`, in hexadecimal.
+        url: Its address.
+        size: Its size in bytes.
+        checksum: `md5:...` or `sha256:...`, in hexadecimal.
     """
 
     url: str
-    bytes: int
-    digest: str
+    size: int
+    checksum: str
 
     @property
     def name(self) -> str:
-        """Its file name."""
+        """Its file name, the last part of its address."""
         return self.url.rsplit("/", 1)[1]
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: `$XDG_CACHE_HOME/flowers_batch`, by default in `~/.cache`."""
+    """Return the folder of downloaded files: `$XDG_CACHE_HOME/flowers_batch`, by default in `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "flowers_batch"
 
 
-def cached(file: Published) -> Path | None:
-    """Where a file lies in the cache, if it does; it was verified when it was put there."""
+def find_cached(file: PublishedFile) -> Path | None:
+    """Return a file's path in the cache, or None if it is not there; its checksum was verified when it was stored."""
     path = cache_folder() / file.name
-    return path if path.is_file() and path.stat().st_size == file.bytes else None
+    return path if path.is_file() and path.stat().st_size == file.size else None
 
 
-def is_reachable(file: Published, seconds: float = _TIMEOUT) -> bool:
-    """Whether a file's server answers within so many seconds, looking its name up included."""
+def is_reachable(file: PublishedFile, seconds: float = _TIMEOUT) -> bool:
+    """Return whether a file's server answers within a time.
 
-    def ask() -> None:
+    Args:
+        file: The file.
+        seconds: The time in seconds, which includes the DNS lookup.
+    """
+
+    def send_request() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):
             request = urllib.request.Request(file.url, method="HEAD")
             with urllib.request.urlopen(request, timeout=seconds) as answer:
                 answers.append(answer.status)
 
     answers: list[int] = []
-    asking = threading.Thread(target=ask, daemon=True)  # a name server that is silent cannot be hurried
-    asking.start()
-    asking.join(seconds)
+    # In a thread, since a DNS lookup has no timeout.
+    thread = threading.Thread(target=send_request, daemon=True)
+    thread.start()
+    thread.join(seconds)
     return bool(answers)
 
 
-def fetch(file: Published) -> Path:
-    """Gives a file's place in the cache, downloading it if need be, once on a machine.
+def fetch(file: PublishedFile) -> Path:
+    """Return a file's path in the cache; download the file first if it is not there.
 
-    A broken download goes on where it stopped. The file's size is told on standard error before it begins.
+    Several processes on one machine download a file once. An interrupted download resumes where it stopped. A
+    progress bar on standard error shows the file's size.
 
     Raises:
-        DownloadError: It cannot be reached, or is not what its publisher's checksum says.
+        DownloadError: The server cannot be reached, or the file does not match its checksum.
     """
-    if found := cached(file):
+    if found := find_cached(file):
         return found
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{file.name}.part"
     with (folder / f"{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever waits here finds the file when the first is done
-        if found := cached(file):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a process that waited here finds the file that the first one stored
+        if found := find_cached(file):
             return found
         part.touch()
         _download(file, part)
-        if (received := _digest(part, file.digest.split(":")[0])) != file.digest:
+        if (received := _digest(part, file.checksum.split(":")[0])) != file.checksum:
             part.unlink()
             raise DownloadError(
-                f"{file.url} is not the published file: its checksum should be {file.digest}. Received: {received}."
+                f"{file.url} is not the published file: its checksum should be {file.checksum}. Received: {received}."
             )
         part.replace(folder / file.name)
     return folder / file.name
 
 
-def _download(file: Published, part: Path) -> None:
-    have = part.stat().st_size
-    request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})
+def _download(file: PublishedFile, part: Path) -> None:
+    offset = part.stat().st_size
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, part.open("r+b") as out:
-            have = have if answer.status == 206 else 0
-            out.truncate(have)
-            out.seek(have)
+            offset = offset if answer.status == 206 else 0  # a server without ranges sends all of it again
+            out.truncate(offset)
+            out.seek(offset)
             with tqdm(
                 desc=f"downloading {file.name}",
-                initial=have,
-                total=file.bytes,
+                initial=offset,
+                total=file.size,
                 unit="B",
                 unit_scale=True,
                 mininterval=0.5,
             ) as bar:
-                while block := answer.read(_BLOCK):
+                while block := answer.read(_BLOCK_BYTES):
                     out.write(block)
                     bar.update(len(block))
             out.flush()
             os.fsync(out.fileno())
-            missing = answer.length  # of what was announced; a connection that is cut ends like a whole one
+            missing = answer.length  # of Content-Length: a dropped connection looks like the end of the file
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch: the checksum decides
+        if error.code == 416:  # the file is already complete: its checksum decides
             return
         raise DownloadError(f"{file.url} cannot be downloaded: {error}.") from None
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", error)).strip()
         raise DownloadError(f"{file.url} cannot be reached: {reason}.") from None
-    if missing:  # what came is kept, and the next download goes on from there
-        raise DownloadError(f"{file.url} broke off {missing} bytes before its end: ask for it again.")
+    if missing:  # what was received is kept, so that the next download resumes there
+        raise DownloadError(f"{file.url} broke off {missing} bytes before its end: try again to download the rest.")
 
 
 def _digest(path: Path, algorithm: str) -> str:

@@ -1,9 +1,9 @@
-"""VGG16 in the words of the course notebook: `vgg = vgg16.Vgg16(); vgg.build(images); vgg.relu6`."""
+"""VGG16 with the course notebook's interface: `vgg = vgg16.Vgg16(); vgg.build(images); vgg.relu6`."""
 
-from tensorflow_vgg.seed import Vgg
+from tensorflow_vgg.lazy_vgg import LazyVgg
 
 
-class Vgg16(Vgg):
-    """VGG16, whose layers are attributes once it was built on images: see `seed.Vgg`."""
+class Vgg16(LazyVgg):
+    """VGG16; after `build`, each layer's values are an attribute: see `LazyVgg`."""
 
     network = "vgg16"

@@ -1,9 +1,9 @@
-"""VGG19 in the words of the course notebook: `vgg = vgg19.Vgg19(); vgg.build(images); vgg.relu6`."""
+"""VGG19 with the course notebook's interface: `vgg = vgg19.Vgg19(); vgg.build(images); vgg.relu6`."""
 
-from tensorflow_vgg.seed import Vgg
+from tensorflow_vgg.lazy_vgg import LazyVgg
 
 
-class Vgg19(Vgg):
-    """VGG19, whose layers are attributes once it was built on images: see `seed.Vgg`."""
+class Vgg19(LazyVgg):
+    """VGG19; after `build`, each layer's values are an attribute: see `LazyVgg`."""
 
     network = "vgg19"

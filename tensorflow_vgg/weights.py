@@ -1,4 +1,4 @@
-"""Finds VGG's weights, reads them layer by layer, and converts them from one format to another."""
+"""Find VGG's weights, read them layer by layer, and convert them from one file format to another."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from tensorflow_vgg.download import Published, cached, fetch
+from tensorflow_vgg.download import PublishedFile, fetch, find_cached
 from tensorflow_vgg.formats import READERS, WeightsError, network_of, stored_layers, write
+from tensorflow_vgg.formats.files import unknown_suffix
 from tensorflow_vgg.network import Parameters, Shapes, parameter_shapes
 
-ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"
+ENVIRONMENT_VARIABLE = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
-# CC BY 4.0, Karen Simonyan and Andrew Zisserman; converted to TensorFlow's layout by the Keras authors.
+# Sizes and checksums as in `keras.applications`; converted to TensorFlow's layout by the Keras authors.
 PUBLISHED = {
-    "vgg16": Published(
+    "vgg16": PublishedFile(
         f"{_KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5",
         553467096,
         "md5:64373286793e3c8b2b4e3219cbf3544b",
     ),
-    "vgg19": Published(
+    "vgg19": PublishedFile(
         f"{_KERAS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels.h5",
         574710816,
         "md5:cbe5617147190e668d6c5d5026f83318",
@@ -33,7 +34,7 @@ PUBLISHED = {
 }
 
 LICENCE = "CC BY 4.0, Karen Simonyan and Andrew Zisserman"
-# Files that others have published, by checksum: Keras' with and without the fully connected layers, and the
+# Published files by checksum: those of `keras.applications`, with and without the fully connected layers, and the
 # original conversion from Caffe.
 KNOWN = {
     "md5:64373286793e3c8b2b4e3219cbf3544b": "Keras, VGG16",
@@ -46,12 +47,12 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Weights:
-    """Where weights come from; nothing is read until they are loaded.
+    """The source of weights; nothing is read until they are loaded.
 
     Attributes:
-        name: As the user would write it on any machine: `imagenet`, `random:SEED` or an absolute path.
-        path: The file, or None where there is a seed.
-        seed: What the numbers are drawn from, or None where there is a file.
+        name: A name that is valid on every machine: `imagenet`, `random:SEED` or an absolute path.
+        path: The file; None for random weights.
+        seed: The seed of random weights; None for a file.
     """
 
     name: str
@@ -60,28 +61,28 @@ class Weights:
 
 
 def find(name: str, network: str = "vgg16", *, download: bool = True) -> Weights:
-    """Finds weights by their name.
+    """Find weights by their name.
 
     Args:
-        name: `random:SEED`, a file, or `imagenet`: the file that FLOWERS_BATCH_WEIGHTS names, else the cache,
+        name: `random:SEED`, a file, or `imagenet`: the file that FLOWERS_BATCH_WEIGHTS names, else the cached file,
             else a download.
         network: `vgg16` or `vgg19`.
         download: Whether `imagenet` may be downloaded.
 
     Raises:
         WeightsError: There are no such weights.
-        DownloadError: They cannot be downloaded.
+        DownloadError: The weights cannot be downloaded.
     """
     if name.startswith("random:"):
         seed = name.removeprefix("random:")
         if not seed.isdecimal():
-            raise WeightsError(f"Random weights are named random:SEED, with a whole number. Received: {name}.")
+            raise WeightsError(f"Random weights are named random:SEED, where SEED is a whole number. Received: {name}.")
         return Weights(name, seed=int(seed))
     if name != "imagenet":
-        return Weights(str(_existing(name, "")), _existing(name, ""))
-    if given := os.environ.get(ENVIRONMENT):
-        return Weights(name, _existing(given, f" (from {ENVIRONMENT})"))
-    if found := cached(PUBLISHED[network]):
+        return Weights(str(_existing_file(name, "")), _existing_file(name, ""))
+    if given := os.environ.get(ENVIRONMENT_VARIABLE):
+        return Weights(name, _existing_file(given, f" (from {ENVIRONMENT_VARIABLE})"))
+    if found := find_cached(PUBLISHED[network]):
         return Weights(name, found)
     if not download:
         raise WeightsError(f"The ImageNet weights of {network} are not on this machine.")
@@ -89,23 +90,28 @@ def find(name: str, network: str = "vgg16", *, download: bool = True) -> Weights
 
 
 def load(weights: Weights, network: str, layer: str) -> Iterator[Parameters]:
-    """Streams the parameters that a network needs up to a layer, in the network's order.
+    """Load the parameters that a network needs up to a layer, in the network's order, one layer at a time.
+
+    Args:
+        weights: Where they come from.
+        network: `vgg16` or `vgg19`.
+        layer: The last layer that is needed.
 
     Yields:
         Name, kernel float32 [3, 3, in, out] or [in, out], bias float32 [out].
 
     Raises:
-        WeightsError: The file is no weights file, or misses a layer, or has one of another shape, or numbers
+        WeightsError: The file is not a weights file, lacks a layer, has a layer of another shape, or has numbers
             that are not finite.
     """
     shapes = parameter_shapes(network, layer)
     if weights.seed is not None:
-        yield from _draw(weights.seed, shapes)
+        yield from _draw_parameters(weights.seed, shapes)
         return
     path = weights.path
     assert path is not None
     if path.suffix not in READERS:
-        raise WeightsError(f"{path} is not a weights file: its name must end in {', '.join(READERS)}.")
+        raise unknown_suffix(path)
     for name, kernel, bias in READERS[path.suffix](path, shapes):
         kernel, bias = (np.ascontiguousarray(array, np.float32) for array in (kernel, bias))
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
@@ -113,17 +119,18 @@ def load(weights: Weights, network: str, layer: str) -> Iterator[Parameters]:
         yield name, kernel, bias
 
 
-class Identity:
-    """SHA-256 of the layers' names and float32 arrays: equal for equal weights, whatever the file format.
+class IdentityHasher:
+    """Computes the identity of weights: the SHA-256 of the layers' names and float32 arrays.
 
-    It is taken while the parameters stream to where they are used, so that they are read once.
+    Equal weights have the same identity in every file format. The hash is computed while the parameters stream to
+    where they are used, so that they are read only once.
     """
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def of(self, parameters: Iterable[Parameters]) -> Iterator[Parameters]:
-        """Passes parameters on, and takes account of them."""
+    def hash_stream(self, parameters: Iterable[Parameters]) -> Iterator[Parameters]:
+        """Yield the given parameters unchanged, and add them to the hash."""
         for name, kernel, bias in parameters:
             self._digest.update(name.encode() + b"\0")
             self._digest.update(np.ascontiguousarray(kernel).data)
@@ -132,29 +139,29 @@ class Identity:
 
     @property
     def hexdigest(self) -> str:
-        """The identity of all that has passed, in hexadecimal."""
+        """The identity of all parameters hashed so far, in hexadecimal."""
         return self._digest.hexdigest()
 
 
 def identity(parameters: Iterable[Parameters]) -> str:
-    """The identity of weights that are not otherwise needed: see `Identity`."""
-    taken = Identity()
-    for _ in taken.of(parameters):
+    """Return the identity of weights that are not needed otherwise: see `IdentityHasher`."""
+    hasher = IdentityHasher()
+    for _ in hasher.hash_stream(parameters):
         pass
-    return taken.hexdigest
+    return hasher.hexdigest
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a weights file is.
+class WeightsDescription:
+    """The contents of a weights file.
 
     Attributes:
         path: The file.
         network: `vgg16` or `vgg19`.
-        layers: The shapes of kernel and bias of each layer that it holds.
-        sha256: Of the file.
-        identity: Of its arrays, the same in every format.
-        known: Whose published file it is; None for any other.
+        layers: The shapes of kernel and bias of each layer in the file.
+        sha256: The file's SHA-256, in hexadecimal.
+        identity: The identity of its arrays, which is the same in every format: see `IdentityHasher`.
+        known: The publisher, if this is a published file; else None.
     """
 
     path: str
@@ -165,68 +172,71 @@ class Description:
     known: str | None
 
 
-def check(path: str | os.PathLike[str]) -> Description:
-    """Reads a weights file from beginning to end.
+def check(path: str | os.PathLike[str]) -> WeightsDescription:
+    """Read a weights file completely, and describe it.
 
     Raises:
-        WeightsError: It is none, or is broken.
+        WeightsError: The file is not a weights file, or is damaged.
     """
     weights = find(os.fspath(path))
     if weights.path is None:
-        raise WeightsError(f"{weights.name} is drawn when it is needed: there is no file to check.")
+        raise WeightsError(f"{weights.name} stands for random numbers: there is no file to check.")
     layers = stored_layers(weights.path)
     network = network_of(layers)
-    digests = {f"{name}:{_digest(weights.path, name)}" for name in ("md5", "sha1")}
-    return Description(
+    digests = {f"{name}:{_hash_file(weights.path, name)}" for name in ("md5", "sha1")}
+    return WeightsDescription(
         path=str(weights.path),
         network=network,
         layers=parameter_shapes(network, layers[-1]),
-        sha256=_digest(weights.path, "sha256"),
+        sha256=_hash_file(weights.path, "sha256"),
         identity=identity(load(weights, network, layers[-1])),
         known=next((KNOWN[digest] for digest in digests if digest in KNOWN), None),
     )
 
 
-def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], store: str = "float32") -> None:
-    """Writes the weights of one file into another, in the format that its name ends in, whole or not at all.
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtype: str = "float32") -> None:
+    """Convert a weights file to the format of another file's suffix.
+
+    If the conversion fails, a file that the target's name had before remains as it was.
 
     Args:
         source: A weights file, or `random:SEED` (of VGG16).
-        target: The file to write.
-        store: `float32`, or `float16` to halve the file.
+        target: The file to write; its suffix is `.npy`, `.h5` or `.safetensors`.
+        dtype: `float32`, or `float16` to halve the file.
 
     Raises:
-        WeightsError: The source is no weights file, or the target's name ends in no format.
+        WeightsError: The source is not a weights file, the target's suffix is unknown, or a number is too large for
+            float16.
     """
-    if store not in ("float32", "float16"):
-        raise WeightsError(f"Weights are written as float32 or float16. Received: {store}.")
+    if dtype not in ("float32", "float16"):
+        raise WeightsError(f"Weights are written as float32 or float16. Received: {dtype}.")
     weights, path = find(os.fspath(source)), Path(target).absolute()
     layers = stored_layers(weights.path) if weights.path else list(parameter_shapes("vgg16"))
     network = network_of(layers)
-    about = {"network": network, "licence": LICENCE if weights.path else "none: random numbers"}
-    about["source"] = f"sha256:{_digest(weights.path, 'sha256')}" if weights.path else weights.name
+    metadata = {"network": network, "licence": LICENCE if weights.path else "none: random numbers"}
+    metadata["source"] = f"sha256:{_hash_file(weights.path, 'sha256')}" if weights.path else weights.name
     scratch = path.with_name(f"_tmp-{uuid.uuid4().hex}{path.suffix}")
     try:
-        write(scratch, load(weights, network, layers[-1]), store, about)
+        write(scratch, load(weights, network, layers[-1]), dtype, metadata)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def _hash_file(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _existing(name: str, origin: str) -> Path:
+def _existing_file(name: str, origin: str) -> Path:
     path = Path(name).expanduser().absolute()
     if not path.is_file():
         raise WeightsError(f"There is no weights file {path}{origin}: check its name.")
     return path
 
 
-def _draw(seed: int, shapes: dict[str, Any]) -> Iterator[Parameters]:
-    """He-normal kernels (arXiv 1502.01852, equation 10) and zero biases, equal on every machine."""
+def _draw_parameters(seed: int, shapes: dict[str, Any]) -> Iterator[Parameters]:
+    """Draw He-normal kernels (arXiv 1502.01852, equation 10) and zero biases; they are equal on every machine."""
     random = np.random.default_rng(seed)
     for name, (kernel_shape, bias_shape) in shapes.items():
         kernel = random.standard_normal(kernel_shape, np.float32)

@@ -108,7 +108,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """VGG16 and VGG19 with all their layers, each of another width, and none of them wide: quick to make and to run."""
     from tensorflow_vgg import network
 
-    monkeypatch.setattr(network, "_FILTERS", (2, 3, 4, 5, 6))
+    monkeypatch.setattr(network, "FILTERS", (2, 3, 4, 5, 6))
     monkeypatch.setattr(network, "FC_WIDTH", 8)
     monkeypatch.setattr(network, "CLASSES", 10)
 
@@ -119,7 +119,7 @@ def thin() -> Iterator[None]:
     from tensorflow_vgg import network
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_FILTERS", (4, 6, 8, 10, 12))
+        patch.setattr(network, "FILTERS", (4, 6, 8, 10, 12))
         patch.setattr(network, "FC_WIDTH", 64)
         yield
 

@@ -208,7 +208,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 def narrowing(folder: Path) -> str:
     """A folder for the front of PYTHONPATH: Python's processes have VGG with all its layers, and none of them wide."""
-    code = "def change(module): module._FILTERS, module.FC_WIDTH = (4, 6, 8, 10, 12), 24"
+    code = "def change(module): module.FILTERS, module.FC_WIDTH = (4, 6, 8, 10, 12), 24"
     return changing(folder, "tensorflow_vgg.network", code)
 
 

@@ -345,7 +345,7 @@ from pathlib import Path
 from flowers_batch.finetuning import trainer
 from tensorflow_vgg import network
 from MODULE import trained, tuning_of
-network._FILTERS, network.FC_WIDTH = (2, 3, 4, 5, 6), 8
+network.FILTERS, network.FC_WIDTH = (2, 3, 4, 5, 6), 8
 trainer._DROPOUT = 1e-9  # each device drops others
 photos, out = map(Path, sys.argv[1:])
 for devices in (1, 2):

@@ -21,12 +21,12 @@ from flowers_batch.pages.report.page import report
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
 from flowers_batch.runs.predict import predict
-from tensorflow_vgg.download import DownloadError, Published, cache_folder, cached, fetch, is_reachable
-from tensorflow_vgg.weights import ENVIRONMENT, PUBLISHED
+from tensorflow_vgg.download import DownloadError, PublishedFile, cache_folder, fetch, find_cached, is_reachable
+from tensorflow_vgg.weights import ENVIRONMENT_VARIABLE, PUBLISHED
 
 PHOTOS_ENVIRONMENT = "FLOWERS_BATCH_PHOTOS"
 # 3670 photos, CC BY 2.0 by their Flickr photographers, collected by the TensorFlow authors.
-FLOWER_PHOTOS = Published(
+FLOWER_PHOTOS = PublishedFile(
     "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
     228813984,
     "sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
@@ -154,15 +154,15 @@ def _real_photos(offline: bool, reporter: Reporter) -> Path | None:
 def _weights(offline: bool, notes: list[str], reporter: Reporter) -> str:
     """`imagenet` if it can be had, else random weights and a note."""
     file = PUBLISHED["vgg16"]
-    if os.environ.get(ENVIRONMENT) or _download(file, "weights", offline, reporter):
+    if os.environ.get(ENVIRONMENT_VARIABLE) or _download(file, "weights", offline, reporter):
         return "imagenet"
     notes.append(f"The network's weights are random ({RANDOM_WEIGHTS}), never trained on photos.")
     return RANDOM_WEIGHTS
 
 
-def _download(file: Published, what: str, offline: bool, reporter: Reporter) -> bool:
+def _download(file: PublishedFile, what: str, offline: bool, reporter: Reporter) -> bool:
     """Has a file in the cache, and says why not where it cannot be had."""
-    if cached(file):
+    if find_cached(file):
         return True
     if offline:
         reporter.message(f"{what}: not on this machine, and nothing may be downloaded")
@@ -170,7 +170,7 @@ def _download(file: Published, what: str, offline: bool, reporter: Reporter) -> 
     if not is_reachable(file):
         reporter.message(f"{what}: {file.url} does not answer")
         return False
-    reporter.message(f"{what}: downloading {file.bytes / 1e6:.0f} MB from {file.url}")
+    reporter.message(f"{what}: downloading {file.size / 1e6:.0f} MB from {file.url}")
     try:
         fetch(file)
     except DownloadError as error:

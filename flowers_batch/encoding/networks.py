@@ -77,12 +77,12 @@ def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, se
     from tensorflow_vgg import weights as vgg
     from tensorflow_vgg.network import build
 
-    identity = vgg.Identity()
+    hasher = vgg.IdentityHasher()
     with weights_errors():
         found = vgg.find(weights_on_this_machine(config.weights), config.network)
-        parameters = identity.of(vgg.load(found, config.network, config.layer))
+        parameters = hasher.hash_stream(vgg.load(found, config.network, config.layer))
         model = build(config.network, config.layer, parameters, precision, config.pool, dropout, seed)
-    return model, identity.hexdigest
+    return model, hasher.hexdigest
 
 
 def weights_identity(config: EncodeConfig) -> tuple[str, str]:

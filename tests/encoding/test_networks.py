@@ -86,4 +86,4 @@ def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
 
 
 def test_both_packages_mean_the_same_variable_by_the_weights_of_a_machine():
-    assert config_module.WEIGHTS_ENVIRONMENT == weights.ENVIRONMENT
+    assert config_module.WEIGHTS_ENVIRONMENT == weights.ENVIRONMENT_VARIABLE

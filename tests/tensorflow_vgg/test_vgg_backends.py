@@ -18,7 +18,7 @@ def codes():
     photo = np.random.default_rng(1).uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
     found = {"pool5": values("pool5", photo)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_FILTERS", (8, 8, 16, 16, 32))
+        patch.setattr(network, "FILTERS", (8, 8, 16, 16, 32))
         patch.setattr(network, "FC_WIDTH", 64)
         found["relu6"] = values("relu6", photo)
     return found

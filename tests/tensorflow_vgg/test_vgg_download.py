@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tensorflow_vgg import download
-from tensorflow_vgg.download import DownloadError, Published
+from tensorflow_vgg.download import DownloadError, PublishedFile
 
 CONTENT = bytes(range(256)) * 1200 + b"end"
 PIECE = 100_000
@@ -34,7 +34,7 @@ class Publisher(http.server.ThreadingHTTPServer):
     @property
     def file(self):
         digest = hashlib.md5(CONTENT).hexdigest()
-        return Published(f"http://127.0.0.1:{self.server_port}/weights.h5", len(CONTENT), f"md5:{digest}")
+        return PublishedFile(f"http://127.0.0.1:{self.server_port}/weights.h5", len(CONTENT), f"md5:{digest}")
 
     def handle_error(self, *_):
         pass
@@ -128,7 +128,7 @@ def test_a_file_is_put_into_the_cache_and_asked_for_once(cache, publisher):
     path = download.fetch(publisher.file)
     assert path == cache / "weights.h5"
     assert path.read_bytes() == CONTENT
-    assert download.cached(publisher.file) == path
+    assert download.find_cached(publisher.file) == path
     assert download.fetch(publisher.file) == path
     assert publisher.ranges == [None]
     assert not (cache / "weights.h5.part").exists()
@@ -136,7 +136,7 @@ def test_a_file_is_put_into_the_cache_and_asked_for_once(cache, publisher):
 
 def test_sha256_is_known_too(publisher):
     file = publisher.file
-    good = Published(file.url, file.bytes, f"sha256:{hashlib.sha256(CONTENT).hexdigest()}")
+    good = PublishedFile(file.url, file.size, f"sha256:{hashlib.sha256(CONTENT).hexdigest()}")
     assert download.fetch(good).read_bytes() == CONTENT
 
 
@@ -149,7 +149,7 @@ def test_the_cache_lies_in_the_home_folder_by_default(monkeypatch, tmp_path):
 def test_a_file_of_another_size_is_not_taken_for_cached(cache, publisher):
     cache.mkdir()
     (cache / "weights.h5").write_bytes(CONTENT[:-1])
-    assert download.cached(publisher.file) is None
+    assert download.find_cached(publisher.file) is None
     assert download.fetch(publisher.file).read_bytes() == CONTENT
 
 
@@ -218,16 +218,16 @@ def test_eight_threads_download_once(publisher):
 def test_eight_processes_download_once(tmp_path, publisher):
     publisher.delay = 0.5
     script = (
-        "import sys, time; from pathlib import Path; from tensorflow_vgg.download import Published, fetch\n"
+        "import sys, time; from pathlib import Path; from tensorflow_vgg.download import PublishedFile, fetch\n"
         "Path(sys.argv[4]).touch()\n"
         "while not Path(sys.argv[5]).exists(): time.sleep(0.01)\n"
-        "print(fetch(Published(sys.argv[1], int(sys.argv[2]), sys.argv[3])))"
+        "print(fetch(PublishedFile(sys.argv[1], int(sys.argv[2]), sys.argv[3])))"
     )
     file, go = publisher.file, tmp_path / "go"
     ready = [tmp_path / f"ready{index}" for index in range(8)]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", script, file.url, str(file.bytes), file.digest, str(path), str(go)],
+            [sys.executable, "-c", script, file.url, str(file.size), file.checksum, str(path), str(go)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -239,26 +239,26 @@ def test_eight_processes_download_once(tmp_path, publisher):
         time.sleep(0.01)
     go.touch()
     answers = {process.communicate(timeout=30)[0].strip() for process in processes}
-    assert answers == {str(download.cached(file))}
+    assert answers == {str(download.find_cached(file))}
     assert publisher.ranges == [None]
 
 
 def test_an_unreachable_server_is_told_in_a_sentence(nobody):
     with pytest.raises(DownloadError) as error:
-        download.fetch(Published(nobody, 5, "md5:0"))
+        download.fetch(PublishedFile(nobody, 5, "md5:0"))
     assert_is_a_sentence(error, nobody, "refused")
 
 
 def test_a_server_that_speaks_something_else_is_told_in_a_sentence(babbling):
     with pytest.raises(DownloadError) as error:
-        download.fetch(Published(babbling, 5, "md5:0"))
+        download.fetch(PublishedFile(babbling, 5, "md5:0"))
     assert_is_a_sentence(error, babbling)
 
 
 def test_a_server_that_stays_silent_is_given_up(silent, monkeypatch):
     monkeypatch.setattr(download, "_TIMEOUT", 0.2)
     with pytest.raises(DownloadError) as error:
-        download.fetch(Published(silent, 5, "md5:0"))
+        download.fetch(PublishedFile(silent, 5, "md5:0"))
     assert_is_a_sentence(error, silent, "timed out")
 
 
@@ -276,13 +276,13 @@ def test_a_server_that_answers_is_reachable(publisher):
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_servers_that_do_not_answer_well_are_not_reachable(nobody, babbling):
-    assert download.is_reachable(Published(nobody, 5, "md5:0")) is False
-    assert download.is_reachable(Published(babbling, 5, "md5:0")) is False
+    assert download.is_reachable(PublishedFile(nobody, 5, "md5:0")) is False
+    assert download.is_reachable(PublishedFile(babbling, 5, "md5:0")) is False
 
 
 def test_a_silent_server_is_not_reachable_and_told_so_in_time(silent):
     began = time.monotonic()
-    assert download.is_reachable(Published(silent, 5, "md5:0"), 0.3) is False
+    assert download.is_reachable(PublishedFile(silent, 5, "md5:0"), 0.3) is False
     assert time.monotonic() - began < 1
 
 

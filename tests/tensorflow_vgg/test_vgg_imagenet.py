@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tensorflow_vgg import imagenet
-from tensorflow_vgg.download import DownloadError, Published
+from tensorflow_vgg.download import DownloadError, PublishedFile
 
 NAMES = ["tench", "goldfish", "shark", "ray", "cock", "hen"]
 
@@ -41,7 +41,7 @@ def test_class_names_are_in_the_order_of_the_numbers(tmp_path):
 def test_class_names_are_fetched_where_no_file_is_named(tmp_path, monkeypatch, publisher):
     content = class_index(tmp_path / "index.json").read_bytes()
     url = f"{publisher}/index.json"
-    published = Published(url, len(content), f"md5:{hashlib.md5(content).hexdigest()}")
+    published = PublishedFile(url, len(content), f"md5:{hashlib.md5(content).hexdigest()}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(imagenet, "CLASS_INDEX", published)
     assert imagenet.class_names() == [f"class{number}" for number in range(12)]
@@ -50,35 +50,44 @@ def test_class_names_are_fetched_where_no_file_is_named(tmp_path, monkeypatch, p
 
 def test_a_class_index_that_cannot_be_fetched_is_a_download_error(tmp_path, monkeypatch, publisher):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(imagenet, "CLASS_INDEX", Published(f"{publisher}/none.json", 5, "md5:0"))
+    monkeypatch.setattr(imagenet, "CLASS_INDEX", PublishedFile(f"{publisher}/none.json", 5, "md5:0"))
     with pytest.raises(DownloadError, match=r"none\.json"):
         imagenet.class_names()
 
 
 def test_top_gives_the_likeliest_first():
     probabilities = np.array([0.05, 0.3, 0.1, 0.4, 0.02, 0.13], np.float32)
-    best = imagenet.top(probabilities, NAMES, 3)
+    best = imagenet.top_classes(probabilities, NAMES, 3)
     assert [name for name, _ in best] == ["ray", "goldfish", "hen"]
     assert [probability for _, probability in best] == pytest.approx([0.4, 0.3, 0.13])
     assert all(type(probability) is float for _, probability in best)
 
 
 def test_top_gives_five_unless_told_otherwise():
-    assert len(imagenet.top(np.full(6, 1 / 6), NAMES)) == 5
+    assert len(imagenet.top_classes(np.full(6, 1 / 6), NAMES)) == 5
 
 
 def test_top_leaves_equal_probabilities_in_the_order_of_the_classes():
     names = [str(number) for number in range(1000)]
     probabilities = np.full(1000, 0.0009)
     probabilities[[700, 30, 400]] = 0.001
-    assert [name for name, _ in imagenet.top(probabilities, names, 8)] == ["30", "400", "700", "0", "1", "2", "3", "4"]
+    assert [name for name, _ in imagenet.top_classes(probabilities, names, 8)] == [
+        "30",
+        "400",
+        "700",
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+    ]
 
 
 def test_print_top_writes_a_line_for_each(capsys):
-    imagenet.print_top(np.array([0.05, 0.25, 0.125, 0.5, 0.025, 0.05]), NAMES, 3)
+    imagenet.print_top_classes(np.array([0.05, 0.25, 0.125, 0.5, 0.025, 0.05]), NAMES, 3)
     assert capsys.readouterr().out == " 50.00%  ray\n 25.00%  goldfish\n 12.50%  shark\n"
 
 
 def test_print_top_aligns_certainty(capsys):
-    imagenet.print_top(np.array([1.0, 0.0]), NAMES, 2)
+    imagenet.print_top_classes(np.array([1.0, 0.0]), NAMES, 2)
     assert capsys.readouterr().out == "100.00%  tench\n  0.00%  goldfish\n"

@@ -107,7 +107,7 @@ def test_the_comparison_with_keras_tells_the_order_of_colours_apart(compared):
 @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (200, 150, 120)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_first_layer_sees_blue_green_red_less_the_mean_pixel(monkeypatch, name, colour):
-    monkeypatch.setattr(network, "_FILTERS", (6, 6, 6, 6, 6))
+    monkeypatch.setattr(network, "FILTERS", (6, 6, 6, 6, 6))
     kernel = np.zeros((3, 3, 3, 6), np.float32)
     kernel[1, 1, range(3), range(3)] = 1  # each channel as it is, and then what the rectifier would cut off
     kernel[1, 1, range(3), range(3, 6)] = -1
@@ -123,7 +123,7 @@ def test_the_first_layer_sees_blue_green_red_less_the_mean_pixel(monkeypatch, na
 
 
 def parameters_up_to(name, layers):
-    return random_parameters(name, network.deepest(name, [layers] if isinstance(layers, str) else layers))
+    return random_parameters(name, network.deepest_layer(name, [layers] if isinstance(layers, str) else layers))
 
 
 POOLS = {

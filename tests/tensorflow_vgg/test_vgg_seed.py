@@ -12,7 +12,7 @@ NAMES = ["tench", "goldfish", "shark", "ray", "cock", "hen", "ostrich"]
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch, narrow):
     """A machine without weights, and with networks that are quick."""
-    monkeypatch.delenv(weights.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(weights.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -43,7 +43,7 @@ def built(monkeypatch):
         layers.append(layer)
         return network.build(network_, layer, parameters)
 
-    monkeypatch.setattr("tensorflow_vgg.seed.build", build)
+    monkeypatch.setattr("tensorflow_vgg.lazy_vgg.build", build)
     return layers
 
 
@@ -121,7 +121,7 @@ def test_random_weights_need_no_file(photos):
 
 def test_without_a_path_the_weights_are_those_that_the_machine_names(tmp_path, photos, monkeypatch):
     path = weights_file(tmp_path)
-    monkeypatch.setenv(weights.ENVIRONMENT, str(path))
+    monkeypatch.setenv(weights.ENVIRONMENT_VARIABLE, str(path))
     vgg = vgg16.Vgg16()
     vgg.build(photos)
     np.testing.assert_allclose(vgg.pool2, values(path, "vgg16", "pool2", photos), rtol=1e-4, atol=1e-3)

@@ -15,7 +15,8 @@ import pytest
 from helpers import DATA, assert_parameters_equal
 
 from tensorflow_vgg import formats, weights
-from tensorflow_vgg.download import DownloadError, Published
+from tensorflow_vgg.download import DownloadError, PublishedFile
+from tensorflow_vgg.formats.npy import read_npy
 from tensorflow_vgg.network import parameter_shapes
 from tensorflow_vgg.weights import Weights, WeightsError
 
@@ -26,7 +27,7 @@ SHAPES = {"conv1_1": ((3, 3, 3, 4), (4,)), "conv1_2": ((3, 3, 4, 4), (4,)), "fc6
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """A machine without weights."""
-    monkeypatch.delenv(weights.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(weights.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -34,9 +35,9 @@ def machine(tmp_path, monkeypatch):
 def tiny(monkeypatch):
     """A network of three small layers."""
 
-    def shapes(network, upto="prob"):
+    def shapes(network, last_layer="prob"):
         names = list(SHAPES)
-        return {name: SHAPES[name] for name in names[: names.index(upto) + 1]} if upto in names else SHAPES
+        return {name: SHAPES[name] for name in names[: names.index(last_layer) + 1]} if last_layer in names else SHAPES
 
     monkeypatch.setattr(weights, "parameter_shapes", shapes)
 
@@ -164,8 +165,8 @@ def published(tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/weights.h5"
-        file = Published(url, len(content), f"md5:{hashlib.md5(content).hexdigest()}")
-        monkeypatch.setattr(weights, "PUBLISHED", {"vgg16": file, "vgg19": Published(f"{url}.none", 1, "md5:0")})
+        file = PublishedFile(url, len(content), f"md5:{hashlib.md5(content).hexdigest()}")
+        monkeypatch.setattr(weights, "PUBLISHED", {"vgg16": file, "vgg19": PublishedFile(f"{url}.none", 1, "md5:0")})
         yield asked
         server.shutdown()
 
@@ -239,8 +240,8 @@ def test_the_published_files_are_kept_on_one_host_each_with_size_and_checksum():
     for network, file in weights.PUBLISHED.items():
         assert file.name == f"{network}_weights_tf_dim_ordering_tf_kernels.h5"
         parameters = sum(np.prod(kernel) + bias[0] for kernel, bias in parameter_shapes(network).values())
-        assert 0 < file.bytes - 4 * parameters < 100_000
-        assert file.digest.startswith("md5:")
+        assert 0 < file.size - 4 * parameters < 100_000
+        assert file.checksum.startswith("md5:")
 
 
 # Both formats
@@ -339,7 +340,7 @@ def test_identity_differs_by_each_number_and_by_the_layers(tiny):
 
 def test_a_file_of_python_2_is_read_as_numpy_reads_it(tiny):
     expected = np.load(PYTHON_2, allow_pickle=True, encoding="latin1").item()
-    found = list(formats.read_npy(PYTHON_2, SHAPES))
+    found = list(read_npy(PYTHON_2, SHAPES))
     assert_parameters_equal(found, [(name, *expected[name]) for name in SHAPES])
     assert_parameters_equal(load(PYTHON_2), found)
     assert any(kernel.any() for _, kernel, _ in found)

@@ -1,0 +1,11 @@
+"""The file formats of VGG's weights: the original `.npy`, Keras' published `.h5`, and `.safetensors`.
+
+Nothing in a file is ever executed: the pickle in a `.npy` goes through an unpickler that knows only arrays, and links
+in a `.h5` are not followed. Shapes are checked before arrays are read.
+"""
+
+from tensorflow_vgg.formats.errors import WeightsError
+from tensorflow_vgg.formats.files import READERS, WRITERS, network_of, stored_layers, write
+from tensorflow_vgg.formats.keras_h5 import keras_name
+
+__all__ = ["READERS", "WRITERS", "WeightsError", "keras_name", "network_of", "stored_layers", "write"]
