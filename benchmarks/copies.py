@@ -1,6 +1,6 @@
 """How far perceptual hashes of edited copies lie from the photo's own, and those of different photos from each other.
 
-By these figures the distance was chosen within which photos are taken for copies: `grouping.NEAR`.
+By these figures the distance was chosen within which photos are taken for copies: `grouping.MAX_DISTANCE`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from common import Claim, arguments, photos, tell
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.near_duplicates import NEAR
+from flowers_batch.classifier.near_duplicates import MAX_DISTANCE
 from flowers_batch.decoding.decode import decode_photo
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
 
@@ -86,12 +86,14 @@ def main() -> None:
     ]
     different = {"pairs": "different photos", "median": f"{np.median(between):g}", "smallest": int(between.min())}
     rows.append(different | {f"within {limit}": f"{(between <= limit).mean():.1e}" for limit in SHOWN})
-    near = float(np.mean([(distances[name] <= NEAR).mean() for name in SLIGHT]))
+    near = float(np.mean([(distances[name] <= MAX_DISTANCE).mean() for name in SLIGHT]))
     tell(
         "copies",
         [
-            Claim(f"slightly edited copies within a distance of {NEAR}", near, 0.99),
-            Claim(f"different photos within it, of {len(between)} pairs", float((between <= NEAR).sum()), 0, False),
+            Claim(f"slightly edited copies within a distance of {MAX_DISTANCE}", near, 0.99),
+            Claim(
+                f"different photos within it, of {len(between)} pairs", float((between <= MAX_DISTANCE).sum()), 0, False
+            ),
         ],
         {"distances": rows},
     )

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from flowers_batch.classifier.fitting import LOGISTIC, fit
-from flowers_batch.classifier.labelled_codes import LabelledCodes, sample_of
+from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_of
 
 PHOTOS, TESTED = 20_000, 4000
 WIDTH, CLASSES, FACTORS = 4096, 10, 64
@@ -28,7 +28,7 @@ def drawn() -> LabelledCodes:
     factors = random.normal(random.normal(0, 1, (CLASSES, FACTORS))[targets], NOISE).astype(np.float32)
     features = random.normal(0, FACTORS**-0.5, (FACTORS, WIDTH)).astype(np.float32)
     codes = factors @ features + random.normal(0, 1, (len(targets), WIDTH)).astype(np.float32)
-    return sample_of(np.maximum(codes, 0).astype(np.float16), targets)
+    return labelled_codes_of(np.maximum(codes, 0).astype(np.float16), targets)
 
 
 def main() -> None:

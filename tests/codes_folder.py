@@ -1,4 +1,4 @@
-"""Folders of finished codes, written without a network or Ray."""
+"""Codes folders that are written by hand, without a network or Ray, for tests of what reads them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,23 @@ def write_codes(
     spread: float = 1.0,
     batch: int | None = None,
     broken: tuple[int, ...] = (),
+    width: int = WIDTH,
 ) -> Path:
-    """A finished codes folder: codes of a class lie around a point of it; `broken` and the last `failed` have none.
+    """Write a finished codes folder, in which codes of a class are normally distributed around a random centre.
 
-    Each of the first `copies` photos has two: one of equal bytes, and one whose picture is nearly the same.
+    Args:
+        folder: Where to.
+        labels: Each photo's folder.
+        failed: How many of the last photos failed.
+        seed: Decides on the codes.
+        copies: How many of the first photos have two copies: one of equal bytes, and one with a similar hash.
+        spread: Standard deviation of codes; that of the centres is 2.
+        batch: Rows in a row group, at most.
+        broken: Other photos that failed.
+        width: Of the codes.
     """
     random = np.random.default_rng(seed)
-    centres = {label: random.normal(0, 2, WIDTH) for label in dict.fromkeys(labels)}
+    centres = {label: random.normal(0, 2, width) for label in dict.fromkeys(labels)}
     codes = np.stack([random.normal(centres[label], spread) for label in labels]).astype(np.float16)
     hashes = random.integers(0, 2**64, len(labels), np.uint64)
     digests = [hashlib.sha256(b"%d" % number).digest() for number in range(len(labels))]
@@ -42,7 +52,7 @@ def write_codes(
     digests += digests[:copies] + [hashlib.sha256(b"edited %d" % number).digest() for number in range(copies)]
     ok = np.arange(len(labels)) < len(labels) - failed
     ok[list(broken)] = False
-    schema = codes_schema(WIDTH, "float16")
+    schema = codes_schema(width, "float16")
     columns = {name: [None] * len(labels) for name in IMAGE_COLUMNS}
     columns |= {
         "path": [f"{label or ''}/{number:03d}.jpg".lstrip("/") for number, label in enumerate(labels)],
@@ -63,4 +73,5 @@ def write_codes(
 
 
 def labels(**counts: int) -> list[str]:
+    """Return each name as often as its count says."""
     return [name for name, count in counts.items() for _ in range(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import socket
 from collections.abc import Iterable
@@ -179,6 +180,11 @@ def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int =
     layers = tuple((draw(before, after), draw(after)) for before, after in pairwise(sizes))
     scale = random.uniform(0.5, 2, width).astype(np.float32)
     return Head(classes, draw(width), scale, layers, **options)
+
+
+def digests_of(names: Iterable[Any]) -> NDArray[np.bytes_]:
+    """SHA-256 of each name, as an array."""
+    return np.array([hashlib.sha256(str(name).encode()).digest() for name in names], "S32")
 
 
 def assert_parameters_equal(found: Any, expected: Any) -> None:

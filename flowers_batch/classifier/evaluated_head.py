@@ -1,8 +1,8 @@
-"""A fitted head calibrated, given a threshold, evaluated, and published as a model folder."""
+"""Calibration and evaluation of a fitted head, and its publication as a model folder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,30 +10,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.evaluation import (
+from flowers_batch.classifier.calibration import (
     at_threshold,
-    auroc,
     calibration_curve,
-    calibration_error,
-    evaluate,
+    expected_calibration_error,
     find_threshold,
     fit_temperature,
-    outcomes,
+    top_labels,
 )
-from flowers_batch.classifier.fitting import logits_of
+from flowers_batch.classifier.evaluation import auroc, evaluate
+from flowers_batch.classifier.fitting import predict_logits
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_split import LabelledSplit
 from flowers_batch.classifier.model_folder import MODEL, SPLIT, Model, read_split, save_model, write_metrics
-from flowers_batch.classifier.split import SIDES, TEST, VALIDATION
+from flowers_batch.classifier.split import SPLITS, TEST, VALIDATION
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run, library_versions
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import Folder
 
+_Predictions = tuple[NDArray[np.int_], NDArray[np.float32]]  # targets [N] and probabilities [N, classes] of a split
+
 
 @dataclass(frozen=True)
 class EvaluatedHead:
-    """A head that is ready for use, and how good it is.
+    """A head that is ready for use, and its evaluation.
 
     Attributes:
         head: With temperature and threshold.
@@ -47,79 +48,97 @@ class EvaluatedHead:
 
 
 def evaluate_head(
-    run: Run, photos: LabelledSplit, head: Head, config: TrainConfig, reporter: Reporter = NULL_REPORTER
+    run: Run, labelled: LabelledSplit, head: Head, config: TrainConfig, reporter: Reporter = NULL_REPORTER
 ) -> EvaluatedHead:
-    """Calibrates a head that was fitted, finds its threshold on the validation side, and judges it on all sides."""
-    logits = logits_of(head, photos.sample, reporter)
-    targets, on = photos.sample.targets, [photos.sides == side for side in range(len(SIDES))]
-    temperature = fit_temperature(logits[on[VALIDATION]], targets[on[VALIDATION]])
-    before = calibration_curve(targets[on[TEST]], replace(head, temperature=1.0).probabilities_of(logits[on[TEST]]))
+    """Calibrate a fitted head, find its threshold on the validation photos, and evaluate it on each split.
+
+    Args:
+        run: The codes folder.
+        labelled: Its labelled photos.
+        head: A fitted head, without temperature and threshold.
+        config: The settings.
+        reporter: Receives progress.
+    """
+    targets = labelled.codes.targets
+    logits = predict_logits(head, labelled.codes, reporter)
+    masks = [labelled.splits == split for split in range(len(SPLITS))]
+    temperature = fit_temperature(logits[masks[VALIDATION]], targets[masks[VALIDATION]])
+    uncalibrated = replace(head, temperature=1.0).probabilities_of(logits[masks[TEST]])
+    before = calibration_curve(targets[masks[TEST]], uncalibrated)
     head = replace(head, temperature=temperature)
     probabilities = head.probabilities_of(logits)
-    sides = [(targets[side], probabilities[side]) for side in on]
-    threshold = find_threshold(*sides[VALIDATION], config.min_precision)
-    head = replace(head, threshold=threshold)
-    labelled = photos.labelled
-    metrics: dict[str, Any] = {
-        "classes": list(photos.classes),
-        "photos": {name: int((photos.sides == side).sum()) for side, name in enumerate(SIDES)},
-        "without_code": labelled.without_code,
-        "unknown_paths": labelled.unknown_paths,
-        "unknown_examples": labelled.unknown_examples,
-        "empty_labels": labelled.empty_labels,
-        "unlabelled": labelled.unlabelled,
-        "conflicts": labelled.conflicts,
-        "weights": run.job.weights,
-        "fingerprint": run.job.fingerprint.digest,
-    }
-    for side, name in enumerate(SIDES):
-        metrics[name] = evaluate(*sides[side], list(photos.classes))
-    curve = calibration_curve(*sides[TEST])
+    predictions = [(targets[mask], probabilities[mask]) for mask in masks]
+    head = replace(head, threshold=find_threshold(*predictions[VALIDATION], config.min_precision))
+    metrics = _describe(run, labelled)
+    for name, each in zip(SPLITS, predictions, strict=True):
+        metrics[name] = evaluate(*each, list(labelled.classes))
+    curve = calibration_curve(*predictions[TEST])
     metrics["calibration"] = {
         "temperature": head.temperature,
-        "ece_before": calibration_error(before),
-        "ece_after": calibration_error(curve),
+        "ece_before": expected_calibration_error(before),
+        "ece_after": expected_calibration_error(curve),
         "curve": curve,
     }
-    sure, right = outcomes(*sides[TEST])
-    metrics["unknown"] = {
-        "min_precision": config.min_precision,
-        "threshold": threshold,
-        **at_threshold(*sides[VALIDATION], threshold),
-        "test": at_threshold(*sides[TEST], threshold),
-        "auroc": auroc(sure[right], sure[~right]),
-    }
+    metrics["unknown"] = _evaluate_threshold(head, predictions, config.min_precision)
     metrics["learning_curve"] = [
         {"share": 1.0, "photos": metrics["photos"]["train"], "accuracy": metrics["test"]["accuracy"]}
     ]
+    groups = labelled.codes.groups
     metrics["split"] = {
-        "groups": len(photos.values),
-        "grouped_photos": int((np.bincount(photos.sample.groups)[photos.sample.groups] > 1).sum()),
+        "groups": len(labelled.keys),
+        "grouped_photos": int((np.bincount(groups)[groups] > 1).sum()),
         "accuracy_without_groups": None,
     }
     return EvaluatedHead(head, probabilities, metrics)
 
 
-def publish(folder: Folder, run: Run, photos: LabelledSplit, judged: EvaluatedHead, training: dict[str, Any]) -> None:
-    """Writes a model folder, which the caller holds the lock of.
+def _describe(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
+    """Return what metrics say about the labelled photos and their codes."""
+    return {
+        "classes": list(labelled.classes),
+        "photos": {name: int((labelled.splits == split).sum()) for split, name in enumerate(SPLITS)},
+        **asdict(labelled.photos.counts),
+        "conflicts": labelled.photos.conflicts,
+        "weights": run.job.weights,
+        "fingerprint": run.job.fingerprint.digest,
+    }
+
+
+def _evaluate_threshold(head: Head, predictions: list[_Predictions], min_precision: float) -> dict[str, Any]:
+    """Return precision and coverage at the threshold, and the AUROC of probabilities of correct and wrong labels."""
+    assert head.threshold is not None
+    top, correct = top_labels(*predictions[TEST])
+    return {
+        "min_precision": min_precision,
+        "threshold": head.threshold,
+        **at_threshold(*predictions[VALIDATION], head.threshold),
+        "test": at_threshold(*predictions[TEST], head.threshold),
+        "auroc": auroc(top[correct], top[~correct]),
+    }
+
+
+def publish_model(
+    folder: Folder, run: Run, labelled: LabelledSplit, evaluated: EvaluatedHead, training: dict[str, Any]
+) -> None:
+    """Write a model folder; the caller holds its lock.
 
     Args:
         folder: The model folder.
-        run: The codes folder that the head takes codes of.
-        photos: The labelled ones.
-        judged: The head.
-        training: What was asked for: `Model.training`.
+        run: The codes folder that the head was trained on.
+        labelled: The labelled photos.
+        evaluated: The head.
+        training: The settings of the training: `Model.training`.
     """
-    metrics = judged.metrics
-    metrics["split"]["moved"] = _moved(folder, photos.labelled.paths, photos.sides)
-    # A model that is half new must not be taken for whole: what makes it one goes first and comes last.
+    metrics = evaluated.metrics
+    metrics["split"]["moved"] = _count_moved(folder, labelled.photos.paths, labelled.splits)
+    # A half-written model must not pass for a complete one: model.json is deleted first and written last.
     folder.delete(MODEL)
-    _write_split(folder, photos, judged.probabilities)
+    _write_split(folder, labelled, evaluated.probabilities)
     write_metrics(folder, metrics)
     save_model(
         folder,
         Model(
-            head=judged.head,
+            head=evaluated.head,
             fingerprint=run.job.fingerprint,
             weights=run.job.weights,
             codes=run.folder.url,
@@ -131,26 +150,26 @@ def publish(folder: Folder, run: Run, photos: LabelledSplit, judged: EvaluatedHe
     )
 
 
-def _moved(model: Folder, paths: list[str], sides: NDArray[np.int_]) -> int:
-    """Photos that were on another side when this model was last trained, since their groups have become one."""
+def _count_moved(model: Folder, paths: list[str], splits: NDArray[np.int_]) -> int:
+    """Return how many photos were in another split when this model was last trained: their groups have merged."""
     try:
         table = read_split(model, ["path", "split"])
-    except (OSError, pa.ArrowException):  # there is none, or none that can be read: it is about to be written anew
+    except (OSError, pa.ArrowException):  # missing or unreadable: it is about to be rewritten
         return 0
     before = dict(zip(*(table[name].to_pylist() for name in ("path", "split")), strict=True))
-    return sum(before.get(path, SIDES[side]) != SIDES[side] for path, side in zip(paths, sides, strict=True))
+    return sum(before.get(path, SPLITS[split]) != SPLITS[split] for path, split in zip(paths, splits, strict=True))
 
 
-def _write_split(folder: Folder, photos: LabelledSplit, probabilities: NDArray[np.float32]) -> None:
-    labelled = photos.labelled
+def _write_split(folder: Folder, labelled: LabelledSplit, probabilities: NDArray[np.float32]) -> None:
+    photos = labelled.photos
     table = pa.table(
         {
-            "path": labelled.paths,
-            "label": labelled.labels.tolist(),
-            "sha256": pa.array(labelled.sha256, pa.binary(32)),
-            "group": photos.sample.groups,
-            "split": [SIDES[side] for side in photos.sides],
-            "prediction": np.array(photos.classes)[probabilities.argmax(1)].tolist(),
+            "path": photos.paths,
+            "label": photos.labels.tolist(),
+            "sha256": pa.array(photos.sha256, pa.binary(32)),
+            "group": labelled.codes.groups,
+            "split": [SPLITS[split] for split in labelled.splits],
+            "prediction": np.array(labelled.classes)[probabilities.argmax(1)].tolist(),
             "probability": probabilities.max(1),
         }
     )

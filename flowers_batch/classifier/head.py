@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]  # kernel [in, out] and bias [out]
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Head:
 
     Attributes:
         classes: Names, in the order of the probabilities.
-        mean, scale: float32 [D]: what is taken from a code, and what it is then divided by.
+        mean, scale: float32 [D]: subtracted from a code, and its divisor after that.
         layers: Kernel float32 [in, out] and bias float32 [out] of each.
-        temperature: What logits are divided by; 1 leaves them.
-        threshold: The probability below which a label is said to be unknown; None says none is.
+        temperature: Divides the logits; 1 leaves them unchanged.
+        threshold: The probability below which a label counts as unknown; None: no label does.
     """
 
     classes: tuple[str, ...]
@@ -33,18 +33,18 @@ class Head:
     threshold: float | None = None
 
     def logits(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
-        """What the temperature divides, float32 [N, classes], of codes [N, D]."""
-        return logits((codes.astype(np.float32) - self.mean) / self.scale, self.layers)
+        """Return logits float32 [N, classes], before the temperature, of codes [N, D]."""
+        return apply_layers((codes.astype(np.float32) - self.mean) / self.scale, self.layers)
 
     def probabilities(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Probabilities float32 [N, classes] of codes [N, D]."""
+        """Return probabilities float32 [N, classes] of codes [N, D]."""
         return self.probabilities_of(self.logits(codes))
 
     def probabilities_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities float32 [N, classes] of logits [N, classes]."""
-        values = logits / np.float32(self.temperature)
-        values = np.exp(values - values.max(1, keepdims=True))
-        return values / values.sum(1, keepdims=True)
+        """Return probabilities float32 [N, classes] of logits [N, classes]."""
+        from scipy.special import softmax
+
+        return softmax(logits / np.float32(self.temperature), axis=1)
 
     @property
     def arrays(self) -> dict[str, NDArray[np.float32]]:
@@ -64,8 +64,8 @@ class Head:
         return digest.hexdigest()
 
 
-def logits(values: NDArray[np.float32], layers: Sequence[Layer]) -> NDArray[np.float32]:
-    """What layers make of standardised codes [N, D], with a ReLU between them: float32 [N, classes]."""
+def apply_layers(values: NDArray[np.float32], layers: Sequence[Layer]) -> NDArray[np.float32]:
+    """Return the outputs float32 [N, classes] of layers, with a ReLU between them, of standardised codes [N, D]."""
     for number, (kernel, bias) in enumerate(layers):
         values = (np.maximum(values, 0) if number else values) @ kernel + bias
     return values

@@ -1,4 +1,4 @@
-"""Codes of labelled photos: in memory where they fit, else streamed from their folder, in order or shuffled."""
+"""Codes of labelled photos: in memory if they fit, else streamed from their folder, in order or shuffled."""
 
 from __future__ import annotations
 
@@ -18,28 +18,33 @@ from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import CODES, codes_of
 from flowers_batch.dataset.shard_file import read_shard
 
-_CHUNK = 8192  # photos that are in memory at once, and shuffled among each other: of VGG16 64 MB in float16
-_BYTES = 12  # for each number of a code that is trained on: as stored, in float32, and standardised
-_GROUPS_AHEAD = 2  # that are read while the ones before are worked on
+CHUNK_SIZE = 8192  # photos that are in memory at once, and shuffled among each other: 64 MB of VGG16's in float16
+_BYTES_PER_VALUE = 12  # of codes to train on: as stored, in float32, and standardised
+ROW_GROUPS_AHEAD = 2  # that are read ahead of the one in use
 
 Chunk = tuple[NDArray[np.int_], NDArray[np.floating]]
 
 
 class Codes(Protocol):
-    """Codes, each by a number, which grows as they lie in their folder."""
+    """Codes by index, in the order of their folder."""
 
     width: int
 
-    def take(self, numbers: NDArray[np.int_]) -> NDArray[np.floating]:
-        """Codes [numbers, width]; `numbers` must grow."""
+    def take(self, indices: NDArray[np.int_]) -> NDArray[np.floating]:
+        """Return codes [indices, width]; `indices` must ascend."""
 
-    def chunks(self, numbers: NDArray[np.int_], random: np.random.Generator | None) -> Iterator[Chunk]:
-        """Positions in `numbers`, and their codes [chunk, width], until there were all; shuffled if `random` is given.
-        `numbers` must grow."""
+    def chunks(self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int) -> Iterator[Chunk]:
+        """Yield positions in `indices`, which must ascend, and their codes [chunk, width], until all were yielded.
+
+        Args:
+            indices: Of the codes.
+            random: Shuffles them; None keeps the order.
+            chunk_size: Codes in a chunk, approximately.
+        """
 
 
 class CodesInMemory:
-    """Codes that are held.
+    """Codes that are in memory.
 
     Args:
         codes: [N, width].
@@ -48,52 +53,56 @@ class CodesInMemory:
     def __init__(self, codes: NDArray[np.floating]):
         self._codes, self.width = codes, codes.shape[1]
 
-    def take(self, numbers: NDArray[np.int_]) -> NDArray[np.floating]:
-        """Codes by their numbers."""
-        return self._codes[numbers]
+    def take(self, indices: NDArray[np.int_]) -> NDArray[np.floating]:
+        """Return codes by index."""
+        return self._codes[indices]
 
-    def chunks(self, numbers: NDArray[np.int_], random: np.random.Generator | None) -> Iterator[Chunk]:
-        """Positions and codes."""
-        positions = random.permutation(len(numbers)) if random else np.arange(len(numbers))
-        for start in range(0, len(numbers), _CHUNK):
-            chunk = positions[start : start + _CHUNK]
-            yield chunk, self._codes[numbers[chunk]]
+    def chunks(self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int) -> Iterator[Chunk]:
+        """Yield positions and codes."""
+        positions = random.permutation(len(indices)) if random else np.arange(len(indices))
+        for start in range(0, len(indices), chunk_size):
+            chunk = positions[start : start + chunk_size]
+            yield chunk, self._codes[indices[chunk]]
 
 
 class CodesOnDisk:
-    """Codes that are read whenever they are asked for.
+    """Codes that are read whenever they are needed.
 
     Args:
         run: The codes folder.
-        rows: The row of the folder, counted over all its shards, that each code lies in; they grow.
-        memory: Bytes that are there for codes.
+        rows: The row of each code in the folder, counted over all its shards; ascending.
+        max_bytes: Memory that codes may take.
     """
 
-    def __init__(self, run: Run, rows: NDArray[np.int_], memory: int):
-        self._run, self._rows, self.memory = run, rows, memory
+    def __init__(self, run: Run, rows: NDArray[np.int_], max_bytes: int):
+        self._run, self._rows, self._max_bytes = run, rows, max_bytes
         self.width = run.code_width
         self._groups = run.row_groups()
         self._starts = np.cumsum([0, *(group.rows for group in self._groups)])
 
-    def take(self, numbers: NDArray[np.int_]) -> NDArray[np.floating]:
-        """Codes by their numbers."""
-        parts = [codes for _, codes in self._read(numbers, None)]
+    def fits_in_memory(self, count: int) -> bool:
+        """Return whether so many codes can be trained on in memory."""
+        return count * self.width * _BYTES_PER_VALUE <= self._max_bytes
+
+    def take(self, indices: NDArray[np.int_]) -> NDArray[np.floating]:
+        """Return codes by index."""
+        parts = [codes for _, codes in self._read(indices, None)]
         return np.concatenate(parts) if parts else np.empty((0, self.width), np.float16)
 
-    def chunks(self, numbers: NDArray[np.int_], random: np.random.Generator | None) -> Iterator[Chunk]:
-        """Positions and codes. Shuffled ones are those of a few row groups, drawn from all of the folder."""
+    def chunks(self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int) -> Iterator[Chunk]:
+        """Yield positions and codes; a shuffled chunk mixes a few row groups from all over the folder."""
         held: list[Chunk] = []
-        for part in self._read(numbers, random):
+        for part in self._read(indices, random):
             held.append(part)
-            if sum(len(positions) for positions, _ in held) >= _CHUNK:
+            if sum(len(positions) for positions, _ in held) >= chunk_size:
                 yield _joined(held, random)
                 held = []
         if held:
             yield _joined(held, random)
 
-    def _read(self, numbers: NDArray[np.int_], random: np.random.Generator | None) -> Iterator[Chunk]:
-        """Each row group that has codes of these numbers: positions in `numbers`, and the codes."""
-        rows = self._rows[numbers]
+    def _read(self, indices: NDArray[np.int_], random: np.random.Generator | None) -> Iterator[Chunk]:
+        """Yield positions in `indices` and codes of each row group that has any."""
+        rows = self._rows[indices]
         bounds = np.searchsorted(rows, self._starts)
         groups = np.flatnonzero(np.diff(bounds))
         if random:
@@ -114,7 +123,7 @@ class CodesOnDisk:
         with ThreadPoolExecutor(1) as reader:
             for number in groups.tolist():
                 ahead.append(reader.submit(read, number))
-                if len(ahead) > _GROUPS_AHEAD:
+                if len(ahead) > ROW_GROUPS_AHEAD:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
@@ -131,54 +140,59 @@ def _joined(parts: list[Chunk], random: np.random.Generator | None) -> Chunk:
 
 @dataclass(frozen=True)
 class LabelledCodes:
-    """Photos that a head is fitted to, or judged by.
+    """Codes of labelled photos, to fit a head to or to evaluate it on.
 
     Attributes:
-        codes: Codes of these and maybe of other photos.
-        numbers: int [N]: the number of each one's code; they grow.
-        targets: int [N]: the number of each one's class.
-        groups: int [N]: photos of equal groups are copies of each other.
+        codes: Codes of these and perhaps of other photos.
+        indices: int [N]: each photo's index in `codes`; ascending.
+        targets: int [N]: each photo's class.
+        groups: int [N]: each photo's group of near-duplicates.
     """
 
     codes: Codes
-    numbers: NDArray[np.int_]
+    indices: NDArray[np.int_]
     targets: NDArray[np.int_]
     groups: NDArray[np.int_]
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.indices)
 
     def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int_]) -> LabelledCodes:
-        """Some of them, in the same order: a mask, or positions that grow."""
-        return replace(self, numbers=self.numbers[chosen], targets=self.targets[chosen], groups=self.groups[chosen])
+        """Return some of them in the same order, by a mask or by ascending positions."""
+        return replace(self, indices=self.indices[chosen], targets=self.targets[chosen], groups=self.groups[chosen])
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the codes are held anyway."""
+        """Whether all codes are in memory."""
         return isinstance(self.codes, CodesInMemory)
 
     def loaded(self) -> LabelledCodes:
-        """The same, with its codes in memory if they fit."""
-        codes = self.codes
-        if not isinstance(codes, CodesOnDisk) or len(self) * codes.width * _BYTES > codes.memory:
+        """Return the same photos with their codes in memory, if they fit; else itself."""
+        if not isinstance(self.codes, CodesOnDisk) or not self.codes.fits_in_memory(len(self)):
             return self
-        return sample_of(self.array(), self.targets, self.groups)
+        return labelled_codes_of(self.array(), self.targets, self.groups)
+
+    def subsample(self, count: int, seed: int) -> LabelledCodes:
+        """Return a random choice of `count` photos, in order; itself, if it has no more."""
+        if len(self) <= count:
+            return self
+        return self[np.sort(np.random.default_rng(seed).permutation(len(self))[:count])]
 
     def array(self) -> NDArray[np.floating]:
-        """All codes [N, width]."""
-        return self.codes.take(self.numbers)
+        """Return all codes [N, width]."""
+        return self.codes.take(self.indices)
 
-    def chunks(self, random: np.random.Generator | None = None) -> Iterator[Chunk]:
-        """Positions in the sample and their codes; shuffled if `random` is given."""
-        return self.codes.chunks(self.numbers, random)
+    def chunks(self, random: np.random.Generator | None = None, chunk_size: int = CHUNK_SIZE) -> Iterator[Chunk]:
+        """Yield positions in 0..N-1 and their codes, chunk by chunk; shuffled if `random` is given."""
+        return self.codes.chunks(self.indices, random, chunk_size)
 
 
-def sample_of(
+def labelled_codes_of(
     codes: NDArray[np.floating], targets: NDArray[np.int_], groups: NDArray[np.int_] | None = None
 ) -> LabelledCodes:
-    """A sample of codes [N, width] in memory; without groups, no photo is a copy of another."""
-    numbers = np.arange(len(codes))
-    return LabelledCodes(CodesInMemory(codes), numbers, targets, numbers if groups is None else groups)
+    """Return codes [N, width] in memory with their targets; without groups, no photo is a near-duplicate."""
+    indices = np.arange(len(codes))
+    return LabelledCodes(CodesInMemory(codes), indices, targets, indices if groups is None else groups)
 
 
 def labelled_codes_in(
@@ -188,25 +202,25 @@ def labelled_codes_in(
     groups: NDArray[np.int_],
     max_memory_mb: int | None = None,
 ) -> LabelledCodes:
-    """A sample of a codes folder's rows, in memory if it fits.
+    """Return codes of some rows of a codes folder with their targets, in memory if they fit.
 
     Args:
         run: The codes folder.
         rows: int [N], as for `CodesOnDisk`.
         targets, groups: int [N], as in `LabelledCodes`.
-        max_memory_mb: Megabytes that codes may take; None: half of what is free.
+        max_memory_mb: Megabytes (10^6 bytes) that codes may take; None: half of the available memory.
     """
-    codes = CodesOnDisk(run, rows, max_memory_mb * 10**6 if max_memory_mb else free_memory() // 2)
+    codes = CodesOnDisk(run, rows, max_memory_mb * 10**6 if max_memory_mb else available_memory() // 2)
     return LabelledCodes(codes, np.arange(len(rows)), targets, groups).loaded()
 
 
-def free_memory() -> int:
-    """Bytes that this process could take: of the machine or, where that is less, of the container that it runs in."""
+def available_memory() -> int:
+    """Return the bytes that this process could take: of the machine or, if that is less, of its container."""
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
-    with suppress(OSError, ValueError):  # ValueError: "max", which is none
-        most, taken = (int(Path("/sys/fs/cgroup", f"memory.{name}").read_text()) for name in ("max", "current"))
-        free.append(most - taken)
+    with suppress(OSError, ValueError):  # ValueError: "max", i.e. no limit
+        limit, used = (int(Path("/sys/fs/cgroup", f"memory.{name}").read_text()) for name in ("max", "current"))
+        free.append(limit - used)
     return max(0, min(free))

@@ -28,20 +28,35 @@ _EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelCounts:
+    """Labels and photos that do not match each other; `metrics.json` has them by these names.
+
+    Attributes:
+        without_code: Labelled photos that failed to encode.
+        unknown_paths: Labels of paths that the codes folder does not have.
+        unknown_examples: A few of those paths.
+        empty_labels: Rows of the labels files with a path and no label.
+        unlabelled: Photos with a code and no label.
+    """
+
+    without_code: int
+    unknown_paths: int
+    unknown_examples: list[str]
+    empty_labels: int
+    unlabelled: int
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
     """The labelled photos of a codes folder that have a code.
 
     Attributes:
         paths: Their keys.
-        labels: Their classes' names, as an array of str.
+        labels: str [N]: their classes' names.
         digests: S32 [N]: SHA-256 of their files.
         hashes: uint64 [N]: perceptual hashes.
-        rows: int [N]: the row of the codes folder, counted over all its shards, that each one's code lies in.
-        without_code: Labelled photos that failed.
-        unknown_paths: Labels for paths that the codes folder does not have.
-        unknown_examples: A few of those paths.
-        empty_labels: Rows of the labels' files that name a photo and no label.
-        unlabelled: Photos with a code and no label.
+        rows: int [N]: the row of each one's code in the codes folder, counted over all its shards; ascending.
+        counts: What is not among them, and why.
     """
 
     paths: list[str]
@@ -49,50 +64,43 @@ class Labelled:
     digests: NDArray[np.bytes_]
     hashes: NDArray[np.uint64]
     rows: NDArray[np.int_]
-    without_code: int
-    unknown_paths: int
-    unknown_examples: list[str]
-    empty_labels: int
-    unlabelled: int
+    counts: LabelCounts
 
     @property
     def sha256(self) -> list[bytes]:
-        """The digests in all their 32 bytes: elements of an array lose zeros at their end."""
+        """The digests with all their 32 bytes: NumPy strips trailing zeros from an array's elements."""
         return [digest.ljust(32, b"\0") for digest in self.digests.tolist()]
 
     @property
     def conflicts(self) -> list[dict[str, str]]:
-        """Photos of equal bytes that have different labels: the labels by path, of each set of such photos."""
-        alike = defaultdict[bytes, dict[str, str]](dict)
+        """Photos of equal bytes and different labels: for each such set, the labels by path."""
+        by_digest = defaultdict[bytes, dict[str, str]](dict)
         for path, digest, label in zip(self.paths, self.digests, self.labels.tolist(), strict=True):
-            alike[digest][path] = label
-        return [labels for labels in alike.values() if len(set(labels.values())) > 1]
+            by_digest[digest][path] = label
+        return [labels for labels in by_digest.values() if len(set(labels.values())) > 1]
 
 
-def read_labelled(run: Run, labels: Sequence[str]) -> Labelled:
-    """Streams a codes folder, but for the codes, and keeps what is labelled.
+def read_labelled(run: Run, labels: Sequence[str]) -> LabelledPhotos:
+    """Read the labelled photos of a codes folder as a stream, without their codes.
 
     Args:
         run: The codes folder.
-        labels: Each `folder`, or a CSV or Parquet file with the columns `path` and `label`; where several label a
-            photo, the last does.
+        labels: Each is `folder`, or a CSV or Parquet file with the columns `path` and `label`; if several label a
+            photo, the last one counts.
 
     Raises:
-        InputError: There are no labels, or a file has none of the columns.
+        InputError: No photo is labelled, or a file lacks the columns.
     """
     files = [None if file == FOLDER else read_labels(file) for file in labels]
-    given = set[str]().union(*(file.labels for file in files if file))
-    kept: list[tuple[list[Any], ...]] = []  # by batch: paths, digests, hashes, labels, rows
+    unmatched = set[str]().union(*(file.labels for file in files if file))
+    kept: list[tuple[list[Any], ...]] = []  # of each batch: paths, digests, hashes, labels, rows
     without_code = unlabelled = before = 0
-    path = "roses/1.jpg"  # an example of one
+    example = "roses/1.jpg"
     for batch in run.batches(["path", "folder", "sha256", "phash", "status"]):
         ok = pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False)
         paths = batch["path"].to_pylist()
-        names: list[str | None] = [None] * len(paths)
-        for file in files:
-            new = [file.labels.get(path) for path in paths] if file else batch["folder"].to_pylist()
-            names = [later or label for label, later in zip(names, new, strict=True)]
-        given.difference_update(paths)
+        names = _labels_of(batch, files)
+        unmatched.difference_update(paths)
         has_label = np.array([name is not None for name in names], bool)
         without_code += int((has_label & ~ok).sum())
         unlabelled += int((~has_label & ok).sum())
@@ -100,38 +108,46 @@ def read_labelled(run: Run, labels: Sequence[str]) -> Labelled:
         columns = [batch[name].take(pa.array(rows)).to_pylist() for name in ("path", "sha256", "phash")]
         kept.append((*columns, [names[row] for row in rows], (before + rows).tolist()))
         before += len(batch)
-        path = next(iter(paths), path)
+        example = next(iter(paths), example)
     found = [list(chain.from_iterable(part[column] for part in kept)) for column in range(5)]
     if not found[0]:
-        raise InputError(
-            f"None of the photos in {run.folder.url} has a label: "
-            + (
-                "put each into a folder named for its class, or give `labels` a CSV file with path,label."
-                if list(labels) == [FOLDER]
-                else f"the paths in {labels[-1]} must be written as in the column `path` of the codes, such as {path}."
-            )
-        )
-    return Labelled(
+        raise _nothing_labelled(run, labels, example)
+    empty = sum(file.empty for file in files if file)
+    return LabelledPhotos(
         paths=found[0],
         labels=np.array(found[3]),
         digests=np.array(found[1], "S32"),
         hashes=np.array(found[2], np.uint64),
         rows=np.array(found[4], np.int64),
-        without_code=without_code,
-        unknown_paths=len(given),
-        unknown_examples=sorted(given)[:_EXAMPLES],
-        empty_labels=sum(file.empty for file in files if file),
-        unlabelled=unlabelled,
+        counts=LabelCounts(without_code, len(unmatched), sorted(unmatched)[:_EXAMPLES], empty, unlabelled),
     )
+
+
+def _labels_of(batch: pa.RecordBatch, files: Sequence[LabelsFile | None]) -> list[str | None]:
+    """Return each row's label; None of `files` stands for the photo's folder."""
+    paths = batch["path"].to_pylist()
+    names: list[str | None] = [None] * len(paths)
+    for file in files:
+        new = [file.labels.get(path) for path in paths] if file else batch["folder"].to_pylist()
+        names = [later or label for label, later in zip(names, new, strict=True)]
+    return names
+
+
+def _nothing_labelled(run: Run, labels: Sequence[str], example: str) -> InputError:
+    if list(labels) == [FOLDER]:
+        advice = "put each into a folder named for its class, or give `labels` a CSV file with path,label."
+    else:
+        advice = f"the paths in {labels[-1]} must be written as in the column `path` of the codes, such as {example}."
+    return InputError(f"None of the photos in {run.folder.url} has a label: {advice}")
 
 
 @dataclass(frozen=True)
 class LabelsFile:
-    """What a file says.
+    """The content of a labels file.
 
     Attributes:
         labels: By path.
-        empty: Rows that name a photo and no label.
+        empty: Rows with a path and no label.
     """
 
     labels: dict[str, str]
@@ -139,10 +155,10 @@ class LabelsFile:
 
 
 def read_labels(file: str) -> LabelsFile:
-    """Reads `path,label` from a CSV (UTF-8, with a header) or Parquet file; of equal paths the last one counts.
+    """Read `path,label` from a CSV (UTF-8, with a header) or Parquet file; of equal paths the last one counts.
 
     Raises:
-        InputError: There is no such file, or it has no such columns.
+        InputError: The file does not exist, or lacks the columns.
     """
     folder, name = split_file(file)
     if folder.filesystem.get_file_info(folder.at(name)).type != fs.FileType.File:
@@ -156,21 +172,27 @@ def read_labels(file: str) -> LabelsFile:
                 if not {"path", "label"} <= set(table.fieldnames or ()):
                     raise KeyError
                 rows = [{name: text_of(row[name] or "") for name in ("path", "label")} for row in table]
-        labels = [(str(row["path"]), _label(row["label"])) for row in rows]
+        labels = [(str(row["path"]), _label_text(row["label"])) for row in rows]
     except (pa.ArrowInvalid, KeyError, csv.Error, UnicodeDecodeError):
-        raise not_labels(file) from None
+        raise invalid_labels_file(file) from None
     return LabelsFile({path: label for path, label in labels if label}, sum(not label for _, label in labels))
 
 
-def not_labels(file: str) -> InputError:
-    """What is said of a file that is something else."""
+def invalid_labels_file(file: str) -> InputError:
+    """Return the error for a file that is no labels file."""
     return InputError(
         f"{file} is not a labels file: it must be CSV (UTF-8) or Parquet with the columns path and label."
     )
 
 
 def write_labels(out: PathOrUrl, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Writes a CSV file, `path` and `label` among its columns, that spreadsheets and `read_labels` read."""
+    """Write a CSV file that spreadsheets and `read_labels` read.
+
+    Args:
+        out: The file.
+        columns: `path` and `label` among them.
+        rows: A value for each column.
+    """
     folder, name = split_file(out)
     with folder.publish(name) as scratch, open(scratch, "w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
@@ -178,14 +200,14 @@ def write_labels(out: PathOrUrl, columns: Sequence[str], rows: Iterable[dict[str
         writer.writerows([cell_of(row[column]) for column in columns] for row in rows)
 
 
-def lasting(labels: str) -> str:
-    """The same labels, by a name that is right from any folder."""
+def absolute_labels(labels: str) -> str:
+    """Return a labels file's name in a form that is valid in any working directory; `folder` as it is."""
     if labels == FOLDER:
         return labels
     folder, name = split_file(labels)
     return folder.url_of(name)
 
 
-def _label(value: Any) -> str:
-    """A label as text; empty where there is none. Numbers are labels too, 0 among them."""
+def _label_text(value: Any) -> str:
+    """Return a label as text, empty for null and NaN. Numbers are labels too, 0 among them."""
     return "" if value is None or value != value else str(value).strip()

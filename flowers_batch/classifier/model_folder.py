@@ -21,23 +21,23 @@ from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
-# Of a network that was fine-tuned: its weights, and the codes folder that it made. They lie in the model folder, and
-# `model.json` names them without a path, so that they are found wherever that is moved to.
+# Of a fine-tuned network: its weights, and the codes folder that it made. They are in the model folder, and
+# `model.json` names them without a path, so that the folder can be moved.
 NETWORK, OWN_CODES = "network.safetensors", "codes"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A head, and what it was trained on: `model.json`.
+    """A head, and a description of its training: `head.safetensors` and `model.json`.
 
     Attributes:
         head: The classifier.
-        fingerprint: Of the codes that it was trained on, and takes.
+        fingerprint: Of the codes that it was trained on, and that it can label.
         weights: The name of the network's weights.
         codes: The codes folder that it was trained on.
-        images: Where the images of those codes lie.
-        split: How the labelled photos were divided: photos on each side, and groups.
-        training: The kind of the head, and what was asked of the training.
+        images: The source of the images of those codes.
+        split: How the labelled photos were split: photos of each split, and groups.
+        training: The kind of the head, and the settings of its training.
         versions: Versions of the libraries that trained it.
     """
 
@@ -52,7 +52,7 @@ class Model:
 
 
 def save_model(folder: Folder, model: Model) -> None:
-    """Publishes `head.safetensors`, then `model.json`, which tells the head's identity."""
+    """Publish `head.safetensors`, then `model.json`, which contains the head's identity."""
     head = model.head
     with folder.publish(ARRAYS) as scratch:
         Path(scratch).write_bytes(save({name: np.ascontiguousarray(array) for name, array in head.arrays.items()}))
@@ -62,8 +62,8 @@ def save_model(folder: Folder, model: Model) -> None:
         "threshold": head.threshold,
         "identity": head.identity,
         "fingerprint": model.fingerprint.to_json(),
-        "weights": _inside(folder, model.weights),
-        "codes": _inside(folder, model.codes),
+        "weights": _relative_name(folder, model.weights),
+        "codes": _relative_name(folder, model.codes),
         "images": model.images,
         "split": model.split,
         "training": model.training,
@@ -73,10 +73,10 @@ def save_model(folder: Folder, model: Model) -> None:
 
 
 def load_model(where: PathOrUrl) -> Model:
-    """Loads a model folder.
+    """Load a model folder.
 
     Raises:
-        InputError: There is none, or its two files do not belong together.
+        InputError: It is no model folder, or its two files do not belong together.
     """
     folder = open_folder(where)
     try:
@@ -101,9 +101,9 @@ def load_model(where: PathOrUrl) -> Model:
     except FileNotFoundError:
         raise InputError(f"{folder.url} is not a model folder: make one with `flowers-batch train`.") from None
     except (KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"The model in {folder.url} cannot be read ({error}): train it anew.") from None
+        raise InputError(f"The model in {folder.url} cannot be read ({error}): train it again.") from None
     if head.identity != identity:
-        raise InputError(f"{ARRAYS} in {folder.url} does not belong to the {MODEL} beside it: train the model anew.")
+        raise InputError(f"{ARRAYS} in {folder.url} does not belong to the {MODEL} beside it: train the model again.")
     return Model(head, fingerprint, **rest)
 
 
@@ -137,6 +137,6 @@ def read_split(folder: Folder, columns: Sequence[str]) -> pa.Table:
         return parquet.read(names).select(names).rename_columns(list(columns))
 
 
-def _inside(folder: Folder, name: str) -> str:
-    """A name without the path of the model folder, if it is that of something in it."""
+def _relative_name(folder: Folder, name: str) -> str:
+    """Return the name of something in the model folder without the folder's path; any other name as it is."""
     return next((own for own in (NETWORK, OWN_CODES) if name == folder.url_of(own)), name)

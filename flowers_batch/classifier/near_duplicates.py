@@ -1,7 +1,7 @@
 """Groups of photos that are equal or nearly so.
 
-Photos belong together when their bytes are equal or their perceptual hashes nearly so: copies that were resized,
-recompressed, brightened or cropped a little, and the pictures of a burst.
+Two photos belong together when their bytes are equal or their perceptual hashes differ in few bits: copies that were
+resized, recompressed, brightened or cropped a little, and the pictures of a burst.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-# Bits of 64 in which the hashes of one picture may differ. benchmarks/copies.py measures copies and strangers: nearly
-# all copies lie within it, and the nearest strangers not far beyond, more of them the more photos there are.
-NEAR = 8
-_PARTS = np.array([13, 13, 13, 13, 12])  # bits; where 8 bits differ, one of five parts differs in no more than one
-_PAIRS = 1 << 22  # that are compared at once
+# Bits of 64 in which the hashes of near-duplicates may differ. benchmarks/copies.py measures the distances of edited
+# copies and of different photos: nearly all copies are within it; different photos come close to it, the more of them
+# there are.
+MAX_DISTANCE = 8
+_PART_BITS = np.array([13, 13, 13, 13, 12])  # if 8 bits of a hash differ, at most one differs in one of five parts
+_PAIRS_AT_ONCE = 1 << 22
 
 
-def group(digests: NDArray[np.bytes_], hashes: NDArray[np.uint64]) -> NDArray[np.int_]:
-    """Puts photos that are equal, or nearly so, into one group, and so on with whatever is near to those.
+def group_near_duplicates(
+    digests: NDArray[np.bytes_], hashes: NDArray[np.uint64], pairs_at_once: int = _PAIRS_AT_ONCE
+) -> NDArray[np.int_]:
+    """Put photos that are equal or nearly so into one group; near-duplicates of near-duplicates join it.
 
     Args:
         digests: S32 [N]: SHA-256 of each file.
-        hashes: [N]: perceptual hashes (`decode.perceptual_hash`).
+        hashes: uint64 [N]: perceptual hashes (`decoding.perceptual_hash`).
+        pairs_at_once: Pairs of hashes that are compared in one step, which bounds the memory.
 
     Returns:
         int [N]: each photo's group, counted from 0.
@@ -32,42 +36,42 @@ def group(digests: NDArray[np.bytes_], hashes: NDArray[np.uint64]) -> NDArray[np
     from scipy.sparse.csgraph import connected_components
 
     _, digest = np.unique(digests, return_inverse=True)
-    distinct, of_photo = np.unique(hashes, return_inverse=True)
-    # Photos, then digests, then hashes are the nodes of a graph.
+    distinct, hash_of_photo = np.unique(hashes, return_inverse=True)
+    # The nodes of a graph: photos, then digests, then hashes.
     photos = np.arange(len(digests))
     first_hash = len(photos) + (digest.max(initial=-1) + 1)
-    edges = [(photos, len(photos) + digest), (photos, first_hash + of_photo)]
-    edges += [(first_hash + one, first_hash + other) for one, other in _near(distinct)]
+    edges = [(photos, len(photos) + digest), (photos, first_hash + hash_of_photo)]
+    edges += [(first_hash + one, first_hash + other) for one, other in _near_pairs(distinct, pairs_at_once)]
     nodes = first_hash + len(distinct)
-    rows, columns = (np.concatenate(side) for side in zip(*edges, strict=True))
+    rows, columns = (np.concatenate(ends) for ends in zip(*edges, strict=True))
     graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(nodes, nodes))
     return np.unique(connected_components(graph, directed=False)[1][: len(photos)], return_inverse=True)[1]
 
 
-def _near(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int_], NDArray[np.int_]]]:
-    """Pairs of different hashes of which no more than `NEAR` bits differ, as two arrays of positions.
+def _near_pairs(hashes: NDArray[np.uint64], pairs_at_once: int) -> Iterator[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+    """Yield pairs of different hashes within `MAX_DISTANCE` of each other, as two arrays of positions.
 
-    Of two such hashes at least one of five parts differs in one bit or none, so only those are compared (Norouzi,
-    Punjani and Fleet, 2012, "Fast Search in Hamming Space with Multi-Index Hashing").
+    Of two such hashes at least one of five parts differs in at most one bit, so only hashes with such a part are
+    compared (Norouzi, Punjani and Fleet, 2012, "Fast Search in Hamming Space with Multi-Index Hashing").
     """
     shift = 0
-    for bits in _PARTS.tolist():
+    for bits in _PART_BITS.tolist():
         part = (hashes >> np.uint64(shift)).astype(np.int64) & ((1 << bits) - 1)
         shift += bits
         order = np.argsort(part, kind="stable")
         starts = np.searchsorted(part[order], np.arange((1 << bits) + 1))
         for flipped in (0, *(1 << bit for bit in range(bits))):
-            sought = part ^ flipped
-            first, counts = starts[sought], starts[sought + 1] - starts[sought]
+            wanted = part ^ flipped
+            first, counts = starts[wanted], starts[wanted + 1] - starts[wanted]
             ends = np.cumsum(counts)
             begin = 0
             while begin < len(hashes):
-                end = max(begin + 1, int(np.searchsorted(ends, ends[begin] - counts[begin] + _PAIRS)))
+                end = max(begin + 1, int(np.searchsorted(ends, ends[begin] - counts[begin] + pairs_at_once)))
                 count = counts[begin:end]
                 one = np.repeat(np.arange(begin, end), count)
                 within = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
                 other = order[np.repeat(first[begin:end], count) + within]
-                near = (one < other) & (np.bitwise_count(hashes[one] ^ hashes[other]) <= NEAR)
+                near = (one < other) & (np.bitwise_count(hashes[one] ^ hashes[other]) <= MAX_DISTANCE)
                 if near.any():
                     yield one[near], other[near]
                 begin = end

@@ -11,54 +11,61 @@ from numpy.typing import NDArray
 
 from flowers_batch.errors import InputError
 
-SIDES = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-# Shares of all groups: those whose value lies below the first go to testing, below the second to validation.
-_BOUNDS = {TEST: (0.0, 0.1), VALIDATION: (0.1, 0.2), TRAIN: (0.2, 1.0)}
+# Of each split, the range of its groups' keys in [0, 1): its share of all groups.
+_KEY_RANGES = {TEST: (0.0, 0.1), VALIDATION: (0.1, 0.2), TRAIN: (0.2, 1.0)}
 
 
-def split(
-    values: NDArray[np.floating], groups: NDArray[np.int_], targets: NDArray[np.int_], classes: list[str]
+def assign_splits(
+    keys: NDArray[np.floating], groups: NDArray[np.int_], targets: NDArray[np.int_], classes: list[str]
 ) -> NDArray[np.int_]:
-    """Decides the side of each photo: 80% of the groups train, 10% validate, 10% test.
+    """Return the split of each photo: 80% of the groups train, 10% validate, 10% test.
 
-    A class that would have no photo on a side gives it the group that lies nearest.
+    If a class has no photo in a split, its group with the nearest key moves there.
 
     Args:
-        values: [groups], in [0, 1): what decides on a group's side; see `split_keys`.
+        keys: [groups], in [0, 1): see `split_keys`.
         groups: int [N]: each photo's group.
         targets: int [N]: each photo's class.
         classes: The classes' names.
 
     Returns:
-        int [N]: an index into SIDES.
+        int [N]: an index into SPLITS.
 
     Raises:
-        InputError: A class has fewer than three groups, or shares them with others so that a side stays empty.
+        InputError: A class has fewer than three groups, or shares them with other classes so that a split stays empty.
     """
-    side = np.select([(low <= values) & (values < high) for low, high in _BOUNDS.values()], list(_BOUNDS), TRAIN)
-    owned = [np.unique(groups[targets == target]) for target in range(len(classes))]
-    rare = [f"{name} ({len(own)})" for name, own in zip(classes, owned, strict=True) if len(own) < len(SIDES)]
+    split = np.select([(low <= keys) & (keys < high) for low, high in _KEY_RANGES.values()], list(_KEY_RANGES), TRAIN)
+    groups_of_class = [np.unique(groups[targets == target]) for target in range(len(classes))]
+    rare = [
+        f"{name} ({len(own)})" for name, own in zip(classes, groups_of_class, strict=True) if len(own) < len(SPLITS)
+    ]
     if rare:
         raise InputError(
-            f"Each class needs at least {len(SIDES)} photos that are no copies of each other, to train, to validate "
-            f"and to test with. Too few are in: {', '.join(rare)}; add photos, or leave these classes out."
+            f"Each class needs at least {len(SPLITS)} photos that are no copies of each other: to train, to validate "
+            f"and to test with. Too few are in: {', '.join(rare)}. Add photos, or leave these classes out."
         )
-    for own in owned:
-        for wanted, (low, high) in _BOUNDS.items():
-            if not (side[own] == wanted).any():
-                counts = np.bincount(side[own], minlength=len(SIDES))
-                spare = own[counts[side[own]] > 1]
-                away = np.maximum(low - values[spare], values[spare] - high)
-                side[spare[away.argmin()]] = wanted
-    for name, own in zip(classes, owned, strict=True):
-        if len(np.unique(side[own])) < len(SIDES):
+    for own in groups_of_class:
+        for wanted, (low, high) in _KEY_RANGES.items():
+            if not (split[own] == wanted).any():
+                counts = np.bincount(split[own], minlength=len(SPLITS))
+                spare = own[counts[split[own]] > 1]
+                distance = np.maximum(low - keys[spare], keys[spare] - high)
+                split[spare[distance.argmin()]] = wanted
+    for name, own in zip(classes, groups_of_class, strict=True):
+        if len(np.unique(split[own])) < len(SPLITS):
             raise InputError(f"The photos of {name} are copies of other classes' photos: correct their labels.")
-    return side[groups]
+    return split[groups]
 
 
 def split_keys(digests: NDArray[np.bytes_], groups: NDArray[np.int_]) -> NDArray[np.float64]:
-    """What decides on each group's side, in [0, 1): its smallest SHA-256, read as a fraction."""
+    """Return a key in [0, 1) for each group: the smallest SHA-256 of its photos, read as a fraction.
+
+    Args:
+        digests: S32 [N]: SHA-256 of each file.
+        groups: int [N]: each photo's group.
+    """
     first = np.ascontiguousarray(digests).view(">u8")[::4]
     smallest = np.full(groups.max() + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest, groups, first.astype(np.uint64))

@@ -1,4 +1,4 @@
-"""Photos that a person should look at: labels that look wrong, and photos whose labels would teach most."""
+"""Photos that a person should look at: labels that are probably wrong, and photos that are most worth a label."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.fitting import out_of_fold
+from flowers_batch.classifier.fitting import predict_out_of_fold
 from flowers_batch.classifier.labelled_codes import labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled, read_labels, write_labels
 from flowers_batch.classifier.model_folder import MODEL, load_model, read_split
-from flowers_batch.classifier.near_duplicates import NEAR, group
+from flowers_batch.classifier.near_duplicates import MAX_DISTANCE, group_near_duplicates
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import PathOrUrl, open_folder
 
-_CONSIDERED = 10  # of the least certain photos, for each one that is asked for
+_CANDIDATES_PER_PHOTO = 10  # least certain photos among which each suggested one is chosen
 _SEED = 0
 
 
 def label_issues(
     model: PathOrUrl, out: PathOrUrl | None = None, *, reporter: Reporter = NULL_REPORTER
 ) -> list[dict[str, Any]]:
-    """Finds labelled photos whose label looks wrong, by confident learning (Northcutt, Jiang and Chuang, 2021).
+    """Find labels that are probably wrong, by confident learning (Northcutt, Jiang and Chuang, 2021).
 
-    Each photo is judged by a classifier that saw neither it nor a copy of it.
+    Each photo's probabilities come from a classifier that was fitted to neither it nor a near-duplicate of it.
 
     Args:
-        model: The model folder: its codes and the labels that it was trained on are read again.
-        out: A CSV file that gets the rows; its column `label` is to be corrected, and given to `train` as `labels`.
-        reporter: Receives how it goes.
+        model: The model folder; its codes and the labels that it was trained on are read again.
+        out: A CSV file for the rows. With its column `label` corrected, it is a labels file for `train`.
+        reporter: Receives progress.
 
     Returns:
-        The most certainly wrong first: `path`, `label`, `suggested`, and the `probability` of what is suggested.
+        Rows with `path`, `label`, `suggested` and the `probability` of `suggested`, the most certain first.
 
     Raises:
-        InputError: There is no such model, or its codes or labels are gone.
+        InputError: The model, its codes or its labels do not exist.
     """
     from cleanlab.filter import find_label_issues
 
@@ -49,8 +49,9 @@ def label_issues(
     run = open_run(trained.codes, CODES)
     labelled = read_labelled(run, trained.training["labels"])
     classes, targets = np.unique(labelled.labels, return_inverse=True)
-    sample = labelled_codes_in(run, labelled.rows, targets, group(labelled.digests, labelled.hashes))
-    probabilities = out_of_fold(sample, tuple(classes.tolist()), _SEED, reporter)
+    groups = group_near_duplicates(labelled.digests, labelled.hashes)
+    codes = labelled_codes_in(run, labelled.rows, targets, groups)
+    probabilities = predict_out_of_fold(codes, tuple(classes.tolist()), _SEED, reporter)
     found = find_label_issues(targets, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
     rows = [
         {
@@ -69,30 +70,31 @@ def label_issues(
 def suggest(
     predictions: PathOrUrl, count: int = 100, out: PathOrUrl | None = None, labels: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Finds the photos without a label that are most worth one: uncertain, and different from each other.
+    """Find the unlabelled photos that are most worth a label: uncertain, and different from each other.
 
-    Of the least certain (by the margin between the two likeliest labels) those are chosen, one after the other, whose
-    uncertainty times the distance to the ones before is largest: of their codes where predictions were made from
-    codes, else of their perceptual hashes, which tell copies only.
+    Among the photos of the smallest margin between the two likeliest labels, choose one after the other the photo
+    whose uncertainty (1 - margin) times its distance to the photos chosen before is largest. The distance is that of
+    codes (1 - cosine), if the predictions were made from codes; else that of perceptual hashes, which only tells
+    near-duplicates apart.
 
     Args:
         predictions: A folder of predictions.
-        count: How many photos.
-        out: A CSV file that gets the rows; its column `label` is to be filled in, and given to `train` as `labels`.
-        labels: CSV or Parquet files of labels that were given since: their photos have one.
+        count: How many photos, 1 or more.
+        out: A CSV file for the rows. With its column `label` filled in, it is a labels file for `train`.
+        labels: CSV or Parquet files of labels that were given since the model was trained; their photos are left out.
 
     Returns:
-        `path`, `label` (empty), `prediction` and its `probability`; the most worth first.
+        Rows with `path`, `label` (empty), `prediction` and its `probability`, in the order in which they were chosen.
 
     Raises:
-        InputError: It is no such folder, or `count` is below 1.
+        InputError: The folder holds no predictions, or `count` is below 1.
     """
     if count < 1:
-        raise InputError(f"-n must be 1 or more. Received: {count}.")
+        raise InputError(f"`count` must be 1 or more. Received: {count}.")
     run = open_run(predictions, PREDICTIONS)
     given = pa.array(sorted({path for file in labels for path in read_labels(file).labels}), pa.string())
-    rows = _least_certain(run, count * _CONSIDERED, _labelled_digests(run), given)
-    order = [] if not len(rows) else _spread(1 - rows["margin"].to_numpy(), _distances(run, rows), count)
+    rows = _least_certain(run, count * _CANDIDATES_PER_PHOTO, _labelled_digests(run), given)
+    order = [] if not len(rows) else select_diverse(1 - rows["margin"].to_numpy(), _distances(run, rows), count)
     chosen = [
         {"path": row["path"], "label": "", "prediction": row["prediction"], "probability": round(row["probability"], 4)}
         for row in rows.take(pa.array(order, pa.int64())).to_pylist()
@@ -103,7 +105,7 @@ def suggest(
 
 
 def _labelled_digests(run: Run) -> pa.Array:
-    """SHA-256 of the photos that the predictions' model was trained, validated or tested on."""
+    """Return SHA-256 of the photos that the predictions' model was trained, validated or tested on."""
     model = open_folder(run.job.model) if run.job.model else None
     if model is None or not model.exists(MODEL):
         return pa.array([], pa.binary(32))
@@ -111,7 +113,16 @@ def _labelled_digests(run: Run) -> pa.Array:
 
 
 def _least_certain(run: Run, count: int, labelled: pa.Array, given: pa.Array) -> pa.Table:
-    """The rows of the smallest margins, equal files once, as they come: no more are ever held than twice as many."""
+    """Return the `count` rows of the smallest margins; of equal files, one.
+
+    At most `count` rows and one batch are in memory at a time.
+
+    Args:
+        run: The predictions.
+        count: How many rows.
+        labelled: SHA-256 of photos to leave out.
+        given: Paths of photos to leave out.
+    """
     columns = ["path", "sha256", "phash", "prediction", "probability", "top_probabilities"]
     kept: pa.Table | None = None
     for batch in run.batches(columns):
@@ -130,18 +141,18 @@ def _least_certain(run: Run, count: int, labelled: pa.Array, given: pa.Array) ->
 
 
 def _distances(run: Run, rows: pa.Table) -> NDArray[np.float64]:
-    """How different rows are from each other, float64 [rows, rows]."""
+    """Return the distances of all pairs of rows, float64 [rows, rows]."""
     codes = _codes(run.job.codes, rows) if run.job.codes else None
     if codes is None:
         hashes = rows["phash"].to_numpy()
-        return (np.bitwise_count(hashes[:, None] ^ hashes[None]) > NEAR).astype(np.float64)
+        return (np.bitwise_count(hashes[:, None] ^ hashes[None]) > MAX_DISTANCE).astype(np.float64)
     centred = codes - codes.mean(0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     return np.maximum(0, 1 - centred @ centred.T)
 
 
 def _codes(folder: str, rows: pa.Table) -> NDArray[np.floating] | None:
-    """Codes [rows, width] of rows of predictions; None where the codes folder is gone."""
+    """Return the codes [rows, width] of rows of predictions; None if the codes folder does not exist any more."""
     try:
         source = open_run(folder, CODES)
     except InputError:
@@ -158,13 +169,19 @@ def _codes(folder: str, rows: pa.Table) -> NDArray[np.floating] | None:
     return found
 
 
-def _spread(worth: NDArray[np.floating], distances: NDArray[np.float64], count: int) -> list[int]:
-    """Rows of the largest worth times distance to those before, one after the other."""
+def select_diverse(scores: NDArray[np.floating], distances: NDArray[np.float64], count: int) -> list[int]:
+    """Choose rows one after the other, by score times distance to the nearest row chosen before.
+
+    Args:
+        scores: [rows], 0 or more.
+        distances: [rows, rows].
+        count: How many rows; all of them, if there are fewer.
+    """
     chosen: list[int] = []
-    nearest = np.ones(len(worth))
-    for _ in range(min(count, len(worth))):
-        score = worth * nearest
-        score[chosen] = -1
-        chosen.append(int(score.argmax()))
+    nearest = np.ones(len(scores))
+    for _ in range(min(count, len(scores))):
+        weighted = scores * nearest
+        weighted[chosen] = -1
+        chosen.append(int(weighted.argmax()))
         nearest = np.minimum(nearest, distances[chosen[-1]])
     return chosen

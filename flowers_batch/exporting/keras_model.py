@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import keras
 
 
-def _folded(head: Head) -> list[Layer]:
-    """The head's layers with standardisation and temperature inside: kernel and bias of each."""
+def folded_layers(head: Head) -> list[Layer]:
+    """Return the head's layers with standardisation and temperature folded in: kernel and bias of each, float32."""
     layers = [(kernel.astype(np.float64), bias.astype(np.float64)) for kernel, bias in head.layers]
     kernel, bias = layers[0]
     layers[0] = kernel / head.scale[:, None], bias - (head.mean / head.scale) @ kernel
@@ -23,50 +23,52 @@ def _folded(head: Head) -> list[Layer]:
     return [(kernel.astype(np.float32), bias.astype(np.float32)) for kernel, bias in layers]
 
 
-def _labelling(network: keras.Model, head: Head) -> keras.Model:
-    """Pixels [N, 224, 224, 3] to all that an exported model gives."""
+def _labelling_model(network: keras.Model, head: Head) -> keras.Model:
+    """Return a model from pixels float32 [N, 224, 224, 3] to all outputs of an exported model."""
     import keras
 
     values = network.output
-    layers = _folded(head)
+    layers = folded_layers(head)
     for number, (kernel, bias) in enumerate(layers, 1):
         last = number == len(layers)
         dense = keras.layers.Dense(len(bias), "softmax" if last else "relu", name=f"head{number}")
         values = dense(values)
         dense.set_weights([kernel, bias])
-    sure = keras.ops.max(values, axis=-1)
+    probability = keras.ops.max(values, axis=-1)
     names = keras.layers.StringLookup(vocabulary=list(head.classes), num_oov_indices=0, invert=True, name="classes")
     return keras.Model(
         network.input,
         {
             "label": names(keras.ops.argmax(values, axis=-1)),
-            "probability": sure,
+            "probability": probability,
             "probabilities": values,
-            "is_unknown": keras.ops.less(sure, head.threshold or 0.0),
+            "is_unknown": keras.ops.less(probability, head.threshold or 0.0),
         },
         name="labelling",
     )
 
 
-def _write_keras(network: keras.Model, head: Head, scratch: Path) -> None:
+def write_keras(network: keras.Model, head: Head, scratch: Path) -> None:
+    """Write a `.keras` file."""
     import keras
 
     for layer in network.layers:
-        if hasattr(layer, "kernel_initializer"):  # which hold the weights, and would be written with them
+        if hasattr(layer, "kernel_initializer"):  # holds the weights, and would be written along with them
             layer.kernel_initializer = layer.bias_initializer = keras.initializers.Zeros()
-    whole = scratch.with_suffix(".keras")
-    _labelling(network, head).save(whole)
-    whole.rename(scratch)
+    file = scratch.with_suffix(".keras")  # Keras insists on the suffix
+    _labelling_model(network, head).save(file)
+    file.rename(scratch)
 
 
-def _write_saved_model(network: keras.Model, head: Head, scratch: Path) -> None:
+def write_saved_model(network: keras.Model, head: Head, scratch: Path) -> None:
+    """Write a SavedModel folder."""
     import keras
     import tensorflow as tf
 
-    labelling = _labelling(network, head)
+    labelling = _labelling_model(network, head)
 
     def label(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return labelling(tf.map_fn(_read, images, fn_output_signature=tf.TensorSpec((SIDE, SIDE, 3), tf.float32)))
+        return labelling(tf.map_fn(read_pixels, images, fn_output_signature=tf.TensorSpec((SIDE, SIDE, 3), tf.float32)))
 
     archive = keras.export.ExportArchive()
     archive.track(labelling)
@@ -74,11 +76,11 @@ def _write_saved_model(network: keras.Model, head: Head, scratch: Path) -> None:
     archive.write_out(scratch, verbose=False)
 
 
-def _read(data: Any) -> Any:
-    """The pixels float32 [224, 224, 3] of an image file's bytes, as a graph of TensorFlow's.
+def read_pixels(data: Any) -> Any:
+    """Return the pixels float32 [224, 224, 3] of an image file's bytes, computed by TensorFlow operations.
 
-    The reference's resize is linear and separable: a product with one matrix along each side, here with a picture that
-    is mirrored at its borders, so that the matrix is a sampled Gaussian everywhere.
+    The resize of `tensorflow_vgg.images.centre_square` is linear and separable: a product with one matrix along each
+    side. Here the picture is mirrored at its borders first, so that each row of the matrix is a sampled Gaussian.
     """
     import tensorflow as tf
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.errors import InputError
+from flowers_batch.exporting.keras_model import folded_layers
 from tensorflow_vgg.images import MEAN_BGR, SIDE
 
 if TYPE_CHECKING:
     import keras
-from flowers_batch.exporting.keras_model import _folded
 
-# What `_read` does with a decoded photo, in ONNX's operators.
+# The steps of `keras_model.read_pixels` on a decoded photo, in ONNX operators.
 _PREPROCESSING = """
     shape = Shape <start = 0, end = 2> (image)
     side = ReduceMin <keepdims = 1> (shape)
@@ -93,7 +93,7 @@ _GAUSSIAN = """
 
 
 def _constants() -> dict[str, NDArray[Any]]:
-    """What `_PREPROCESSING` takes as given."""
+    """Return the constants of `_PREPROCESSING` by name."""
     numbers = {"target": SIDE, "one": 1, "half": 0.5, "zero": 0, "four": 4, "minus_half": -0.5}
     scalars = {"first": 0.0, "last": float(SIDE), "step": 1.0}
     shapes = {
@@ -115,7 +115,12 @@ def _constants() -> dict[str, NDArray[Any]]:
     )
 
 
-def _write_onnx(network: keras.Model, head: Head, scratch: Path) -> None:
+def write_onnx(network: keras.Model, head: Head, scratch: Path) -> None:
+    """Write an ONNX file.
+
+    Raises:
+        InputError: The package onnx is not installed.
+    """
     try:
         import onnx
         from onnx import helper, numpy_helper
@@ -140,7 +145,7 @@ def _write_onnx(network: keras.Model, head: Head, scratch: Path) -> None:
 
 
 def _onnx_layers(network: keras.Model, head: Head, arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
-    """The network's layers and the head's as ONNX's operators, after `rgb`; their arrays are added to `arrays`."""
+    """Yield the layers of network and head as ONNX operators, from `rgb` on; add their arrays to `arrays`."""
     import keras
 
     value = "rgb"
@@ -149,7 +154,7 @@ def _onnx_layers(network: keras.Model, head: Head, arrays: dict[str, NDArray[Any
         name = layer.name
         if isinstance(layer, keras.layers.Conv2D):
             kernel, bias = layer.get_weights()
-            # The model's own order of colours is the other way round.
+            # The preprocessing leaves RGB; VGG's first kernel takes BGR.
             arrays[f"{name}_kernel"] = np.ascontiguousarray(
                 (kernel[:, :, ::-1] if first else kernel).transpose(3, 2, 0, 1)
             )
@@ -170,10 +175,10 @@ def _onnx_layers(network: keras.Model, head: Head, arrays: dict[str, NDArray[Any
         elif isinstance(layer, keras.layers.Activation) and layer.activation is not keras.activations.linear:
             how = "Softmax" if layer.activation is keras.activations.softmax else "Relu"
             yield f"{name} = {how} ({value})\n"
-        else:  # what changes nothing; and the order of colours and the mean, which stand in the preprocessing
+        else:  # changes nothing, or is part of the preprocessing above (the order of colours and the mean)
             continue
         value = name
-    layers = _folded(head)
+    layers = folded_layers(head)
     for number, (kernel, bias) in enumerate(layers, 1):
         arrays[f"head{number}_kernel"], arrays[f"head{number}_bias"] = kernel, bias
         yield f"head{number} = Gemm ({value}, head{number}_kernel, head{number}_bias)\n"

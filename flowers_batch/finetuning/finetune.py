@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.evaluated_head import evaluate_head, publish
+from flowers_batch.classifier.evaluated_head import evaluate_head, publish_model
 from flowers_batch.classifier.evaluation import compare
 from flowers_batch.classifier.head import Head
-from flowers_batch.classifier.labelled_split import LabelledSplit, divide, with_codes_of
+from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled, with_codes_of
 from flowers_batch.classifier.labels import FOLDER, read_labels
 from flowers_batch.classifier.model_folder import MODEL, NETWORK, OWN_CODES, load_model, read_metrics, read_split
-from flowers_batch.classifier.split import SIDES, TEST, TRAIN
-from flowers_batch.classifier.training import described, train
+from flowers_batch.classifier.split import SPLITS, TEST, TRAIN
+from flowers_batch.classifier.training import train, training_settings
 from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig
 from flowers_batch.dataset import formats_0_1
@@ -77,7 +77,7 @@ def finetune(
     with folder.locked():
         folder.sweep()
         run = _frozen_codes(photos, folder, config, reporter)
-        divided = divide(run, replace(config.train, max_memory_mb=_NO_CODES), reporter)
+        divided = split_labelled(run, replace(config.train, max_memory_mb=_NO_CODES), reporter)
         if train_baseline_once(folder, run, divided, config, reporter):
             folder.delete_folder(EPOCHS)
             return read_metrics(folder)
@@ -159,7 +159,7 @@ def train_baseline_once(
     folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig, reporter: Reporter
 ) -> bool:
     """Trains the classifier on frozen codes, unless an earlier call did; tells whether all was done by that."""
-    labelled = divided.labelled
+    labelled = divided.photos
     rows = sorted(zip(labelled.paths, labelled.labels.tolist(), labelled.digests.tolist(), strict=True))
     asked = {
         "codes": run.job.fingerprint.digest,
@@ -182,19 +182,19 @@ def train_baseline_once(
 
 def _tune(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConfig, reporter: Reporter) -> Tuned:
     """Has an actor train. It gets no photo of the test side, and none that has vanished since it was encoded."""
-    listed = _listed(run, divided.labelled.rows)
+    listed = _listed(run, divided.photos.rows)
     present = pc.not_equal(listed["action"], MISSING).to_numpy(zero_copy_only=False)
-    _check_sides(run, divided.sides[present])
-    chosen = (divided.sides != TEST) & present
+    _check_sides(run, divided.splits[present])
+    chosen = (divided.splits != TEST) & present
     work = Tuning(
         config=config,
         encoding=_encoding(run, config, run.job.weights),
         weights=run.job.fingerprint.weights,
         source=open_source(run.job.images, run.job.root),
         photos=listed.select(IMAGES.names).filter(pa.array(chosen)),
-        digests=[*compress(divided.labelled.sha256, chosen)],
-        targets=divided.sample.targets[chosen],
-        trained=divided.sides[chosen] == TRAIN,
+        digests=[*compress(divided.photos.sha256, chosen)],
+        targets=divided.codes.targets[chosen],
+        trained=divided.splits[chosen] == TRAIN,
         head=load_model(_frozen(folder, "model")).head,
         folder=folder.url,
         codes=run.folder.url,
@@ -203,7 +203,7 @@ def _tune(folder: Folder, run: Run, divided: LabelledSplit, config: FinetuneConf
 
 
 def _check_sides(run: Run, sides: NDArray[np.int_]) -> None:
-    if len(np.unique(sides)) < len(SIDES):
+    if len(np.unique(sides)) < len(SPLITS):
         raise InputError(f"Too few of the labelled photos of {run.job.images} are still there: restore them.")
 
 
@@ -241,7 +241,7 @@ def _publish(
     run = open_run(folder.url_of(OWN_CODES), CODES) if tuned.state.best else frozen
     before = load_model(_frozen(folder, "model")).head
     divided = with_codes_of(run, photos, config.train.max_memory_mb)
-    _check_sides(run, divided.sides)
+    _check_sides(run, divided.splits)
     judged = evaluate_head(
         run, divided, Head(before.classes, before.mean, before.scale, (tuned.layer,)), config.train, reporter
     )
@@ -250,7 +250,7 @@ def _publish(
     metrics["tuning"] |= {"unfreeze": config.unfreeze, "verdict": _verdict(metrics["tuning"])}
     metrics["seconds"] = round(60 * metrics["tuning"]["minutes"], 3)
     asked = {"kind": KIND, "initial_weights": frozen.job.weights, "unfreeze": config.unfreeze, "epochs": config.epochs}
-    publish(folder, run, divided, judged, described(config.train) | asked)
+    publish_model(folder, run, divided, judged, training_settings(config.train) | asked)
     folder.delete_folder(EPOCHS)
     return metrics
 
@@ -262,11 +262,11 @@ def _tuning(
     place = open_folder(_frozen(folder, "model"))
     before = read_metrics(place)
     rows = read_split(place, ["path", "label", "prediction", "split"]).to_pylist()
-    was_right = {row["path"]: row["prediction"] == row["label"] for row in rows if row["split"] == SIDES[TEST]}
+    was_right = {row["path"]: row["prediction"] == row["label"] for row in rows if row["split"] == SPLITS[TEST]}
     # Of photos that are copies of each other, one counts: they are right or wrong together.
-    _, firsts = np.unique(divided.sample.groups, return_index=True)
-    right = probabilities.argmax(1) == divided.sample.targets
-    paths = {number: divided.labelled.paths[number] for number in firsts}
+    _, firsts = np.unique(divided.codes.groups, return_index=True)
+    right = probabilities.argmax(1) == divided.codes.targets
+    paths = {number: divided.photos.paths[number] for number in firsts}
     both = [number for number, path in paths.items() if path in was_right]
     stages: Counter[str] = Counter()
     for epoch in tuned.state.epochs:

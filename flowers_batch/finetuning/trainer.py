@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.evaluation import fit_temperature, log_loss
-from flowers_batch.classifier.fitting import balanced_sample_weights
+from flowers_batch.classifier.calibration import fit_temperature, log_loss
+from flowers_batch.classifier.class_weights import balanced_sample_weights
 from flowers_batch.classifier.head import Head, Layer
 from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.config import EncodeConfig, FinetuneConfig
@@ -151,7 +151,7 @@ class Trainer:
         self._folder, self._since = open_folder(tuning.folder), time.monotonic()
         self._trained, self._judged = np.flatnonzero(tuning.trained), np.flatnonzero(~tuning.trained)
         self._weights = np.zeros(len(tuning.photos), np.float32)
-        self._weights[self._trained] = balanced_sample_weights(tuning.targets[self._trained], len(tuning.head.classes))
+        self._weights[self._trained] = balanced_sample_weights(tuning.targets[self._trained])
         batch_size = max(1, self._config.batch_size // devices) * devices  # which all have an equal part of
         self._pixels = PixelReader(tuning.source, images_of(tuning.photos), tuning.digests, batch_size, threads)
         self._devices = TrainingDevices(devices)

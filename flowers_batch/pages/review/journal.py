@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flowers_batch.classifier.labels import not_labels, read_labels
+from flowers_batch.classifier.labels import invalid_labels_file, read_labels
 from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage.folder import PathOrUrl, fsync
@@ -76,10 +76,10 @@ class Journal:
             content[: content.rfind(b"\n") + 1].decode()
             *_, (start, last) = rows = list(_rows_with_offsets(content))
         except (ValueError, csv.Error):
-            raise not_labels(str(self.file)) from None
+            raise invalid_labels_file(str(self.file)) from None
         self._columns = rows[0][1]
         if not {"path", "label"} <= set(self._columns):
-            raise not_labels(str(self.file))
+            raise invalid_labels_file(str(self.file))
         rest, is_closed = content[start:], _has_closed_quotes(content[start:])
         if rest.endswith(b"\n") and is_closed:
             return

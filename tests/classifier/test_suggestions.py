@@ -1,4 +1,4 @@
-"""Which photos a person is asked to look at."""
+"""Photos that a person is asked to look at."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers import ROOT
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import load_model
-from flowers_batch.classifier.suggestions import _spread
+from flowers_batch.classifier.suggestions import select_diverse
 from flowers_batch.cli.main import main
 from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
 from flowers_batch.dataset.schema import PREDICTIONS
@@ -32,25 +32,26 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture
-def mislabelled(tmp_path):
-    """A codes folder with labels of which five are wrong, their paths, and the model that was trained on them."""
-    codes = write_codes(tmp_path / "codes", labels(daisy=60, rose=60, tulip=60), spread=0.5)
+@pytest.fixture(scope="module")
+def mislabelled(tmp_path_factory):
+    """A codes folder, its five wrong labels by path, and a model that was trained on them beside `labels.csv`."""
+    base = tmp_path_factory.mktemp("mislabelled")
+    codes = write_codes(base / "codes", labels(daisy=60, rose=60, tulip=60), spread=0.5)
     wrong = {f"daisy/{number:03d}.jpg": "rose" for number in (3, 14, 25)}
     wrong |= {
         "tulip/130.jpg": "daisy",
         "tulip/141.jpg": "rose",
     }
-    file = tmp_path / "labels.csv"
+    file = base / "labels.csv"
     file.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in wrong.items()))
-    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(file))))
-    return codes, wrong, tmp_path / "model"
+    fb.train(codes, base / "model", fb.TrainConfig(("folder", str(file)), head="logistic"))
+    return codes, wrong, base / "model"
 
 
-def test_wrong_labels_are_found_and_what_they_should_be(mislabelled):
+def test_wrong_labels_are_found_with_the_right_ones(mislabelled):
     _, wrong, model = mislabelled
     rows = fb.label_issues(model)
-    # Confident learning names those of which it is surer than of most photos of the class: few, and rightly.
+    # Confident learning lists photos that are more certain than the average of the class: few, and correctly.
     assert 3 <= len(rows) <= 5 and {row["path"] for row in rows} <= set(wrong)
     for row in rows:
         assert row["label"] == wrong[row["path"]]
@@ -58,44 +59,46 @@ def test_wrong_labels_are_found_and_what_they_should_be(mislabelled):
     assert rows == sorted(rows, key=lambda row: -row["probability"])
 
 
-def test_corrected_suspects_are_labels_for_the_next_training(mislabelled, tmp_path):
+def test_corrected_issues_are_labels_for_the_next_training(mislabelled, tmp_path):
     codes, _, model = mislabelled
-    rows = fb.label_issues(model, tmp_path / "suspects.csv")
-    found = read(tmp_path / "suspects.csv")
+    rows = fb.label_issues(model, tmp_path / "issues.csv")
+    found = read(tmp_path / "issues.csv")
     assert [row["path"] for row in found] == [row["path"] for row in rows]
     with (tmp_path / "corrected.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, found[0])
         writer.writeheader()
         writer.writerows(row | {"label": row["suggested"]} for row in found)
-    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv"), str(tmp_path / "corrected.csv")))
+    files = ("folder", str(model.parent / "labels.csv"), str(tmp_path / "corrected.csv"))
+    config = fb.TrainConfig(files, head="logistic")
     fb.train(codes, tmp_path / "again", config)
     named = {row["path"]: row["label"] for row in pq.read_table(tmp_path / "again" / "split.parquet").to_pylist()}
     assert all(named[row["path"]] == row["path"].split("/")[0] for row in rows)
 
 
-def test_labels_are_found_again_from_any_folder(mislabelled, tmp_path, monkeypatch):
+def test_labels_files_are_found_from_any_directory(mislabelled, tmp_path, monkeypatch):
     codes, _, model = mislabelled
     expected = fb.label_issues(model)
+    (tmp_path / "labels.csv").write_text((model.parent / "labels.csv").read_text())
     monkeypatch.chdir(tmp_path)
-    fb.train(codes, "relative", fb.TrainConfig(("folder", "labels.csv")))
+    fb.train(codes, "relative", fb.TrainConfig(("folder", "labels.csv"), head="logistic"))
     monkeypatch.chdir("/")
     assert fb.label_issues(tmp_path / "relative") == expected
 
 
-def test_a_copy_of_a_wrong_label_does_not_defend_it(tmp_path):
-    """A photo and its copies, all labelled wrongly: a classifier that had seen one would believe the others."""
+def test_copies_with_the_same_wrong_label_are_found(tmp_path):
+    """A classifier that had been fitted to one of the copies would confirm the labels of the others."""
     names = labels(daisy=60, rose=60)
     codes = write_codes(tmp_path / "codes", names, copies=1)
     wrong = ["daisy/000.jpg", "daisy/120.jpg", "daisy/121.jpg"]
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path},rose\n" for path in wrong))
-    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(tmp_path / "labels.csv"))))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic"))
     assert {row["path"] for row in fb.label_issues(tmp_path / "model")[:3]} == set(wrong)
 
 
 @pytest.fixture(scope="module")
 def half_labelled(tmp_path_factory):
     """Codes of which few are labelled, and predictions of all."""
-    base = tmp_path_factory.mktemp("next")
+    base = tmp_path_factory.mktemp("suggest")
     names = [str(number % 3) for number in range(300)]
     codes = write_codes(base / "codes", names, copies=4, spread=3)
     labelled = [f"{name}/{number:03d}.jpg" for number, name in enumerate(names)][::5]
@@ -116,11 +119,11 @@ def write_predictions(folder: Path, codes: Path, model: Path) -> None:
     target.write_json(SUCCESS, {"shards": 1, "images": sum(map(len, rows)), "failed": 0})
 
 
-def test_next_are_unlabelled_uncertain_and_no_copies(half_labelled, tmp_path):
+def test_suggested_photos_are_unlabelled_uncertain_and_different(half_labelled, tmp_path):
     base, labelled = half_labelled
-    rows = fb.suggest(base / "predictions", 30, tmp_path / "next.csv")
+    rows = fb.suggest(base / "predictions", 30, tmp_path / "suggested.csv")
     assert len(rows) == 30 and not labelled & {row["path"] for row in rows}
-    assert [row["path"] for row in read(tmp_path / "next.csv")] == [row["path"] for row in rows]
+    assert [row["path"] for row in read(tmp_path / "suggested.csv")] == [row["path"] for row in rows]
     assert all(row["label"] == "" for row in rows)
     found = {row["path"]: row for row in pq.read_table(base / "predictions" / "predictions").to_pylist()}
     # The first photo is labelled, and its copies by that: equal ones are not asked for.
@@ -131,7 +134,7 @@ def test_next_are_unlabelled_uncertain_and_no_copies(half_labelled, tmp_path):
     assert mean < np.mean([row["probability"] for row in found.values()]) - 0.1
 
 
-def test_photos_that_were_labelled_since_are_not_asked_for_again(half_labelled, tmp_path):
+def test_photos_that_were_labelled_since_are_not_suggested(half_labelled, tmp_path):
     base, _ = half_labelled
     first = [row["path"] for row in fb.suggest(base / "predictions", 20)]
     (tmp_path / "since.csv").write_text("path,label\n" + "".join(f"{path},0\n" for path in first[:10]))
@@ -139,25 +142,23 @@ def test_photos_that_were_labelled_since_are_not_asked_for_again(half_labelled, 
     assert len(second) == 20 and not set(first[:10]) & set(second)
 
 
-def test_fewer_are_listed_where_there_are_no_more(half_labelled):
+def test_fewer_are_suggested_if_there_are_no_more(half_labelled):
     base, labelled = half_labelled
     assert len(fb.suggest(base / "predictions", 10_000)) == 308 - len(labelled) - 4
-    with pytest.raises(fb.InputError, match="-n must be 1 or more"):
+    with pytest.raises(fb.InputError, match="`count` must be 1 or more"):
         fb.suggest(base / "predictions", 0)
 
 
-def test_worth_and_difference_both_count():
+def test_score_and_distance_both_count():
     distances = np.array([[0, 0.01, 1, 1], [0.01, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]])
-    assert _spread(np.array([0.9, 0.8, 0.3, 0.5]), distances, 4) == [0, 3, 2, 1]
+    assert select_diverse(np.array([0.9, 0.8, 0.3, 0.5]), distances, 4) == [0, 3, 2, 1]
 
 
-def test_commands_list_them(mislabelled, half_labelled, capsys, tmp_path):
+def test_commands_list_issues_and_suggestions(mislabelled, half_labelled, capsys, tmp_path):
     base, _ = half_labelled
-    label_issues, following = (
-        ["label-issues", str(mislabelled[2])],
-        ["suggest", str(base / "predictions"), "--count", "3"],
-    )
-    for arguments, key in ((label_issues, "label_issues"), (following, "suggested")):
+    label_issues = ["label-issues", str(mislabelled[2])]
+    suggest = ["suggest", str(base / "predictions"), "--count", "3"]
+    for arguments, key in ((label_issues, "label_issues"), (suggest, "suggested")):
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--json"])
         assert ended.value.code == 0
@@ -182,7 +183,7 @@ def on_real_photos(real_photos, tmp_path_factory):
 
 
 @pytest.mark.nightly
-def test_chosen_labels_of_real_photos_beat_random_ones_or_it_is_said_that_they_do_not(on_real_photos, tmp_path):
+def test_suggested_labels_of_real_photos_beat_random_ones(on_real_photos, tmp_path):
     module, codes, trained = on_real_photos
     chosen, random = zip(*(module.chosen_or_random(codes, tmp_path, seed) for seed in range(module.SEEDS)), strict=True)
     if not trained and statistics.mean(chosen) <= statistics.mean(random):
@@ -191,7 +192,7 @@ def test_chosen_labels_of_real_photos_beat_random_ones_or_it_is_said_that_they_d
 
 
 @pytest.mark.nightly
-def test_strangers_among_real_photos_are_less_certain_or_it_is_said_that_they_are_not(on_real_photos, tmp_path):
+def test_unknown_classes_of_real_photos_are_less_certain(on_real_photos, tmp_path):
     module, codes, trained = on_real_photos
     rows, values = module.strangers(codes, tmp_path)
     assert len(rows) == 5 and all(0 < value < 1 for value in values)

@@ -1,4 +1,4 @@
-"""Heads are what they are said to be."""
+"""Both kinds of heads fit what they should."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from flowers_batch.classifier.fitting import C_CANDIDATES, KINDS, LOGISTIC, MLP, fit, logits_of
-from flowers_batch.classifier.labelled_codes import LabelledCodes, sample_of
+from flowers_batch.classifier.fitting import KINDS, LOGISTIC, MLP, fit, predict_logits
+from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_of
+from flowers_batch.classifier.logistic import C_CANDIDATES
 
 WIDTH = 24
 
 
-def drawn(count: int, classes: int = 3, spread: float = 1.0, seed: int = 0, shares=None) -> LabelledCodes:
-    """Codes that lie around a point of their class."""
+def draw_codes(count: int, classes: int = 3, spread: float = 1.0, seed: int = 0, shares=None) -> LabelledCodes:
+    """Draw codes that are normally distributed around the centre of their class."""
     centres = np.random.default_rng(9).normal(0, 1, (classes, WIDTH))
     random = np.random.default_rng(seed)
     targets = random.choice(classes, count, p=shares)
     codes = random.normal(centres[targets], spread) * np.linspace(0.1, 30, WIDTH) + 5
-    return sample_of(codes.astype(np.float16), targets)
+    return labelled_codes_of(codes.astype(np.float16), targets)
 
 
-def accuracy(head, sample: LabelledCodes) -> float:
-    return float((logits_of(head, sample).argmax(1) == sample.targets).mean())
+def accuracy(head, labelled: LabelledCodes) -> float:
+    return float((predict_logits(head, labelled).argmax(1) == labelled.targets).mean())
 
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("C", [1e-3, 1.0])
-def test_logistic_is_scikit_learns(classes, C):
-    train, test = drawn(300, classes, 3), drawn(100, classes, 3, seed=1)
+def test_logistic_regression_is_that_of_scikit_learn(classes, C):
+    train, test = draw_codes(300, classes, 3), draw_codes(100, classes, 3, seed=1)
     names = tuple("abcde"[:classes])
     head = fit(LOGISTIC, train, test, names, 0, C).head
     scaler = StandardScaler().fit(train.array().astype(np.float64))
@@ -43,8 +44,8 @@ def test_logistic_is_scikit_learns(classes, C):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_and_codes_give_the_same_head(kind):
-    train, validation = drawn(200), drawn(60, seed=1)
+def test_equal_seeds_and_codes_give_equal_heads(kind):
+    train, validation = draw_codes(200), draw_codes(60, seed=1)
     one, same = (fit(kind, train, validation, tuple("abc"), 7).head.identity for _ in range(2))
     assert one == same
     if kind == MLP:
@@ -52,31 +53,31 @@ def test_the_same_seed_and_codes_give_the_same_head(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rare_classes_are_not_forgotten(kind):
-    train, test = drawn(600, spread=2.5, shares=[0.9, 0.05, 0.05]), drawn(900, spread=2.5, seed=1)
-    head = fit(kind, train, drawn(200, spread=2.5, seed=2), tuple("abc"), 0).head
-    told = head.logits(test.array()).argmax(1)
-    recalls = [(told[test.targets == target] == target).mean() for target in range(3)]
+def test_rare_classes_count_as_much_as_others(kind):
+    train, test = draw_codes(600, spread=2.5, shares=[0.9, 0.05, 0.05]), draw_codes(900, spread=2.5, seed=1)
+    head = fit(kind, train, draw_codes(200, spread=2.5, seed=2), tuple("abc"), 0).head
+    predicted = head.logits(test.array()).argmax(1)
+    recalls = [(predicted[test.targets == target] == target).mean() for target in range(3)]
     assert min(recalls) > 0.5
 
 
 def test_c_follows_the_noise():
     names = tuple("abc")
-    noisy = fit(LOGISTIC, drawn(120, spread=8), drawn(60, seed=1), names, 0)
-    clear = fit(LOGISTIC, drawn(900, spread=0.5), drawn(60, seed=1), names, 0)
+    noisy = fit(LOGISTIC, draw_codes(120, spread=8), draw_codes(60, seed=1), names, 0)
+    clear = fit(LOGISTIC, draw_codes(900, spread=0.5), draw_codes(60, seed=1), names, 0)
     assert noisy.C in C_CANDIDATES and clear.C in C_CANDIDATES
     assert noisy.C < clear.C
 
 
-def test_a_network_learns_what_a_plane_cannot_and_stops_in_time():
+def test_network_learns_a_circle_and_stops_early_on_noise():
     random = np.random.default_rng(0)
     codes = random.normal(0, 1, (900, 2)).astype(np.float32)
     circle = ((codes**2).sum(1) > 1.4).astype(int)
-    sample = sample_of(codes, circle)
-    train, validation, test = (sample[np.arange(900) % 3 == side] for side in range(3))
+    labelled = labelled_codes_of(codes, circle)
+    train, validation, test = (labelled[np.arange(900) % 3 == split] for split in range(3))
     network = fit(MLP, train, validation, ("in", "out"), 0)
     assert accuracy(network.head, test) > 0.8 > accuracy(fit(LOGISTIC, train, validation, ("in", "out"), 0).head, test)
-    noise = sample_of(codes, random.integers(0, 2, 900))
+    noise = labelled_codes_of(codes, random.integers(0, 2, 900))
     early = fit(MLP, noise[np.arange(900) < 600], noise[np.arange(900) >= 600], ("in", "out"), 0)
     assert early.epochs < 40
 
@@ -86,7 +87,7 @@ def test_copies_in_one_fold_do_not_make_a_c_look_good():
     random = np.random.default_rng(3)
     codes = np.repeat(random.normal(0, 1, (40, 200)), 10, 0).astype(np.float32)
     targets = np.repeat(random.integers(0, 2, 40), 10)
-    together = sample_of(codes, targets, np.repeat(np.arange(40), 10))
-    apart = sample_of(codes, targets)
+    together = labelled_codes_of(codes, targets, np.repeat(np.arange(40), 10))
+    apart = labelled_codes_of(codes, targets)
     names = ("a", "b")
     assert fit(LOGISTIC, together, together, names, 0).C < fit(LOGISTIC, apart, apart, names, 0).C

@@ -1,4 +1,4 @@
-"""Labels that people gave, read from folders and files."""
+"""Labels are read from folders and files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_labels_from_a_file_override_folders(tmp_path):
     for name in ("labels.csv", "labels.parquet"):
         given = read_labelled(open_run(str(codes), CODES), [str(tmp_path / name)])
         assert sorted(set(given.labels)) == ["x", "y"]
-        assert (len(given.paths), given.unknown_paths, given.unlabelled) == (20, 1, 0)
-        assert given.unknown_examples == ["elsewhere.jpg"]
-        assert given.empty_labels == (1 if name == "labels.csv" else 0)
+        assert (len(given.paths), given.counts.unknown_paths, given.counts.unlabelled) == (20, 1, 0)
+        assert given.counts.unknown_examples == ["elsewhere.jpg"]
+        assert given.counts.empty_labels == (1 if name == "labels.csv" else 0)
 
 
-def test_later_labels_win_wherever_they_come_from(tmp_path):
+def test_the_last_label_of_a_photo_counts(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=2, rose=2))
     (tmp_path / "one.csv").write_text("path,label\ndaisy/000.jpg,one\nrose/002.jpg,one\ngone/1.jpg,one\n")
     (tmp_path / "two.csv").write_text("path,label\ndaisy/000.jpg,two\ndaisy/001.jpg,\ngone/1.jpg,two\n")
@@ -44,10 +44,10 @@ def test_later_labels_win_wherever_they_come_from(tmp_path):
     ):
         given = read_labelled(open_run(str(codes), CODES), files)
         assert given.labels.tolist() == expected, files
-        assert given.unknown_paths == 1
+        assert given.counts.unknown_paths == 1
 
 
-def test_zero_is_a_label_and_strange_line_ends_are_names(tmp_path):
+def test_zero_is_a_label_and_names_may_contain_line_ends(tmp_path):
     pq.write_table(pa.table({"path": ["a", "b", "c"], "label": [0.0, 1.0, float("nan")]}), tmp_path / "numbers.parquet")
     assert read_labels(str(tmp_path / "numbers.parquet")) == LabelsFile({"a": "0.0", "b": "1.0"}, 1)
     with (tmp_path / "names.csv").open("w", newline="") as file:
@@ -57,7 +57,7 @@ def test_zero_is_a_label_and_strange_line_ends_are_names(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["=1+1.jpg", "'=1.jpg", "''x.jpg", "'", "it's.jpg", "-x", "@y\n", 'a,"b".jpg'])
-def test_names_come_back_though_spreadsheets_see_no_formula(tmp_path, name):
+def test_names_are_read_back_and_never_written_as_formulas(tmp_path, name):
     file = tmp_path / "labels.csv"
     write_labels(file, ("path", "label", "probability"), [{"path": name, "label": name, "probability": 0.5}])
     assert read_labels(str(file)) == LabelsFile({name: name.strip()}, 0)

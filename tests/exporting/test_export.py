@@ -117,11 +117,11 @@ def test_whole_networks_are_exported(tmp_path, local_ray, layer):
 
 def test_preprocessing_is_the_references(trained):
     """The pixels that a SavedModel sees, against those of `decode`, which equal scikit-image's."""
-    from flowers_batch.exporting.keras_model import _read
+    from flowers_batch.exporting.keras_model import read_pixels
 
     _, files, _, _ = trained
     for path, data in files.items():
-        assert np.abs(_read(data).numpy() - decode(data).pixels).max() < 2e-3, path
+        assert np.abs(read_pixels(data).numpy() - decode(data).pixels).max() < 2e-3, path
 
 
 def refused(*arguments) -> str:
@@ -134,7 +134,7 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(trained, tmp_path):
     model = trained[0] / "model"
     assert "one of savedmodel, onnx, keras" in refused(model, tmp_path / "x", "tflite")
     (tmp_path / "there").mkdir()
-    assert "no new path" in refused(model, tmp_path / "there")
+    assert "exists already or is no local path" in refused(model, tmp_path / "there")
     assert "end in .keras" in refused(model, tmp_path / "model.h5", "keras")
     assert "not a model folder" in refused(tmp_path / "there", tmp_path / "x")
     assert "other weights" in refused(model, tmp_path / "x", "onnx", "random:1")

@@ -1,4 +1,4 @@
-"""Labels, split, heads and figures; the codes are written by hand, so nothing here needs a network or Ray."""
+"""Training on codes that are written by hand: heads, splits and figures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from codes_folder import labels, write_codes
 from sklearn.metrics import accuracy_score
 
 import flowers_batch as fb
+from flowers_batch.classifier.labelled_split import split_labelled
 from flowers_batch.classifier.model_folder import load_model
-from flowers_batch.dataset.run_folder import SUCCESS
+from flowers_batch.classifier.training import fit_best
+from flowers_batch.dataset.run_folder import SUCCESS, open_run
+from flowers_batch.dataset.schema import CODES
+
+LOGISTIC = fb.TrainConfig(head="logistic")  # much faster than the network
 
 
 @pytest.mark.parametrize("head", ["auto", "logistic", "mlp"])
-def test_a_head_learns_what_can_be_learnt_and_says_how_well(tmp_path, head):
+def test_training_learns_and_reports_its_accuracy(tmp_path, head):
     codes = write_codes(tmp_path / "codes", labels(daisy=160, rose=160, tulip=80))
     metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head=head))
     assert metrics["test"]["accuracy"] > 0.85
@@ -33,46 +38,59 @@ def test_a_head_learns_what_can_be_learnt_and_says_how_well(tmp_path, head):
     assert metrics["head"] == best
 
 
-def test_seed_decides_on_the_network_and_not_on_the_split(tmp_path):
+def test_seed_changes_the_network_but_not_the_split(tmp_path):
+    run = open_run(write_codes(tmp_path / "codes", labels(daisy=40, rose=40)), CODES)
+    identities, splits = [], []
+    for seed in (1, 1, 2):
+        config = fb.TrainConfig(seed=seed, head="mlp")
+        labelled = split_labelled(run, config)
+        identities.append(fit_best(labelled, config)[0].head.identity)
+        splits.append(labelled.splits.tolist())
+    assert identities[0] == identities[1] != identities[2]
+    assert splits[0] == splits[1] == splits[2]
+
+
+def test_equal_trainings_write_equal_models(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=40, rose=40))
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        fb.train(str(codes), str(tmp_path / name), fb.TrainConfig(seed=seed, head="mlp"))
-    identities = {name: load_model(str(tmp_path / name)).head.identity for name in "abc"}
-    assert identities["a"] == identities["b"] != identities["c"]
-    sides = [pq.read_table(tmp_path / name / "split.parquet", columns=["path", "split"]) for name in "abc"]
-    assert sides[0] == sides[1] == sides[2]
+    for name in "ab":
+        fb.train(str(codes), str(tmp_path / name), LOGISTIC)
+    assert load_model(tmp_path / "a").head.identity == load_model(tmp_path / "b").head.identity
+    assert pq.read_table(tmp_path / "a" / "split.parquet") == pq.read_table(tmp_path / "b" / "split.parquet")
 
 
-def test_copies_stay_on_one_side_and_what_they_would_have_promised_is_told(tmp_path):
-    """Codes without a pattern can be told apart only by having seen their copies."""
+def test_near_duplicates_stay_in_one_split(tmp_path):
+    """Codes without a pattern can be told apart only by a classifier that has seen their near-duplicates."""
     names = [str(number) for number in np.random.default_rng(4).integers(0, 2, 150)]
-    codes = write_codes(tmp_path / "codes", names, copies=150, spread=30)
-    metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="mlp"))
+    codes = write_codes(tmp_path / "codes", names, copies=150, spread=30, width=150)
+    metrics = fb.train(str(codes), str(tmp_path / "model"), LOGISTIC)
     assert metrics["split"]["groups"] == 150 and metrics["split"]["grouped_photos"] == 450
     assert metrics["split"]["accuracy_without_groups"] > metrics["test"]["accuracy"] + 0.1
     rows = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
-    sides = {row["group"]: {other["split"] for other in rows if other["group"] == row["group"]} for row in rows}
-    assert len(sides) == 150 and all(len(found) == 1 for found in sides.values())
-    alone = fb.train(str(write_codes(tmp_path / "alone", names)), str(tmp_path / "alone model"))
-    assert alone["split"]["accuracy_without_groups"] is None
+    splits = {row["group"]: {other["split"] for other in rows if other["group"] == row["group"]} for row in rows}
+    assert len(splits) == 150 and all(len(found) == 1 for found in splits.values())
 
 
-def test_photos_that_change_sides_with_their_copies_are_counted(tmp_path):
+def test_accuracy_without_groups_needs_near_duplicates(tmp_path):
+    metrics = fb.train(write_codes(tmp_path / "codes", labels(daisy=40, rose=40)), tmp_path / "model", LOGISTIC)
+    assert metrics["split"]["accuracy_without_groups"] is None
+
+
+def test_photos_that_move_with_their_group_are_counted(tmp_path):
     names = labels(daisy=40, rose=40)
     few, many = write_codes(tmp_path / "few", names), write_codes(tmp_path / "many", names, copies=80)
-    assert fb.train(str(few), str(tmp_path / "model"))["split"]["moved"] == 0
-    before = sides_of(tmp_path / "model")
-    moved = fb.train(str(many), str(tmp_path / "model"))["split"]["moved"]
-    after = sides_of(tmp_path / "model")
-    assert moved == sum(after[path] != side for path, side in before.items()) > 0
-    assert fb.train(str(many), str(tmp_path / "model"))["split"]["moved"] == 0
+    assert fb.train(str(few), str(tmp_path / "model"), LOGISTIC)["split"]["moved"] == 0
+    before = splits_of(tmp_path / "model")
+    moved = fb.train(str(many), str(tmp_path / "model"), LOGISTIC)["split"]["moved"]
+    after = splits_of(tmp_path / "model")
+    assert moved == sum(after[path] != split for path, split in before.items()) > 0
+    assert fb.train(str(many), str(tmp_path / "model"), LOGISTIC)["split"]["moved"] == 0
 
 
-def sides_of(model: Path) -> dict[str, str]:
+def splits_of(model: Path) -> dict[str, str]:
     return {row["path"]: row["split"] for row in pq.read_table(model / "split.parquet").to_pylist()}
 
 
-def test_unknown_is_what_is_not_sure_enough(tmp_path):
+def test_threshold_keeps_the_precision_that_was_asked_for(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(a=300, b=300, c=300), spread=4)
     metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="logistic", min_precision=0.9))
     unknown = metrics["unknown"]
@@ -85,7 +103,7 @@ def test_unknown_is_what_is_not_sure_enough(tmp_path):
     assert temperature == metrics["calibration"]["temperature"] != 1.0
 
 
-def test_where_no_label_is_sure_enough_all_are_unknown(tmp_path):
+def test_all_labels_are_unknown_if_none_is_certain_enough(tmp_path):
     random = [str(number) for number in np.random.default_rng(3).integers(0, 2, 600)]
     codes = write_codes(tmp_path / "codes", random, spread=300)
     metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="logistic", min_precision=1.0))
@@ -94,9 +112,9 @@ def test_where_no_label_is_sure_enough_all_are_unknown(tmp_path):
     assert metrics["unknown"]["coverage"] == 0
 
 
-def test_the_curve_tells_whether_more_labels_would_help(tmp_path):
+def test_learning_curve_shows_whether_more_labels_would_help(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(a=300, b=300, c=300), spread=4)
-    curve = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="logistic"))["learning_curve"]
+    curve = fb.train(str(codes), str(tmp_path / "model"), LOGISTIC)["learning_curve"]
     assert [point["share"] for point in curve] == [0.1, 0.25, 0.5, 1.0]
     photos = [point["photos"] for point in curve]
     assert photos == sorted(photos) and photos[0] == pytest.approx(photos[-1] / 10, abs=3)
@@ -107,35 +125,34 @@ def test_conflicting_labels_of_equal_photos_are_listed(tmp_path):
     names = labels(daisy=30, rose=30)
     codes = write_codes(tmp_path / "codes", names, copies=2)
     (tmp_path / "labels.csv").write_text("path,label\ndaisy/060.jpg,rose\n")  # the copy of the first
-    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv")))
+    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic")
     metrics = fb.train(str(codes), str(tmp_path / "model"), config)
     assert metrics["conflicts"] == [{"daisy/000.jpg": "daisy", "daisy/060.jpg": "rose"}]
 
 
 def test_held_out_photos_take_no_part_in_training(tmp_path):
-    """Test codes that are turned upside down change the figures, and not the head."""
+    """Negated codes of the test photos change the figures, but not the head."""
     names = labels(daisy=40, rose=40)
-    first = write_codes(tmp_path / "first", names)
-    fb.train(str(first), str(tmp_path / "a"))
-    rows = pq.read_table(tmp_path / "a" / "split.parquet").to_pylist()
-    test_paths = {row["path"] for row in rows if row["split"] == "test"}
-    shard = first / "codes" / "shard-000000.parquet"
+    codes = write_codes(tmp_path / "first", names)
+    fb.train(str(codes), str(tmp_path / "a"), LOGISTIC)
+    test_paths = {path for path, split in splits_of(tmp_path / "a").items() if split == "test"}
+    shard = codes / "codes" / "shard-000000.parquet"
     table = pq.read_table(shard)
-    codes = [
+    negated = [
         [-value for value in code] if path in test_paths else code
         for path, code in zip(table["path"].to_pylist(), table["code"].to_pylist(), strict=True)
     ]
     column = table.schema.get_field_index("code")
-    turned = table.set_column(column, table.schema.field("code"), pa.array(codes, table.schema.field("code").type))
-    pq.write_table(turned, shard)
-    metrics = fb.train(str(first), str(tmp_path / "b"))
+    field = table.schema.field("code")
+    pq.write_table(table.set_column(column, field, pa.array(negated, field.type)), shard)
+    metrics = fb.train(str(codes), str(tmp_path / "b"), LOGISTIC)
     assert load_model(str(tmp_path / "a")).head.identity == load_model(str(tmp_path / "b")).head.identity
     assert metrics["test"]["accuracy"] < 0.5
 
 
-def test_metrics_are_those_of_the_split_that_is_written_down(tmp_path):
+def test_metrics_are_those_of_the_split_file(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=40, rose=40, tulip=40), failed=2)
-    metrics = fb.train(str(codes), str(tmp_path / "model"))
+    metrics = fb.train(str(codes), str(tmp_path / "model"), LOGISTIC)
     rows = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
     assert len(rows) == 118 and metrics["without_code"] == 2
     test = [row for row in rows if row["split"] == "test"]
@@ -143,7 +160,7 @@ def test_metrics_are_those_of_the_split_that_is_written_down(tmp_path):
     assert metrics["test"]["accuracy"] == pytest.approx(score)
 
 
-def test_labels_are_never_taken_from_folders_unless_asked(tmp_path):
+def test_folders_are_no_labels_unless_asked_for(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=10, rose=10))
     (tmp_path / "empty.csv").write_text("path,label\ndaisy/000.jpg,\n")
     assert "None of the photos" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "empty.csv"),)))
@@ -155,7 +172,7 @@ def refused(codes: Path, config: fb.TrainConfig | None = None) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_trained_on_is_told_in_a_sentence(tmp_path):
+def test_invalid_labels_or_codes_are_refused(tmp_path):
     assert "tulip (1), violet (2)" in refused(write_codes(tmp_path / "a", labels(rose=9, tulip=1, violet=2)))
     assert "at least two classes" in refused(write_codes(tmp_path / "b", labels(rose=9)))
     assert "folder named for its class" in refused(write_codes(tmp_path / "c", [None] * 9))

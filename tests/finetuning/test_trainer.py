@@ -360,7 +360,7 @@ def test_two_devices_share_batches_and_train_the_same(photos, tmp_path):
     write(tmp_path, {"two.py": _TWO_DEVICES.replace("MODULE", __name__).encode()})
     found = subprocess.run(
         [sys.executable, str(tmp_path / "two.py"), str(photos), str(tmp_path)],
-        env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/finetuning", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
     )

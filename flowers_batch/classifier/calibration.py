@@ -1,0 +1,111 @@
+"""Calibration of probabilities, and the threshold below which a label counts as unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BINS = 10  # of a calibration curve, each a tenth of [0, 1]
+_TEMPERATURES = (0.05, 20.0)  # bounds of the search
+_ABOVE_ALL = 2.0  # a threshold that no probability reaches
+
+
+def log_loss(logits: NDArray[np.floating], targets: NDArray[np.int_], temperature: float = 1.0) -> float:
+    """Return the mean negative logarithm of the true classes' probabilities.
+
+    Args:
+        logits: [N, classes].
+        targets: int [N]: the true classes.
+        temperature: Divides the logits.
+    """
+    from scipy.special import log_softmax
+
+    scaled = logits.astype(np.float64) / temperature
+    return float(0.0 - log_softmax(scaled, axis=1)[np.arange(len(targets)), targets].mean())  # never -0.0
+
+
+def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.int_]) -> float:
+    """Return the temperature of the smallest log loss, from 0.05 to 20.
+
+    Temperature scaling: Guo et al., 2017, "On Calibration of Modern Neural Networks".
+
+    Args:
+        logits: [N, classes], of photos that the classifier was not fitted to.
+        targets: int [N]: the true classes.
+    """
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(
+        lambda exponent: log_loss(logits, targets, np.exp(exponent)), bounds=np.log(_TEMPERATURES), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def calibration_curve(targets: NDArray[np.int_], probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Return the accuracy of labels by their probability.
+
+    Args:
+        targets: int [N]: the true classes.
+        probabilities: [N, classes].
+
+    Returns:
+        For each tenth of [0, 1] that holds probabilities of predicted labels: `photos`, their mean `probability`,
+        and their `accuracy`.
+    """
+    top, correct = top_labels(targets, probabilities)
+    bins = np.minimum((top * _BINS).astype(int), _BINS - 1)
+    return [
+        {
+            "photos": int((bins == number).sum()),
+            "probability": float(top[bins == number].mean()),
+            "accuracy": float(correct[bins == number].mean()),
+        }
+        for number in np.unique(bins)
+    ]
+
+
+def expected_calibration_error(curve: list[dict[str, Any]]) -> float:
+    """Return the mean over photos of |accuracy - probability| of a curve's points, 0 to 1."""
+    photos = sum(point["photos"] for point in curve)
+    return sum(point["photos"] * abs(point["accuracy"] - point["probability"]) for point in curve) / photos
+
+
+def find_threshold(targets: NDArray[np.int_], probabilities: NDArray[np.float32], precision: float) -> float:
+    """Return the lowest probability at or above which labels have the wanted precision; above 1 if there is none.
+
+    Args:
+        targets: int [N]: the true classes.
+        probabilities: [N, classes].
+        precision: The wanted share of correct labels.
+    """
+    top, correct = top_labels(targets, probabilities)
+    order = np.argsort(-top, kind="stable")
+    top, correct = top[order], correct[order]
+    precisions = np.cumsum(correct) / np.arange(1, len(correct) + 1)
+    is_last_of_equal = np.append(top[1:] < top[:-1], True)
+    candidates = np.flatnonzero((precisions >= precision) & is_last_of_equal)
+    return float(top[candidates[-1]]) if len(candidates) else _ABOVE_ALL
+
+
+def at_threshold(targets: NDArray[np.int_], probabilities: NDArray[np.float32], threshold: float) -> dict[str, Any]:
+    """Return the `precision` of labels at or above a threshold (None without any), and their share, `coverage`."""
+    top, correct = top_labels(targets, probabilities)
+    is_known = top >= threshold
+    return {
+        "precision": float(correct[is_known].mean()) if is_known.any() else None,
+        "coverage": float(is_known.mean()),
+    }
+
+
+def top_labels(
+    targets: NDArray[np.int_], probabilities: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the probability of each photo's predicted label, float32 [N], and whether it is correct, bool [N].
+
+    Args:
+        targets: int [N]: the true classes.
+        probabilities: [N, classes].
+    """
+    return probabilities.max(1), probabilities.argmax(1) == targets
