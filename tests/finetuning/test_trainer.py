@@ -358,9 +358,10 @@ for devices in (1, 2):
 @pytest.mark.slow
 def test_two_devices_share_batches_and_train_the_same(photos, tmp_path):
     write(tmp_path, {"two.py": _TWO_DEVICES.replace("MODULE", __name__).encode()})
+    folders = f"{ROOT}:{ROOT}/tests:{ROOT}/tests/finetuning"
     found = subprocess.run(
         [sys.executable, str(tmp_path / "two.py"), str(photos), str(tmp_path)],
-        env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/finetuning", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": folders, "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
     )
