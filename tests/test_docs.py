@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 import subprocess
@@ -109,6 +111,23 @@ def test_quoted_python_names_are_public():
     for page in PAGES:
         if page.name not in HISTORY:
             assert set(re.findall(r"\bfb\.(\w+)", page.read_text())) <= public, page
+
+
+def test_quoted_calls_take_the_arguments_they_are_given():
+    from tensorflow_vgg import network, utils, vgg16, weights
+
+    modules = {"fb": fb, "network": network, "utils": utils, "vgg16": vgg16, "weights": weights}
+    checked = 0
+    for page in PAGES:
+        for language, block in FENCED.findall(page.read_text()):
+            for call in ast.walk(ast.parse(block)) if language == "python" else ():
+                match call:
+                    case ast.Call(ast.Attribute(ast.Name(module), name), arguments, keywords) if module in modules:
+                        function = getattr(modules[module], name)
+                        given = {keyword.arg: None for keyword in keywords if keyword.arg}
+                        inspect.signature(function).bind(*arguments, **given)
+                        checked += 1
+    assert checked > 10
 
 
 def test_each_fault_names_tests_that_exist():
