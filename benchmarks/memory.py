@@ -20,6 +20,7 @@ from flowers_batch.dataset.growth import write_manifest
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.encoder import Encoder
 from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.encoding.feed import FeedSettings
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import open_folder
 
@@ -39,7 +40,8 @@ class Factory(EncoderFactory):
     def __call__(self, threads: int, gpu: bool) -> Encoder:
         """An encoder without a network."""
         made = super().__call__(threads, gpu)
-        return Encoder(wide, WIDTH, self.source, made.fingerprint, 32, threads)
+        settings = FeedSettings(32, np.float32, made.fingerprint.code_dtype, threads, self.config.max_pixels)
+        return Encoder(wide, WIDTH, self.source, made.fingerprint, settings)
 
 
 def peak(archive: Path, shard_size: int) -> int:

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from layers import multiply_adds
 
-from flowers_batch.encoding.feed import Feed
+from flowers_batch.encoding.feed import Feed, FeedSettings
 from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatcher, compiled, pixel_type
 from flowers_batch.sources.images import Image
 from tensorflow_vgg import weights
@@ -102,7 +102,8 @@ def copy_seconds(pixels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
 
 def fed(network: MicroBatcher, size: int, precision: str, files: list[bytes], threads: int) -> tuple[float, float]:
     """When feeding files began and ended, from JPEG bytes to codes, as an actor does it."""
-    feed = Feed(network, Memory(files), size, pixel_type(precision), "float16", threads, 10**9)
+    settings = FeedSettings(size, pixel_type(precision), "float16", threads, 10**9)
+    feed = Feed(network, Memory(files), settings)
     images = [Image(str(number)) for number in range(len(files))]
     for batch in feed.run(images[: 2 * size], {}, {}):
         assert all(image.failure is None for image in batch)

@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 from helpers import encoded, fingerprint, manifest_rows, random_pixels
 
+from flowers_batch.config import EncodeConfig
 from flowers_batch.encoding.encoder import Encoder
+from flowers_batch.encoding.feed import FeedSettings
 from flowers_batch.encoding.networks import NullNetwork
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.reading import ReadError
@@ -41,9 +43,15 @@ def mean_colour(pixels: np.ndarray) -> np.ndarray:
     return pixels.mean((1, 2))
 
 
-def encoder(photos, network=None, width=768, batch_size=4, threads=2, labeller=None, **changes) -> Encoder:
-    network = network or NullNetwork()
-    return Encoder(network, width, photos, fingerprint(**changes), batch_size, threads, labeller)
+def encoder(
+    photos, network=None, width=768, batch_size=4, threads=2, labeller=None, settings=None, **changes
+) -> Encoder:
+    """An encoder; `settings` are further ones of its feed, `changes` those of its fingerprint."""
+    made = fingerprint(**changes)
+    feeding = FeedSettings(
+        batch_size, np.float32, made.code_dtype, threads, EncodeConfig.max_pixels, **(settings or {})
+    )
+    return Encoder(network or NullNetwork(), width, photos, made, feeding, labeller)
 
 
 def table(worker, paths, stages=None) -> pa.Table:

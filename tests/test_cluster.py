@@ -35,7 +35,7 @@ from flowers_batch.dataset.manifest import Shard
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.encoding.factories import EncoderFactory
-from flowers_batch.encoding.feed import Quarantined
+from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.progress import NULL_REPORTER, Progress
 from flowers_batch.sources.images import Image

@@ -23,8 +23,7 @@ from flowers_batch.config import WEIGHTS_ENVIRONMENT
 from flowers_batch.dataset.completeness import reusable_rows
 from flowers_batch.dataset.manifest import Shard, read_rows
 from flowers_batch.dataset.shard_file import Footer, interleave, write_shard
-from flowers_batch.encoding.feed import Quarantined
-from flowers_batch.encoding.worker import Worker
+from flowers_batch.encoding.worker import Quarantined, Worker
 from flowers_batch.errors import RunError, first_line
 from flowers_batch.sources.images import Image, images_of
 from flowers_batch.storage.folder import open_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowers_batch.encoding.feed import Quarantined
+from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import FlowersError, RunError, first_line
 
 

@@ -18,7 +18,7 @@ from flowers_batch.cluster.scaling import RequestedActor, Resources, plan_actors
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.manifest import Shard
 from flowers_batch.dataset.shard_file import Footer
-from flowers_batch.encoding.feed import Quarantined
+from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import RunError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Progress, Reporter

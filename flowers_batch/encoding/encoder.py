@@ -1,15 +1,14 @@
-"""Image bytes in, a table out: a network and, for prediction, a head."""
+"""Turning shards of images into tables of codes or, with a head, of labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from flowers_batch.config import EncodeConfig
 from flowers_batch.dataset.schema import (
     FAILED,
     OK,
@@ -17,53 +16,42 @@ from flowers_batch.dataset.schema import (
     folder_of,
     predictions_schema,
 )
-from flowers_batch.encoding.feed import Feed, Network, Quarantined
-from flowers_batch.encoding.micro_batcher import pixel_type
+from flowers_batch.encoding.feed import Feed, FeedSettings, Network, Reader
+from flowers_batch.encoding.labeller import Labeller
 from flowers_batch.encoding.pending_image import PendingImage
-from flowers_batch.encoding.worker import NOTHING_QUARANTINED
+from flowers_batch.encoding.stages import Stages
+from flowers_batch.encoding.worker import NOTHING_QUARANTINED, Quarantined
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.images import Image, images_of
-from flowers_batch.sources.source import Source
 
-if TYPE_CHECKING:
-    pass
-from flowers_batch.encoding.labeller import Labeller
-
-_ROWS_AT_ONCE = 1024  # of a manifest that are made objects
+_ROWS_AT_ONCE = 1024  # manifest rows that are Python objects at a time
 
 
 class Encoder:
     """Turns shards of images into tables of codes or, with a head, of labels.
 
     Args:
-        network: Pixels [N, 224, 224, 3], of `device.pixel_type` of the precision, to codes float32 [N, width].
+        network: Pixels [N, 224, 224, 3] to codes float32 [N, width].
         width: Numbers in a code.
         source: Where images are read from.
         fingerprint: What the rows depend on.
-        batch_size: Images in one pass through the network.
-        threads: Images that are decoded at once.
-        labeller: What is put on top of the codes; None stores the codes.
-        max_pixels: Photos with more fail as `too_large`.
-        reads: Images that are read at once, at least.
+        settings: How the network is fed.
+        labeller: What labels the codes; None stores the codes.
     """
 
     def __init__(
         self,
         network: Network,
         width: int,
-        source: Source,
+        source: Reader,
         fingerprint: Fingerprint,
-        batch_size: int,
-        threads: int,
+        settings: FeedSettings,
         labeller: Labeller | None = None,
-        max_pixels: int = EncodeConfig.max_pixels,
-        reads: int = 1,
     ):
         self.schema = predictions_schema() if labeller else codes_schema(width, fingerprint.code_dtype)
         self.fingerprint, self.can_reuse_rows = fingerprint, True
         self._width, self._labeller = width, labeller
-        pixels = pixel_type(fingerprint.precision)
-        self._feed = Feed(network, source, batch_size, pixels, fingerprint.code_dtype, threads, max_pixels, reads)
+        self._feed = Feed(network, source, settings)
 
     @property
     def images_seen(self) -> int:
@@ -71,16 +59,16 @@ class Encoder:
         return self._feed.images_seen
 
     def batches(
-        self, shard: int, rows: pa.Table, stages: dict[str, float], quarantined: Quarantined = NOTHING_QUARANTINED
+        self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
-        """Encodes a shard; another thread may ask for the next one meanwhile, which then follows without a pause.
+        """Encode a shard; another thread may begin with the next one meanwhile, which then follows without a pause.
 
-        Equal files go through the network once, if they do not lie too far from each other.
+        Equal files go through the network once, unless too many other files are between them.
 
         Args:
             shard: Its number.
             rows: Its manifest rows.
-            condemned: Images that fail without being touched, since they would end or stall the process.
+            quarantined: Images that fail without being read, since they would end or stall the process.
             stages: Gains the seconds spent in `read` and `decode` (by all threads together), `wait` (for the next
                 batch's pixels), and `network`.
 
@@ -103,7 +91,7 @@ class Encoder:
 
 
 def _images(rows: pa.Table) -> Iterator[Image]:
-    """A shard's images, of which only some are objects of Python at a time."""
+    """Yield a shard's images, of which only some are Python objects at a time."""
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         yield from images_of(rows.slice(start, _ROWS_AT_ONCE))
 
@@ -127,6 +115,6 @@ def _image_columns(images: list[PendingImage]) -> dict[str, pa.Array]:
 
 
 def _code_column(codes: NDArray[np.floating], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
-    spread = np.zeros((len(ok), kind.list_size), codes.dtype)
-    spread[ok] = codes
-    return pa.FixedSizeListArray.from_arrays(pa.array(spread.ravel()), type=kind, mask=pa.array(~ok))
+    padded = np.zeros((len(ok), kind.list_size), codes.dtype)
+    padded[ok] = codes
+    return pa.FixedSizeListArray.from_arrays(pa.array(padded.ravel()), type=kind, mask=pa.array(~ok))

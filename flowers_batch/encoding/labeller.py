@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,27 +18,29 @@ from flowers_batch.dataset.schema import (
     predictions_schema,
 )
 from flowers_batch.dataset.shard_file import read_shard
-from flowers_batch.encoding.feed import Quarantined, add
+from flowers_batch.encoding.stages import Stages, add_seconds
+from flowers_batch.encoding.worker import NOTHING_QUARANTINED, Quarantined
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.storage.folder import open_folder
 
-if TYPE_CHECKING:
-    pass
-from flowers_batch.encoding.worker import NOTHING_QUARANTINED
-
 
 class Labeller:
-    """A head, and how many labels a prediction keeps."""
+    """Labels codes with a head, and keeps the likeliest labels.
+
+    Args:
+        head: The classifier.
+        top_k: Labels that a prediction keeps.
+    """
 
     def __init__(self, head: Head, top_k: int):
         self._head = head
         self._top_k = min(top_k, len(head.classes))
 
     def columns(self, codes: NDArray[np.floating], ok: NDArray[np.bool_]) -> dict[str, pa.Array]:
-        """The columns of a prediction.
+        """Return the columns of a prediction.
 
         Args:
-            codes: [images with ok, width].
+            codes: [images with `ok`, width].
             ok: bool [images]: which rows have a code; the others become nulls.
         """
         classes = np.array(self._head.classes, object)
@@ -58,7 +60,7 @@ class Labeller:
 
 
 class CodesLabeller:
-    """Turns shards of codes into tables of labels: no network, no photo.
+    """Turns shards of codes into tables of labels, without a network or photos.
 
     Args:
         codes: The codes folder's path or URL.
@@ -70,21 +72,21 @@ class CodesLabeller:
         self.schema = predictions_schema()
         self.fingerprint = fingerprint
         self.images_seen = 0
-        self.can_reuse_rows = False  # labels are made in no time, and codes may have been made anew
+        self.can_reuse_rows = False  # labelling is fast, and the codes may have changed
         self._codes, self._labeller = open_folder(codes), labeller
 
     def batches(
-        self, shard: int, rows: pa.Table, stages: dict[str, float], quarantined: Quarantined = NOTHING_QUARANTINED
+        self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
-        """Labels the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
+        """Label the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
         begun = time.perf_counter()
         for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
             self.images_seen += len(batch)
-            add(stages, "read", time.perf_counter() - begun)
+            add_seconds(stages, "read", time.perf_counter() - begun)
             begun = time.perf_counter()
             codes, ok = codes_of(batch)
             columns = {name: batch[name] for name in IMAGE_COLUMNS} | self._labeller.columns(codes, ok)
-            add(stages, "network", time.perf_counter() - begun)
+            add_seconds(stages, "network", time.perf_counter() - begun)
             yield pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
             begun = time.perf_counter()
 

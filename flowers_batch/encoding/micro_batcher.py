@@ -1,4 +1,4 @@
-"""A compiled network that splits a batch into as many passes as the device's memory allows."""
+"""A compiled network that splits a batch into as many passes as the device's memory needs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import keras
 from flowers_batch.devices import is_out_of_memory
 
-CPU_BATCH = 32  # a CPU is as fast with 8; more would only take more memory
-GPU_BATCH = 256  # keeps any of today's GPUs busy; one with less memory takes it in parts
+if TYPE_CHECKING:
+    import keras
+
+CPU_BATCH = 32  # as fast as any larger batch, which would take more memory
+GPU_BATCH = 256  # keeps today's GPUs busy; one with less memory takes it in parts
 
 
 def pixel_type(precision: str) -> type[np.float32] | type[np.uint8]:
-    """What pixels are handed to the network in: rounded to a byte where it computes in no more digits anyway."""
+    """Return the type of the network's input: bytes suffice where it computes in bfloat16, with 8 bits of precision."""
     return np.uint8 if precision == "bfloat16" else np.float32
 
 
 class MicroBatcher:
-    """A network that takes a batch in as many passes as the device's memory asks for.
+    """A network that takes a batch in as many passes as the device's memory needs.
 
     Args:
-        run: One pass: pixels [N, 224, 224, 3] to codes [N, width], which may still be computed when it returns.
+        run: One pass: pixels [N, 224, 224, 3] to codes [N, width], which may still be being computed when it returns.
         size: Images in a pass, at first; halved whenever one does not fit.
     """
 
@@ -33,7 +34,7 @@ class MicroBatcher:
         self._run, self.size = run, size
 
     def __call__(self, pixels: NDArray[Any]) -> Any:
-        """The codes of a batch: an array, or what `np.asarray` waits for and makes one of."""
+        """Return the codes of a batch: an array, or a value that `np.asarray` waits for and converts."""
         parts: list[Any] = []
         first = 0
         while first < len(pixels):
@@ -46,11 +47,11 @@ class MicroBatcher:
         return parts[0] if len(parts) == 1 else np.concatenate([np.asarray(part) for part in parts])
 
     def fit(self, pixels: NDArray[Any]) -> None:
-        """Finds the size that fits, by passes with such pixels; also compiles what is compiled at first use."""
+        """Find the size that fits by computing the codes of `pixels`; this also compiles the network."""
         while True:
             try:
                 np.asarray(self(pixels))
-            except Exception as error:  # some devices tell only when the codes are asked for
+            except Exception as error:  # some devices raise only when the codes are fetched
                 self._halve(error)
             else:
                 return
@@ -62,15 +63,15 @@ class MicroBatcher:
 
 
 def compiled(model: keras.Model, dtype: type[np.generic]) -> Callable[[NDArray[Any]], Any]:
-    """A model as one call, which on a GPU returns before all is computed; compiled once, whatever the batch size.
+    """Return a model as a compiled function, which on a GPU returns before the codes are computed.
 
     Args:
         model: Pixels [N, 224, 224, 3] to codes.
-        dtype: Of the pixels; they cross to the device as they are.
+        dtype: Of the pixels, which are copied to the device as they are.
     """
     import keras
 
-    if keras.backend.backend() == "jax":  # compiled once a batch size
+    if keras.backend.backend() == "jax":  # compiled once per batch size
         import jax
 
         state = [variable.value for variable in model.variables]
@@ -78,7 +79,7 @@ def compiled(model: keras.Model, dtype: type[np.generic]) -> Callable[[NDArray[A
         return lambda pixels: run(state, pixels)
     import tensorflow as tf
 
-    # Without XLA, which on CPUs is slower than oneDNN's kernels and compiles anew for each batch size.
+    # Without XLA, which on CPUs is slower than oneDNN's kernels and compiles once per batch size.
     return tf.function(
         lambda pixels: model(pixels, training=False),
         input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), dtype)],

@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.config import NULL_NETWORK, EncodeConfig
+from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     import keras
-from typing import TYPE_CHECKING
-
-from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 
 
 class NullNetwork:
@@ -25,26 +23,27 @@ class NullNetwork:
     width = 768
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Codes [N, 768] of pixels [N, 224, 224, 3]: a 16x16 grid of them."""
+        """Return codes [N, 768] of pixels [N, 224, 224, 3]: a 16x16 grid of them."""
         return np.ascontiguousarray(pixels[:, 7::14, 7::14]).reshape(len(pixels), -1)
 
 
 def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fingerprint:
-    """The fingerprint of codes made so.
+    """Return the fingerprint of codes that are made in this way.
 
     Args:
         config: How photos become codes.
         weights: The identity of the weights.
-        precision: `auto`, resolved.
+        precision: What the network computes in.
     """
     return Fingerprint(config.network, config.layer, weights, precision, config.code_dtype, config.pool)
 
 
 def code_width(config: EncodeConfig) -> int:
-    """How many numbers a code has.
+    """Return how many numbers a code has.
 
     Raises:
-        InputError: The network has no such layer, or its layer is a map and nothing says how it becomes a row.
+        InputError: The network has no such layer, or the layer's output is a map and `pool` does not say how it becomes
+            a row.
     """
     if config.network == NULL_NETWORK:
         return NullNetwork.width
@@ -65,14 +64,14 @@ def code_width(config: EncodeConfig) -> int:
 
 
 def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, seed: int = 0) -> tuple[keras.Model, str]:
-    """VGG up to the layer of the codes, and the identity of its weights.
+    """Build VGG up to the layer of the codes; return it and the identity of its weights.
 
     Args:
         config: How photos become codes.
         precision, dropout, seed: As for `tensorflow_vgg.network.build`.
 
     Raises:
-        InputError: The weights are not to be had, or do not fit the network.
+        InputError: The weights are not available, or do not fit the network.
     """
     from tensorflow_vgg import weights as vgg
     from tensorflow_vgg.network import build
@@ -86,10 +85,10 @@ def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, se
 
 
 def weights_identity(config: EncodeConfig) -> tuple[str, str]:
-    """The identity of a network's weights, and the name that any machine finds them by.
+    """Return the identity of a network's weights, and a name by which any machine finds them.
 
     Raises:
-        InputError: They are not to be had, or do not fit the network.
+        InputError: They are not available, or do not fit the network.
     """
     if config.network == NULL_NETWORK:
         return NULL_NETWORK, NULL_NETWORK

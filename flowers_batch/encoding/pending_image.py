@@ -15,14 +15,14 @@ Codes = NDArray[np.floating]
 
 
 class PendingImage:
-    """An image on its way, and in the end what is known of it.
+    """An image on its way through the network, and finally its results.
 
     Attributes:
         image: As it was listed.
         size, sha256: Of the file's bytes; None where it could not be read.
-        width, height, phash: Of the picture, as in `decode.Picture`; None where there is none.
+        width, height, phash: Of the picture, as in `decode.Picture`; None where there is no picture.
         failure: Reason and message; None where there is a picture.
-        code: What the network gave; None where there is no picture.
+        code: The network's output; None where there is no picture.
     """
 
     __slots__ = (
@@ -49,23 +49,23 @@ class PendingImage:
         self.phash: int | None = None
         self.failure: tuple[str, str] | None = None
         self.code: Codes | None = None
-        self.chunk: Chunk | None = chunk  # None once all is known
+        self.chunk: Chunk | None = chunk  # None once all results are there
         self.batch: PixelBatch | None = None
         self.slot: int | PendingImage = 0  # in its batch; or the first image with equal bytes
         self.waited = 0.0  # seconds, for a slot
 
 
 class Chunk:
-    """Images that follow each other, and become rows together."""
+    """Consecutive images, which become rows together."""
 
     def __init__(self) -> None:
         self.images: list[PendingImage] = []
-        self.busy = 0  # images that threads are at
-        self.decoded = threading.Event()  # all of them were, or could not be
+        self.busy = 0  # images that threads are working on
+        self.decoded = threading.Event()  # set once all images were decoded or have failed
 
 
 class PixelBatch:
-    """Pixels that are filled by several threads, and the codes that they become."""
+    """Pixels that several threads fill, and the codes that they become."""
 
     def __init__(self, pixels: Pixels):
         self.pixels = pixels

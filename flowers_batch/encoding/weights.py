@@ -8,19 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import open_folder, split_file
-
-if TYPE_CHECKING:
-    pass
 
 _COPY_BYTES = 8 << 20
 
 
 def weights_on_this_machine(name: str) -> str:
-    """Weights behind a URL as a file in the cache, copied once a machine; other names as they are.
+    """Return the path of weights in the cache if their name is a URL, copied once per machine; else the name.
 
     Raises:
         InputError: There is no such file.
@@ -38,17 +34,17 @@ def weights_on_this_machine(name: str) -> str:
     local = f"{key}-{file}"
     if not cache.exists(local):
         with cache.locked(), folder.open(file) as source:
-            if not cache.exists(local):  # another actor of this machine may have been first
+            if not cache.exists(local):  # another actor of this machine may have copied it meanwhile
                 with cache.publish(local) as scratch, open(scratch, "wb") as out:
                     shutil.copyfileobj(source, out, _COPY_BYTES)
     return cache.at(local)
 
 
 def convert_weights(source: str, target: str, dtype: str) -> None:
-    """`tensorflow_vgg.weights.convert`, with either file behind a URL if need be.
+    """Convert weights as `tensorflow_vgg.weights.convert` does; both files may be URLs.
 
     Raises:
-        InputError, WeightsError: The source is no weights file, or the target cannot be written so.
+        InputError, WeightsError: The source is not a weights file, or the target's format cannot be written.
     """
     from tensorflow_vgg.weights import convert
 
@@ -65,7 +61,7 @@ def convert_weights(source: str, target: str, dtype: str) -> None:
 
 @contextmanager
 def weights_errors() -> Iterator[None]:
-    """Makes what is wrong with weights the user's to mend."""
+    """Raise errors of weights as an `InputError`, which the user can fix."""
     from tensorflow_vgg.download import DownloadError
     from tensorflow_vgg.weights import WeightsError
 

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import pyarrow as pa
 
-from flowers_batch.encoding.feed import Quarantined
+from flowers_batch.encoding.stages import Stages
 from flowers_batch.fingerprint import Fingerprint
 
+# Reason and message, by path, of images that fail without being read, since they would end or stall the process.
+Quarantined = Mapping[str, tuple[str, str]]
 NOTHING_QUARANTINED: Quarantined = {}
 
 
 class Worker(Protocol):
-    """What an actor runs on a shard: `Encoder` or `CodesLabeller`."""
+    """What an actor runs on a shard: `Encoder` or `CodesLabeller`.
+
+    Attributes:
+        schema: Of the rows.
+        fingerprint: What the rows depend on.
+        can_reuse_rows: Whether unchanged rows of a shard's older file may be copied instead of being made again.
+    """
 
     schema: pa.Schema
     fingerprint: Fingerprint
-    can_reuse_rows: bool  # whether rows of an older file of a shard may be carried over
+    can_reuse_rows: bool
 
     @property
     def images_seen(self) -> int:
-        """Images so far: as long as this grows, it gets on."""
+        """Images so far; as long as this grows, the worker makes progress."""
 
     def batches(
-        self, shard: int, rows: pa.Table, stages: dict[str, float], quarantined: Quarantined = NOTHING_QUARANTINED
+        self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
-        """Yields a shard's rows in the manifest's order, and adds seconds to the stages."""
+        """Yield a shard's rows in the manifest's order, and add seconds to the stages."""

@@ -23,8 +23,8 @@ from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.decoding.resizing import SIDE
 from flowers_batch.devices import is_out_of_memory, prepare_device
-from flowers_batch.encoding.feed import add
 from flowers_batch.encoding.networks import build_network
+from flowers_batch.encoding.stages import add_seconds
 from flowers_batch.errors import FlowersError, InputError, RunError
 from flowers_batch.finetuning.pixels import PixelReader
 from flowers_batch.finetuning.training_devices import TrainingDevices
@@ -273,7 +273,7 @@ class Trainer:
             done += len(pixels)
             stepped = time.monotonic()
             told = self._devices.step(self._model, pixels, self._tuning.targets[places], self._weights[places])
-            add(stages, "network", time.monotonic() - stepped)
+            add_seconds(stages, "network", time.monotonic() - stepped)
             if not math.isfinite(told.get("loss", 0.0)):
                 raise _DivergedError
             if told:
@@ -296,7 +296,7 @@ class Trainer:
         for pixels in self._read(self._judged, stages):
             begun = time.monotonic()
             parts.append(self._devices.predict(self._model, pixels))
-            add(stages, "network", time.monotonic() - begun)
+            add_seconds(stages, "network", time.monotonic() - begun)
             reporter.update(
                 Progress(f"{when}: judging, {sum(map(len, parts))} of {len(self._judged)} validation photos")
             )
@@ -308,7 +308,7 @@ class Trainer:
         """The pixels of photos, batch by batch, and the seconds that they were waited for."""
         begun = time.monotonic()
         for pixels in self._pixels.batches(places):
-            add(stages, "wait", time.monotonic() - begun)
+            add_seconds(stages, "wait", time.monotonic() - begun)
             yield pixels
             begun = time.monotonic()
 

@@ -20,7 +20,8 @@ from flowers_batch.config import EncodeConfig
 from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_of, codes_schema, predictions_schema
 from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.decoding.decode import decode
-from flowers_batch.encoding import feed
+from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD
+from flowers_batch.encoding import shard_feed
 from flowers_batch.encoding.factories import EncoderFactory, LabellerFactory
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.encoding.networks import NullNetwork, weights_identity
@@ -172,12 +173,12 @@ def test_shard_of_equal_files_keeps_the_pixels_of_none(monkeypatch):
         most = max(most, len(alive))
         return picture
 
-    monkeypatch.setattr(feed, "decode", counted)
+    monkeypatch.setattr(shard_feed, "decode", counted)
     assert len(table(encoder(Photos(photos), mean_colour, 3), photos)) == 400
     assert most <= 5 * 4
 
 
-def test_condemned_image_is_a_row_and_is_never_touched():
+def test_quarantined_image_is_a_row_and_is_never_read():
     photos = drawn(9) | {"1/004.png": AssertionError("was read"), "2/005.png": AssertionError("was read")}
     quarantined = {"1/004.png": ("crashed_decoder", "It crashed."), "2/005.png": ("timeout", "It hung.")}
     worker = encoder(Photos(photos))
@@ -201,26 +202,24 @@ import resource, sys
 from pathlib import Path
 from encoders import Photos, drawn, encoder, table
 from flowers_batch.decoding.process_limits import prepare_process
-from flowers_batch.encoding import feed
 
-feed.PIXELS_PER_THREAD = int(sys.argv[2])
 prepare_process()
 table(encoder(Photos(drawn(9))), drawn(9))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 photos = dict.fromkeys([f"{n}.png" for n in range(8)], Path(sys.argv[1]).read_bytes())
-rows = table(encoder(Photos(photos), threads=8), photos)
+rows = table(encoder(Photos(photos), threads=8, settings={"pixels_per_thread": int(sys.argv[2])}), photos)
 assert rows["status"].to_pylist() == ["ok"] * 8, rows["message"]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
 @pytest.mark.parametrize(
-    ("side", "pixels_a_thread"),
-    [(3000, 3000**2 // 8), pytest.param(12_000, feed.PIXELS_PER_THREAD, marks=pytest.mark.nightly)],
+    ("side", "pixels_per_thread"),
+    [(3000, 3000**2 // 8), pytest.param(12_000, PIXELS_PER_THREAD, marks=pytest.mark.nightly)],
 )
-def test_eight_huge_photos_side_by_side_take_the_memory_of_one(tmp_path, side, pixels_a_thread):
+def test_eight_huge_photos_side_by_side_take_the_memory_of_one(tmp_path, side, pixels_per_thread):
     write(tmp_path, {"huge.png": encoded(PIL.Image.new("RGBA", (side, side), (9, 8, 7, 200)), compress_level=1)})
-    command = [sys.executable, "-c", _SIDE_BY_SIDE, str(tmp_path / "huge.png"), str(pixels_a_thread)]
+    command = [sys.executable, "-c", _SIDE_BY_SIDE, str(tmp_path / "huge.png"), str(pixels_per_thread)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     # One takes 7 bytes a pixel; eight would take 56, and as much again in what is not given back.
@@ -260,7 +259,7 @@ def test_only_a_few_batches_are_decoded_ahead_of_a_slow_writer():
     written = 0
     for rows in encoder(photos, mean_colour, 3, batch_size=batch).batches(0, manifest_rows(names), {}):
         time.sleep(0.02)
-        assert photos.reads - written <= (feed._BATCHES_AHEAD + 2) * batch
+        assert photos.reads - written <= (shard_feed.BATCHES_AHEAD + 2) * batch
         written += len(rows)
     assert written == 80
 
@@ -312,8 +311,7 @@ def test_fault_that_is_the_users_to_mend_is_raised_as_it_is():
     assert raised.value is fault
 
 
-def test_large_files_are_held_in_memory_one_at_a_time(monkeypatch):
-    monkeypatch.setattr(feed, "_LARGE_FILE", 40)
+def test_large_files_are_held_in_memory_one_at_a_time():
     photos, held, most = drawn(60), set(), {True: 0, False: 0}
     order = {path: size for size, path in enumerate(photos, 1)}  # `listed` says these sizes
 
@@ -328,7 +326,7 @@ def test_large_files_are_held_in_memory_one_at_a_time(monkeypatch):
             held.discard(image.path)
             return content
 
-    table(encoder(Slow(photos), threads=4), photos)
+    table(encoder(Slow(photos), threads=4, settings={"large_file_bytes": 40}), photos)
     assert most[True] == 1
     assert most[False] > 1
 

@@ -14,16 +14,16 @@ from encoders import Photos, drawn, mean_colour
 from helpers import encoded, listed, random_pixels
 
 from flowers_batch.decoding.decode import decode
-from flowers_batch.encoding import feed as feed_module
 from flowers_batch.encoding import pending_image
-from flowers_batch.encoding.feed import Feed
+from flowers_batch.encoding.feed import BUFFERS, Feed, FeedSettings
+from flowers_batch.encoding.shard_feed import BATCHES_AHEAD
 from flowers_batch.errors import RunError
 
 UNREAD = RunError("The folder is gone.")
 
 
 def feed(photos, network=mean_colour, batch_size=4, pixel_type=np.float32, threads=2) -> Feed:
-    return Feed(network, Photos(photos), batch_size, pixel_type, "float32", threads, 10**9)
+    return Feed(network, Photos(photos), FeedSettings(batch_size, pixel_type, "float32", threads, 10**9))
 
 
 def run(made: Feed, paths, stages=None) -> list[pending_image.PendingImage]:
@@ -77,7 +77,7 @@ def test_a_slow_photo_holds_up_no_batch_of_those_behind_it():
         came.set()
         return mean_colour(pixels)
 
-    made = Feed(network, Slow(photos), 4, np.float32, "float32", 2, 10**9)
+    made = Feed(network, Slow(photos), FeedSettings(4, np.float32, "float32", 2, 10**9))
     assert [pending.image.path for pending in run(made, photos)] == list(photos)
 
 
@@ -101,7 +101,7 @@ def test_the_second_shard_is_decoded_while_the_first_is_computed():
         assert hold.wait(20)
         return mean_colour(pixels)
 
-    made = Feed(network, reader, 4, np.float32, "float32", 2, 10**9)
+    made = Feed(network, reader, FeedSettings(4, np.float32, "float32", 2, 10**9))
     with ThreadPoolExecutor(2) as pool:
         shards = [pool.submit(run, made, part) for part in (paths[:6], paths[6:])]
         until = time.monotonic() + 20
@@ -135,7 +135,7 @@ def test_a_run_that_is_given_up_leaves_the_feed_as_it_was(threads):
         assert raised.value is UNREAD
     made.reader.photos = photos
     assert len(run(made, paths)) == 60
-    assert made.buffers.qsize() == feed_module._BUFFERS
+    assert made.limits.buffers.qsize() == BUFFERS
 
 
 def test_network_that_fails_once_ends_that_shard_only():
@@ -200,7 +200,7 @@ def test_images_whose_rows_were_taken_are_let_go_even_if_later_ones_repeat_them(
                 most = max(most, alive() - before)
     finally:
         gc.enable()
-    assert 0 < most <= (feed_module._BATCHES_AHEAD + 4) * 4 + len(few)
+    assert 0 < most <= (BATCHES_AHEAD + 4) * 4 + len(few)
 
 
 _GIVEN_UP = """
@@ -238,7 +238,7 @@ def test_more_images_are_read_than_decoded_at_once():
                 at_once[0] -= 1
             return super().read(image)
 
-    made = Feed(mean_colour, Far(photos), 4, np.float32, "float32", 2, 10**9, reads=16)
+    made = Feed(mean_colour, Far(photos), FeedSettings(4, np.float32, "float32", 2, 10**9, reads=16))
     pending = [each for chunk in made.run(listed(photos), {}, {}) for each in chunk]
     assert [each.image.path for each in pending] == list(photos) and all(each.code is not None for each in pending)
     assert most[0] >= 12
