@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -151,6 +152,14 @@ def histogram(counts: Sequence[int], threshold: float | None) -> Markup:
         axes.grid(axis="y", linewidth=0.8)
 
     return _svg(draw, 4.6, 3)
+
+
+def close_fonts() -> None:
+    """Close the font files that matplotlib has kept open; drawing opens them again."""
+    from matplotlib import font_manager
+
+    with suppress(AttributeError):  # it is not public, and only this closes them
+        font_manager._get_font.cache_clear()
 
 
 def _columns(points: Sequence[dict[str, Any]], *names: str) -> list[list[float]]:

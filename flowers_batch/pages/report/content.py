@@ -23,7 +23,7 @@ DRAWN = "DRAWN.txt"  # marks a folder of photos that the demo drew
 def collect_content(folder: Folder, run: Run | None, model_url: str | None, limits: PageLimits) -> dict[str, Any]:
     """Return the variables of the template.
 
-    Thumbnails are added in the order in which the page shows them, so that the first ones have room.
+    Thumbnails of held-out photos are added first: if not all fit on the page, these do.
 
     Args:
         folder: The folder that is reported on.

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from flowers_batch.classifier.model_folder import MODEL
 from flowers_batch.dataset.run_folder import Run, open_run, read_job
 from flowers_batch.errors import InputError
+from flowers_batch.pages import charts
 from flowers_batch.pages.report.content import collect_content
 from flowers_batch.pages.report.limits import DEFAULT_LIMITS, PageLimits
 from flowers_batch.pages.text import shortened
@@ -41,10 +42,13 @@ def report(folder: PathOrUrl, out: PathOrUrl | None = None, *, limits: PageLimit
         model, run = opened.url, None
     else:
         raise InputError(f"{opened.url} contains neither predictions, nor codes, nor a model: name such a folder.")
-    page = _render(collect_content(opened, run, model, limits))
+    try:
+        content = collect_content(opened, run, model, limits)
+    finally:
+        charts.close_fonts()
     target, name = split_file(out) if out else (opened, PAGE)
     with target.publish(name) as scratch:
-        Path(scratch).write_text(page, encoding="utf-8")
+        Path(scratch).write_text(_render(content), encoding="utf-8")
     return target.url_of(name)
 
 
