@@ -159,7 +159,7 @@ def close_fonts() -> None:
     from matplotlib import font_manager
 
     with suppress(AttributeError):  # it is not public, and only this closes them
-        font_manager._get_font.cache_clear()
+        font_manager._get_font.cache_clear()  # type: ignore[attr-defined]
 
 
 def _columns(points: Sequence[dict[str, Any]], *names: str) -> list[list[float]]:
