@@ -96,18 +96,20 @@ def main() -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    common.arguments(__doc__)
+    common.parse_arguments(__doc__)
     actors_module._RemoteShardActor = SleepingActor  # the one thing that is not as in a run
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(NODES):
             nodes.add_node(num_cpus=max(ACTORS) // NODES, object_store_memory=100 << 20)
         ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-        found = common.in_turn(1, **{str(actors): lambda actors=actors: efficiency(actors) for actors in ACTORS})
+        found = common.run_interleaved(
+            1, **{str(actors): lambda actors=actors: efficiency(actors) for actors in ACTORS}
+        )
     finally:
         ray.shutdown()
         nodes.shutdown()
-    common.tell(
+    common.report(
         "actors",
         [
             common.Claim(f"efficiency at {actors} actors of {GPU:,} images/s", found[str(actors)][0], 0.95)

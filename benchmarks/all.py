@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import PHOTOS_ENVIRONMENT, arguments, stopwatch, table
+from common import PHOTOS_VARIABLE, markdown_table, parse_arguments, stopwatch
 
 SCRIPTS = (
     "decode",
@@ -45,7 +45,7 @@ class Told:
     Attributes:
         script: Its name.
         seconds: How long it ran.
-        claims: As `common.tell` prints them.
+        claims: As `common.report` prints them.
         figures: Likewise.
         failure: Why it told nothing; None where it did.
     """
@@ -110,15 +110,15 @@ def page(about: list[str], all_told: list[Told]) -> str:
     for told in all_told:
         lines += ["", f"## {told.script}, {told.seconds:.0f} s", ""]
         for name, value in told.figures.items():
-            lines += ["", *table(value), ""] if isinstance(value, list) else [f"- {name}: {value}"]
+            lines += ["", *markdown_table(value), ""] if isinstance(value, list) else [f"- {name}: {value}"]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Runs them in turn."""
-    photos = arguments(__doc__).photos
+    photos = parse_arguments(__doc__).photos
     if photos:
-        os.environ[PHOTOS_ENVIRONMENT] = str(photos)
+        os.environ[PHOTOS_VARIABLE] = str(photos)
     about = machine(photos)
     all_told = [run(script) for script in SCRIPTS]
     RESULTS.write_text(page(about, all_told), encoding="utf-8")

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-PHOTOS_ENVIRONMENT = "FLOWERS_BATCH_PHOTOS"  # as for the tests: a folder of photos
+PHOTOS_VARIABLE = "FLOWERS_BATCH_PHOTOS"  # as for the tests: a folder of photos
 _DRAWN = 60
 
 
@@ -45,26 +45,26 @@ class Claim:
         return self.value >= self.target if self.at_least else self.value <= self.target
 
 
-def arguments(description: str, **more: dict) -> argparse.Namespace:
+def parse_arguments(description: str, **more: dict) -> argparse.Namespace:
     """The command line: `--photos`, and what a benchmark adds (`argparse`'s keywords, by name)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--photos",
         type=Path,
-        default=os.environ.get(PHOTOS_ENVIRONMENT),
-        help=f"a folder of photos (default: ${PHOTOS_ENVIRONMENT})",
+        default=os.environ.get(PHOTOS_VARIABLE),
+        help=f"a folder of photos (default: ${PHOTOS_VARIABLE})",
     )
     for name, settings in more.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
     return parser.parse_args()
 
 
-def photos(folder: str | Path | None, scratch: Path) -> list[Path]:
+def find_photos(folder: str | Path | None, scratch: Path) -> list[Path]:
     """The JPEG files of a folder, or drawn ones where none is named; of several shapes, in a mixed order."""
     if folder is None:
         from flowers_batch.demo.drawings import draw_photos
 
-        print(f"No photos are named (--photos or {PHOTOS_ENVIRONMENT}): drawn ones are taken.", file=sys.stderr)
+        print(f"No photos are named (--photos or {PHOTOS_VARIABLE}): drawn ones are taken.", file=sys.stderr)
         folder = scratch / "drawn"
         draw_photos(folder, _DRAWN)
     found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
@@ -73,7 +73,7 @@ def photos(folder: str | Path | None, scratch: Path) -> list[Path]:
     return [found[index] for index in np.random.default_rng(0).permutation(len(found))]
 
 
-def archive(sources: Sequence[Path], folder: Path, count: int) -> Path:
+def write_archive(sources: Sequence[Path], folder: Path, count: int) -> Path:
     """A folder of so many JPEG files with different bytes, made of a few by a comment in each."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = [path.read_bytes() for path in sources[:count]]
@@ -85,7 +85,7 @@ def archive(sources: Sequence[Path], folder: Path, count: int) -> Path:
     return folder
 
 
-def enlarged(path: Path, width: int, height: int) -> bytes:
+def enlarge(path: Path, width: int, height: int) -> bytes:
     """A JPEG file of a camera's size and roughly its number of bytes, made from a small photo and noise."""
     photo = cv2.resize(cv2.imread(str(path)), (width, height), interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(0).normal(0, 6, photo.shape)
@@ -93,7 +93,7 @@ def enlarged(path: Path, width: int, height: int) -> bytes:
     return cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
-def in_turn(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:
+def run_interleaved(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:
     """Takes each measure once a round, one after the other, so that a busy moment of the machine hits them all."""
     results: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
@@ -103,14 +103,16 @@ def in_turn(rounds: int, **measures: Callable[[], float]) -> dict[str, list[floa
     return results
 
 
-def ratio(claim: str, ours: Sequence[float], peers: Sequence[float], target: float, at_least: bool = True) -> Claim:
+def ratio_claim(
+    claim: str, ours: Sequence[float], peers: Sequence[float], target: float, at_least: bool = True
+) -> Claim:
     """A claim on the median of the rounds' ratios."""
     ratios = [mine / theirs for mine, theirs in zip(ours, peers, strict=True)]
     return Claim(claim, statistics.median(ratios), target, at_least, (min(ratios), max(ratios)))
 
 
 @contextmanager
-def kept(script: str, *options: object) -> Iterator[Callable[[], float]]:
+def warm_process(script: str, *options: object) -> Iterator[Callable[[], float]]:
     """Keeps a script in a process of its own, where `serve` measures once for each call of what this gives.
 
     It begins when that process is ready, so that its start disturbs no measure.
@@ -132,9 +134,9 @@ def kept(script: str, *options: object) -> Iterator[Callable[[], float]]:
         yield measure
 
 
-def once(script: str, *options: object) -> float:
+def run_once(script: str, *options: object) -> float:
     """One measure by a script in a process of its own, which ends with it."""
-    with kept(script, *options) as measure:
+    with warm_process(script, *options) as measure:
         return measure()
 
 
@@ -154,14 +156,14 @@ def stopwatch() -> Iterator[Callable[[], float]]:
     yield lambda: time.perf_counter() - began
 
 
-def table(rows: list[dict[str, object]]) -> list[str]:
+def markdown_table(rows: list[dict[str, object]]) -> list[str]:
     """Figures that belong together as the lines of a table in Markdown."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in cells]
 
 
-def tell(benchmark: str, claims: Sequence[Claim], figures: dict[str, object]) -> None:
+def report(benchmark: str, claims: Sequence[Claim], figures: dict[str, object]) -> None:
     """Prints the claims as a table, then all as one JSON line."""
     width = max((len(claim.claim) for claim in claims), default=0)
     for claim in claims:
@@ -170,6 +172,10 @@ def tell(benchmark: str, claims: Sequence[Claim], figures: dict[str, object]) ->
         verdict = "holds" if claim.holds else "FAILS"
         print(f"{claim.claim:{width}}  {claim.value:10.4g} {sign} {claim.target:<8g} {verdict}{spread}")
     for name, value in figures.items():
-        print(f"{name:{width}}  {value}" if not isinstance(value, list) else "\n".join([f"{name}:", *table(value)]))
+        print(
+            f"{name:{width}}  {value}"
+            if not isinstance(value, list)
+            else "\n".join([f"{name}:", *markdown_table(value)])
+        )
     told = [asdict(claim) | {"holds": claim.holds} for claim in claims]
     print(json.dumps({"benchmark": benchmark, "claims": told, "figures": figures}))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import Claim, arguments, photos, tell
+from common import Claim, find_photos, parse_arguments, report
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.near_duplicates import MAX_DISTANCE
@@ -67,9 +67,9 @@ SLIGHT = [name for name in EDITS if name not in ("5% cut off", "10% cut off")]
 
 def main() -> None:
     """Measures, and tells."""
-    options = arguments(__doc__)
+    options = parse_arguments(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
-        found = photos(options.photos, Path(scratch))[:PHOTOS]
+        found = find_photos(options.photos, Path(scratch))[:PHOTOS]
         decoded = [decode_photo(path.read_bytes()) for path in found]
     hashes = np.array([perceptual_hash(photo) for photo in decoded], np.uint64)
     distances = {
@@ -87,7 +87,7 @@ def main() -> None:
     different = {"pairs": "different photos", "median": f"{np.median(between):g}", "smallest": int(between.min())}
     rows.append(different | {f"within {limit}": f"{(between <= limit).mean():.1e}" for limit in SHOWN})
     near = float(np.mean([(distances[name] <= MAX_DISTANCE).mean() for name in SLIGHT]))
-    tell(
+    report(
         "copies",
         [
             Claim(f"slightly edited copies within a distance of {MAX_DISTANCE}", near, 0.99),

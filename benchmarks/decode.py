@@ -92,7 +92,7 @@ PEERS = {"ours": ours, "reference": reference} | {f"1/{scale}": scaled(scale) fo
 
 def main() -> None:
     """Measures all peers in turn, or is one of them."""
-    options = common.arguments(__doc__, peer={}, folder={"type": Path}, count={"type": int})
+    options = common.parse_arguments(__doc__, peer={}, folder={"type": Path}, count={"type": int})
     if not options.peer:
         compare(options.photos)
         return
@@ -109,18 +109,20 @@ def compare(folder_of_photos: Path | None) -> None:
     """Measures all peers in turn, and tells."""
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         small, large = Path(scratch, "small"), Path(scratch, "large")
-        photos = common.archive(common.photos(folder_of_photos, Path(scratch)), small, SMALL)
+        photos = common.write_archive(common.find_photos(folder_of_photos, Path(scratch)), small, SMALL)
         large.mkdir()
         for path in sorted(photos.iterdir())[:LARGE]:
-            (large / path.name).write_bytes(common.enlarged(path, *CAMERA))
+            (large / path.name).write_bytes(common.enlarge(path, *CAMERA))
 
         def kept(peer: str, folder: Path, count: int) -> Callable[[], float]:
-            return stack.enter_context(common.kept(__file__, "--peer", peer, "--folder", folder, "--count", count))
+            return stack.enter_context(
+                common.warm_process(__file__, "--peer", peer, "--folder", folder, "--count", count)
+            )
 
-        rates = common.in_turn(
+        rates = common.run_interleaved(
             ROUNDS, small=kept("ours", small, SMALL), small_reference=kept("reference", small, SMALL)
         )
-        rates |= common.in_turn(
+        rates |= common.run_interleaved(
             ROUNDS - 2,
             large=kept("ours", large, LARGE),
             large_reference=kept("reference", large, 1),
@@ -134,10 +136,12 @@ def compare(folder_of_photos: Path | None) -> None:
         compared = [*small.iterdir(), next(large.iterdir())]
         differences = [np.abs(decode(contents[path]).pixels - load_image(path) * 255).max() for path in compared]
         kilobytes = round(float(np.mean([path.stat().st_size for path in large.iterdir()])) / 1000)
-    common.tell(
+    common.report(
         "decode",
         [
-            common.ratio(f"decoding, one core, over the reference: {name}", rates[peer], rates[f"{peer}_reference"], 9)
+            common.ratio_claim(
+                f"decoding, one core, over the reference: {name}", rates[peer], rates[f"{peer}_reference"], 9
+            )
             for name, peer in (("small photos", "small"), (f"{CAMERA[0]}x{CAMERA[1]}", "large"))
         ],
         {

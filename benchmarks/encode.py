@@ -20,7 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from common import archive, arguments, in_turn, kept, once, photos, ratio, serve, stopwatch, tell
+from common import (
+    find_photos,
+    parse_arguments,
+    ratio_claim,
+    report,
+    run_interleaved,
+    run_once,
+    serve,
+    stopwatch,
+    warm_process,
+    write_archive,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -180,7 +191,7 @@ def listed(folder: Path, count: int) -> Path:
 
 def main() -> None:
     """Measures all peers in turn, or is one of them."""
-    options = arguments(__doc__, peer={}, folder={"type": Path}, precision={}, count={"type": int})
+    options = parse_arguments(__doc__, peer={}, folder={"type": Path}, precision={}, count={"type": int})
     folder = options.folder
     peers = {
         "encode": lambda: partial(encode, folder, options.precision, options.count),
@@ -200,31 +211,31 @@ def compare(folder_of_photos: Path | None) -> None:
     """Measures all peers in turn, and tells."""
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
-        archive(photos(folder_of_photos, folder), folder / "photos", PHOTOS)
+        write_archive(find_photos(folder_of_photos, folder), folder / "photos", PHOTOS)
 
         def command(peer: str, precision: str = "float32", count: int = SLOWER) -> tuple[object, ...]:
             return (__file__, "--peer", peer, "--folder", folder, "--precision", precision, "--count", count)
 
-        once(*command("train"))
+        run_once(*command("train"))
         precision = json.loads((folder / "codes/job.json").read_text())["fingerprint"]["precision"]
-        rates = in_turn(
+        rates = run_interleaved(
             ROUNDS,
-            network=stack.enter_context(kept(*command("network", precision, PHOTOS))),
-            encode=partial(once, *command("encode", "auto", PHOTOS)),
-            predict=partial(once, *command("predict")),
-            notebook=stack.enter_context(kept(*command("notebook"))),
-            ray_data=partial(once, *command("ray_data")),
-            encode_float32=partial(once, *command("encode")),
-            network_float32=stack.enter_context(kept(*command("network"))),
+            network=stack.enter_context(warm_process(*command("network", precision, PHOTOS))),
+            encode=partial(run_once, *command("encode", "auto", PHOTOS)),
+            predict=partial(run_once, *command("predict")),
+            notebook=stack.enter_context(warm_process(*command("notebook"))),
+            ray_data=partial(run_once, *command("ray_data")),
+            encode_float32=partial(run_once, *command("encode")),
+            network_float32=stack.enter_context(warm_process(*command("network"))),
         )
     claims = [
-        ratio(f"encode over the warm network alone, {precision}", rates["encode"], rates["network"], 0.95),
-        ratio("encode over the course notebook's loop, float32", rates["encode_float32"], rates["notebook"], 1.1),
-        ratio(f"predict over encode, {precision}", rates["predict"], rates["encode"], 0.95),
+        ratio_claim(f"encode over the warm network alone, {precision}", rates["encode"], rates["network"], 0.95),
+        ratio_claim("encode over the course notebook's loop, float32", rates["encode_float32"], rates["notebook"], 1.1),
+        ratio_claim(f"predict over encode, {precision}", rates["predict"], rates["encode"], 0.95),
     ]
     of_bfloat16 = [
-        ratio("encode in bfloat16 over the course notebook's loop", rates["encode"], rates["notebook"], 2.0),
-        ratio("encode in bfloat16 over a plain Ray Data pipeline", rates["encode"], rates["ray_data"], 2.0),
+        ratio_claim("encode in bfloat16 over the course notebook's loop", rates["encode"], rates["notebook"], 2.0),
+        ratio_claim("encode in bfloat16 over a plain Ray Data pipeline", rates["encode"], rates["ray_data"], 2.0),
     ]
     figures: dict[str, object] = {}
     if precision == "bfloat16":
@@ -232,10 +243,10 @@ def compare(folder_of_photos: Path | None) -> None:
     else:
         for claim in of_bfloat16:
             figures[claim.claim] = f"not measured: this CPU has no bfloat16, and in {precision} it is {claim.value:.2f}"
-    alone = ratio("", rates["encode_float32"], rates["network_float32"], 0)
+    alone = ratio_claim("", rates["encode_float32"], rates["network_float32"], 0)
     figures["encode over the warm network alone, float32"] = round(alone.value, 3)
     figures |= {f"{name}, images/s": f"{statistics.median(each):.2f}" for name, each in rates.items()}
-    tell("encode", claims, figures)
+    report("encode", claims, figures)
 
 
 if __name__ == "__main__":

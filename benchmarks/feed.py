@@ -16,7 +16,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import archive, arguments, in_turn, once, photos, ratio, serve, stopwatch, tell
+from common import (
+    find_photos,
+    parse_arguments,
+    ratio_claim,
+    report,
+    run_interleaved,
+    run_once,
+    serve,
+    stopwatch,
+    write_archive,
+)
 
 ROUNDS = 3
 FILES = 3600
@@ -102,7 +112,7 @@ PEERS: dict[str, Callable[[Path], float]] = {
 
 def main() -> None:
     """Measures all peers in turn, or is one of them."""
-    options = arguments(__doc__, peer={}, folder={"type": Path})
+    options = parse_arguments(__doc__, peer={}, folder={"type": Path})
     if options.peer:
         serve(partial(PEERS[options.peer], options.folder))
     else:
@@ -116,18 +126,18 @@ def compare(folder_of_photos: Path | None) -> None:
     def whole(name: str, folder: Path) -> float:
         """Files a second of a process, from its launch to its end."""
         with stopwatch() as seconds:
-            rates[name].append(once(__file__, "--peer", name, "--folder", folder))
+            rates[name].append(run_once(__file__, "--peer", name, "--folder", folder))
             return FILES / seconds()
 
     with tempfile.TemporaryDirectory() as scratch:
-        folder = archive(photos(folder_of_photos, Path(scratch)), Path(scratch, "photos"), FILES)
-        wholes = in_turn(ROUNDS, **{name: partial(whole, name, folder) for name in PEERS})
+        folder = write_archive(find_photos(folder_of_photos, Path(scratch)), Path(scratch, "photos"), FILES)
+        wholes = run_interleaved(ROUNDS, **{name: partial(whole, name, folder) for name in PEERS})
     claims = [
-        ratio("feeding, start-up aside, over decoding alone", rates["encode"], rates["decode"], 0.8),
-        ratio("feeding over Ray Data, start-up included", wholes["encode"], wholes["ray_data"], 6.0),
+        ratio_claim("feeding, start-up aside, over decoding alone", rates["encode"], rates["decode"], 0.8),
+        ratio_claim("feeding over Ray Data, start-up included", wholes["encode"], wholes["ray_data"], 6.0),
     ]
-    aside = ratio("", rates["encode"], rates["ray_data"], 0)
-    bound = ratio("", wholes["bare_ray"], wholes["ray_data"], 0)
+    aside = ratio_claim("", rates["encode"], rates["ray_data"], 0)
+    bound = ratio_claim("", wholes["bare_ray"], wholes["ray_data"], 0)
     figures: dict[str, object] = {
         "feeding over Ray Data, the start of Ray aside": f"{aside.value:.2f}",
         "starting and ending Ray, and nothing else, over Ray Data, start-up included": f"{bound.value:.2f}",
@@ -135,7 +145,7 @@ def compare(folder_of_photos: Path | None) -> None:
     for name in ("encode", "decode", "ray_data"):
         figures[f"{name}, images/s"] = f"{statistics.median(rates[name]):.0f}"
         figures[f"{name}, images/s, start-up included"] = f"{statistics.median(wholes[name]):.0f}"
-    tell("feed", claims, figures)
+    report("feed", claims, figures)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from common import Claim, archive, arguments, photos, tell
+from common import Claim, find_photos, parse_arguments, report, write_archive
 from numpy.typing import NDArray
 
 import flowers_batch as fb
@@ -45,11 +45,11 @@ def errors(codes: NDArray[np.float32], expected: NDArray[np.float32]) -> list[fl
 
 def main() -> None:
     """Encodes photos in both precisions, and compares."""
-    options = arguments(__doc__)
+    options = parse_arguments(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        sources = photos(options.photos, folder)
-        paths = sorted(archive(sources, folder / "photos", min(PHOTOS, len(sources))).iterdir())
+        sources = find_photos(options.photos, folder)
+        paths = sorted(write_archive(sources, folder / "photos", min(PHOTOS, len(sources))).iterdir())
         of = {name: encoded(folder / "photos", folder / name, name) for name in ("float32", "bfloat16")}
         expected = reference(paths)
     exact, rough = (errors(codes, expected) for codes in of.values())
@@ -62,7 +62,7 @@ def main() -> None:
         "relative error of a code, bfloat16, largest": f"{max(rough):.2e}",
         "photos": len(paths),
     }
-    tell("fidelity", claims, figures)
+    report("fidelity", claims, figures)
 
 
 def spread(values: list[float]) -> tuple[float, float]:

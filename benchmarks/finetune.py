@@ -140,7 +140,7 @@ def outcome(work: Tuning, threads: int, kill_at: str = "") -> list[Any]:
 
 def main() -> None:
     """Measures, prints a table and a JSON line."""
-    arguments = common.arguments(
+    arguments = common.parse_arguments(
         __doc__, threads={"type": int, "default": os.cpu_count(), "help": "threads that decode (default: the cores)"}
     )
     name, threads = device(), arguments.threads
@@ -148,13 +148,13 @@ def main() -> None:
     precision = "float32" if is_cpu else "bfloat16"
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        sources = [path.read_bytes() for path in common.photos(arguments.photos, Path(scratch))]
+        sources = [path.read_bytes() for path in common.find_photos(arguments.photos, Path(scratch))]
 
         def files(count: int) -> list[bytes]:
             return [sources[number % len(sources)] + b"%d" % number for number in range(count)]
 
         many = files(1200 if is_cpu else 16_000)
-        rates = common.in_turn(
+        rates = common.run_interleaved(
             FEEDING_ROUNDS, read=lambda: read_rate(many, threads), decode=lambda: decode_rate(many, threads)
         )
         for unfreeze, size in CPU_ROWS if is_cpu else GPU_ROWS:
@@ -191,12 +191,12 @@ def main() -> None:
         outcome(broken, threads, "epoch 2 of 2: 64")
         is_equal = outcome(broken, threads) == expected
     claims = [
-        common.ratio("pixels for training, of decoding alone", rates["read"], rates["decode"], 0.8),
+        common.ratio_claim("pixels for training, of decoding alone", rates["read"], rates["decode"], 0.8),
         common.Claim("a killed training ends as one that was not (1: in every bit)", float(is_equal), 1.0),
     ]
     figures = {"device": name, "backend": keras.backend.backend(), "threads": threads, "precision": precision}
     figures |= {"Keras' translation and zoom over our crop, seconds": round(crops, 1), "epochs of fc, GB": kept / 1e9}
-    common.tell("finetune", claims, figures | {"rows": rows, "read and decoded, photos/s": rates})
+    common.report("finetune", claims, figures | {"rows": rows, "read and decoded, photos/s": rates})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 
 import numpy as np
-from common import in_turn, ratio, stopwatch, tell
+from common import ratio_claim, report, run_interleaved, stopwatch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -56,13 +56,13 @@ def main() -> None:
         accuracies["scikit-learn"] = model.score(scaler.transform(test.array().astype(np.float32)), test.targets)
         return took
 
-    times = in_turn(ROUNDS, ours=ours, scikit_learn=scikit_learn)
+    times = run_interleaved(ROUNDS, ours=ours, scikit_learn=scikit_learn)
     claim = f"seconds to fit {PHOTOS} codes over scikit-learn's, choice of the strength included"
-    tell(
+    report(
         "heads",
         [
-            ratio(claim, times["ours"], times["scikit_learn"], 1.0, at_least=False),
-            ratio(
+            ratio_claim(claim, times["ours"], times["scikit_learn"], 1.0, at_least=False),
+            ratio_claim(
                 "accuracy over scikit-learn's, of 4,000 others",
                 [accuracies["ours"]],
                 [accuracies["scikit-learn"]],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from common import Claim, arguments, tell
+from common import Claim, parse_arguments, report
 
 import flowers_batch as fb
 from flowers_batch.classifier.evaluation import auroc
@@ -107,7 +107,7 @@ def chosen_or_random(codes: Path, scratch: Path, seed: int) -> tuple[float, floa
 
 def main() -> None:
     """Measures both, and tells."""
-    options = arguments(__doc__, weights={"default": "random:0"})
+    options = parse_arguments(__doc__, weights={"default": "random:0"})
     if options.photos is None:
         raise SystemExit("Name a folder of photos, a class a folder, with --photos.")
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ def main() -> None:
             pairs.append(chosen_or_random(scratch / "codes", scratch, seed))
             print(f"seed {seed}: chosen {pairs[-1][0]:.3f}, random {pairs[-1][1]:.3f}", file=sys.stderr)
     gains = [chosen - random for chosen, random in pairs]
-    tell(
+    report(
         "labels",
         [
             Claim("strangers are less certain than known photos, mean AUROC", statistics.mean(values), 0.5),

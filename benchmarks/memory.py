@@ -61,7 +61,7 @@ def peak(archive: Path, shard_size: int) -> int:
 
 def main() -> None:
     """Measures each size of shards in a process of its own, and tells the ratio."""
-    arguments = common.arguments(
+    arguments = common.parse_arguments(
         __doc__, archive={"type": Path, "help": "for a child process: the images"}, shard_size={"type": int}
     )
     if arguments.archive:
@@ -70,19 +70,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         small = Path(scratch, "small")
         small.mkdir()
-        for number, path in enumerate(common.photos(arguments.photos, Path(scratch))[:64]):
-            (small / f"{number}.jpg").write_bytes(common.enlarged(path, 64, 48))
-        archive = common.archive(sorted(small.iterdir()), Path(scratch, "archive"), IMAGES)
+        for number, path in enumerate(common.find_photos(arguments.photos, Path(scratch))[:64]):
+            (small / f"{number}.jpg").write_bytes(common.enlarge(path, 64, 48))
+        archive = common.write_archive(sorted(small.iterdir()), Path(scratch, "archive"), IMAGES)
 
         def measured(shard_size: int) -> float:
             command = [sys.executable, __file__, "--archive", str(archive), "--shard-size", str(shard_size)]
             return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1e6
 
-        peaks = common.in_turn(1, small=lambda: measured(SMALL), large=lambda: measured(LARGE))
-    common.tell(
+        peaks = common.run_interleaved(1, small=lambda: measured(SMALL), large=lambda: measured(LARGE))
+    common.report(
         "memory",
         [
-            common.ratio(
+            common.ratio_claim(
                 f"peak memory of an actor, shards of {LARGE} over {SMALL}", peaks["large"], peaks["small"], 1.1, False
             )
         ],

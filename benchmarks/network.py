@@ -141,7 +141,7 @@ def vgg(precision: str) -> keras.Model:
 
 def main() -> None:
     """Measures each precision and batch size, prints a table and a JSON line."""
-    arguments = common.arguments(
+    arguments = common.parse_arguments(
         __doc__,
         threads={"type": int, "default": os.cpu_count(), "help": "threads that decode (default: the cores)"},
         actors={"type": int, "default": 1, "help": "also measure as many processes that share the device"},
@@ -152,7 +152,7 @@ def main() -> None:
     nominal = next((peak for known, peak in PEAKS.items() if known in name), None)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        sources = [path.read_bytes() for path in common.photos(arguments.photos, Path(scratch))]
+        sources = [path.read_bytes() for path in common.find_photos(arguments.photos, Path(scratch))]
         for precision in ("float32", "bfloat16"):
             able = matrix_product_rate(precision)
             model = vgg(precision)
@@ -189,7 +189,7 @@ def main() -> None:
             best = max(value for row in rows for name, value in row.items() if name.partition(", ")[0] == key)
             claims.append(common.Claim(f"{AIMED_AT}: {key}", best, aim))
     figures = {"device": name, "backend": keras.backend.backend(), "threads": arguments.threads, "rows": rows}
-    common.tell("network", claims, figures)
+    common.report("network", claims, figures)
 
 
 if __name__ == "__main__":

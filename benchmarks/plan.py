@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from common import Claim, arguments, in_turn, ratio, stopwatch, tell
+from common import Claim, parse_arguments, ratio_claim, report, run_interleaved, stopwatch
 
 from flowers_batch import EncodeConfig, encode
 from flowers_batch.dataset.manifest import read_manifest, read_rows
@@ -115,7 +115,7 @@ def finish(folder: Folder, images: Path) -> int:
 
 def main() -> None:
     """Measures, and prints a table and a JSON line."""
-    settings = arguments(__doc__, images={"type": int, "default": MANY, "help": f"how many (default: {MANY})"})
+    settings = parse_arguments(__doc__, images={"type": int, "default": MANY, "help": f"how many (default: {MANY})"})
     with tempfile.TemporaryDirectory() as scratch:
         lists = {count: write_list(Path(scratch) / f"{count}.parquet", count) for count in (settings.images, FEW)}
         out = Path(scratch) / "run"
@@ -128,7 +128,7 @@ def main() -> None:
             peaks[count].append(peak)
             return count / seconds
 
-        rates = in_turn(ROUNDS, few=lambda: planned(FEW), many=lambda: planned(settings.images))
+        rates = run_interleaved(ROUNDS, few=lambda: planned(FEW), many=lambda: planned(settings.images))
         seconds, _, changes, merging_peak = plan(lists[settings.images], out)
         assert changes == 0
         shards = finish(open_folder(out), lists[settings.images])
@@ -140,13 +140,13 @@ def main() -> None:
             assert summary.resumed == summary.images == settings.images
             return passed()
 
-        going_on = in_turn(ROUNDS, seconds=go_on)["seconds"]
+        going_on = run_interleaved(ROUNDS, seconds=go_on)["seconds"]
     best = max(rates["many"])
-    tell(
+    report(
         "plan",
         [
             Claim("images/s planned", best, 200_000, spread=(min(rates["many"]), best)),
-            ratio(f"peak memory, {settings.images} images over {FEW}", *(peaks[n] for n in lists), 1.5, False),
+            ratio_claim(f"peak memory, {settings.images} images over {FEW}", *(peaks[n] for n in lists), 1.5, False),
             Claim(
                 f"seconds of going on with {shards} whole shards",
                 min(going_on),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from common import Claim, arguments, photos, stopwatch, tell
+from common import Claim, find_photos, parse_arguments, report, stopwatch
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
@@ -93,11 +93,11 @@ def wait(page: Page, expression: str) -> float:
 
 def main() -> None:
     """Measures, and tells."""
-    options = arguments(__doc__, predictions={"type": int, "default": PREDICTIONS})
+    options = parse_arguments(__doc__, predictions={"type": int, "default": PREDICTIONS})
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         base = Path(scratch)
-        predictions = write(base, photos(options.photos, base), options.predictions)
+        predictions = write(base, find_photos(options.photos, base), options.predictions)
         command = [sys.executable, "-m", "flowers_batch", "review", str(predictions), "--no-open"]
         with (
             stopwatch() as since_start,
@@ -129,7 +129,7 @@ def main() -> None:
                 presses.append(wait(page, f"document.getElementById('saved').textContent.startsWith('{number + 1} ')"))
             chromium.close()
             server.kill()
-    tell(
+    report(
         "review",
         [
             Claim("seconds until the page serves", served, 10, at_least=False),

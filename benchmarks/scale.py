@@ -18,7 +18,7 @@ import numpy as np
 import plan
 import pyarrow as pa
 import ray
-from common import Claim, arguments, stopwatch, tell
+from common import Claim, parse_arguments, report, stopwatch
 
 import flowers_batch as fb
 from flowers_batch.cluster import messages
@@ -149,9 +149,9 @@ def _bytes(folder: Path) -> int:
 
 def main() -> None:
     """Measures all, and tells."""
-    options = arguments(__doc__)
+    options = parse_arguments(__doc__)
     seconds, taken = drive()
-    tell(
+    report(
         "scale",
         [
             # 256 actors of 2,000 images/s finish a shard each 8 milliseconds.

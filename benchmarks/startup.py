@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import Claim, arguments, in_turn, stopwatch, tell
+from common import Claim, parse_arguments, report, run_interleaved, stopwatch
 
 ROUNDS = 10
 
@@ -21,8 +21,8 @@ def seconds_of(*command: object) -> float:
 
 def main() -> None:
     """Times both in turn."""
-    arguments(__doc__)
-    seconds = in_turn(
+    parse_arguments(__doc__)
+    seconds = run_interleaved(
         ROUNDS,
         help=lambda: seconds_of(Path(sys.executable).with_name("flowers-batch"), "--help"),
         nothing=lambda: seconds_of(sys.executable, "-c", "pass"),
@@ -35,7 +35,7 @@ def main() -> None:
         False,
         (min(answer), max(answer)),
     )
-    tell("startup", [claim], {"seconds of python -c pass": f"{statistics.median(seconds['nothing']):.3f}"})
+    report("startup", [claim], {"seconds of python -c pass": f"{statistics.median(seconds['nothing']):.3f}"})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from common import arguments, in_turn, ratio, tell
+from common import parse_arguments, ratio_claim, report, run_interleaved
 
 from flowers_batch.cluster import messages, pool
 from flowers_batch.config import ClusterConfig
@@ -93,17 +93,17 @@ def seconds(copies: int) -> float:
 
 def main() -> None:
     """Measures in turn, and tells."""
-    arguments(__doc__)
+    parse_arguments(__doc__)
     import ray
 
     ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
-    taken = in_turn(ROUNDS, once=lambda: seconds(1), twice=lambda: seconds(2))
+    taken = run_interleaved(ROUNDS, once=lambda: seconds(1), twice=lambda: seconds(2))
     ray.shutdown()
     best = SHARDS * SHARD / (FAST + SLOW)
-    tell(
+    report(
         "tail",
         [
-            ratio(
+            ratio_claim(
                 "seconds of a run whose last shards are handed out twice, over once",
                 taken["twice"],
                 taken["once"],

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from common import Claim, arguments, kept, serve, stopwatch, tell
+from common import Claim, parse_arguments, report, serve, stopwatch, warm_process
 
 CODES = 100_000
 MEMORY = 300  # megabytes that codes may take, less than a tenth of these
@@ -96,7 +96,7 @@ def train(folder: Path, head: str, memory: int) -> list[float]:
 
 def main() -> None:
     """Measures both heads, each in a process of its own."""
-    options = arguments(
+    options = parse_arguments(
         __doc__, codes={"type": int, "default": CODES}, folder={"type": Path}, head={}, memory={"type": int}
     )
     if options.head:
@@ -107,12 +107,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         write(Path(scratch, "codes"), options.codes)
         for head in ("logistic", "mlp"):
-            with kept(__file__, "--folder", scratch, "--head", head, "--memory", MEMORY) as measure:
+            with warm_process(__file__, "--folder", scratch, "--head", head, "--memory", MEMORY) as measure:
                 taken, seconds, accuracy = measure()  # type: ignore[misc]
             print(json.dumps({head: [taken, seconds, accuracy]}), file=sys.stderr)
             claims.append(Claim(f"bytes to train {head} on {options.codes} codes", taken, ALLOWED, at_least=False))
             figures[head] = f"{seconds:.0f} s, test accuracy {accuracy:.2%}"
-    tell("training", claims, figures)
+    report("training", claims, figures)
 
 
 if __name__ == "__main__":
