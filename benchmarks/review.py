@@ -1,4 +1,4 @@
-"""The review page over 100,000 predictions: how soon it is there, how it scrolls, how soon a key press is on disk."""
+"""Measure the review page over 100,000 predictions: time to open, scrolling, and time until a key press is on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 PREDICTIONS = 100_000
 SHARD = 4096
 PRESSES = 40
-# Wheels through the list for some seconds: times between two frames, in milliseconds, and elements in the page.
+# Scrolls for four seconds. Returns the median and the 95th percentile of the milliseconds between two frames, and the
+# number of elements in the page.
 SCROLL = """async () => {
   const grid = document.getElementById("grid"), gaps = [];
   let before = performance.now();
@@ -44,7 +45,7 @@ LOADED = """() => {
 
 
 def write(folder: Path, sources: list[Path], count: int) -> Path:
-    """Photos, of which few have bytes of their own, and predictions of them as `predict` leaves them."""
+    """Write links to a few photos, and predictions of them as `predict` leaves them."""
     from flowers_batch.dataset import run_folder, shard_file
     from flowers_batch.dataset import schema as schema_module
     from flowers_batch.fingerprint import Fingerprint
@@ -54,7 +55,7 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
     images.mkdir()
     copies = [Path(shutil.copy(source, folder / f"{number}.jpg")) for number, source in enumerate(sources)]
     for number in range(count):
-        # Not all of one: file systems have a limit of a file's names.
+        # Of several files: a file system limits the number of links to one.
         os.link(copies[number % len(copies)], images / f"{number:06d}.jpg")
     target = open_folder(folder / "predictions")
     random = np.random.default_rng(0)
@@ -64,16 +65,16 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
     shards = range(0, count, SHARD)
     for shard, start in enumerate(shards):
         numbers = range(start, min(start + SHARD, count))
-        sure = random.random(len(numbers)).astype(np.float32)
+        confidences = random.random(len(numbers)).astype(np.float32)
         names = [f"class {number}" for number in random.integers(0, 9, len(numbers))]
         columns = {name: [None] * len(numbers) for name in schema.names} | {
             "path": [f"{number:06d}.jpg" for number in numbers],
             "sha256": [random.bytes(32) for _ in numbers],
             "status": ["ok"] * len(numbers),
             "prediction": names,
-            "probability": sure,
+            "probability": confidences,
             "top_labels": [[name] for name in names],
-            "top_probabilities": [[value] for value in sure],
+            "top_probabilities": [[value] for value in confidences],
             "is_unknown": [False] * len(numbers),
         }
         rows = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
@@ -84,7 +85,7 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
 
 
 def wait(page: Page, expression: str) -> float:
-    """Seconds until an expression is true."""
+    """Return the seconds until an expression is true."""
     with stopwatch() as seconds:
         while not page.evaluate(expression):
             page.wait_for_timeout(5)
@@ -92,7 +93,7 @@ def wait(page: Page, expression: str) -> float:
 
 
 def main() -> None:
-    """Measures, and tells."""
+    """Measure, and print the claims."""
     options = parse_arguments(__doc__, predictions={"type": int, "default": PREDICTIONS})
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
@@ -113,8 +114,8 @@ def main() -> None:
             with stopwatch() as seconds:
                 page.goto(address)
                 wait(page, LOADED)
-                first = seconds()
-            median, late, elements = page.evaluate(SCROLL)
+                first_photos = seconds()
+            median, slow, elements = page.evaluate(SCROLL)
             page.evaluate(
                 "() => { const grid = document.getElementById('grid'); grid.scrollTop = grid.scrollHeight / 2; }"
             )
@@ -133,8 +134,8 @@ def main() -> None:
         "review",
         [
             Claim("seconds until the page serves", served, 10, at_least=False),
-            Claim("seconds until its first photos are seen", first, 5, at_least=False),
-            Claim("milliseconds between two frames while it scrolls, 95th percentile", late, 50, at_least=False),
+            Claim("seconds until its first photos are seen", first_photos, 5, at_least=False),
+            Claim("milliseconds between two frames while it scrolls, 95th percentile", slow, 50, at_least=False),
             Claim("elements in the page, however many photos", elements, 1000, at_least=False),
             Claim("seconds until photos in the middle are seen", jumped, 2, at_least=False),
             Claim("seconds until a key press is on disk, median", statistics.median(presses), 0.1, at_least=False),

@@ -1,7 +1,7 @@
-"""Takes the pictures of both pages that the README shows: `make screenshots`.
+"""Take the screenshots of both pages for the documentation: `make screenshots`.
 
-FLOWERS_BATCH_PHOTOS names the photos, a class a folder. Weights are random unless FLOWERS_BATCH_WEIGHTS names others,
-and the pages say so.
+FLOWERS_BATCH_PHOTOS names the photos, one folder per class. FLOWERS_BATCH_WEIGHTS names the weights of the network, or
+FLOWERS_BATCH_CONV_WEIGHTS those of its convolutions alone. Without either they are random, and the pages say so.
 """
 
 from __future__ import annotations
@@ -23,41 +23,47 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parent
 SIZES = {"wide": {"width": 1200, "height": 860}, "phone": {"width": 390, "height": 860}}
-LABELLED = "1234512"
+KEYS = "1234512"  # of the classes that photos are labelled with
 
 
-def report_at(page: Page, address: str) -> None:
-    """The report where a cell of its matrix is open."""
+def show_report(page: Page, address: str) -> None:
+    """Open the report at its confusion matrix, with the photos of the largest wrong cell."""
     page.goto(address)
-    largest = max(page.query_selector_all(".matrix td:not(.right) a"), key=lambda link: int(link.inner_text()))
+    largest = max(page.query_selector_all(".matrix td:not(.correct) a"), key=lambda link: int(link.inner_text()))
     page.goto(f"{address}{largest.get_attribute('href')}")
     page.evaluate("document.getElementById('mistakes').scrollIntoView()")
 
 
-def review_at(page: Page, address: str) -> None:
-    """The review when some photos have labels and some are selected."""
+def show_review(page: Page, address: str) -> None:
+    """Open the review with some photos labelled and some selected, and leave no label in its file."""
     page.goto(address)
     page.wait_for_selector(".photo img[src]")
-    for key in (*LABELLED, "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight"):
+    for key in (*KEYS, "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight"):
         page.keyboard.press(key)
     page.evaluate("document.getElementById('grid').scrollTop = 0")
     page.wait_for_timeout(1500)
     page.keyboard.press("Shift+ArrowLeft")
-    for _ in LABELLED:
+    for _ in KEYS:
         page.evaluate("fetch('api/undo', { method: 'POST', body: '{}' })")
 
 
+def encode_config() -> fb.EncodeConfig:
+    """Return the settings for the weights that the environment names."""
+    if convolutions := os.environ.get("FLOWERS_BATCH_CONV_WEIGHTS"):
+        return fb.EncodeConfig(weights=convolutions, layer="pool5", pool="avg")
+    return fb.EncodeConfig(weights=os.environ.get("FLOWERS_BATCH_WEIGHTS", "random:0"))
+
+
 def main() -> None:
-    """Labels the photos, and takes pictures."""
+    """Predict labels of the photos, and take screenshots."""
     photos = os.environ.get("FLOWERS_BATCH_PHOTOS")
     if not photos:
-        raise SystemExit("FLOWERS_BATCH_PHOTOS must name a folder of photos, a class a folder.")
+        raise SystemExit("FLOWERS_BATCH_PHOTOS must name a folder of photos, one folder per class.")
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         base = Path(scratch)
-        weights = os.environ.get("FLOWERS_BATCH_WEIGHTS", "random:0")
         with fb.console_reporter("encode") as reporter:
-            fb.encode(photos, base / "codes", fb.EncodeConfig(weights=weights), reporter=reporter)
+            fb.encode(photos, base / "codes", encode_config(), reporter=reporter)
         fb.train(base / "codes", base / "model")
         fb.predict(base / "codes", base / "flowers", base / "model")
         report = f"file://{fb.report(base / 'flowers')}"
@@ -66,7 +72,7 @@ def main() -> None:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout
-            pages = {"report": (report, report_at), "review": (server.stdout.readline().strip(), review_at)}
+            pages = {"report": (report, show_report), "review": (server.stdout.readline().strip(), show_review)}
             for name, (address, prepare) in pages.items():
                 for size, viewport in SIZES.items():
                     for scheme in ("light", "dark"):

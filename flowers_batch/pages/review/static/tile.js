@@ -52,10 +52,11 @@ function describe(photo) {
   if (photo.prediction === null) return visible(photo.reason);
   const suggestion = store.suggested[photo.row];
   if (suggestion && photo.label === null) return `labelled ${visible(photo.training_label)}; ${percent(suggestion[1])} confident`;
-  const confidence = `${percent(photo.probability)} confident`;
-  if (photo.label !== null) return photo.label === photo.prediction ? confidence : `was ${visible(photo.prediction)}, ${confidence}`;
-  const differs = photo.training_label !== null && photo.training_label !== photo.prediction;
-  return differs ? `${confidence}; labelled ${visible(photo.training_label)}` : confidence;
+  const confidence = percent(photo.probability);
+  const { label, prediction, training_label: trained } = photo;
+  if (label !== null && label !== prediction) return `was ${visible(prediction)}, ${confidence}`;
+  if (label === null && trained !== null && trained !== prediction) return `${confidence}, labelled ${visible(trained)}`;
+  return `${confidence} confident`;
 }
 
 // Shows the current photo in the footer.
