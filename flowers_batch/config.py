@@ -1,4 +1,7 @@
-"""What a run is asked to do: frozen dataclasses, one per command."""
+"""Settings of each command, as frozen dataclasses.
+
+The command line derives its options from the fields, and their explanations from the docstrings' `Attributes`.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoder.
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Where a run's actors come from.
+    """Where a run's actors come from. A Ray cluster that the calling program has joined is always used.
 
     Attributes:
-        address: A Ray cluster's address; None takes RAY_ADDRESS, else starts a Ray of the run's own. A Ray that
-            the calling program has joined is used in any case.
-        actors: How many actors; None takes `actors_per_gpu` a GPU, or one a node where there are no GPUs.
-        stall_timeout: Seconds after which an actor that makes no progress is killed, and its shard retried.
-        actors_per_gpu: How many actors share a GPU, and the cores beside it.
+        address: Ray cluster to join; by default RAY_ADDRESS, else a local Ray for this run alone.
+        actors: Number of actors; by default one per GPU (see `actors_per_gpu`), or one per node if there are no GPUs,
+            and more as nodes join the cluster.
+        stall_timeout: Seconds without progress after which an actor is killed and its shard retried.
+        actors_per_gpu: Number of actors that share a GPU and the cores beside it; several are faster where small
+            photos are decoded by many cores.
     """
 
     address: str | None = None
@@ -40,16 +44,15 @@ class ClusterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveConfig:
-    """What encoding and labelling an archive have in common.
+    """Settings that encoding and labelling have in common.
 
     Attributes:
-        root: What the paths of a list are relative to; None: the folder that the list lies in.
-        batch_size: Photos in one pass through the network; None takes what suits the device, and what fits into its
-            memory.
-        shard_size: Photos in one shard, which is what a killed run loses at most, an actor.
-        max_pixels: Photos with more pixels become rows that failed as `too_large`.
-        prune: Whether photos that vanished lose their rows, instead of being marked.
-        retry_failed: Whether rows that failed for a reason that may have passed are tried again.
+        root: Folder that the paths in a list are relative to; by default the list's own folder.
+        batch_size: Photos per pass through the network; by default what suits the device and fits into its memory.
+        shard_size: Photos per shard, the most that an actor loses when it is killed.
+        max_pixels: Photos with more pixels are not decoded; they fail as too_large.
+        prune: Remove the rows of photos that are missing now, instead of marking them.
+        retry_failed: Retry photos that were missing, unreadable or took too long.
         cluster: Where the actors come from.
     """
 
@@ -70,15 +73,17 @@ class ArchiveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig(ArchiveConfig):
-    """How photos become codes; besides these, see `ArchiveConfig`.
+    """How photos become codes.
+
+    Tests and benchmarks use the network `null`, which takes no time and no weights.
 
     Attributes:
-        weights: `imagenet`, a weights file, or `random:SEED`.
-        network: `vgg16` or `vgg19` (`null`, for tests and benchmarks, takes no time and no weights).
-        layer: The layer whose values are the code.
-        pool: What makes a row of a layer that is a map: `avg` or `max` over its places, or `flatten`.
-        precision: `auto` (bfloat16 where the hardware computes in it), `float32` or `bfloat16`.
-        code_dtype: The code's type on disk, `float16` or `float32`.
+        weights: `imagenet`, a .npy, .h5 or .safetensors file (a path or a URL), or `random:SEED`.
+        network: vgg16 or vgg19.
+        layer: The layer whose activations are the code.
+        pool: How a layer that is a map becomes a row: avg or max over its positions, or flatten.
+        precision: float32, bfloat16, or auto: bfloat16 where the hardware supports it.
+        code_dtype: The type of codes on disk: float16 or float32.
     """
 
     weights: str = IMAGENET
@@ -102,13 +107,14 @@ class TrainConfig:
     """How a classifier is trained on codes.
 
     Attributes:
-        labels: Each `folder` (a photo's class is the name of its folder), or a CSV or Parquet file `path,label`; of
-            several labels of a photo, the last one counts.
-        head: `logistic` (multinomial regression), `mlp` (256 hidden units) or `auto`, the better one on the validation
-            side.
-        min_precision: How often labels are to be right that are not said to be unknown.
-        max_memory_mb: Megabytes that codes may take; more are streamed in batches. None: half of what is free.
-        seed: Decides whatever is drawn at random, the split not among it.
+        labels: `folder` (a photo's class is the name of its folder), or a CSV or Parquet file with the columns
+            path,label. If a photo has several labels, the last one counts.
+        head: logistic (multinomial regression), mlp (256 hidden units), or auto: what is better on the validation
+            photos.
+        min_precision: Precision that labels must reach, above 0 and up to 1; less certain labels are marked unknown.
+        max_memory_mb: Megabytes of memory for codes, which are streamed if they need more; by default half of what is
+            free.
+        seed: Seed of all that is random, except the split.
     """
 
     labels: tuple[str, ...] = ("folder",)
@@ -122,11 +128,11 @@ class TrainConfig:
             raise InputError(f"`labels` must be a tuple of `folder` and files. Received: {self.labels!r}.")
         _one_of("head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:
-            raise InputError(f"`min_precision` must lie above 0, and be 1 at most. Received: {self.min_precision}.")
+            raise InputError(f"`min_precision` must be above 0 and at most 1. Received: {self.min_precision}.")
         if self.max_memory_mb is not None:
             _at_least_one("max_memory_mb", self.max_memory_mb)
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"`seed` must lie in 0..{2**32 - 1}. Received: {self.seed}.")
+            raise InputError(f"`seed` must be from 0 to {2**32 - 1}. Received: {self.seed}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,17 +140,17 @@ class FinetuneConfig:
     """How a network is trained further, together with a classifier on top of it.
 
     Attributes:
-        encode: How photos become codes before: its weights are what training begins with (`random:SEED`: from
-            scratch), its layer is what the classifier stands on; its cluster is not used. None: as usual or, of a
-            codes folder, as that was made.
-        train: What the labels are, and how the classifier on frozen codes, which training begins with, is fitted; its
-            head is always `logistic`.
-        unfreeze: What is trained: the `head` alone, the fully connected layers too (`fc`), the last block of
-            convolutions too (`conv5`), or `all`.
-        epochs: How often all photos are gone through at most; it ends sooner when validation gets no better.
-        batch_size: Photos in a step of training, over all GPUs.
-        lr_multiplier: Times the usual learning rates.
-        augment: What is varied at random: `crop`, `flip`, `colour`; empty: nothing.
+        encode: How photos are encoded before; its weights are where training starts (`random:SEED`: from scratch), and
+            its layer is below the classifier. Its cluster is not used. None takes the defaults or, for a folder of
+            codes, the settings that made it.
+        train: The labels, and how the classifier on frozen codes, with which training starts, is fitted; its head is
+            always `logistic`.
+        unfreeze: What is trained: head (the classifier alone), fc (the fully connected layers too), conv5 (the last
+            convolutions too), or all.
+        epochs: Passes over all photos at most; training stops early if validation does not improve.
+        batch_size: Photos per training step, over all GPUs; fewer need less memory.
+        lr_multiplier: Factor on the usual learning rates.
+        augment: Random variations of the photos, of crop, flip and colour.
         cluster: Where the actors come from.
     """
 
@@ -171,11 +177,11 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(ArchiveConfig):
-    """How photos, or codes, get labels; besides these, see `ArchiveConfig` (predictions from codes keep their shards).
+    """How photos, or codes, are labelled. Predictions from codes keep the shards of the codes.
 
     Attributes:
-        weights: Where the model's weights lie, if no longer where the model says; None trusts the model.
-        top_k: How many of the likeliest labels are kept for each photo.
+        weights: The weights' file, if it is no longer where the model says.
+        top_k: Number of most likely labels that are kept per photo.
     """
 
     weights: str | None = None

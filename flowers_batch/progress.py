@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 STYLES = ("auto", "bar", "lines", "json")
 _LINE_SECONDS = 15.0  # between two updates where each is a line
@@ -150,6 +151,8 @@ class BarReporter:
 
     def message(self, sentence: str) -> None:
         """Write a line above the bar."""
+        from tqdm import tqdm
+
         tqdm.write(f"{self._verb}: {sentence}", file=sys.stderr)
 
     def update(self, progress: Progress) -> None:
@@ -163,20 +166,19 @@ class BarReporter:
         self._last = now
         if self._bar is None or self._bar.total is not None:
             self.close()
-            self._bar = tqdm(bar_format="{desc} [{elapsed}]", leave=False, file=sys.stderr)
+            self._bar = _tqdm(bar_format="{desc} [{elapsed}]", leave=False)
         self._bar.set_description_str(f"{self._verb}: {progress.text}")
 
     def _count(self, progress: Progress) -> None:
         assert progress.done is not None
         if self._bar is None or self._bar.total != progress.total:
             self.close()
-            self._bar = tqdm(
+            self._bar = _tqdm(
                 desc=self._verb,
                 total=progress.total,
                 initial=progress.resumed,
                 unit=" images",
                 smoothing=0.1,
-                file=sys.stderr,
             )
         self._bar.set_postfix(failed=progress.failed, refresh=False)
         self._bar.update(progress.done - self._bar.n)
@@ -205,6 +207,12 @@ def console_reporter(verb: str, style: str = "auto") -> Iterator[Reporter]:
         yield reporter
     finally:
         reporter.close()
+
+
+def _tqdm(**options: Any) -> tqdm[Any]:
+    from tqdm import tqdm  # only where a bar is shown: the command is to answer at once
+
+    return tqdm(file=sys.stderr, **options)
 
 
 def _describe(progress: Progress, rate: float | None) -> str:

@@ -167,7 +167,7 @@ def test_a_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck)
     driver.process.send_signal(number)
     code, _, err = driver.end()
     assert driver.gone() and time.monotonic() - begun < ENDED_WITHIN
-    assert (code, "go on where they were" in err) == (128 + number, True), err
+    assert (code, "to resume" in err) == (128 + number, True), err
     assert not (driver.out / "_SUCCESS").exists()
 
 

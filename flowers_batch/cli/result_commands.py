@@ -1,0 +1,119 @@
+"""Commands on what a run has made: label-issues, suggest, export, report, review, verify."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from flowers_batch.cli.app import Output, app, command
+from flowers_batch.cli.rendering import ROWS_SHOWN, list_text, verification_text
+from flowers_batch.progress import Reporter
+
+
+@command(app, "label-issues", example="flowers-batch label-issues run/model --out issues.csv")
+def label_issues(
+    model: Annotated[str, typer.Argument(help="Model folder, as `train` made it.")],
+    out: Annotated[str | None, typer.Option(help="CSV file for them, ready to be corrected.")] = None,
+    *,
+    reporter: Reporter,
+) -> Output:
+    """List labels that are probably wrong, most certain first."""
+    from flowers_batch.classifier.suggestions import label_issues as find_issues
+
+    rows = find_issues(model, out, reporter=reporter)
+    lines = [
+        f"{row['probability']:6.1%}  {row['label']} -> {row['suggested']}  {row['path']}" for row in rows[:ROWS_SHOWN]
+    ]
+    return Output({"label_issues": rows}, list_text(lines, len(rows), "labels look wrong", out))
+
+
+@command(app, example="flowers-batch suggest run/predictions --count 100 --out labels.csv")
+def suggest(
+    predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
+    count: Annotated[int, typer.Option(help="Number of photos.")] = 100,
+    out: Annotated[str | None, typer.Option(help="CSV file for them, ready to be filled in.")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File of labels given since the training, whose photos are left out. May be given several times."
+        ),
+    ] = None,
+) -> Output:
+    """List the photos that are most worth a label. They are uncertain, and differ from each other."""
+    from flowers_batch.classifier.suggestions import suggest as find_photos
+
+    rows = find_photos(predictions, count, out, labels or ())
+    lines = [f"{row['probability']:6.1%}  {row['prediction']}  {row['path']}" for row in rows[:ROWS_SHOWN]]
+    return Output({"suggested": rows}, list_text(lines, len(rows), "photos are most worth a label", out))
+
+
+@command(app, example="flowers-batch export run/model flowers.onnx --format onnx")
+def export(
+    model: Annotated[str, typer.Argument(help="Model folder, as `train` made it.")],
+    out: Annotated[str, typer.Argument(help="What is written: a folder for savedmodel, else a file.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="savedmodel (takes the bytes of image files), onnx (a decoded photo of any size) or keras (224x224 "
+            "pixels).",
+        ),
+    ] = "savedmodel",
+    weights: Annotated[
+        str | None, typer.Option(help="The weights' file, if it is no longer where the model says.")
+    ] = None,
+) -> Output:
+    """Write network and classifier as one model. It runs without this package."""
+    from flowers_batch.exporting.export import export as run_export
+
+    path = run_export(model, out, format_, weights)
+    return Output({"path": path}, path)
+
+
+@command(app, example="flowers-batch report run/predictions --out report.html")
+def report(
+    folder: Annotated[str, typer.Argument(help="Folder of predictions, of codes, or of a model.")],
+    out: Annotated[str | None, typer.Option(help="The page's file; by default report.html in the folder.")] = None,
+) -> Output:
+    """Write an HTML page on the quality of labels. It also lists photos that could not be read."""
+    from flowers_batch.pages.report.page import report as write_report
+
+    page = write_report(folder, out)
+    return Output({"report": page}, f"report: {page}")
+
+
+@command(app, example="flowers-batch review run/predictions --labels labels.csv", has_result=False)
+def review(
+    predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
+    labels: Annotated[
+        str, typer.Option(help="CSV file that each label is added to as it is given; pass it to `train` with --labels.")
+    ] = "labels.csv",
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: only print the page's address.")] = False,
+) -> None:
+    """Check and correct labels in the browser. The page is served to this machine only; end it with Ctrl-C."""
+    from flowers_batch.pages.review.server import review as serve
+
+    serve(predictions, labels, port, open_browser=not no_open, announce=partial(print, flush=True))
+
+
+@command(app, example="flowers-batch verify run/predictions --deep")
+def verify(
+    folder: Annotated[str, typer.Argument(help="Folder of an encode or predict run.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Also read and encode a sample of the images again.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    *,
+    reporter: Reporter,
+) -> Output:
+    """Prove that a folder is complete. Each image has one row, and all counts are right; exits with 1 if not."""
+    from flowers_batch.runs.verify import verify as run_verify
+
+    found = run_verify(folder, deep=deep, seed=seed, reporter=reporter)
+    counts = {"images": found.images, "rows": found.rows, "ok": found.ok, "failed": found.failed}
+    if deep:
+        counts["sampled"] = found.sampled
+    value = counts | {"complete": found.is_complete, "problems": found.problems}
+    text = verification_text(folder, counts, found.problems)
+    return Output(value, text, exit_code=0 if found.is_complete else 1)
