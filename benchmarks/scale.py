@@ -28,8 +28,9 @@ from flowers_batch.dataset import schema as schema_module
 from flowers_batch.dataset import shard_file
 from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.growth import write_manifest
-from flowers_batch.dataset.manifest import Shard, read_manifest
+from flowers_batch.dataset.manifest import read_manifest
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.opening import open_source

@@ -18,8 +18,8 @@ from common import parse_arguments, ratio_claim, report, run_interleaved
 
 from flowers_batch.cluster import messages, pool
 from flowers_batch.config import ClusterConfig
-from flowers_batch.dataset.manifest import Shard
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import NULL_REPORTER

@@ -21,7 +21,8 @@ from pyarrow import fs
 from flowers_batch.classifier.head import Head
 from flowers_batch.cluster.actors import ShardActor
 from flowers_batch.cluster.pool import PoolResult
-from flowers_batch.dataset import growth, manifest
+from flowers_batch.dataset.listing_differences import new_rows
+from flowers_batch.dataset.manifest_part import MANIFEST_SCHEMA
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.folders import FolderSource
 from flowers_batch.sources.images import Image as Listed
@@ -166,7 +167,7 @@ def listed(paths: Iterable[str], size: int = 1) -> list[Listed]:
 
 def manifest_rows(paths: list[str]) -> pa.Table:
     """What an encoder needs of a shard's manifest rows."""
-    return pa.Table.from_batches(map(growth._added, batches_of(listed(paths))), manifest._SCHEMA)
+    return pa.Table.from_batches(map(new_rows, batches_of(listed(paths))), MANIFEST_SCHEMA)
 
 
 def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int = 0, **options: Any) -> Head:

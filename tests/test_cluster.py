@@ -31,8 +31,8 @@ from flowers_batch.cluster.scaling import Resources
 from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.growth import write_manifest
-from flowers_batch.dataset.manifest import Shard
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.worker import Quarantined

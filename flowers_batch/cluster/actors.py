@@ -21,7 +21,8 @@ from flowers_batch.cluster.metrics import _GpuMemory
 from flowers_batch.cluster.scaling import Resources
 from flowers_batch.config import WEIGHTS_ENVIRONMENT
 from flowers_batch.dataset.completeness import reusable_rows
-from flowers_batch.dataset.manifest import Shard, read_rows
+from flowers_batch.dataset.manifest import read_rows
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, interleave, write_shard
 from flowers_batch.encoding.worker import Quarantined, Worker
 from flowers_batch.errors import RunError, first_line

@@ -16,7 +16,7 @@ from flowers_batch.cluster.messages import ActorInfo, Heartbeat, ShardResult
 from flowers_batch.cluster.metrics import _Meter
 from flowers_batch.cluster.scaling import RequestedActor, Resources, plan_actors
 from flowers_batch.config import ClusterConfig
-from flowers_batch.dataset.manifest import Shard
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import RunError

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowers_batch.dataset.manifest import Manifest, Shard, _input_columns, _inputs, _states
+from flowers_batch.dataset.manifest import Manifest
+from flowers_batch.dataset.manifest_rows import input_columns, inputs_digest_of, shard_states
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, read_footer, read_shard
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import Folder
@@ -48,11 +50,11 @@ def reusable_rows(
         return none
     if footer.inputs_digest == shard.inputs_digest:  # asked for anew although nothing changed
         return none
-    *former, now = _states(folder, shard)
-    then = next((state for state in reversed(former) if _inputs(state) == footer.inputs_digest), None)
+    *former, now = shard_states(folder, shard)
+    then = next((state for state in reversed(former) if inputs_digest_of(state) == footer.inputs_digest), None)
     if then is None:
         return none
-    same = set(zip(*_input_columns(then), strict=True)) & set(zip(*_input_columns(now), strict=True))
+    same = set(zip(*input_columns(then), strict=True)) & set(zip(*input_columns(now), strict=True))
     paths = pa.array([row[0] for row in same], pa.string())
 
     def rows() -> Iterator[pa.RecordBatch]:

@@ -14,41 +14,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from flowers_batch.dataset.format_version import with_format
+from flowers_batch.dataset.listing_differences import NEW, find_differences, new_rows, repeat_number
 from flowers_batch.dataset.manifest import (
-    _KNOWN,
-    _PART_KEY,
-    _SCHEMA,
-    ADD,
-    CHANGE,
-    MISSING,
-    REMOVE,
     Manifest,
-    Shard,
-    _applied,
-    _delete_parts_behind,
-    _inputs,
-    _part_name,
-    _path_key,
-    _put,
-    _read_part,
     describe_source,
+    put_shard,
     read_rows,
     rows_in_path_order,
-    shard_to_json,
 )
+from flowers_batch.dataset.manifest_part import (
+    MANIFEST_SCHEMA,
+    MISSING,
+    PART_KEY,
+    delete_parts_from,
+    part_name,
+    read_part,
+)
+from flowers_batch.dataset.manifest_rows import apply_delta, inputs_digest_of, path_key
 from flowers_batch.dataset.run_folder import SUCCESS
+from flowers_batch.dataset.shard import Shard, shard_to_json
 from flowers_batch.errors import InputError
-from flowers_batch.sources.images import IMAGES, SUFFIXES
-from flowers_batch.sources.ordering import aligned, batches_in_order
+from flowers_batch.sources.images import SUFFIXES
+from flowers_batch.sources.ordering import batches_in_order
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
-NEW = 2**31 - 1  # stands for the shard of an image that has none yet, and sorts behind all others
 _SHARDS_A_PART = 256
+
+
 CHANGES = ("new", "changed", "missing", "returned", "pruned", "retried")
+
+
 _REPETITIVE = ["shard", "source", "attempt", "action"]
 
 
@@ -73,7 +71,7 @@ def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) ->
         InputError: There are no images, or another run writes to the folder.
     """
     nothing = Manifest([], 0, 0, describe_source(source), (), (), 0, source.in_path_order)
-    manifest = _publish(folder, nothing, _cut(map(_added, source.batches()), shard_size, 0), source, run)
+    manifest = _publish(folder, nothing, cut_into_shards(map(new_rows, source.batches()), shard_size, 0), source, run)
     if not manifest.shards:
         raise _no_images(source)
     return manifest
@@ -114,78 +112,20 @@ def grow_manifest(
     counts: Counter[str] = Counter()
     after = source.batches()
     if not source.in_path_order:
-        after = batches_in_order(after, _path_key)
+        after = batches_in_order(after, path_key)
     before = rows_in_path_order(
         folder, manifest, lambda shard: failed(shard) if retry or shard.missing else frozenset()
     )
-    differences = batches_in_order(_differences(before, after, prune, retry, counts), _place_key)
+    differences = batches_in_order(find_differences(before, after, prune, retry, counts), _place_key)
     pieces: Iterator[_Piece] = itertools.chain.from_iterable(
-        _cut(rows, shard_size, len(manifest.shards))
+        cut_into_shards(rows, shard_size, len(manifest.shards))
         if number == NEW
-        else [_changed(folder, manifest.shards[number], pa.Table.from_batches(rows))]
+        else [change_shard(folder, manifest.shards[number], pa.Table.from_batches(rows))]
         for number, rows in _by_shard(differences)
     )
     must_know = bool(manifest.images) and (prune or describe_source(source) != manifest.source)
     pieces = _checked(pieces, counts, must_know, source, manifest)
     return _publish(folder, manifest, pieces, source, run), {name: counts[name] for name in CHANGES}
-
-
-def _differences(
-    before: Iterator[pa.RecordBatch], after: Iterator[pa.RecordBatch], prune: bool, retry: bool, counts: Counter[str]
-) -> Iterator[pa.RecordBatch]:
-    """What makes the manifest's rows those of a new listing, if both are in the order of paths' bytes.
-
-    Besides the changes, `counts` gains how many images are `listed`, and how many of them were `known`.
-    """
-    for old, new in aligned([before, after], [_KNOWN, IMAGES]):
-        found = new.take(pc.index_in(old["path"], new["path"]))  # rows of nulls where there is none
-        # A name that leads nowhere any more, as a link to a lost disk, is gone too.
-        known = _where(found["path"].is_valid()) & (_says_something(found) | ~_says_something(old))
-        same, was_missing = _same(found, old), _where(pc.equal(old["action"], MISSING))
-        retried = known & same & _where(old["failed"]) & (was_missing | retry)
-        returned = known & same & was_missing & ~retried
-        lost = ~known & (~was_missing | prune)
-        unknown = ~_where(pc.is_in(new["path"], old["path"]))
-        counts["known"] += _count(known)
-        counts["listed"] += _count(known) + _count(unknown)
-        for kind, action, chosen, images, attempt in (
-            ("changed", CHANGE, known & ~same, found, _numbers(0, len(old))),
-            ("retried", CHANGE, retried, old, pc.add(old["attempt"], pa.scalar(1, pa.int32()))),
-            ("returned", CHANGE, returned, old, old["attempt"]),
-            ("pruned", REMOVE, lost & prune, old, old["attempt"]),
-            ("missing", MISSING, lost & (not prune), old, old["attempt"]),
-        ):
-            if chosen.any():
-                counts[kind] += _count(chosen)
-                yield _rows(images, old["shard"], attempt, action).filter(pa.array(chosen))
-        if unknown.any():
-            counts["new"] += _count(unknown)
-            yield _added(new.filter(pa.array(unknown)))
-
-
-def _where(condition: pa.Array) -> NDArray[np.bool_]:
-    """Where a condition holds: bool [rows]; not where it is null."""
-    return condition.fill_null(False).to_numpy(zero_copy_only=False)
-
-
-def _count(chosen: NDArray[np.bool_]) -> int:
-    return int(np.count_nonzero(chosen))
-
-
-def _same(rows: pa.RecordBatch, others: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Where the images of two batches are the same, row by row: bool [rows]."""
-    same = np.ones(len(rows), bool)
-    for name in IMAGES.names:
-        one, other = rows[name], others[name]
-        same &= _where(pc.equal(one, other)) | _where(pc.and_(one.is_null(), other.is_null()))
-    return same
-
-
-def _says_something(rows: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Where a listing knows anything of an image but its name: bool [rows]."""
-    has_time = pc.not_equal(rows["mtime"].cast(pa.int64()), 0)  # the epoch stands for none
-    has_place = pc.or_(rows["source"].is_valid(), rows["offset"].is_valid())
-    return _where(pc.not_equal(rows["bytes"], 0)) | _where(has_time) | _where(has_place)
 
 
 def _checked(
@@ -203,21 +143,6 @@ def _checked(
     return itertools.chain([first], pieces) if first else iter(())
 
 
-def _added(images: pa.RecordBatch) -> pa.RecordBatch:
-    """Manifest rows of images that have no shard yet."""
-    return _rows(images, _numbers(NEW, len(images)), _numbers(0, len(images)), ADD)
-
-
-def _numbers(number: int, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(number, pa.int32()), count)
-
-
-def _rows(images: pa.RecordBatch, shards: pa.Array, attempts: pa.Array, action: str) -> pa.RecordBatch:
-    """Manifest rows: images, what shards they stand in, how often they were asked for again, and what is done."""
-    columns = [shards, *(images[name] for name in IMAGES.names), attempts, pa.repeat(action, len(images))]
-    return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
-
-
 def _by_shard(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
     """The rows of each shard, if they stand one behind the other."""
 
@@ -231,12 +156,12 @@ def _by_shard(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Iterator
         yield number, (rows for _, rows in group)
 
 
-def _cut(batches: Iterable[pa.RecordBatch], size: int, first: int) -> Iterator[_Piece]:
+def cut_into_shards(batches: Iterable[pa.RecordBatch], size: int, first: int) -> Iterator[_Piece]:
     """Cuts rows into new shards, the first of which has the number `first`."""
     for number, pieces in enumerate(_in_chunks(batches, size), first):
         rows = pa.Table.from_batches(pieces)
-        rows = rows.set_column(0, _SCHEMA.field("shard"), _numbers(number, len(rows)))
-        yield _Piece(_shard(number, rows), rows)
+        rows = rows.set_column(0, MANIFEST_SCHEMA.field("shard"), repeat_number(number, len(rows)))
+        yield _Piece(shard_of(number, rows), rows)
 
 
 def _in_chunks(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:
@@ -254,9 +179,9 @@ def _in_chunks(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[list[pa
         yield pieces
 
 
-def _changed(folder: Folder, shard: Shard, rows: pa.Table) -> _Piece:
+def change_shard(folder: Folder, shard: Shard, rows: pa.Table) -> _Piece:
     """What rows of a new generation make of a shard."""
-    return _Piece(_shard(shard.number, _applied(read_rows(folder, shard), rows)), rows)
+    return _Piece(shard_of(shard.number, apply_delta(read_rows(folder, shard), rows)), rows)
 
 
 def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Source, run: str) -> Manifest:
@@ -266,30 +191,30 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
     runs = (*manifest.runs, run)
     piece = next(pieces, None)
     if piece is None:
-        _delete_parts_behind(folder, part)
+        delete_parts_from(folder, part)
         return replace(manifest, is_complete=True)
     folder.delete(SUCCESS)
     while piece is not None:
         with (
-            folder.publish(_part_name(part)) as scratch,
+            folder.publish(part_name(part)) as scratch,
             pq.ParquetWriter(
-                scratch, _SCHEMA, compression="zstd", use_dictionary=_REPETITIVE, write_page_checksum=True
+                scratch, MANIFEST_SCHEMA, compression="zstd", use_dictionary=_REPETITIVE, write_page_checksum=True
             ) as writer,
         ):
             written: list[Shard] = []
             while piece is not None and len(written) < _SHARDS_A_PART:
                 writer.write_table(piece.rows, row_group_size=len(piece.rows))
-                _put(shards, piece.shard, (part, len(written)))
+                put_shard(shards, piece.shard, (part, len(written)))
                 written.append(piece.shard)
                 piece = next(pieces, None)
             content: dict[str, Any] = {"runs": runs, "last": piece is None}
             content |= {"source": describe_source(source), "ignored": source.ignored, "repeated": source.repeated}
             content |= {"in_path_order": source.in_path_order, "shards": [shard_to_json(shard) for shard in written]}
-            writer.add_key_value_metadata({_PART_KEY: json.dumps(with_format(content)).encode()})
+            writer.add_key_value_metadata({PART_KEY: json.dumps(with_format(content)).encode()})
         part += 1
-    _delete_parts_behind(folder, part)
+    delete_parts_from(folder, part)
     for number in range(manifest.parts, part):
-        found = _read_part(folder, number)
+        found = read_part(folder, number)
         if found is None or found["runs"][-1] != run:
             raise InputError(
                 f"{folder.url} is being written by another run: wait until it ends, or choose another folder."
@@ -308,9 +233,9 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
     )
 
 
-def _shard(number: int, rows: pa.Table) -> Shard:
+def shard_of(number: int, rows: pa.Table) -> Shard:
     """A shard of these rows, wherever they lie."""
-    return Shard(number, len(rows), _inputs(rows), pc.sum(pc.equal(rows["action"], MISSING)).as_py() or 0)
+    return Shard(number, len(rows), inputs_digest_of(rows), pc.sum(pc.equal(rows["action"], MISSING)).as_py() or 0)
 
 
 def _no_images(source: Any) -> InputError:
@@ -322,4 +247,4 @@ def _no_images(source: Any) -> InputError:
 
 def _place_key(rows: pa.RecordBatch) -> list[pa.Array]:
     """Where images lie: their shard, and within that the order in which a file that holds several is read best."""
-    return [rows["shard"], rows["source"].fill_null(""), rows["offset"].fill_null(0), *_path_key(rows)]
+    return [rows["shard"], rows["source"].fill_null(""), rows["offset"].fill_null(0), *path_key(rows)]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import FORMAT, in_current_format, with_format
 from flowers_batch.dataset.schema import CODES
-from flowers_batch.dataset.shard_file import RowGroup, _opened, _row_groups_of, read_shard
+from flowers_batch.dataset.shard_file import RowGroup, open_shard, read_shard, row_groups_of
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
@@ -141,12 +141,12 @@ class Run:
     @property
     def code_width(self) -> int:
         """Numbers in a code."""
-        with _opened(self.folder, CODES, 0) as file:
+        with open_shard(self.folder, CODES, 0) as file:
             return file.schema_arrow.field("code").type.list_size
 
     def row_groups(self) -> list[RowGroup]:
         """The parts of the shards' files that can be read by themselves, in the manifest's order."""
-        return [group for shard in range(self.shards) for group in _row_groups_of(self.folder, self.job.kind, shard)]
+        return [group for shard in range(self.shards) for group in row_groups_of(self.folder, self.job.kind, shard)]
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Streams rows in the manifest's order, a shard in memory at a time."""

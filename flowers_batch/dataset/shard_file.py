@@ -159,7 +159,7 @@ def interleave(
     first: Iterator[pa.RecordBatch], second: Iterator[pa.RecordBatch], is_first: NDArray[np.bool_], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """Merges two streams of rows: row i is the next one of `first` or of `second`, as `is_first` [rows] says."""
-    streams = _Rows(first, schema), _Rows(second, schema)
+    streams = _RowStream(first, schema), _RowStream(second, schema)
     for start in range(0, len(is_first), _ROWS_MERGED):
         mask = is_first[start : start + _ROWS_MERGED]
         rows = pa.concat_tables([streams[0].take(int(mask.sum())), streams[1].take(int((~mask).sum()))])
@@ -168,7 +168,7 @@ def interleave(
         yield from rows.take(pa.array(order)).to_batches()
 
 
-class _Rows:
+class _RowStream:
     """A stream of rows that gives as many as one asks for."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema):
@@ -245,21 +245,22 @@ def read_shard(
     Raises:
         InputError: The shard's file is missing, is no Parquet file, or its bytes are not those that were written.
     """
-    with _opened(folder, kind, shard) as file:
+    with open_shard(folder, kind, shard) as file:
         for number in range(file.num_row_groups) if group is None else (group,):
             table = with_retries(lambda number=number: file.read_row_group(number, columns and list(columns)))  # type: ignore[misc]
             yield from table.to_batches()
 
 
-def _row_groups_of(folder: Folder, kind: str, shard: int) -> list[RowGroup]:
-    with _opened(folder, kind, shard) as file:
+def row_groups_of(folder: Folder, kind: str, shard: int) -> list[RowGroup]:
+    """Return the row groups of a shard's file, in their order."""
+    with open_shard(folder, kind, shard) as file:
         return [
             RowGroup(shard, number, file.metadata.row_group(number).num_rows) for number in range(file.num_row_groups)
         ]
 
 
 @contextmanager
-def _opened(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile]:
+def open_shard(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile]:
     """A shard's file; what goes wrong while it is read is told in a sentence."""
     name = shard_name(kind, shard)
     try:

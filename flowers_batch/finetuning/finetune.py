@@ -25,7 +25,8 @@ from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
-from flowers_batch.dataset.manifest import MISSING, read_manifest, read_rows
+from flowers_batch.dataset.manifest import read_manifest, read_rows
+from flowers_batch.dataset.manifest_part import MISSING
 from flowers_batch.dataset.run_folder import Run, open_run, read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.networks import code_width, codes_fingerprint, weights_identity

@@ -347,7 +347,7 @@ class Trainer:
         if not saved:
             return None
         saved_name = f"{EPOCHS}/{saved[-1]}"
-        with self._folder.on_disk(saved_name) as path, safe_open(path, "numpy") as file:
+        with self._folder.local_copy(saved_name) as path, safe_open(path, "numpy") as file:
             for name, variable in self._variables().items():
                 variable.assign(file.get_tensor(name))
             content = json.loads(file.metadata()["state"])
@@ -363,7 +363,7 @@ class Trainer:
         from tensorflow_vgg.formats import write
         from tensorflow_vgg.weights import LICENCE
 
-        with self._folder.on_disk(_saved(state.best)) as path, safe_open(path, "numpy") as file:
+        with self._folder.local_copy(_saved(state.best)) as path, safe_open(path, "numpy") as file:
             for name, variable in self._variables().items():
                 if name.startswith(_TRAINED):
                     variable.assign(file.get_tensor(name))

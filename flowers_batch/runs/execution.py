@@ -14,7 +14,8 @@ from flowers_batch.config import ArchiveConfig, ClusterConfig
 from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.duplicates import count_duplicates
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
-from flowers_batch.dataset.manifest import MANIFEST, Manifest, Shard, copy_manifest, describe_source, read_manifest
+from flowers_batch.dataset.manifest import Manifest, copy_manifest, describe_source, read_manifest
+from flowers_batch.dataset.manifest_part import MANIFEST
 from flowers_batch.dataset.run_folder import (
     JOB,
     SUCCESS,
@@ -27,6 +28,7 @@ from flowers_batch.dataset.run_folder import (
     write_summary,
 )
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, failed_paths, read_footer
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.fingerprint import Fingerprint

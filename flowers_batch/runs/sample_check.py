@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flowers_batch.dataset.manifest import MISSING, Manifest, Shard, read_manifest, read_rows
+from flowers_batch.dataset.manifest import Manifest, read_manifest, read_rows
+from flowers_batch.dataset.manifest_part import MISSING
 from flowers_batch.dataset.run_folder import read_job
 from flowers_batch.dataset.schema import FAILED
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import read_footer, read_shard
 from flowers_batch.encoding.worker import Worker
 from flowers_batch.errors import InputError

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowers_batch.dataset.manifest import Shard, read_rows
+from flowers_batch.dataset.manifest import read_rows
 from flowers_batch.dataset.run_folder import Job
 from flowers_batch.dataset.schema import CODES, FAILED, IMAGE_COLUMNS, OK, PREDICTIONS, codes_schema, predictions_schema
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, content_digest_of, read_footer, read_shard, shard_name
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import Folder

@@ -18,11 +18,11 @@ from flowers_batch.storage.folder import Folder
 
 T = TypeVar("T")
 _FILES_OPEN = 8  # by a process: a shard's images may lie in several, and threads are a little apart
-_DISK_BUFFER_BYTES, _STORE_BUFFER_BYTES = 16 << 10, 1 << 20  # a store's requests are slow, each of them
+DISK_BUFFER_BYTES, STORE_BUFFER_BYTES = 16 << 10, 1 << 20  # a store's requests are slow, each of them
 
 
 @dataclass
-class _Containers(ABC):
+class ContainerSource(ABC):
     """Files in one folder, each with many images.
 
     Attributes:
@@ -57,7 +57,7 @@ class _Containers(ABC):
     def _images(self) -> Iterator[Image]:
         with unique_names() as names:
             for name in self.folder.matching(self.name):
-                changed = _changed(self.folder, name)
+                changed = _mtime_of(self.folder, name)
                 for path, size, offset in self._members(name):
                     yield Image(path_text(names.unique(path)), size, changed, name, offset)
 
@@ -80,7 +80,7 @@ class _Containers(ABC):
             try:
                 return self._read(name, changed, offset, image.bytes)
             except OSError:
-                _opened.cache_clear()  # what failed once is opened anew
+                open_shared.cache_clear()  # what failed once is opened anew
                 raise
 
         return read_bytes(self.folder, read)
@@ -90,23 +90,23 @@ class _Containers(ABC):
         """An image's bytes, read once."""
 
 
-def _changed(folder: Folder, name: str) -> datetime:
+def _mtime_of(folder: Folder, name: str) -> datetime:
     return folder.filesystem.get_file_info(folder.at(name)).mtime or EPOCH
 
 
 @lru_cache(_FILES_OPEN)
-def _opened(how: Callable[[pa.NativeFile, str], T], folder: Folder, name: str, changed: datetime) -> T:
+def open_shared(how: Callable[[pa.NativeFile, str], T], folder: Folder, name: str, changed: datetime) -> T:
     """An open file, which threads share.
 
     Raises:
         ReadError: It is not the file that was listed, so that another photo lies at the place of each.
     """
     file = folder.open(name)
-    if _changed(folder, name) != changed:  # looked at once it is open: it stays what it is, whatever replaces it
+    if _mtime_of(folder, name) != changed:  # looked at once it is open: it stays what it is, whatever replaces it
         raise ReadError("missing", "The file that holds it was replaced since it was listed.")
     return how(file, folder.url_of(name))
 
 
 def close_files() -> None:
     """Close the files that reading has left open; reading again opens them."""
-    _opened.cache_clear()
+    open_shared.cache_clear()

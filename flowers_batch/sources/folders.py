@@ -17,9 +17,9 @@ from flowers_batch.sources.images import (
     Image,
     batches_of,
     is_image,
-    on_disk,
     path_bytes,
     path_text,
+    stat_image,
 )
 from flowers_batch.sources.reading import read_bytes, read_disk, read_store
 from flowers_batch.storage.folder import Folder
@@ -60,7 +60,7 @@ class FolderSource:
         return batches_of(self._images())
 
     def _images(self) -> Iterator[Image]:
-        entries = self._on_disk if self.folder.is_local else self._in_store
+        entries = self._list_disk if self.folder.is_local else self._list_store
         # What is left of each folder from the root down; no recursion: folders lie as deep as they like.
         path = [entries(b"")]
         while path:
@@ -72,7 +72,7 @@ class FolderSource:
             else:
                 path.append(entries(entry))
 
-    def _on_disk(self, prefix: bytes) -> Iterator[Image | bytes]:
+    def _list_disk(self, prefix: bytes) -> Iterator[Image | bytes]:
         """The images of a folder, and the prefixes of the folders in it."""
         names = []
         where = os.path.join(os.fsencode(self.folder.path), prefix)
@@ -91,9 +91,9 @@ class FolderSource:
                 "away."
             ) from None
         for name in sorted(names):
-            yield prefix + name if name.endswith(b"/") else on_disk(path_text(prefix + name), where + name)
+            yield prefix + name if name.endswith(b"/") else stat_image(path_text(prefix + name), where + name)
 
-    def _in_store(self, prefix: bytes) -> Iterator[Image | bytes]:
+    def _list_store(self, prefix: bytes) -> Iterator[Image | bytes]:
         """The images with a prefix, and the longer prefixes."""
         folder = prefix.decode()
         try:

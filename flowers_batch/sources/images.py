@@ -101,7 +101,7 @@ def paths_bytes(paths: pa.Array) -> pa.Array:
     return pc.replace_with_mask(names, encoded, pa.array(decoded, pa.binary()))
 
 
-def on_disk(path: str, where: bytes) -> Image:
+def stat_image(path: str, where: bytes) -> Image:
     """An image on this machine with its size and time; what is not there, or cannot be looked at, has none of both."""
     # ValueError: a NUL in the name; it and OverflowError: a time beyond the year 9999.
     with suppress(OSError, OverflowError, ValueError):

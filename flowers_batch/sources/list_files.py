@@ -25,7 +25,7 @@ from flowers_batch.sources.images import (
 _SIZES, _TIME = ("bytes", "size"), "mtime"  # columns that a list may have besides its paths
 _BUFFER_BYTES = 1 << 20
 _COLUMN_ROWS = 16384  # read from a Parquet file as columns
-_ENTRIES = pa.schema([pa.field(PATH, pa.string()), pa.field("bytes", pa.int64()), pa.field(_TIME, TIME)])
+ENTRIES = pa.schema([pa.field(PATH, pa.string()), pa.field("bytes", pa.int64()), pa.field(_TIME, TIME)])
 _FIRST, _LAST = (pa.scalar(time.replace(tzinfo=UTC), TIME).value for time in (datetime.min, datetime.max))
 _MOST_BYTES = 2**63 - 1  # of a size, in the manifest's column
 
@@ -53,7 +53,7 @@ def _of_csv(file: pa.NativeFile, url: str) -> Iterator[pa.RecordBatch]:
         columns = {
             name: _texts([row[place] if place < len(row) else None for row in chunk]) for name, place in places.items()
         }
-        yield _told(columns, first, url)
+        yield _entries_of(columns, first, url)
         first += len(chunk)
 
 
@@ -72,11 +72,11 @@ def _of_parquet(file: pa.NativeFile, url: str) -> Iterator[pa.RecordBatch]:
     _check_columns(names, url)
     first = 1
     for rows in table.iter_batches(_COLUMN_ROWS, columns=[name for name in (PATH, *_SIZES, _TIME) if name in names]):
-        yield _told(dict(zip(rows.schema.names, rows.columns, strict=True)), first, url)
+        yield _entries_of(dict(zip(rows.schema.names, rows.columns, strict=True)), first, url)
         first += len(rows)
 
 
-_READERS = {"txt": _of_text, "csv": _of_csv, "parquet": _of_parquet}
+READERS = {"txt": _of_text, "csv": _of_csv, "parquet": _of_parquet}
 
 
 def _check_columns(names: Iterable[str], url: str) -> None:
@@ -86,12 +86,12 @@ def _check_columns(names: Iterable[str], url: str) -> None:
 
 def _batch(paths: pa.Array, sizes: pa.Array | None = None, times: pa.Array | None = None) -> pa.RecordBatch:
     """Entries; what is None is told of none of them."""
-    columns = zip((paths, sizes, times), _ENTRIES.types, strict=True)
+    columns = zip((paths, sizes, times), ENTRIES.types, strict=True)
     filled = [pa.nulls(len(paths), type_) if column is None else column for column, type_ in columns]
-    return pa.RecordBatch.from_arrays(filled, schema=_ENTRIES)
+    return pa.RecordBatch.from_arrays(filled, schema=ENTRIES)
 
 
-def _told(columns: Mapping[str, pa.Array], first: int, url: str) -> pa.RecordBatch:
+def _entries_of(columns: Mapping[str, pa.Array], first: int, url: str) -> pa.RecordBatch:
     """What rows of a list tell; the number of the first is `first`.
 
     Raises:
@@ -105,7 +105,7 @@ def _told(columns: Mapping[str, pa.Array], first: int, url: str) -> pa.RecordBat
     except pa.ArrowException:  # an unusual row is among them, or a wrong one
         names = list(columns)
         values = zip(*(column.to_pylist() for column in columns.values()), strict=True)
-        return _told_row_by_row((dict(zip(names, row, strict=True)) for row in values), first, url)
+        return _entries_row_by_row((dict(zip(names, row, strict=True)) for row in values), first, url)
 
 
 def _paths(column: pa.Array) -> pa.Array:
@@ -152,7 +152,7 @@ def _text(column: pa.Array) -> pa.Array | None:
     return column.cast(pa.string()) if is_text else None
 
 
-def _told_row_by_row(rows: Iterable[dict[str, Any]], first: int, url: str) -> pa.RecordBatch:
+def _entries_row_by_row(rows: Iterable[dict[str, Any]], first: int, url: str) -> pa.RecordBatch:
     entries: list[tuple[str, int | None, datetime | None]] = []
     for number, row in enumerate(rows, first):
         path = row[PATH]
@@ -167,7 +167,7 @@ def _told_row_by_row(rows: Iterable[dict[str, Any]], first: int, url: str) -> pa
                 "and times as ISO 8601."
             ) from None
         entries.append((path, sizes[0] if sizes else None, time))
-    columns = zip(zip(*entries, strict=True), _ENTRIES.types, strict=True)
+    columns = zip(zip(*entries, strict=True), ENTRIES.types, strict=True)
     return _batch(*(pa.array(column, type_) for column, type_ in columns))
 
 

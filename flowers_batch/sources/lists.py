@@ -21,13 +21,13 @@ from flowers_batch.sources.images import (
     PATH,
     TIME,
     Image,
-    on_disk,
     path_bytes,
     path_text,
     paths_bytes,
     paths_text,
+    stat_image,
 )
-from flowers_batch.sources.list_files import _ENTRIES, _READERS
+from flowers_batch.sources.list_files import ENTRIES, READERS
 from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, without_repeats
 from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
 from flowers_batch.storage.folder import NOT_UTF8, Folder, open_folder
@@ -95,7 +95,7 @@ class ListSource:
         untold = pc.or_(sizes.is_null(), times.is_null())
         if untold.true_count:
             files = [(path, self._local(path_bytes(path))) for path in paths.filter(untold).to_pylist()]
-            found = [on_disk(path, where) for path, where in files if where is not None]
+            found = [stat_image(path, where) for path, where in files if where is not None]
             is_local = pa.array([where is not None for _, where in files])
             untold = pc.replace_with_mask(untold, untold, is_local)
             sizes = pc.replace_with_mask(sizes, untold, pa.array([image.bytes for image in found], pa.int64()))
@@ -121,9 +121,9 @@ class ListSource:
 
     def _read(self, path: bytes) -> bytes:
         where = self._local(path)
-        return read_store(*self._in_store(os.fsdecode(path))) if where is None else read_disk(where)
+        return read_store(*self._find_in_store(os.fsdecode(path))) if where is None else read_disk(where)
 
-    def _in_store(self, path: str) -> tuple[Folder, str]:
+    def _find_in_store(self, path: str) -> tuple[Folder, str]:
         """The folder that an entry's file system begins with, and the entry's name in it."""
         if not _URL.match(os.fsencode(path)):
             return self._base, path
@@ -141,11 +141,11 @@ class ListSource:
         """Keys, sizes and times as the lists tell them, in their order."""
         for name in self.folder.matching(self.name):
             url = self.folder.url_of(name)
-            read = _READERS[name.rpartition(".")[2].lower()]
+            read = READERS[name.rpartition(".")[2].lower()]
             try:
                 with closing(with_retries(lambda name=name: self.folder.open(name))) as file:  # type: ignore[misc]
                     for batch in read(file, url):
-                        yield batch.set_column(0, _ENTRIES.field(0), self._keys(batch[PATH]))
+                        yield batch.set_column(0, ENTRIES.field(0), self._keys(batch[PATH]))
             # ValueError: no UTF-8; OverflowError: a time beyond the year 9999.
             except (OSError, ValueError, OverflowError, csv.Error, pa.ArrowException) as error:
                 raise InputError(f"The list {url} cannot be read: {first_line(error)}") from None
@@ -181,4 +181,4 @@ def _sorted(entries: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     raw = pa.field(PATH, pa.binary())
     as_bytes = (batch.set_column(0, raw, paths_bytes(batch[PATH])) for batch in entries)
     for batch in batches_in_order(as_bytes):
-        yield batch.set_column(0, _ENTRIES.field(0), paths_text(batch[PATH]))
+        yield batch.set_column(0, ENTRIES.field(0), paths_text(batch[PATH]))

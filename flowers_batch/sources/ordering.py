@@ -20,7 +20,7 @@ Row = TypeVar("Row", bound=tuple[int | bytes | str | None, ...])
 _MEMORY_KIB = 32 << 10  # held at most for a table, and as much again for sorting it
 
 
-def in_order(rows: Iterable[Row]) -> Iterator[Row]:
+def sorted_rows(rows: Iterable[Row]) -> Iterator[Row]:
     """What `sorted(rows)` gives, for more rows than memory holds; None comes first.
 
     Args:
@@ -57,7 +57,7 @@ def batches_in_order(
     first = next(iterator, None)
     if first is None:
         return
-    rows = in_order(
+    rows = sorted_rows(
         row
         for batch in chain([first], iterator)
         for start in range(0, len(batch), ROWS_AT_ONCE)
@@ -72,15 +72,15 @@ def batches_in_order(
 def _rows(
     batch: pa.RecordBatch, key: Callable[[pa.RecordBatch], Sequence[pa.Array]]
 ) -> Iterator[tuple[int | bytes | str | None, ...]]:
-    own = [column if _is_text(column.type) else column.cast(pa.int64()) for column in batch.columns]
+    own = [column if _is_text_or_bytes(column.type) else column.cast(pa.int64()) for column in batch.columns]
     return zip(*(column.to_pylist() for column in (*key(batch), *own)), strict=True)
 
 
 def _column(values: Sequence[int | bytes | str | None], type_: pa.DataType) -> pa.Array:
-    return pa.array(values, type_) if _is_text(type_) else pa.array(values, pa.int64()).cast(type_)
+    return pa.array(values, type_) if _is_text_or_bytes(type_) else pa.array(values, pa.int64()).cast(type_)
 
 
-def _is_text(type_: pa.DataType) -> bool:
+def _is_text_or_bytes(type_: pa.DataType) -> bool:
     return pa.types.is_string(type_) or pa.types.is_binary(type_)
 
 
@@ -89,7 +89,7 @@ def are_in_path_order(batches: Iterable[pa.RecordBatch]) -> bool:
     last = None
     for batch in batches:
         names = paths_bytes(batch[PATH])
-        if pc.any(pc.less(names, _behind(last, names))).as_py():
+        if pc.any(pc.less(names, _shifted(last, names))).as_py():
             return False
         last = names[-1].as_py() if len(names) else last
     return True
@@ -100,12 +100,12 @@ def without_repeats(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Reco
     last = None
     for batch in batches:
         paths = batch[PATH]
-        kept = batch.filter(pc.not_equal(paths, _behind(last, paths)).fill_null(True))
+        kept = batch.filter(pc.not_equal(paths, _shifted(last, paths)).fill_null(True))
         last = paths[-1].as_py() if len(paths) else last
         yield kept, len(batch) - len(kept)
 
 
-def _behind(last: str | bytes | None, column: pa.Array) -> pa.Array:
+def _shifted(last: str | bytes | None, column: pa.Array) -> pa.Array:
     """A column one row later: it begins with the last value of the batch before, and lacks its own last."""
     return pa.concat_arrays([pa.array([last], column.type), column])[:-1]
 

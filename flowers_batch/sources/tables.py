@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowers_batch.errors import InputError, first_line
-from flowers_batch.sources.containers import _STORE_BUFFER_BYTES, _Containers, _opened
+from flowers_batch.sources.containers import STORE_BUFFER_BYTES, ContainerSource, open_shared
 from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, path_bytes
 from flowers_batch.sources.reading import ReadError, check_size
 
@@ -24,13 +24,15 @@ _GROUPS_OPEN = 4  # row groups of a table: threads are a little apart
 
 
 @dataclass
-class TableSource(_Containers):
+class TableSource(ContainerSource):
     """Images in Parquet files, as Hugging Face has them; `path` is the table's, or `file#row` where it has none."""
 
     def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
         try:
             table = _open_table(self.folder.open(name))
-            for row, path in enumerate(_paths(table, _image_column(table.schema_arrow, self.folder.url_of(name)))):
+            for row, path in enumerate(
+                _paths_in_table(table, _image_column(table.schema_arrow, self.folder.url_of(name)))
+            ):
                 yield path_bytes(path) if path else b"%b#%09d" % (name.encode(), row), 0, row
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is no UTF-8
             raise InputError(
@@ -39,14 +41,14 @@ class TableSource(_Containers):
             ) from None
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
-        content = _opened(_Rows, self.folder, name, changed).read(offset)
+        content = open_shared(_RowReader, self.folder, name, changed).read(offset)
         if content is None:
             raise ReadError("missing", "The table has no bytes for it.")
         check_size(len(content))
         return content
 
 
-class _Rows:
+class _RowReader:
     """The images of a table, row by row: a page of it is held, and rows passed over, but never a row group."""
 
     def __init__(self, file: pa.NativeFile, url: str):
@@ -96,7 +98,7 @@ class _Rows:
 
 
 def _open_table(file: pa.NativeFile) -> pq.ParquetFile:
-    return pq.ParquetFile(file, buffer_size=_STORE_BUFFER_BYTES, pre_buffer=False)
+    return pq.ParquetFile(file, buffer_size=STORE_BUFFER_BYTES, pre_buffer=False)
 
 
 def image_columns(schema: pa.Schema) -> list[pa.Field]:
@@ -115,7 +117,7 @@ def _image_column(schema: pa.Schema, url: str) -> pa.Field:
     return chosen[0]
 
 
-def _paths(table: pq.ParquetFile, image: pa.Field) -> Iterator[str | None]:
+def _paths_in_table(table: pq.ParquetFile, image: pa.Field) -> Iterator[str | None]:
     """Each row's path: the image's own, else that of the column `path`, else None."""
     inner = [f"{image.name}.{PATH}"] if _is_text(_field(image.type, PATH)) else []
     outer = [column.name for column in table.schema_arrow if column.name == PATH and _is_text(column.type)]

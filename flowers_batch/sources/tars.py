@@ -12,14 +12,14 @@ from datetime import datetime
 import pyarrow as pa
 
 from flowers_batch.errors import InputError, first_line
-from flowers_batch.sources.containers import _DISK_BUFFER_BYTES, _STORE_BUFFER_BYTES, _Containers, _opened
+from flowers_batch.sources.containers import DISK_BUFFER_BYTES, STORE_BUFFER_BYTES, ContainerSource, open_shared
 from flowers_batch.sources.images import is_image
 from flowers_batch.sources.reading import ReadError, check_size
 from flowers_batch.storage.folder import Folder
 
 
 @dataclass
-class TarSource(_Containers):
+class TarSource(ContainerSource):
     """Images in tars, as WebDataset has them: read where they lie, never unpacked; `path` is `tar!member`.
 
     A member's name is only a name, wherever it points. Members that are no files, or no images by their names, are
@@ -37,7 +37,7 @@ class TarSource(_Containers):
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
         check_size(size)
-        content = _opened(_as_it_is, self.folder, name, changed).read_at(size, offset)
+        content = open_shared(_as_it_is, self.folder, name, changed).read_at(size, offset)
         if len(content) < size:
             raise ReadError("unreadable", "The tar ends before the photo does: it was cut short since it was listed.")
         return content
@@ -54,7 +54,7 @@ def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
         InputError: It is not a tar, or not whole: tarfile takes a broken header for the tar's end.
     """
     end = 0
-    buffer_bytes = _DISK_BUFFER_BYTES if folder.is_local else _STORE_BUFFER_BYTES
+    buffer_bytes = DISK_BUFFER_BYTES if folder.is_local else STORE_BUFFER_BYTES
     try:
         with closing(io.BufferedReader(folder.open(name), buffer_bytes)) as file:
             tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
@@ -71,7 +71,7 @@ def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
             while rest:
                 if rest.count(0) < len(rest):
                     raise tarfile.ReadError("no header is there")
-                rest = file.read(_STORE_BUFFER_BYTES)
+                rest = file.read(STORE_BUFFER_BYTES)
     except Exception as error:  # tarfile tells of broken headers by many kinds
         raise InputError(
             f"The tar {folder.url_of(name)} cannot be read from byte {end} on ({first_line(error)[:-1]}): "

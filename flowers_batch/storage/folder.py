@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
-import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,8 +20,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from flowers_batch.errors import InputError, RunError, first_line
-from flowers_batch.storage.retries import _is_of_store, with_retries
-from flowers_batch.storage.urls import _CREDENTIALS
+from flowers_batch.storage.local_files import fsync, is_utf8, reason_of
+from flowers_batch.storage.locks import hold_lock
+from flowers_batch.storage.retries import is_store_error, with_retries
+from flowers_batch.storage.urls import CREDENTIAL_PARAMETERS
 
 SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
 LOCK = "_lock"
@@ -69,7 +68,7 @@ class Folder:
 
     def names(self, name: str = "") -> list[str]:
         """The files directly in a folder, but for names that are no UTF-8, sorted; none where there is no folder."""
-        return sorted(found.decode() for found in self._files(name) if _is_utf8(found))
+        return sorted(found.decode() for found in self._files(name) if is_utf8(found))
 
     def matching(self, pattern: str) -> list[str]:
         """The files directly in this folder whose names fit a pattern, in which `*` is any text, sorted.
@@ -83,7 +82,7 @@ class Folder:
         expression = re.compile(b".*".join(map(re.escape, pattern.encode().split(b"*"))), re.DOTALL)
         fitting = [name for name in self._files("") if expression.fullmatch(name)]
         for name in fitting:
-            if not _is_utf8(name):
+            if not is_utf8(name):
                 raise InputError(
                     f"The name of {self.url_of(name.decode(errors='backslashreplace'))} is no UTF-8: rename the file, "
                     "or move it away."
@@ -115,7 +114,7 @@ class Folder:
         return self.filesystem.open_input_file(self.at(name))
 
     @contextmanager
-    def on_disk(self, name: str) -> Iterator[str]:
+    def local_copy(self, name: str) -> Iterator[str]:
         """Gives the path of a file on this machine's disk: its own or, of a store, that of a copy for as long."""
         if self.is_local:
             yield self.at(name)
@@ -177,7 +176,8 @@ class Folder:
                 with_retries(lambda: self._upload(scratch, name))
         except OSError as error:
             raise RunError(
-                f"{self.url_of(name)} cannot be written ({_why(error)}): see to it, and run the same command again."
+                f"{self.url_of(name)} cannot be written ({reason_of(error)}): make room or give write access, and run "
+                "the same command again."
             ) from error
         finally:
             with suppress(OSError):  # such as a parent that is none
@@ -193,7 +193,7 @@ class Folder:
                     stream.write(block)
             except BaseException as error:
                 # A store that failed has made no object, and what another has published under the name stays.
-                if not (isinstance(error, OSError) and _is_of_store(error)):  # else it is closed short, and must not
+                if not (isinstance(error, OSError) and is_store_error(error)):  # else it is closed short, and must not
                     with suppress(OSError):
                         stream.close()
                     self.delete(name)
@@ -225,24 +225,7 @@ class Folder:
         if not self.is_local:
             yield
             return
-        try:
-            os.makedirs(self.path, exist_ok=True)
-            handle = os.open(self.at(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise InputError(f"{self.url} cannot be written to ({_why(error)}): choose another folder.") from None
-        with open(handle, "r+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise InputError(
-                    f"{self.url} is being written by another run ({file.read().strip() or 'just started'}): "
-                    "wait until it ends, or choose another folder."
-                ) from None
-            file.truncate(0)
-            since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {since}")
-            file.flush()
+        with hold_lock(self.at(LOCK), self.url):
             yield
 
 
@@ -255,7 +238,7 @@ def open_folder(where: PathOrUrl) -> Folder:
     name = os.fspath(where)
     if "://" not in name:
         path = os.path.abspath(name)
-        if not _is_utf8(raw := os.fsencode(path)):
+        if not is_utf8(raw := os.fsencode(path)):
             raise InputError(
                 f"The name {raw.decode(errors='backslashreplace')} is no UTF-8: rename it, or give a link to it."
             )
@@ -265,7 +248,7 @@ def open_folder(where: PathOrUrl) -> Folder:
     except ValueError as error:
         raise InputError(f"The URL cannot be opened: {first_line(error)}") from None
     # A name alone before `@` is no secret: it is Azure's container, or Google's `anonymous`.
-    if parts.password or _CREDENTIALS & set(parse_qs(parts.query)):
+    if parts.password or CREDENTIAL_PARAMETERS & set(parse_qs(parts.query)):
         raise InputError(
             f"The URL of {parts.scheme}://{parts.hostname or ''}{parts.path} holds credentials, which would be "
             "written down with the run: give them by the environment or the machine's role."
@@ -286,24 +269,3 @@ def split_file(where: PathOrUrl) -> tuple[Folder, str]:
     base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
     parent, slash, name = base.rpartition("/")
     return open_folder(f"{parent or slash or '.'}{query}{options}"), name
-
-
-def _is_utf8(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _why(error: OSError) -> str:
-    return (os.strerror(error.errno) if error.errno else first_line(error)).rstrip(".")
-
-
-def fsync(path: PathOrUrl) -> None:
-    """Has a file's content, or a folder's names, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

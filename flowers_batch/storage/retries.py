@@ -21,7 +21,7 @@ PERMANENT_ERRNOS = (  # what is no bad moment
     errno.ENXIO,  # a socket
 )
 # Errors of stores have no number, and neither have those of broken Parquet files, which last.
-_OF_STORES = re.compile("AWS Error|google::cloud|Azure|HTTP|connect|time.?out", re.IGNORECASE)
+_STORE_ERROR = re.compile("AWS Error|google::cloud|Azure|HTTP|connect|time.?out", re.IGNORECASE)
 _REFUSED = "ACCESS_DENIED"
 
 
@@ -31,17 +31,18 @@ def with_retries(act: Callable[[], T]) -> T:
         try:
             return act()
         except OSError as error:
-            if not _may_pass(error):
+            if not _is_retryable(error):
                 raise
         time.sleep(seconds)
     return act()
 
 
-def _may_pass(error: OSError) -> bool:
+def _is_retryable(error: OSError) -> bool:
     if error.errno is not None:
         return error.errno not in PERMANENT_ERRNOS
-    return _is_of_store(error) and _REFUSED not in str(error)
+    return is_store_error(error) and _REFUSED not in str(error)
 
 
-def _is_of_store(error: OSError) -> bool:
-    return error.errno is None and bool(_OF_STORES.search(str(error)))
+def is_store_error(error: OSError) -> bool:
+    """Return whether an object store, or the way to it, failed."""
+    return error.errno is None and bool(_STORE_ERROR.search(str(error)))

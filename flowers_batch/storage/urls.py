@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs
 
-_CREDENTIALS = {"access_key", "secret_key", "session_token", "credential_kind", "sig"}  # of S3 and Azure
+CREDENTIAL_PARAMETERS = {"access_key", "secret_key", "session_token", "credential_kind", "sig"}  # of S3 and Azure
 # A secret may hold slashes; what is only digits up to one is a port.
 _USER_AND_SECRET = re.compile(r"(?<=://)[^/@]*:(?!\d+(?:[/?]|$)).*@", re.DOTALL)
 
@@ -13,6 +13,6 @@ _USER_AND_SECRET = re.compile(r"(?<=://)[^/@]*:(?!\d+(?:[/?]|$)).*@", re.DOTALL)
 def without_credentials(url: str) -> str:
     """A URL as it may be written down: of credentials only stars are left, for which `open_folder` refuses it too."""
     base, query, options = _USER_AND_SECRET.sub("***:***@", url, count=1).partition("?")
-    if _CREDENTIALS & set(parse_qs(options)):
+    if CREDENTIAL_PARAMETERS & set(parse_qs(options)):
         return base.replace("://", "://***:***@", 1)
     return f"{base}{query}{options}"

@@ -14,7 +14,8 @@ from pathlib import Path
 from flowers_batch.classifier.labels import invalid_labels_file, read_labels
 from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.storage.folder import PathOrUrl, fsync
+from flowers_batch.storage.folder import PathOrUrl
+from flowers_batch.storage.local_files import fsync
 
 _COLUMNS = ["path", "label", "time"]
 _MAX_TORN_LINES = 3  # of a partly written row: a longer rest is more likely a row with an unclosed quotation mark

@@ -20,8 +20,8 @@ from flowers_batch.sources.ordering import (
     aligned,
     are_in_path_order,
     batches_in_order,
-    in_order,
     merged,
+    sorted_rows,
     unique_names,
     without_repeats,
 )
@@ -32,7 +32,7 @@ SIZE = st.integers(-(1 << 63), (1 << 63) - 1)
 
 @given(st.lists(st.tuples(st.binary(max_size=8), SIZE, TEXT)))
 def test_rows_come_as_sorted_has_them(rows):
-    assert list(in_order(rows)) == sorted(rows)
+    assert list(sorted_rows(rows)) == sorted(rows)
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
@@ -44,7 +44,7 @@ ordering._MEMORY_KIB = 1024
 draw = random.Random(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 last = b""
-for name, _ in ordering.in_order((draw.randbytes(400), number) for number in range(60_000)):
+for name, _ in ordering.sorted_rows((draw.randbytes(400), number) for number in range(60_000)):
     assert last <= name
     last = name
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
@@ -159,8 +159,8 @@ def test_full_disk_is_told_in_a_sentence(monkeypatch):
     connect = sqlite3.connect
     monkeypatch.setattr(ordering.sqlite3, "connect", lambda name: connect(name, factory=Full))
     with pytest.raises(RunError, match=r"^The images cannot be sorted \(database or disk is full\): set TMPDIR"):
-        list(in_order([(1,)]))
+        list(sorted_rows([(1,)]))
 
 
 def test_nothing_sorts_to_nothing():
-    assert list(in_order([])) == []
+    assert list(sorted_rows([])) == []

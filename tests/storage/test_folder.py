@@ -315,10 +315,8 @@ except RunError as error:
 
 def test_a_file_that_the_disk_has_no_room_for_leaves_nothing_and_says_so(tmp_path):
     printed = subprocess.run([sys.executable, "-c", FULL, tmp_path], stdout=subprocess.PIPE, text=True).stdout
-    assert (
-        printed
-        == f"{tmp_path}/codes/x cannot be written (File too large): see to it, and run the same command again.\n"
-    )
+    told = "(File too large): make room or give write access, and run the same command again."
+    assert printed == f"{tmp_path}/codes/x cannot be written {told}\n"
     assert left_in(tmp_path) == set()
 
 

@@ -170,8 +170,8 @@ def test_threads_read_one_table_at_once_and_so_does_another_process(tmp_path):
 
 def test_row_group_is_streamed_once_for_threads_that_are_a_little_apart(tmp_path, monkeypatch):
     starts = []
-    begin = tables._Rows._from
-    monkeypatch.setattr(tables._Rows, "_from", lambda self, group: starts.append(group) or begin(self, group))
+    begin = tables._RowReader._from
+    monkeypatch.setattr(tables._RowReader, "_from", lambda self, group: starts.append(group) or begin(self, group))
     photos = open_source(table(tmp_path / "a.parquet", contents(200), row_group=50))
     images = images_in(photos)
     swapped = [images[row ^ 7] for row in range(200)]

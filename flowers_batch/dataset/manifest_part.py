@@ -1,0 +1,95 @@
+"""A part of the manifest: a Parquet file whose row groups hold rows of one shard each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import in_current_format
+from flowers_batch.dataset.shard_file import read_note
+from flowers_batch.errors import InputError
+from flowers_batch.sources.images import IMAGES
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.retries import with_retries
+
+MANIFEST = "manifest"
+
+
+ADD, CHANGE, MISSING, REMOVE = "add", "change", "missing", "remove"
+
+
+PART_KEY = b"flowers_batch.manifest"  # version 0.1, which has another key, refuses parts of this one
+
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.int32(), nullable=False),
+        *IMAGES,
+        pa.field("attempt", pa.int32(), nullable=False),  # how often it was asked for again after it had failed
+        pa.field(
+            "action", pa.string(), nullable=False
+        ),  # of its last generation: `add`, `change`, `missing` or `remove`
+    ]
+)
+
+
+def part_name(part: int) -> str:
+    """Return the name of a part's file in a run's folder."""
+    return f"{MANIFEST}/part-{part:06d}.parquet"
+
+
+def parts_from(folder: Folder, part: int) -> list[str]:
+    """Return the names of all parts with this number or a higher one, in their order."""
+    names = (f"{MANIFEST}/{name}" for name in folder.names(MANIFEST) if name.startswith("part-"))
+    return [name for name in names if name >= part_name(part)]
+
+
+def delete_parts_from(folder: Folder, part: int) -> None:
+    """Delete all parts with this number or a higher one."""
+    for name in reversed(parts_from(folder, part)):  # the last first: a kill must leave no gap
+        folder.delete(name)
+
+
+def read_part(folder: Folder, part: int) -> dict[str, Any] | None:
+    """Read what a part's metadata says; return None if there is no such part.
+
+    Raises:
+        InputError: The part is damaged, or a newer version of flowers_batch wrote it.
+    """
+    try:
+        content = read_note(folder, part_name(part), PART_KEY, formats_0_1.PART_KEY)
+        return in_current_format(content, folder.url_of(part_name(part)), formats_0_1.upgrade_part)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):  # a part is published whole, so no killed run left it like this
+        raise damaged_part(folder, part) from None
+
+
+def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
+    """Read a row group of a part: rows of one shard.
+
+    Raises:
+        InputError: The part is damaged.
+    """
+
+    def read() -> pa.Table:
+        with folder.open(part_name(part)) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            rows = parquet.read_row_group(row_group, MANIFEST_SCHEMA.names)
+            is_old = formats_0_1.PART_KEY in (parquet.metadata.metadata or {})
+            return formats_0_1.upgrade_rows(rows) if is_old else rows
+
+    try:
+        return with_retries(read)
+    except (OSError, pa.ArrowException) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise damaged_part(folder, part) from None
+
+
+def damaged_part(folder: Folder, part: int) -> InputError:
+    """Return the error for a part that is missing between others, or cannot be read."""
+    return InputError(f"{folder.url_of(part_name(part))} is missing or damaged: restore it, or begin in a new folder.")

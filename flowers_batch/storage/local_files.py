@@ -1,0 +1,30 @@
+"""Files of this machine: names, errors, and having them on the disk."""
+
+from __future__ import annotations
+
+import os
+
+from flowers_batch.errors import first_line
+
+
+def is_utf8(name: bytes) -> bool:
+    """Return whether a file's name is UTF-8."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def reason_of(error: OSError) -> str:
+    """Return why a file could not be read or written, without a full stop."""
+    return (os.strerror(error.errno) if error.errno else first_line(error)).rstrip(".")
+
+
+def fsync(path: str | os.PathLike[str]) -> None:
+    """Flush a file's content, or a folder's names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,97 @@
+"""`job.json`, `_SUCCESS`, and reading finished runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+from dataset_rows import codes_batch, finished, labelled, predictions_batch
+from helpers import fingerprint
+
+from flowers_batch.dataset import run_folder
+from flowers_batch.dataset import schema as schema_module
+from flowers_batch.dataset.run_folder import SUCCESS, Job, library_versions, open_run, read_job, write_job
+from flowers_batch.dataset.schema import CODES, PREDICTIONS
+from flowers_batch.errors import InputError
+from flowers_batch.storage.folder import open_folder
+
+
+def test_job_is_read_as_it_was_written(tmp_path):
+    folder = open_folder(tmp_path)
+    made = fingerprint(head="h", top_k=3)
+    job = Job(PREDICTIONS, "/photos", made, "random:0", "/root", "/model", "/codes", library_versions())
+    assert read_job(folder) is None
+    write_job(folder, job)
+    assert read_job(folder) == job
+    content = json.loads((tmp_path / "job.json").read_text())
+    assert content["digest"] == job.fingerprint.digest
+    assert content["fingerprint"] == asdict(job.fingerprint)
+    assert {"python", "ray", "tensorflow", "numpy", "pyarrow"} <= content["versions"].keys()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "3", '{"digest": "x"}', '{"format": "x"}', "less"])
+def test_damaged_job_is_refused(tmp_path, content):
+    folder = open_folder(tmp_path)
+    write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0"))
+    if content == "less":
+        known = folder.read_json("job.json")
+        del known["images"]
+        content = json.dumps(known)
+    (tmp_path / "job.json").write_text(content)
+    with pytest.raises(InputError, match=r"job\.json is damaged \(.+\): restore it, or begin in a new folder\.$"):
+        read_job(folder)
+
+
+def test_job_ignores_fields_that_it_does_not_know(tmp_path):
+    folder, job = open_folder(tmp_path), Job(CODES, "/photos", fingerprint(), "random:0")
+    write_job(folder, job)
+    folder.write_json("job.json", folder.read_json("job.json") | {"new": 1})
+    assert read_job(folder) == job
+
+
+def test_job_with_unknown_field_in_its_fingerprint_is_refused(tmp_path):
+    folder = open_folder(tmp_path)
+    write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0"))
+    content = folder.read_json("job.json")
+    content["fingerprint"]["dropout"] = 0.5
+    folder.write_json("job.json", content)
+    with pytest.raises(InputError, match=r"depends on dropout, which .* does not know: install a newer version"):
+        read_job(folder)
+
+
+def test_finished_run_is_opened_and_streams_its_rows_in_order(tmp_path):
+    shards = [codes_batch(4), codes_batch(2), codes_batch(3)]
+    run = open_run(str(finished(tmp_path, CODES, shards)), CODES)
+    assert run.shards == 3
+    rows = [path for batch in run.batches(["path"]) for path in batch["path"].to_pylist()]
+    assert rows == [path for batch in shards for path in batch["path"].to_pylist()]
+
+
+def test_unfinished_run_is_refused_in_a_sentence(tmp_path):
+    finished(tmp_path, CODES, [codes_batch(1)])
+    (tmp_path / SUCCESS).unlink()
+    with pytest.raises(InputError, match=r"is not finished: run the same `flowers-batch encode` again, which goes on"):
+        open_run(str(tmp_path), CODES)
+
+
+def test_foreign_folder_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    for where in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=r"is not a folder of codes: make one with `flowers-batch encode`\.$"):
+            open_run(str(where), CODES)
+
+
+def test_folder_of_the_other_kind_is_refused_in_a_sentence(tmp_path):
+    finished(tmp_path / "codes", CODES, [codes_batch(1)])
+    finished(tmp_path / "predictions", PREDICTIONS, [predictions_batch([labelled("a.jpg")])])
+    with pytest.raises(InputError, match=r"is not a folder of predictions: make one with `flowers-batch predict`\.$"):
+        open_run(str(tmp_path / "codes"), PREDICTIONS)
+    with pytest.raises(InputError, match=r"is not a folder of codes"):
+        open_run(str(tmp_path / "predictions"), CODES)
+
+
+def test_a_file_in_place_of_a_runs_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not a folder of codes"):
+        run_folder.open_run(str(tmp_path / "file"), schema_module.CODES)

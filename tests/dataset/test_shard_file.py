@@ -1,0 +1,219 @@
+"""A shard's file is complete, or it is not taken for one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dataset_rows import IMAGE_FIELDS, LIKE, codes_batch, image_row, labelled, predictions_batch
+from helpers import store
+
+from flowers_batch.dataset import schema as schema_module
+from flowers_batch.dataset import shard_file
+from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_schema, predictions_schema
+from flowers_batch.dataset.shard_file import (
+    Footer,
+    content_digest_of,
+    interleave,
+    read_footer,
+    read_shard,
+    shard_name,
+    write_shard,
+)
+from flowers_batch.errors import InputError, RunError
+from flowers_batch.storage import folder as folder_module
+from flowers_batch.storage.folder import Folder, open_folder
+
+SHARD = shard_name(CODES, 3)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_shard_is_read_as_it_was_written(tmp_path, kind):
+    folder, batches = open_folder(tmp_path), [codes_batch(5, kind=kind, failed=(1,)), codes_batch(3, kind=kind)]
+    write_shard(folder, CODES, batches[0].schema, batches, LIKE)
+    written = pq.read_table(tmp_path / SHARD)
+    assert written.schema.equals(codes_schema(8, kind))
+    assert written.equals(pa.Table.from_batches(batches))
+    assert written["code"].null_count == 1 and not written["code"][1].is_valid
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path):
+    failed = image_row("x.jpg", "missing") | dict.fromkeys(predictions_schema().names[len(IMAGE_FIELDS) :])
+    batch = predictions_batch([labelled("a/b.jpg"), failed])
+    write_shard(open_folder(tmp_path), PREDICTIONS, batch.schema, [batch], LIKE)
+    assert pq.read_table(tmp_path / shard_name(PREDICTIONS, 3)).equals(pa.Table.from_batches([batch]))
+
+
+def test_shard_is_compressed_with_zstd_and_codes_are_split_into_planes(tmp_path):
+    batches = [codes_batch(100) for _ in range(15)]
+    write_shard(open_folder(tmp_path), CODES, batches[0].schema, batches, LIKE)
+    metadata = pq.read_metadata(tmp_path / SHARD)
+    assert (metadata.num_row_groups, metadata.num_rows) == (1, 1500)
+    columns = [metadata.row_group(0).column(number) for number in range(metadata.num_columns)]
+    assert {column.compression for column in columns} == {"ZSTD"}
+    (code,) = [column for column in columns if column.path_in_schema.startswith("code")]
+    assert "BYTE_STREAM_SPLIT" in code.encodings
+
+
+def test_large_shard_is_written_and_read_a_row_group_at_a_time(tmp_path, monkeypatch):
+    folder, batch, taken, written = open_folder(tmp_path), codes_batch(100), 0, []
+
+    def batches():
+        nonlocal taken
+        for _ in range(70):
+            taken += 1
+            yield batch
+
+    write_table = pq.ParquetWriter.write_table
+    monkeypatch.setattr(
+        pq.ParquetWriter,
+        "write_table",
+        lambda self, table, **options: written.append((taken, len(table))) or write_table(self, table, **options),
+    )
+    footer = write_shard(folder, CODES, batch.schema, batches(), LIKE)
+    assert [rows for _, rows in written] == [2100, 2100, 2100, 700]
+    assert [batches for batches, _ in written] == [21, 42, 63, 70]  # none is held longer than it must be
+    assert pq.read_metadata(tmp_path / SHARD).num_row_groups == 4
+    assert (footer.ok, footer.failed) == (7000, 0)
+    assert footer.content_digest == content_digest_of(pq.read_table(tmp_path / SHARD))
+    groups = read_shard(folder, CODES, 3, ["path"])
+    assert len(next(groups)) == 2100
+    assert sum(map(len, groups)) == 4900
+
+
+@pytest.mark.parametrize("mask", ["", "0", "1", "0110", "1" * 1500 + "01" * 800 + "0" * 700])
+def test_two_streams_of_rows_become_one_in_the_order_that_is_asked_for(mask):
+    is_first = np.array([letter == "1" for letter in mask], bool)
+    expected = [
+        f"{'first' if first else 'second'} {is_first[:row].tolist().count(first)}" for row, first in enumerate(is_first)
+    ]
+    schema = pa.schema([pa.field("path", pa.string())])
+
+    def stream(name: str, count: int):
+        rows = [{"path": f"{name} {number}"} for number in range(count)]
+        for start in range(0, count, 7):
+            yield pa.RecordBatch.from_pylist(rows[start : start + 7], schema)
+
+    first, second = stream("first", int(is_first.sum())), stream("second", int((~is_first).sum()))
+    rows = pa.Table.from_batches(interleave(first, second, is_first, schema), schema)
+    assert rows["path"].to_pylist() == expected
+
+
+def test_shard_without_rows_is_a_shard(tmp_path):
+    folder = open_folder(tmp_path)
+    write_shard(folder, CODES, codes_schema(8, "float16"), [], LIKE)
+    assert replace(read_footer(folder, CODES, 3), content_digest="") == LIKE
+    assert sum(len(batch) for batch in read_shard(folder, CODES, 3, ["path"])) == 0
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_footer_tells_fingerprint_number_inputs_and_counts(tmp_path, is_local):
+    folder = open_folder(tmp_path / "run") if is_local else store(tmp_path / "run")
+    batch = codes_batch(9, failed=(1, 4, 8))
+    table = pa.Table.from_batches([batch]).to_pylist()
+    table[4]["reason"] = "truncated"
+    batch = pa.RecordBatch.from_pylist(table, batch.schema)
+    written = write_shard(folder, CODES, batch.schema, [batch], replace(LIKE, ok=77, failed=78))
+    assert replace(written, content_digest="") == Footer("print", 3, "inputs", 6, 3, {"missing": 2, "truncated": 1})
+    assert read_footer(folder, CODES, 3) == written
+
+
+def test_missing_shard_has_no_footer(tmp_path):
+    assert read_footer(open_folder(tmp_path), CODES, 3) is None
+    assert read_footer(store(tmp_path / "run"), CODES, 3) is None
+
+
+def leave_what_a_failed_writer_leaves(folder: Folder, monkeypatch) -> Path:
+    """Fails while the rows are written, and keeps the scratch file, as the death of a process does."""
+    write_table = pq.ParquetWriter.write_table
+
+    def fail(self, table, **options):
+        write_table(self, table.slice(0, 2), **options)
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetWriter, "write_table", fail)
+        patch.setattr(folder_module.os, "unlink", lambda *_, **__: None)
+        with pytest.raises(RunError, match="disk full"):
+            write_shard(folder, CODES, codes_schema(8, "float16"), [codes_batch(9)], LIKE)
+    (left,) = (Path(folder.path) / CODES).iterdir()
+    return left
+
+
+def test_file_that_a_failed_writer_left_is_not_taken_for_a_shard(tmp_path, monkeypatch):
+    folder = open_folder(tmp_path)
+    left = leave_what_a_failed_writer_leaves(folder, monkeypatch)
+    assert len(pq.read_table(left)) == 2  # whole to everyone else
+    assert read_footer(folder, CODES, 3) is None
+    left.rename(tmp_path / SHARD)
+    assert read_footer(folder, CODES, 3) is None
+
+
+def test_failed_writer_leaves_nothing_while_it_lives(tmp_path):
+    def batches():
+        yield codes_batch(3)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        write_shard(open_folder(tmp_path), CODES, codes_schema(8, "float16"), batches(), LIKE)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_cut_shard_is_not_taken_for_a_shard(tmp_path):
+    folder, batch = open_folder(tmp_path), codes_batch(5)
+    write_shard(folder, CODES, batch.schema, [batch], LIKE)
+    whole = (tmp_path / SHARD).read_bytes()
+    for length in [*range(0, len(whole), 61), len(whole) - 1]:
+        (tmp_path / SHARD).write_bytes(whole[:length])
+        assert read_footer(folder, CODES, 3) is None
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"null", b"{", b'{"fingerprint": "print"}', b'{"unknown": 1}'])
+def test_footer_of_another_version_is_not_taken_for_one(tmp_path, content):
+    (tmp_path / CODES).mkdir()
+    table = pa.table({"path": ["a"]}).replace_schema_metadata({b"flowers_batch.shard": content})
+    pq.write_table(table, tmp_path / SHARD)
+    assert read_footer(open_folder(tmp_path), CODES, 3) is None
+
+
+def test_columns_of_a_shard_are_read_as_asked(tmp_path):
+    folder, batch = open_folder(tmp_path), codes_batch(5)
+    write_shard(folder, CODES, batch.schema, [batch], LIKE)
+    (read,) = read_shard(folder, CODES, 3, ["status", "path"])
+    assert read.schema.names == ["status", "path"]
+    assert read["path"].to_pylist() == [f"a/{n}.jpg" for n in range(5)]
+
+
+def test_shard_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
+    folder = open_folder(tmp_path)
+    told = r"codes/shard-000003\.parquet cannot be read \(.+\): delete it, and run the same command again\.$"
+    with pytest.raises(InputError, match=told):
+        list(read_shard(folder, CODES, 3, ["path"]))
+    (tmp_path / CODES).mkdir()
+    (tmp_path / SHARD).write_bytes(b"PAR1 and so on")
+    with pytest.raises(InputError, match=told):
+        list(read_shard(folder, CODES, 3, ["path"]))
+
+
+def test_a_shard_with_a_flipped_bit_in_its_footer_is_no_whole_shard(tmp_path):
+    """pyarrow tells of such files by many kinds of exception; each means that the shard is made again."""
+    folder = open_folder(tmp_path)
+    schema = codes_schema(2, "float16")
+    row = dict.fromkeys(schema.names) | {"path": "a", "status": "ok", "code": [1, 2]}
+    batches = [pa.RecordBatch.from_pylist([row], schema)]
+    shard_file.write_shard(folder, schema_module.CODES, schema, batches, shard_file.Footer("f", 0, "i", 0, 0))
+    file = tmp_path / shard_file.shard_name(schema_module.CODES, 0)
+    whole = file.read_bytes()
+    assert shard_file.read_footer(folder, schema_module.CODES, 0).ok == 1
+    random = np.random.default_rng(0)
+    unread = 0
+    for place in random.integers(len(whole) - 600, len(whole) - 8, 200):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << int(random.integers(8))
+        file.write_bytes(broken)
+        unread += shard_file.read_footer(folder, schema_module.CODES, 0) is None
+    assert unread > 20

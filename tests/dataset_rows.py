@@ -1,0 +1,77 @@
+"""Rows of shards, and finished runs' folders, for tests."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from helpers import fingerprint
+
+from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.schema import FAILED, OK, codes_schema, folder_of, predictions_schema
+from flowers_batch.dataset.shard_file import (
+    Footer,
+    write_shard,
+)
+from flowers_batch.storage.folder import open_folder
+
+IMAGE_FIELDS = [
+    pa.field("path", pa.string(), False),
+    pa.field("folder", pa.string(), True),
+    pa.field("sha256", pa.binary(32), True),
+    pa.field("phash", pa.uint64(), True),
+    pa.field("bytes", pa.int64(), True),
+    pa.field("width", pa.int32(), True),
+    pa.field("height", pa.int32(), True),
+    pa.field("status", pa.string(), False),
+    pa.field("reason", pa.string(), True),
+    pa.field("message", pa.string(), True),
+]
+
+
+LIKE = Footer("print", 3, "inputs", 0, 0)
+
+
+SIZES = {"bytes": 2**40, "width": 40_000, "height": 3}
+
+
+def image_row(path: str, reason: str | None = None) -> dict:
+    row = {"path": path, "folder": folder_of(path), "status": FAILED if reason else OK, "reason": reason}
+    if reason:
+        return row | {"message": f"It is {reason}.", "sha256": None, "phash": None} | dict.fromkeys(SIZES)
+    return row | {"message": None, "sha256": hashlib.sha256(path.encode()).digest(), "phash": 2**64 - 1} | SIZES
+
+
+def codes_batch(count: int, width: int = 8, kind: str = "float16", failed: tuple[int, ...] = ()) -> pa.RecordBatch:
+    codes = np.random.default_rng(0).gamma(1, 3, (count, width)).astype(kind)
+    rows = [
+        image_row(f"a/{n}.jpg", "missing" if n in failed else None) | {"code": None if n in failed else codes[n]}
+        for n in range(count)
+    ]
+    return pa.RecordBatch.from_pylist(rows, codes_schema(width, kind))
+
+
+def predictions_batch(rows: list[dict]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist(rows, predictions_schema())
+
+
+def labelled(path: str, label: str = "roses", probability: float = 0.75) -> dict:
+    return image_row(path) | {
+        "prediction": label,
+        "probability": probability,
+        "top_labels": [label, "other"],
+        "top_probabilities": [probability, 1 - probability],
+        "is_unknown": False,
+    }
+
+
+def finished(where: Path, kind: str, shards: list[pa.RecordBatch]) -> Path:
+    folder = open_folder(where)
+    for number, batch in enumerate(shards):
+        write_shard(folder, kind, batch.schema, [batch], replace(LIKE, shard=number))
+    write_job(folder, Job(kind, "/photos", fingerprint(), "random:0"))
+    folder.write_json(SUCCESS, {"shards": len(shards)})
+    return where

@@ -1,0 +1,51 @@
+"""Listings of images for tests of the manifest."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from flowers_batch.dataset import growth
+from flowers_batch.dataset.completeness import reusable_rows
+from flowers_batch.dataset.growth import grow_manifest
+from flowers_batch.dataset.manifest import (
+    Manifest,
+    read_manifest,
+    read_rows,
+)
+from flowers_batch.dataset.schema import CODES, codes_schema
+from flowers_batch.dataset.shard import Shard
+from flowers_batch.sources.images import Image, batches_of
+from flowers_batch.storage.folder import Folder
+
+PATHS = [f"{folder}/{number:03d}.jpg" for folder in ("a", "b", "ü") for number in range(9)]  # 27
+
+
+class Listing:
+    """A source that lists what it is told."""
+
+    url = "/photos"
+    root = None
+    repeated = 0
+    in_path_order = True
+
+    def __init__(self, images: list[Image], ignored: int = 0, batch: int = 6):
+        self._images, self.ignored, self._batch = images, ignored, batch
+
+    def batches(self):
+        for start in range(0, len(self._images), self._batch):
+            yield from batches_of(self._images[start : start + self._batch])
+
+
+def paths_of(folder: Folder, manifest: Manifest) -> list[list[str]]:
+    return [read_rows(folder, shard)["path"].to_pylist() for shard in manifest.shards]
+
+
+def parts(folder: Folder) -> list[str]:
+    return folder.names("manifest")
+
+
+def grown(folder: Folder, images: list[Image], size: int = 4, run: str = "next", **options):
+    return grow_manifest(folder, read_manifest(folder), Listing(images), size, run, **options)
+
+
+COUNTS = growth.CHANGES
