@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from flowers_batch.dataset import growth
-from flowers_batch.dataset.completeness import reusable_rows
 from flowers_batch.dataset.growth import grow_manifest
 from flowers_batch.dataset.manifest import (
     Manifest,
     read_manifest,
     read_rows,
 )
-from flowers_batch.dataset.schema import CODES, codes_schema
-from flowers_batch.dataset.shard import Shard
 from flowers_batch.sources.images import Image, batches_of
 from flowers_batch.storage.folder import Folder
 

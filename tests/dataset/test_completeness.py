@@ -9,7 +9,7 @@ import pyarrow as pa
 from helpers import listed
 from listings import PATHS, Listing, grown
 
-from flowers_batch.dataset.completeness import completed
+from flowers_batch.dataset.completeness import completed, reusable_rows
 from flowers_batch.dataset.growth import write_manifest
 from flowers_batch.dataset.manifest import (
     read_rows,
