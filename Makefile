@@ -6,7 +6,7 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
 .PHONY: demo test chaos test-all bench screenshots docs lint clean
 
-# The stamp is newer than what it was made from, so that a changed pin installs anew.
+# A stamp; a changed pin makes it out of date and installs again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info < (3, 14), 'Python 3.11 to 3.13 is needed: make PYTHON=python3.12'"
 	$(PYTHON) -m venv .venv
@@ -34,7 +34,7 @@ chaos: .venv/installed
 test-all: .venv/browser
 	$(BIN)/python -m pytest
 
-# What is claimed of speed and exactness, measured here and now: benchmarks/RESULTS.md. FLOWERS_BATCH_PHOTOS names photos.
+# Measures every claim about speed and exactness, into benchmarks/RESULTS.md. FLOWERS_BATCH_PHOTOS names photos.
 bench: .venv/installed
 	$(BIN)/python benchmarks/all.py
 

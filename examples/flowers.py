@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", default="imagenet", help="imagenet, a weights file, or random:SEED")
     parser.add_argument("--layer", default="relu6", help="layer whose values are the code")
     parser.add_argument("--pool", help="avg, max or flatten, for a layer with feature maps")
+    parser.add_argument("--head", default="mlp", help="mlp, logistic, or auto: the better of both, for few photos")
     given = parser.parse_args(arguments)
 
     encoding = fb.EncodeConfig(network=given.network, weights=given.weights, layer=given.layer, pool=given.pool)
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         summary = fb.encode(given.photos, given.run / "codes", encoding, reporter=reporter)
     print(f"encoded {summary.ok} photos; {summary.failed} could not be read")
 
-    metrics = fb.train(given.run / "codes", given.run / "model", fb.TrainConfig(head="mlp"))
+    metrics = fb.train(given.run / "codes", given.run / "model", fb.TrainConfig(head=given.head))
     test = metrics["test"]
     low, high = test["interval95"]
     print(f"test accuracy {test['accuracy']:.1%} of {test['photos']} photos, 95% interval {low:.1%} to {high:.1%}")
