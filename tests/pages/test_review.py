@@ -70,8 +70,8 @@ def test_paths_outside_the_photos_folder_are_not_read(base, tmp_path):
 
 def test_views_select_and_order_photos(base, tmp_path):
     review = Review(base / "predictions", tmp_path / "labels.csv")
-    sure = [photo["probability"] for photo in review.photos(review.views.select("uncertain")["rows"])]
-    assert sure == sorted(sure) and len(sure) == 31
+    confidences = [photo["probability"] for photo in review.photos(review.views.select("uncertain")["rows"])]
+    assert confidences == sorted(confidences) and len(confidences) == 31
     first = review.views.select("uncertain")["rows"][0]
     review.labels.set([first], ["blue"])
     assert first not in review.views.select("uncertain")["rows"] and review.views.select("labelled")["rows"] == [first]
@@ -123,8 +123,8 @@ def test_several_labels_are_one_change(base, tmp_path):
     review = Review(base / "predictions", tmp_path / "labels.csv")
     rows = review.views.select("uncertain")["rows"][:3]
     assert review.labels.set(rows, ["red", None, "a"])["skipped"] == 0
-    told = review.photos(rows)
-    assert [photo["label"] for photo in told] == ["red", told[1]["prediction"], "a"]
+    photos = review.photos(rows)
+    assert [photo["label"] for photo in photos] == ["red", photos[1]["prediction"], "a"]
     review.labels.undo()
     assert [photo["label"] for photo in review.photos(rows)] == [None] * 3
     review.close()

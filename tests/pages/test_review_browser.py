@@ -57,7 +57,7 @@ def test_accepting_new_class_and_labelling_several_photos(base, chromium, tmp_pa
     with reviewing(chromium, base / "predictions", labels) as watched:
         page = watched.page
         first = page.get_attribute("#photo-0", "title")
-        told = page.inner_text("#photo-0 b")
+        predicted = page.inner_text("#photo-0 b")
         page.keyboard.press(" ")
         until_saved(page)
         page.keyboard.press("Shift+ArrowRight")
@@ -73,7 +73,7 @@ def test_accepting_new_class_and_labelling_several_photos(base, chromium, tmp_pa
         until_saved(page, 6)
         assert page.inner_text("#classes button:last-child").endswith("a new <class>")
         given = read_labels(str(labels)).labels
-        assert list(given.values()) == [told, *["a new <class>"] * 3, *["green"] * 2]
+        assert list(given.values()) == [predicted, *["a new <class>"] * 3, *["green"] * 2]
         assert next(iter(given)) == first
         page.keyboard.press("u")
         page.keyboard.press("u")
@@ -115,8 +115,8 @@ def test_accepting_several_photos_is_one_change(base, chromium, tmp_path):
         page.keyboard.press(" ")
         until_saved(page, 91)
         rows = pq.read_table(base / "predictions" / "predictions", columns=["path", "prediction"]).to_pylist()
-        told = {row["path"]: row["prediction"] for row in rows if row["prediction"]}
-        assert read_labels(str(labels)).labels == told and len(set(told.values())) == 3
+        predicted = {row["path"]: row["prediction"] for row in rows if row["prediction"]}
+        assert read_labels(str(labels)).labels == predicted and len(set(predicted.values())) == 3
         page.keyboard.press("u")
         until_saved(page, 0)
 
