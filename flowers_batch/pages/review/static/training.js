@@ -14,7 +14,7 @@ byId("train-again").addEventListener("click", async () => {
   const { commands, labelled, labels_file: file, training_unavailable: unavailable } = store.server;
   const isPossible = commands.length > 0;
   byId("training-text").textContent = isPossible
-    ? `The classifier is trained on all labels; the ${number(labelled)} in ${visible(file)} take precedence over earlier ones.`
+    ? `The classifier is trained on all labels. Those in ${visible(file)} (${number(labelled)}) take precedence over earlier ones.`
     : `Training is not possible here: ${unavailable}`;
   byId("commands").textContent = commands.join("\n");
   byId("commands-part").hidden = !isPossible;
