@@ -1,4 +1,4 @@
-"""How busy a driver keeps many actors that sleep as a fast GPU would, on a simulated cluster: `python actors.py`."""
+"""How busy a driver keeps many actors, which sleep as long as a fast GPU would compute: `python actors.py`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import common
+import ray
+from ray.cluster_utils import Cluster
 
-from flowers_batch.cluster import actors as actors_module
-from flowers_batch.cluster import messages, pool
+from flowers_batch.cluster import messages, remote_actors
+from flowers_batch.cluster.driver import run_shards
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard import Shard
@@ -24,49 +26,48 @@ from flowers_batch.progress import Progress
 
 GPU = 10_000  # images/s
 SHARD = 4096  # images
-SHARDS = 24  # for each actor
+SHARDS = 24  # per actor
 ACTORS = 16, 64
 NODES = 4
 FINGERPRINT = Fingerprint("null", "relu6", "null", "float32", "float16")
 
 
 class SleepingActor:
-    """Answers as `ShardActor` does in Ray, after the time that its GPU would take; two at once take turns."""
+    """Answers as `RemoteShardActor` does, after the time that a GPU would take; two shards at once take turns."""
 
-    def __init__(self, factory: NoFactory, url: str, kind: str, cpus: int):
-        self._actors, self._meeting = factory.actors, Path(url)
+    def __init__(self, job: messages.ShardJob, resources: Any):
+        self._actors, self._meeting = job.factory.actors, Path(job.url)
         self._gpu, self._steps = threading.Lock(), 0
 
     def start(self) -> messages.ActorInfo:
-        """Is ready when all are: starting so many on a few cores takes longer than the work."""
+        """Wait until all are ready: starting them on a few cores takes longer than the work."""
         (self._meeting / str(os.getpid())).touch()
         while len(list(self._meeting.iterdir())) < self._actors:
             time.sleep(0.1)
         return messages.ActorInfo(FINGERPRINT, "host", ())
 
     def run(self, shard: Shard, quarantined: Any, attempt: int) -> messages.ShardResult:
-        """Sleeps."""
+        """Sleep."""
         with self._gpu:
             time.sleep(shard.images / GPU)
         self._steps += 1
         return messages.ShardResult(Footer("", shard.number, "", shard.images, 0), {"network": shard.images / GPU})
 
+    @ray.method(concurrency_group=remote_actors.HEARTBEAT_GROUP)
     def heartbeat(self) -> messages.Heartbeat:
-        """Gets on with each shard."""
+        """Return a step per shard."""
         return messages.Heartbeat("here", self._steps)
-
-    heartbeat.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class NoFactory:
-    """Makes nothing, since the actors sleep; says how many there are."""
+    """Makes no workers, since the actors sleep; says how many there are."""
 
     actors: int
     wants_gpu = False
 
     def with_precision(self, precision: str) -> NoFactory:
-        """The same."""
+        """Return itself."""
         return self
 
 
@@ -82,22 +83,20 @@ class Messages:
 
 
 def efficiency(actors: int) -> float:
-    """The part of the actors' time in which they had work, from the first shard that was handed out to the last."""
+    """Return the part of the actors' time in which they had work, from the first dispatch to the last result."""
     shards = [Shard(number, SHARD, "") for number in range(actors * SHARDS)]
     config = ClusterConfig(actors=actors)
     with tempfile.TemporaryDirectory() as meeting:
-        outcome = pool.run_shards(NoFactory(actors), meeting, CODES, shards, config, lambda made: None, Messages())
-    assert len(outcome.footers) == len(shards) and outcome.deaths == 0
-    return SHARDS * SHARD / GPU / outcome.seconds
+        job = messages.ShardJob(NoFactory(actors), meeting, CODES)  # type: ignore[arg-type]
+        result = run_shards(job, shards, config, lambda fingerprint: None, Messages())
+    assert len(result.footers) == len(shards) and result.deaths == 0
+    return SHARDS * SHARD / GPU / result.seconds
 
 
 def main() -> None:
-    """Starts a cluster of several nodes on this machine, and lets it sleep."""
-    import ray
-    from ray.cluster_utils import Cluster
-
+    """Start a cluster of several nodes on this machine, and let its actors sleep."""
     common.parse_arguments(__doc__)
-    actors_module._RemoteShardActor = SleepingActor  # the one thing that is not as in a run
+    remote_actors.RemoteShardActor = SleepingActor  # all else is as in a run
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(NODES):
@@ -115,7 +114,7 @@ def main() -> None:
             common.Claim(f"efficiency at {actors} actors of {GPU:,} images/s", found[str(actors)][0], 0.95)
             for actors in ACTORS
         ],
-        {"shards of 4096 images for each actor": SHARDS, "nodes": NODES},
+        {"shards of 4096 images per actor": SHARDS, "nodes": NODES},
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.cluster.actors import ShardActor
+from flowers_batch.cluster.messages import ShardJob
 from flowers_batch.dataset.growth import write_manifest
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.encoder import Encoder
@@ -51,7 +52,7 @@ def peak(archive: Path, shard_size: int) -> int:
     source = open_source(archive)
     with tempfile.TemporaryDirectory() as out:
         shards = write_manifest(open_folder(out), source, shard_size, "run").shards
-        actor = ShardActor(Factory(EncodeConfig(network="null"), source), out, CODES, 2, (), "here")
+        actor = ShardActor(ShardJob(Factory(EncodeConfig(network="null"), source), out, CODES), 2, (), "here")
         actor.start()
         with ThreadPoolExecutor(2) as pool:
             done = list(pool.map(lambda shard: actor.run(shard, {}), shards))

@@ -1,6 +1,6 @@
-"""A driver with as many shards and actors as 100 million photos have: its time and memory, and going on where it was.
+"""A driver with as many shards and actors as 100 million photos have: its time and memory, and how long it resumes.
 
-Actors are answers without a Ray: what is measured is the driver's own work. `actors.py` has real ones that sleep.
+The actors are stand-ins without Ray: only the driver's own work is measured. `actors.py` has real ones, which sleep.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from common import Claim, parse_arguments, report, stopwatch
 
 import flowers_batch as fb
 from flowers_batch.cluster import messages
-from flowers_batch.cluster import pool as pool_module
+from flowers_batch.cluster.dispatch import Schedule
+from flowers_batch.cluster.driver import ShardRun
+from flowers_batch.cluster.pool import ActorPool
+from flowers_batch.cluster.totals import Totals
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset import schema as schema_module
 from flowers_batch.dataset import shard_file
@@ -43,20 +46,20 @@ DIGEST = "0" * 64
 
 
 class Answer:
-    """What an actor gives, in its turn."""
+    """An actor's answer, in its turn."""
 
     def __init__(self, value: Any):
         self.value = value
 
 
 class Actors:
-    """256 of them: whenever the driver waits, the oldest question of all is answered."""
+    """256 actors: whenever the driver waits, the oldest call of all is answered."""
 
     def __init__(self) -> None:
         self.asked: deque[Answer] = deque()
 
-    def __call__(self, factory: Any, url: str, kind: str, cpus: int) -> SimpleNamespace:
-        """An actor's handle."""
+    def __call__(self, job: Any, resources: Any) -> SimpleNamespace:
+        """Return an actor's handle."""
 
         def run(shard: Shard, quarantined: Any, attempt: int) -> Answer:
             stages = {"read": 1.0, "decode": 1.0, "wait": 1.0, "network": 1.0, "write": 1.0}
@@ -69,12 +72,12 @@ class Actors:
         return SimpleNamespace(run=SimpleNamespace(remote=run), start=started, heartbeat=heartbeat)
 
     def begin(self) -> Answer:
-        """Is ready at once."""
+        """Be ready at once."""
         self.asked.append(answer := Answer(messages.ActorInfo(FINGERPRINT, "host", ())))
         return answer
 
     def wait(self, answers: list[Answer], timeout: float, **_: Any) -> tuple[list[Answer], list[Answer]]:
-        """The oldest question among those that are asked for; of positions, all."""
+        """Return the oldest call among `answers`, and all heartbeats."""
         if timeout and self.asked:
             self.ready = self.asked.popleft()
         ready = [answer for answer in answers if answer is self.ready or isinstance(answer.value, messages.Heartbeat)]
@@ -82,7 +85,7 @@ class Actors:
 
 
 def drive() -> tuple[float, float]:
-    """Seconds a shard, and bytes that the driver took, of a run of all shards."""
+    """Return the seconds per shard, and the bytes that the driver took, of a run of all shards."""
     actors = Actors()
     shards = [Shard(number, SHARD, f"{number:064x}") for number in range(SHARDS)]
     reporter = SimpleNamespace(update=lambda progress: None, message=print)
@@ -102,16 +105,17 @@ def drive() -> tuple[float, float]:
         mock.patch.object(ray, "remote", lambda **_: made),
         stopwatch() as seconds,
     ):
-        pool = pool_module._Pool(factory, "run", CODES, shards, ClusterConfig(), False, lambda found: None, reporter)
-        outcome = pool.run()
+        job = messages.ShardJob(factory, "run", CODES)  # type: ignore[arg-type]
+        pool = ActorPool(job, ClusterConfig(), False, lambda fingerprint: None)
+        result = ShardRun(pool, Schedule(shards), Totals("run", reporter), 600.0).run()  # type: ignore[arg-type]
         took = seconds()
-    assert len(outcome.footers) == SHARDS and len(outcome.actors) == ACTORS
+    assert len(result.footers) == SHARDS and len(result.actors) == ACTORS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return took / SHARDS, (peak - before) * 1024.0
 
 
 def go_on() -> float:
-    """Seconds that a run takes to find that all its shards are complete; they have a row each, and whole footers."""
+    """Return the seconds that a run takes to find that all its shards, of one row each, are complete."""
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
         (base / "list.txt").write_text("".join(f"{number:06d}.jpg\n" for number in range(SHARDS)))
@@ -132,7 +136,7 @@ def go_on() -> float:
 
 
 def sizes(folder: str | None) -> dict[str, str]:
-    """Bytes a photo of a manifest and, where photos are named, of their codes by random weights."""
+    """Return the bytes per photo of a manifest and, if photos are given, of their codes by random weights."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "codes")
         listed = plan.write_list(Path(scratch, "list.parquet"), LISTED)
@@ -149,7 +153,7 @@ def _bytes(folder: Path) -> int:
 
 
 def main() -> None:
-    """Measures all, and tells."""
+    """Measure everything, and report."""
     options = parse_arguments(__doc__)
     seconds, taken = drive()
     report(

@@ -1,6 +1,6 @@
-"""The end of a run on mixed hardware: with and without handing out the last shards twice, in a Ray with two actors.
+"""The end of a run on mixed hardware, with and without speculative execution, in a Ray with two actors.
 
-One actor is several times slower than the other, as an old GPU beside a new one.
+One actor is several times slower than the other, like an old GPU beside a new one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import ray
 from common import parse_arguments, ratio_claim, report, run_interleaved
 
-from flowers_batch.cluster import messages, pool
+from flowers_batch.cluster import messages, remote_actors
+from flowers_batch.cluster.driver import run_shards
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard import Shard
@@ -31,14 +33,14 @@ FINGERPRINT = Fingerprint("null", "relu6", "null", "float32", "float16")
 
 
 class Uneven:
-    """Answers as `actors_module.ShardActor` does in Ray; the first that starts is the slow one."""
+    """Answers as `RemoteShardActor` does; the first that starts is the slow one."""
 
-    def __init__(self, factory: NoFactory, url: str, kind: str, cpus: int):
-        self._folder, self._rows = Path(url), dict[int, tuple[int, int]]()
+    def __init__(self, job: messages.ShardJob, resources: Any):
+        self._folder, self._rows = Path(job.url), dict[int, tuple[int, int]]()
         self._gpu, self._steps, self._rate = threading.Lock(), 0, FAST
 
     def start(self) -> messages.ActorInfo:
-        """Is ready when both are."""
+        """Wait until both are ready."""
         try:
             (self._folder / "slow").touch(exist_ok=False)
             self._rate = SLOW
@@ -50,7 +52,7 @@ class Uneven:
         return messages.ActorInfo(FINGERPRINT, "host", ())
 
     def run(self, shard: Shard, quarantined: Any, attempt: int) -> messages.ShardResult:
-        """Sleeps, and gets on by hundreds."""
+        """Sleep, with progress every hundred images."""
         with self._gpu:
             for done in range(0, shard.images, 100):
                 self._rows[shard.number] = done, 0
@@ -59,43 +61,40 @@ class Uneven:
             self._rows.pop(shard.number)
         return messages.ShardResult(Footer("", shard.number, "", shard.images, 0), {})
 
+    @ray.method(concurrency_group=remote_actors.HEARTBEAT_GROUP)
     def heartbeat(self) -> messages.Heartbeat:
-        """How far it is."""
+        """Return its progress."""
         return messages.Heartbeat("here", self._steps, self._rows.copy())
-
-    heartbeat.__ray_concurrency_group__ = "position"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class NoFactory:
-    """Makes nothing, since the actors sleep."""
+    """Makes no workers, since the actors sleep."""
 
     wants_gpu = False
 
     def with_precision(self, precision: str) -> NoFactory:
-        """The same."""
+        """Return itself."""
         return self
 
 
-def seconds(copies: int) -> float:
-    """Of a run in which so many actors work on a shard at most."""
+def seconds(max_copies: int) -> float:
+    """Return the seconds of a run in which at most `max_copies` actors work on the same shard."""
     shards = [Shard(number, SHARD, "") for number in range(SHARDS)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(pool, "_RemoteShardActor", Uneven),
-        mock.patch.object(pool, "_COPIES", copies),
+        mock.patch.object(remote_actors, "RemoteShardActor", Uneven),
     ):
+        job = messages.ShardJob(NoFactory(), folder, CODES)  # type: ignore[arg-type]
         settings = ClusterConfig(actors=2)
-        outcome = pool.run_shards(NoFactory(), folder, CODES, shards, settings, lambda found: None, NULL_REPORTER)  # type: ignore[arg-type]
-    assert len(outcome.footers) == SHARDS
-    return outcome.seconds
+        result = run_shards(job, shards, settings, lambda fingerprint: None, NULL_REPORTER, max_copies)
+    assert len(result.footers) == SHARDS
+    return result.seconds
 
 
 def main() -> None:
-    """Measures in turn, and tells."""
+    """Measure in turn, and report."""
     parse_arguments(__doc__)
-    import ray
-
     ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
     taken = run_interleaved(ROUNDS, once=lambda: seconds(1), twice=lambda: seconds(2))
     ray.shutdown()
@@ -104,7 +103,7 @@ def main() -> None:
         "tail",
         [
             ratio_claim(
-                "seconds of a run whose last shards are handed out twice, over once",
+                "seconds of a run with speculative execution, over one without",
                 taken["twice"],
                 taken["once"],
                 0.9,

@@ -18,7 +18,7 @@ from helpers import encoded, write
 
 import flowers_batch as fb
 
-ACTOR = "ray::_RemoteShardActor"  # in the command line of its process, as Ray writes it
+ACTOR = "ray::RemoteShardActor"  # in the command line of its process, as Ray writes it
 
 
 ENDED_WITHIN = 10.0  # seconds after a signal

@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.cluster.actors import ShardActor
-from flowers_batch.cluster.pool import PoolResult
+from flowers_batch.cluster.messages import PoolResult, ShardJob
 from flowers_batch.dataset.listing_differences import new_rows
 from flowers_batch.dataset.manifest_part import MANIFEST_SCHEMA
 from flowers_batch.fingerprint import Fingerprint
@@ -219,15 +219,14 @@ def narrowing(folder: Path) -> str:
     return changing(folder, "tensorflow_vgg.network", code)
 
 
-def run_shards_here(
-    factory: Any, url: str, kind: str, shards: Any, cluster: Any, agree: Any, reporter: Any
-) -> PoolResult:
-    """What `cluster.run_shards` does, in this process and without Ray."""
-    actor = ShardActor(factory, url, kind, 2, (), "here")
-    agree(actor.start().fingerprint)
-    done = {shard.number: actor.run(shard, {}) for shard in shards}
-    carried = sum(each.carried for each in done.values())
-    return PoolResult({number: each.footer for number, each in done.items()}, seconds=1.0, size=1.0, carried=carried)
+def run_shards_here(job: ShardJob, shards: Any, cluster: Any, on_first_fingerprint: Any, reporter: Any) -> PoolResult:
+    """Do what `driver.run_shards` does, in this process and without Ray."""
+    actor = ShardActor(job, 2, (), "here")
+    on_first_fingerprint(actor.start().fingerprint)
+    results = {shard.number: actor.run(shard, {}) for shard in shards}
+    reused = sum(each.reused for each in results.values())
+    footers = {number: each.footer for number, each in results.items()}
+    return PoolResult(footers, seconds=1.0, size=1.0, reused=reused)
 
 
 def free_port() -> int:

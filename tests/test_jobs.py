@@ -223,7 +223,7 @@ def test_prometheus_sees_what_the_summary_says(dashboard, archive, tmp_path):
     assert (summary["ok"], summary["failed"]) == (30, 1)
     assert {key: seen.get(key) for key in expected} == pytest.approx(expected, abs=6e-4), "rounded to milliseconds"
     assert {"images_per_second", "images_done", "shards", "actors"} <= {name for name, _ in seen}
-    assert {state for name, state in seen if name == "shards"} == {"waiting", "out", "done"}
+    assert {state for name, state in seen if name == "shards"} == {"waiting", "in_flight", "done"}
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_dashboard_shows_metrics_that_there_are():
     board = json.loads((ROOT / "docs" / "grafana.json").read_text())
     shown = {name for panel in board["panels"] for target in panel["targets"] for name in NAME.findall(target["expr"])}
     source = inspect.getsource(metrics)
-    made = set(re.findall(r'made\(\s*\w+,\s*"(\w+)"', source)) | {"gpu_memory_bytes"}
+    made = set(re.findall(r'create\(\s*\w+,\s*"(\w+)"', source)) | {"gpu_memory_bytes"}
     assert {name.removesuffix("_total") for name in shown} == made
     told = set(NAME.findall((ROOT / "docs" / "monitoring.md").read_text()))
     assert {name.removesuffix("_total") for name in told} == made

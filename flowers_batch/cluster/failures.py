@@ -1,37 +1,154 @@
-"""What ended an actor or a shard, in words."""
+"""Failures of actors, and how often a shard is retried."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowers_batch.dataset.shard import Shard
 from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import FlowersError, RunError, first_line
 
+MAX_ACTOR_DEATHS = 5  # a shard is retried until this many actors died or stalled on it; then the run ends
+DEATHS_BEFORE_ISOLATION = 2  # on one shard; then its images are tried one by one, before it is retried
 
-@dataclass
-class _Trouble:
-    """What befell a shard.
+
+@dataclass(frozen=True)
+class ActorFailure:
+    """Why an actor is lost.
 
     Attributes:
-        nodes: Where the actors ran that died on it; None where that is not known.
-        suspect: Whether its images are to be inspected, unless they were.
-        condemned: Images that are to blame; None until they were inspected.
+        cause: In a sentence.
+        has_stalled: Whether it was killed because it made no progress.
+        is_node_lost: Whether its node was preempted or died, which is no fault of its shards.
+    """
+
+    cause: str
+    has_stalled: bool = False
+    is_node_lost: bool = False
+
+
+@dataclass
+class ShardFailures:
+    """The failures on one shard, or of actors while they started.
+
+    Attributes:
+        nodes: The node of each actor that died or stalled; None where it is unknown.
+        is_suspect: Whether an image of the shard may be to blame; from then on the shard has an actor to itself.
+        quarantined: The poison images of the shard; None until they were searched for.
     """
 
     nodes: list[str | None] = field(default_factory=list)
-    suspect: bool = False
+    is_suspect: bool = False
     quarantined: Quarantined | None = None
 
 
-def _cause_of(error: Any, what: str) -> Exception:
-    """What a live actor raised, as it is to be told."""
-    if isinstance(error.cause, FlowersError | OSError):
-        return error.cause
-    return RunError(f"{what} failed by a fault of the program: {error.cause!r}.")
+class FailureTracker:
+    """Counts failures by shard, and ends the run when a shard has had too many.
+
+    Args:
+        max_deaths: How many actors may die or stall on one shard, or in a row while they start.
+    """
+
+    def __init__(self, max_deaths: int = MAX_ACTOR_DEATHS):
+        self._max_deaths = max_deaths
+        self._starting = ShardFailures()
+        self._shards: defaultdict[int, ShardFailures] = defaultdict(ShardFailures)
+
+    def record(
+        self, failure: ActorFailure, node: str | None, shards: Iterable[int | None], dead_nodes: set[str]
+    ) -> None:
+        """Count a lost actor against everything that it was working on.
+
+        Which of its shards was to blame is unknown: images of all of them may have been read since its last heartbeat.
+
+        Args:
+            failure: Why it was lost.
+            node: Where it ran, if that is known.
+            shards: The numbers of its unfinished shards; None stands for its start.
+            dead_nodes: All nodes that died so far. Ray may notice a node's death after that of its actors, so earlier
+                failures are checked against them again.
+
+        Raises:
+            RunError: There were too many failures.
+        """
+        if failure.is_node_lost:
+            return
+        for number in shards:
+            failures = self._starting if number is None else self._shards[number]
+            failures.nodes.append(node)
+            deaths = sum(each not in dead_nodes for each in failures.nodes)
+            if deaths >= self._max_deaths:
+                raise RunError(self._too_many(number, failures, failure))
+            failures.is_suspect |= failure.has_stalled or deaths >= DEATHS_BEFORE_ISOLATION
+
+    def _too_many(self, number: int | None, failures: ShardFailures, last: ActorFailure) -> str:
+        where = "while they started" if number is None else f"on shard {number}"
+        other = "other " if failures.quarantined else ""
+        blame = "" if failures.quarantined is None else f", and none of its {other}images is to blame"
+        return (
+            f"{self._max_deaths} actors died {where}{blame}. Cause of the last: {last.cause} "
+            "Run the same command again to resume."
+        )
+
+    def actor_started(self) -> None:
+        """Forget the actors that died while they started."""
+        self._starting = ShardFailures()
+
+    def is_suspect(self, shard: Shard | None) -> bool:
+        """Return whether a shard must have an actor to itself, so that no other shard is blamed for its failures."""
+        return shard is not None and shard.number in self._shards and self._shards[shard.number].is_suspect
+
+    def needs_isolation(self, shard: Shard) -> bool:
+        """Return whether a shard's images must be tried one by one before it is retried."""
+        return self.is_suspect(shard) and self._shards[shard.number].quarantined is None
+
+    def quarantined(self, shard: Shard) -> Quarantined:
+        """Return a shard's poison images, as far as they are known."""
+        return (self._shards[shard.number].quarantined or {}) if shard.number in self._shards else {}
+
+    def quarantine(self, shard: Shard, images: Quarantined) -> None:
+        """Take over which of a shard's images are poison; if any are, its failures so far are explained."""
+        failures = self._shards[shard.number]
+        failures.quarantined = images
+        if images:
+            failures.nodes.clear()
 
 
-def _cause(death: Exception) -> str:
-    """What Ray says that an actor died of, as the end of a sentence."""
+def failure_of(death: Exception) -> ActorFailure:
+    """Return why an actor died.
+
+    Args:
+        death: The exception that Ray raised instead of giving the actor's answer.
+
+    Raises:
+        RunError: It could not be created, which a retry would not change.
+    """
+    from ray.exceptions import NodeDiedError, RayActorError
+
+    if not isinstance(death, RayActorError):
+        return ActorFailure(cause_of(death), is_node_lost=isinstance(death, NodeDiedError))
+    if death.actor_init_failed:  # its node lacks something that the program needs
+        last = str(death).strip().splitlines()[-1]
+        raise RunError(f"An actor could not be created: {last}. Install the same packages on all nodes.") from death
+    return ActorFailure(cause_of(death), is_node_lost=death.preempted)
+
+
+def cause_of(death: Exception) -> str:
+    """Return the cause of an actor's death in a sentence, which Ray gives at the end of a long text."""
     _, known, cause = str(death).partition("The actor is dead because ")
     return cause.partition(".")[0] + "." if known else first_line(death)
+
+
+def error_raised_by(error: Any, what: str) -> Exception:
+    """Return the exception that a living actor's program raised, ready to be raised in the driver.
+
+    Args:
+        error: A `RayTaskError`.
+        what: What failed, such as `Shard 3`.
+    """
+    if isinstance(error.cause, FlowersError | OSError):
+        return error.cause
+    return RunError(f"{what} failed because of a bug: {error.cause!r}.")

@@ -10,35 +10,39 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Resources:
-    """What an actor asks its cluster for.
+    """The resources that an actor requests from its cluster.
 
     Attributes:
-        gpus: How many.
-        cpus: Cores.
+        gpus: Number of GPUs.
+        cpus: Number of cores.
         node: The node that it should run on; None lets Ray choose.
-        is_scout: Whether it does no work: an autoscaler brings a node for it, which then gets an actor of its own.
-        sharing: How many actors share each of the GPUs.
+        is_placeholder: Whether it does no work: it makes an autoscaler start a node, which then gets an actor of its
+            own.
+        actors_per_gpu: How many actors share each of the GPUs.
     """
 
     gpus: int
     cpus: int
     node: str | None = None
     is_placeholder: bool = False
-    sharing: int = 1
+    actors_per_gpu: int = 1
 
     @property
     def gpu_share(self) -> float:
-        """The GPUs to ask Ray for, which rounds to four digits: not up, or the last actor would find no room."""
-        return math.floor(10_000 * self.gpus / self.sharing) / 10_000
+        """The GPUs to request from Ray, rounded down to the four digits that it counts in.
+
+        If they were rounded up, the last actor would not fit on the GPU.
+        """
+        return math.floor(10_000 * self.gpus / self.actors_per_gpu) / 10_000
 
 
 @dataclass(frozen=True)
 class RequestedActor:
-    """An actor that was asked for.
+    """An actor that was requested.
 
     Attributes:
-        resources: What it asked for.
-        node: Where it runs; None while it waits for its resources.
+        resources: What was requested for it.
+        node: The node that it runs on; None while it waits for its resources.
     """
 
     resources: Resources
@@ -47,82 +51,88 @@ class RequestedActor:
 
 def plan_actors(
     nodes: Sequence[dict[str, Any]],
-    posts: Sequence[RequestedActor],
+    requested: Sequence[RequestedActor],
     wanted: int | None,
     gpu: bool,
-    grows: bool,
+    can_scale: bool,
     shards: int,
-    sharing: int = 1,
+    actors_per_gpu: int = 1,
 ) -> tuple[list[Resources], list[int]]:
-    """Decides by the cluster's resources what actors to ask for, and which not to wait for any longer.
+    """Decide by the cluster's resources which actors to request, and which not to wait for any longer.
 
-    Where as many are wanted as there may be, more are asked for than there is room for, so that an autoscaler brings
-    nodes: as many again as there are, so that they double.
+    If the cluster can scale and the number of actors is open, more actors are requested than fit, so that an
+    autoscaler starts nodes: as many again as there are now, so that the cluster doubles.
 
     Args:
-        nodes: The cluster's living nodes, as `ray.nodes()` tells them.
-        posts: The actors that were asked for.
-        wanted: How many actors; None takes `sharing` a GPU, or one a node where there are no GPUs, and more as they
-            join.
-        gpu: Whether GPUs are of use.
-        grows: Whether nodes may join.
-        shards: How many shards are left: no more actors than these are of use.
-        sharing: How many actors share a GPU.
+        nodes: The cluster's living nodes, as `ray.nodes()` describes them.
+        requested: The actors that were requested before and live.
+        wanted: The number of actors; None means `actors_per_gpu` per GPU or, without GPUs, one per node.
+        gpu: Whether the actors can use GPUs.
+        can_scale: Whether nodes may join.
+        shards: How many shards are unfinished; no more actors than these are of use.
+        actors_per_gpu: How many actors share a GPU.
 
     Returns:
-        What to ask for now, and the numbers of the posts to give up.
+        What to request now, and the indices in `requested` of actors to give up.
     """
-    places = sum(_places(node["Resources"], sharing) for node in nodes) if gpu else 0
+    slots = sum(_slots(node["Resources"], actors_per_gpu) for node in nodes) if gpu else 0
     cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
     cores = {node: count for node, count in cores.items() if count}
-    if not places and not cores:
-        return [] if posts else [Resources(0, 1, is_placeholder=True)], []
-    if wanted or places:
-        each = Resources(1, 1, sharing=sharing) if places else Resources(0, _share(list(cores.values()), wanted or 1))
-        given_up = [number for number, post in enumerate(posts) if post.resources.is_placeholder]
-        of_use = sum(post.resources.gpus == each.gpus and not post.resources.is_placeholder for post in posts)
-        total = wanted or places * (2 if grows else 1)
+    if not slots and not cores:
+        return [] if requested else [Resources(0, 1, is_placeholder=True)], []
+    if wanted or slots:
+        each = (
+            Resources(1, 1, actors_per_gpu=actors_per_gpu)
+            if slots
+            else Resources(0, _cores_per_actor(list(cores.values()), wanted or 1))
+        )
+        given_up = [index for index, actor in enumerate(requested) if actor.resources.is_placeholder]
+        of_use = sum(actor.resources.gpus == each.gpus and not actor.resources.is_placeholder for actor in requested)
+        total = wanted or slots * (2 if can_scale else 1)
         return [each] * (min(total, shards) - of_use), given_up
-    return _one_a_node(cores, posts, grows, shards)
+    return _one_per_node(cores, requested, can_scale, shards)
 
 
-def _places(resources: dict[str, Any], sharing: int) -> int:
-    """How many actors a node's GPUs have room for: each wants a core, too."""
+def _slots(resources: dict[str, Any], actors_per_gpu: int) -> int:
+    """Return how many actors fit on a node's GPUs; each needs a core, too."""
     gpus = int(resources.get("GPU", 0))
-    return max(gpus, min(gpus * sharing, int(resources.get("CPU", 0))))
+    return max(gpus, min(gpus * actors_per_gpu, int(resources.get("CPU", 0))))
 
 
-def _share(cores: list[int], wanted: int) -> int:
-    """Cores for each actor; none spans two nodes."""
+def _cores_per_actor(cores: list[int], wanted: int) -> int:
+    """Return the cores for each of `wanted` actors; none spans two nodes."""
     return max(1, min(sum(cores) // wanted, max(cores)))
 
 
-def _one_a_node(
-    cores: dict[str, int], posts: Sequence[RequestedActor], grows: bool, shards: int
+def _one_per_node(
+    cores: dict[str, int], requested: Sequence[RequestedActor], can_scale: bool, shards: int
 ) -> tuple[list[Resources], list[int]]:
-    at_home = [
-        post
-        for post in posts
-        if not post.resources.is_placeholder and (post.node or post.resources.node in cores or post.resources.gpus)
+    """Plan one actor per node with all its cores, and placeholders for nodes that may join."""
+    workers = [
+        actor
+        for actor in requested
+        if not actor.resources.is_placeholder and (actor.node or actor.resources.node in cores or actor.resources.gpus)
     ]
-    covered = {post.node or post.resources.node for post in at_home}
-    asked = [Resources(0, count, node) for node, count in cores.items() if node not in covered]
-    asked = asked[: max(0, shards - len(at_home))]
-    # A scout must not take the place of an actor that waits for its own node.
-    settled = not asked and all(post.node or post.resources.gpus for post in at_home)
-    scouts = [post for post in posts if post.resources.is_placeholder and post.node is None and settled]
-    if settled and grows:
-        more = min(len(cores), shards - len(at_home)) - len(scouts)
-        asked = [Resources(0, min(cores.values()), is_placeholder=True)] * more
-    kept = [*map(id, at_home), *map(id, scouts)]
-    return asked, [number for number, post in enumerate(posts) if id(post) not in kept]
+    covered = {actor.node or actor.resources.node for actor in workers}
+    to_request = [Resources(0, count, node) for node, count in cores.items() if node not in covered]
+    to_request = to_request[: max(0, shards - len(workers))]
+    # A placeholder must not take the resources of an actor that waits for its own node.
+    is_settled = not to_request and all(actor.node or actor.resources.gpus for actor in workers)
+    placeholders = [
+        actor for actor in requested if actor.resources.is_placeholder and actor.node is None and is_settled
+    ]
+    if is_settled and can_scale:
+        more = min(len(cores), shards - len(workers)) - len(placeholders)
+        to_request = [Resources(0, min(cores.values()), is_placeholder=True)] * more
+    kept = {id(actor) for actor in (*workers, *placeholders)}
+    return to_request, [index for index, actor in enumerate(requested) if id(actor) not in kept]
 
 
 def largest_node(nodes: Sequence[dict[str, Any]]) -> Resources | None:
-    """All GPUs of the node that has most of them or, without GPUs, the most cores; None where there are neither.
+    """Return all GPUs of the node with the most or, without GPUs, the most cores; None if there are neither.
 
     Args:
-        nodes: The cluster's living nodes, as `ray.nodes()` tells them.
+        nodes: The cluster's living nodes, as `ray.nodes()` describes them.
     """
     gpus = max((int(node["Resources"].get("GPU", 0)) for node in nodes), default=0)
     cpus = max((int(node["Resources"].get("CPU", 0)) for node in nodes), default=0)

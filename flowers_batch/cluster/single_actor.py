@@ -1,4 +1,4 @@
-"""One actor that works alone, with all GPUs of a node."""
+"""Work that one actor does alone, with all GPUs of a node."""
 
 from __future__ import annotations
 
@@ -6,166 +6,158 @@ import contextlib
 import time
 from typing import Any, Protocol
 
-from flowers_batch.cluster.actors import _actor_environment
+from flowers_batch.cluster.actors import actor_environment
 from flowers_batch.cluster.connection import connected, living_nodes
-from flowers_batch.cluster.failures import _cause, _cause_of
-from flowers_batch.cluster.pool import _MAX_DEATHS, _POLL_SECONDS, _WAIT_SECONDS
+from flowers_batch.cluster.failures import MAX_ACTOR_DEATHS, cause_of, error_raised_by
 from flowers_batch.cluster.scaling import largest_node
 from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import RunError
 from flowers_batch.progress import Progress, Reporter
 
+_POLL_SECONDS = 1.0  # between two looks at the actor's progress
+_WAIT_SECONDS = 60.0  # after so long without a heartbeat, what the run waits for is reported
 
-class Work(Protocol):
-    """What one actor does alone, such as `tuning.Tuning`; what it has done when it dies, it leaves on a disk."""
+
+class ResumableJob(Protocol):
+    """Work for one actor, such as `finetune.Finetuning`; called again after a crash, it resumes from files."""
 
     def __call__(self, threads: int, gpus: int, reporter: Reporter) -> Any:
-        """Does it, with so many threads and GPUs, and report how it goes."""
+        """Do the work.
+
+        Args:
+            threads: How many cores the node has.
+            gpus: How many GPUs the actor has.
+            reporter: Receives its progress; a message counts as progress that a retry need not make again.
+        """
 
 
-def run_on_one_actor(work: Work, cluster: ClusterConfig, reporter: Reporter) -> Any:
-    """Has one actor do something, with all GPUs of a node or, where there are none, all of its cores.
+def run_on_one_actor(
+    job: ResumableJob, cluster: ClusterConfig, reporter: Reporter, max_deaths: int = MAX_ACTOR_DEATHS
+) -> Any:
+    """Have one actor do a job, with all GPUs of a node or, without GPUs, all its cores.
 
-    An actor that dies, or tells nothing new for too long, is replaced by another, which is given the same.
+    An actor that dies, or reports nothing new for too long, is replaced by another, which resumes the job.
 
     Args:
-        work: What it does.
-        cluster: Which cluster, and for how long an actor may be silent.
-        reporter: Receives how it goes.
+        job: What to do.
+        cluster: Which cluster, and for how long an actor may report nothing.
+        reporter: Receives the job's progress.
+        max_deaths: How many actors may die or stall in a row before they report a message.
 
     Returns:
-        What the work gave.
+        What the job returned.
 
     Raises:
-        FlowersError: As the actor raised it, or too many actors died.
+        FlowersError: As the actor raised it; or too many actors died.
     """
     with connected(cluster):
         deaths = 0
         while True:
-            soloist = _Soloist(work, cluster, reporter)
+            actor = SingleActor(cluster, reporter)
             try:
-                return soloist.run()
-            except _DeathError as death:
-                deaths = 1 if soloist.has_told else deaths + 1
-                if deaths == _MAX_DEATHS:
+                return actor.run(job)
+            except _ActorLostError as lost:
+                deaths = 1 if actor.has_reported else deaths + 1
+                if deaths == max_deaths:
                     raise RunError(
-                        f"{deaths} actors died before they got any further, the last with: {death} The same command "
-                        "goes on where it stopped."
-                    ) from death
-                reporter.message(f"The actor died: {death} Another goes on.")
+                        f"{deaths} actors died before they made any progress. Cause of the last: {lost} "
+                        "Run the same command again to resume."
+                    ) from lost
+                reporter.message(f"The actor died: {lost} Another resumes the work.")
             finally:
-                soloist.kill()
+                actor.kill()
 
 
-class _DeathError(Exception):
-    """An actor is no more; says why."""
+class _ActorLostError(Exception):
+    """The actor died or stalled; says why."""
 
 
-class _Soloist:
-    """An actor that works alone."""
+class SingleActor:
+    """The driver's view of an actor that works alone.
 
-    def __init__(self, work: Work, cluster: ClusterConfig, reporter: Reporter):
-        self._work, self._cluster, self._reporter = work, cluster, reporter
-        self._actor: Any = None
-        self._stayed, self._latest = 0, ""  # sentences that are to stay, and the last other one
-        self._quiet = self._waited = 0.0  # seconds without a new sentence, and without an answer
+    Args:
+        cluster: For how long it may report nothing.
+        reporter: Receives what it reports.
+    """
+
+    def __init__(self, cluster: ClusterConfig, reporter: Reporter):
+        self._cluster, self._reporter = cluster, reporter
+        self._handle: Any = None
+        self._messages, self._latest = 0, ""  # how many messages it has reported, and the text of its last update
+        self._seconds_without_progress = self._seconds_without_heartbeat = 0.0
 
     @property
-    def has_told(self) -> bool:
-        """Whether it got so far that it told something that is to stay."""
-        return self._stayed > 0
+    def has_reported(self) -> bool:
+        """Whether it got so far that it reported a message."""
+        return self._messages > 0
 
-    def run(self) -> Any:
-        """Has it work, and gives what came of it."""
+    def run(self, job: ResumableJob) -> Any:
+        """Have it do a job, and return the job's result."""
         import ray
 
-        self._actor = self._made()
-        result, heard = self._actor.run.remote(self._work), self._actor.told.remote(0)
+        self._handle = self._create()
+        result, heartbeat = self._handle.run.remote(job), self._handle.heartbeat.remote(0)
         while True:
             done, _ = ray.wait([result], timeout=_POLL_SECONDS)
-            self._quiet += _POLL_SECONDS
-            self._waited += _POLL_SECONDS
+            self._seconds_without_progress += _POLL_SECONDS
+            self._seconds_without_heartbeat += _POLL_SECONDS
             try:
-                if ray.wait([heard], timeout=0)[0]:
-                    self._pass_on(*ray.get(heard))
-                    heard = self._actor.told.remote(self._stayed)
+                if ray.wait([heartbeat], timeout=0)[0]:
+                    self._receive(*ray.get(heartbeat))
+                    heartbeat = self._handle.heartbeat.remote(self._messages)
                 if done:
-                    given = ray.get(result)
-                    self._pass_on(*ray.get(self._actor.told.remote(self._stayed)))
-                    return given
+                    value = ray.get(result)
+                    self._receive(*ray.get(self._handle.heartbeat.remote(self._messages)))
+                    return value
             except ray.exceptions.RayTaskError as error:
-                raise _cause_of(error, "The actor") from error
+                raise error_raised_by(error, "The actor") from error
             except ray.exceptions.RayError as error:
-                raise _DeathError(_cause(error)) from error
-            if self._latest and self._quiet > self._cluster.stall_timeout:
-                raise _DeathError(f"it made no progress for {self._cluster.stall_timeout:g} seconds.")
-            if self._waited > _WAIT_SECONDS:
-                self._waited = 0.0
-                self._reporter.message("Still waiting for a node whose resources are free.")
+                raise _ActorLostError(cause_of(error)) from error
+            self._check_progress()
 
-    def _pass_on(self, stay: list[str], latest: str) -> None:
-        self._waited = 0.0
-        for sentence in stay:
+    def _check_progress(self) -> None:
+        if self._latest and self._seconds_without_progress > self._cluster.stall_timeout:
+            raise _ActorLostError(f"it made no progress for {self._cluster.stall_timeout:g} seconds.")
+        if self._seconds_without_heartbeat > _WAIT_SECONDS:
+            self._seconds_without_heartbeat = 0.0
+            self._reporter.message("Still waiting for a node whose resources are free.")
+
+    def _receive(self, messages: list[str], latest: str) -> None:
+        """Pass on what the actor has reported since the last heartbeat."""
+        self._seconds_without_heartbeat = 0.0
+        for sentence in messages:
             self._reporter.message(sentence)
-        if stay or latest != self._latest:
-            self._quiet = 0.0
+        if messages or latest != self._latest:
+            self._seconds_without_progress = 0.0
         if latest and latest != self._latest:
             self._reporter.update(Progress(latest))
-        self._stayed, self._latest = self._stayed + len(stay), latest
+        self._messages, self._latest = self._messages + len(messages), latest
 
-    def _made(self) -> Any:
+    def _create(self) -> Any:
         import ray
 
-        scout: Any = None
-        resources = largest_node(living_nodes())
-        while resources is None:
-            if scout is None:  # an autoscaler brings a node for it
+        from flowers_batch.cluster import remote_actors
+
+        placeholder: Any = None
+        while (resources := largest_node(living_nodes())) is None:
+            if placeholder is None:  # makes an autoscaler start a node
                 self._reporter.message("Waiting for the cluster's first node.")
-                scout = ray.remote(_SoloActor).options(num_cpus=1).remote()
+                placeholder = ray.remote(remote_actors.RemoteSingleActor).options(num_cpus=1).remote()
             time.sleep(_POLL_SECONDS)
-            resources = largest_node(living_nodes())
-        if scout is not None:
-            ray.kill(scout)
+        if placeholder is not None:
+            ray.kill(placeholder)
         options = {
             "num_gpus": resources.gpus,
             "num_cpus": resources.cpus,
-            "runtime_env": {"env_vars": _actor_environment(resources)},
+            "runtime_env": {"env_vars": actor_environment(resources)},
         }
-        wrap: Any = ray.remote(concurrency_groups={"told": 1})  # type: ignore[call-overload]
-        return wrap(_SoloActor).options(**options).remote()
+        wrap: Any = ray.remote(concurrency_groups={remote_actors.HEARTBEAT_GROUP: 1})  # type: ignore[call-overload]
+        return wrap(remote_actors.RemoteSingleActor).options(**options).remote()
 
     def kill(self) -> None:
-        """Ends it."""
+        """End it."""
         import ray
 
-        if self._actor is not None:
+        if self._handle is not None:
             with contextlib.suppress(Exception):
-                ray.kill(self._actor)
-
-
-class _SoloActor:
-    """What runs in the actor that works alone."""
-
-    def __init__(self) -> None:
-        self._lasting: list[str] = []
-        self._latest = ""
-
-    def run(self, work: Work) -> Any:
-        import ray
-
-        context = ray.get_runtime_context()
-        node = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
-        threads, gpus = int(node["Resources"].get("CPU", 1)), len(context.get_accelerator_ids().get("GPU", ()))
-        return work(threads, gpus, self)
-
-    def message(self, sentence: str) -> None:
-        self._lasting.append(sentence)
-
-    def update(self, progress: Progress) -> None:
-        self._latest = progress.text
-
-    def told(self, before: int) -> tuple[list[str], str]:
-        """The sentences that are to stay, but for so many that were told, and the latest of the others."""
-        return self._lasting[before:], self._latest
-
-    told.__ray_concurrency_group__ = "told"  # type: ignore[attr-defined]
+                ray.kill(self._handle)

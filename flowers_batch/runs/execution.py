@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flowers_batch.cluster.actors import Factory
-from flowers_batch.cluster.pool import PoolResult, run_shards
+from flowers_batch.cluster.driver import run_shards
+from flowers_batch.cluster.messages import Factory, PoolResult, ShardJob
 from flowers_batch.config import ArchiveConfig, ClusterConfig
 from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.duplicates import count_duplicates
@@ -122,7 +122,8 @@ class RunExecution:
             self.folder.delete(SUCCESS)
             resumed = manifest.images - sum(shard.images for shard in missing)
             archive = _ArchiveReporter(reporter, manifest.images, resumed)
-            outcome = run_shards(factory, self.folder.url, self.job.kind, missing, cluster, self._agree, archive)
+            job = ShardJob(factory, self.folder.url, self.job.kind)
+            outcome = run_shards(job, missing, cluster, self._on_first_fingerprint, archive)
         footers = self._complete(manifest) if missing else before
         left = [shard.number for shard in manifest.shards if shard.number not in footers]
         if left:
@@ -141,7 +142,7 @@ class RunExecution:
         write_summary(self.folder, summary.to_json())
         return summary
 
-    def _agree(self, fingerprint: Fingerprint) -> None:
+    def _on_first_fingerprint(self, fingerprint: Fingerprint) -> None:
         """Takes over what only an actor could tell, the precision, and writes `job.json` before the first shard."""
         expected = self.job.fingerprint
         if expected.precision == "auto":
@@ -180,7 +181,7 @@ class RunExecution:
         reasons: Counter[str] = Counter()
         for footer in footers.values():
             reasons.update(footer.reasons)
-        already = outcome.carried + sum(footer.ok + footer.failed for footer in before.values())
+        already = outcome.reused + sum(footer.ok + footer.failed for footer in before.values())
         done = manifest.images - already
         rate = done / outcome.seconds if outcome.seconds else 0.0
         shares = {name: seconds / (outcome.seconds * outcome.size) for name, seconds in outcome.stages.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowers_batch.classifier.model_folder import Model, load_model
-from flowers_batch.cluster.actors import Factory
+from flowers_batch.cluster.messages import Factory
 from flowers_batch.config import IMAGENET, ArchiveConfig, PredictConfig
 from flowers_batch.dataset.manifest import Manifest
 from flowers_batch.dataset.run_folder import Job, open_run, read_job

@@ -93,7 +93,7 @@ def test_an_actor_that_is_stopped_is_replaced(slow_photos, drive):
     kill([stopped], signal.SIGSTOP)
     code, summary, err = driver.end()
     assert (code, summary["ok"], summary["deaths"]) == (0, 40, 0), err
-    assert "An actor is killed: it made no progress for 4 seconds. Its shards go to others." in err
+    assert "An actor was killed: it made no progress for 4 seconds. Its shards are retried." in err
     assert_each_image_is_one_row(slow_photos, driver.out)
     assert driver.gone()
 
@@ -127,8 +127,8 @@ def test_five_kills_on_a_shard_end_the_run_and_condemn_no_image(slow_photos, dri
         time.sleep(0.01)
     code, _, err = driver.end()
     assert code == 1 and len(killed) == 5
-    assert "5 actors died on shard 0, and none of its images is to blame; the last with:" in err
-    assert "The same command goes on where it stopped." in err and "becomes a failed row" not in err
+    assert "5 actors died on shard 0, and none of its images is to blame. Cause of the last:" in err
+    assert "Run the same command again to resume." in err and "becomes a failed row" not in err
     assert drive(slow_photos).end()[1]["ok"] == 40
     assert_each_image_is_one_row(slow_photos, driver.out)
 

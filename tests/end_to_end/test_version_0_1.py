@@ -73,9 +73,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the shards that actors are given, in this process and without Ray."""
     numbers: list[int] = []
 
-    def run_shards(factory, url, kind, shards, *rest):
+    def run_shards(job, shards, *rest):
         numbers.extend(shard.number for shard in shards)
-        return run_shards_here(factory, url, kind, shards, *rest)
+        return run_shards_here(job, shards, *rest)
 
     monkeypatch.setattr("flowers_batch.runs.execution.run_shards", run_shards)
     return numbers

@@ -449,7 +449,7 @@ def test_killed_driver_and_killed_actor_change_nothing_of_what_comes_out(photos,
     os.kill(actor_past_an_epoch(broken, second), signal.SIGKILL)
     out, said = second.communicate()
     assert second.returncode == 0, said
-    assert "finetune: The actor died: " in said and "Another goes on." in said
+    assert "finetune: The actor died: " in said and "Another resumes the work." in said
     found = json.loads(out)
 
     def figures(metrics):

@@ -72,7 +72,7 @@ def cluster(tmp_path, tmp_path_factory, monkeypatch) -> Iterator[Elastic]:
 
 def actors() -> int:
     """Actors that have their resources: each is a process."""
-    return int(subprocess.run(["pgrep", "-fc", "^ray::_RemoteShardActor"], capture_output=True, text=True).stdout)
+    return int(subprocess.run(["pgrep", "-fc", "^ray::RemoteShardActor"], capture_output=True, text=True).stdout)
 
 
 def test_a_run_grows_and_shrinks_with_its_cluster(cluster, tmp_path):

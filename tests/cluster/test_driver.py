@@ -1,0 +1,118 @@
+"""Runs of shards on a local Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from helpers import draw_archive
+
+import flowers_batch as fb
+from flowers_batch.cluster.driver import run_shards
+from flowers_batch.cluster.messages import ShardJob
+from flowers_batch.config import ClusterConfig
+from flowers_batch.dataset.growth import write_manifest
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.encoding.worker import Quarantined
+from flowers_batch.progress import NULL_REPORTER
+from flowers_batch.sources.images import Image
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import open_folder
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Makes encoders whose actor kills itself at a certain image, as often as there are files to remove."""
+
+    inner: EncoderFactory
+    image: str
+    lives: str
+    wants_gpu = True
+
+    def with_precision(self, precision: str) -> Deadly:
+        return replace(self, inner=self.inner.with_precision(precision))
+
+    def find_poison_images(
+        self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
+    ) -> Quarantined:
+        return self.inner.find_poison_images(images, seconds, progress)
+
+    def __call__(self, threads: int, gpu: bool):
+        worker = self.inner(threads, gpu)
+        read = worker._feed.reader.read
+        image, lives = self.image, Path(self.lives)
+
+        class Source:
+            def read(self, listed: Image) -> bytes:
+                if listed.path == image and (left := sorted(lives.iterdir())):
+                    left[0].unlink()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return read(listed)
+
+        worker._feed.reader = Source()
+        return worker
+
+
+@pytest.fixture
+def deadly(tmp_path, local_ray):
+    """Runs over 24 images, 4 a shard, in which actors die `deaths` times at the tenth."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    source = open_source(draw_archive(tmp_path / "photos", 8))
+    folder = open_folder(tmp_path / "codes")
+    manifest = write_manifest(folder, source, 4, "run")
+    (tmp_path / "lives").mkdir()
+
+    def run(deaths: int):
+        for number in range(deaths):
+            (tmp_path / "lives" / str(number)).touch()
+        factory = Deadly(
+            EncoderFactory(fb.EncodeConfig(network="null"), source), "green/0001.png", str(tmp_path / "lives")
+        )
+        job = ShardJob(factory, folder.url, CODES)
+        return run_shards(job, manifest.shards, ClusterConfig(), lambda fingerprint: None, NULL_REPORTER)
+
+    return run
+
+
+def test_shards_of_a_dead_actor_are_retried_on_another(deadly):
+    result = deadly(deaths=2)
+    assert result.deaths == 2
+    assert sorted(result.footers) == list(range(6))
+    assert sum(footer.ok for footer in result.footers.values()) == 24
+
+
+def test_five_deaths_on_one_shard_end_the_run(deadly):
+    with pytest.raises(fb.RunError, match="5 actors died on shard 2, and none of its images is to blame"):
+        deadly(deaths=100)
+
+
+def test_exception_in_an_actor_ends_the_run(archive, tmp_path, local_ray):
+    source = open_source(archive)
+    folder = open_folder(tmp_path / "codes")
+    manifest = write_manifest(folder, source, 16, "run")
+    broken = EncoderFactory(fb.EncodeConfig(network="null", batch_size=4), replace_read(source))
+    job = ShardJob(broken, folder.url, CODES)
+    with pytest.raises(fb.RunError, match="ZeroDivisionError"):
+        run_shards(job, manifest.shards, ClusterConfig(), lambda fingerprint: None, NULL_REPORTER)
+
+
+def replace_read(source):
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    class Broken:
+        folder = source.folder
+
+        def read(self, image: Image) -> bytes:
+            return bytes(1 // 0)
+
+    return Broken()
