@@ -1,4 +1,4 @@
-"""An image file's bytes to the 224x224 pixels that the network sees: fast, and equal to the reference."""
+"""Decoding an image file's bytes to the 224x224 pixels that the network sees: fast, and equal to the reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.decoding.resizing import Pixels, resize
 
 Image.init()
-# Each photo is decoded by one thread: the cores are busy with other photos.
+# One thread per photo: the other cores decode other photos.
 pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
@@ -28,9 +28,10 @@ class Picture:
     """A decoded photo.
 
     Attributes:
-        pixels: [224, 224, 3], RGB in [0, 255], of the upright photo's centre square: float32, or what was asked for.
-        width, height: Of the upright photo.
-        phash: 64 bits that stay nearly the same when a photo is resized or recompressed.
+        pixels: [224, 224, 3], RGB in [0, 255], of the upright photo's centre square: float32, or the type of the
+            caller's array.
+        width, height: Of the upright photo, in pixels.
+        phash: 64 bits that change little when a photo is resized or recompressed.
     """
 
     pixels: Pixels
@@ -45,16 +46,16 @@ def decode(
     budget: PixelBudget | None = None,
     allocate: Callable[[], Pixels] | None = None,
 ) -> Picture:
-    """Decodes an image file's bytes: upright, alpha on white, first frame, 8-bit RGB.
+    """Decode an image file's bytes: upright, alpha on white, first frame, 8-bit RGB.
 
     Args:
         data: The file's bytes.
-        max_pixels: Photos with more are refused from their header, before anything is decoded.
-        budget: What the photo's pixels are taken from while it is decoded.
-        allocate: Gives where the resized pixels go, as `resize` takes it, once the photo is decoded.
+        max_pixels: Photos with more are refused by their header, before anything is decoded.
+        budget: Bounds the pixels that are decoded at once; None does not.
+        allocate: Returns the array for the resized pixels, as `resize` takes it; called once the photo is decoded.
 
     Raises:
-        DecodeError: The bytes give no picture.
+        DecodeError: The bytes are not a picture that can be decoded.
     """
     with explain_errors():
         image, pixels = open_image(data, max_pixels)
@@ -74,16 +75,17 @@ def decode_photo(
     min_side: int | None = None,
     budget: PixelBudget | None = None,
 ) -> NDArray[np.uint8]:
-    """Decodes the whole photo, upright: uint8 [height, width, 3], RGB.
+    """Decode a photo in its own size, upright: uint8 [height, width, 3], RGB.
 
     Args:
         data: The file's bytes.
-        max_pixels: Photos with more are refused from their header, before anything is decoded.
-        min_side: A JPEG may come in an eighth, a quarter or half of its size if both sides keep so many pixels.
-        budget: What the photo's pixels are taken from while it is decoded.
+        max_pixels: Photos with more are refused by their header, before anything is decoded.
+        min_side: If given, a JPEG may be decoded to 1/8, 1/4 or 1/2 of its size as long as both sides keep this many
+            pixels.
+        budget: Bounds the pixels that are decoded at once; None does not.
 
     Raises:
-        DecodeError: The bytes give no picture.
+        DecodeError: The bytes are not a picture that can be decoded.
     """
     with explain_errors():
         image, pixels = open_image(data, max_pixels)

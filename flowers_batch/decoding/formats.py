@@ -19,7 +19,7 @@ from flowers_batch.decoding.resizing import BAND_ROWS
 from flowers_batch.errors import first_line
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
-# What the libraries say when a file is not broken.
+# What the libraries say of files that are not broken.
 _OUT_OF_MEMORY = re.compile("out of memory|allocating .* failed", re.IGNORECASE)
 _TOO_LARGE = re.compile("too large|too much memory|exceed", re.IGNORECASE)
 _UNSUPPORTED = re.compile("cannot handle|unknown pixel mode|(not|un)( yet)? ?(supported|implemented)", re.IGNORECASE)
@@ -27,7 +27,7 @@ _BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 32
 
 
 class DecodeError(Exception):
-    """Bytes that give no picture.
+    """Bytes that are not a picture that can be decoded.
 
     Attributes:
         reason: `not_an_image`, `truncated`, `too_large` or `unsupported`.
@@ -40,14 +40,14 @@ class DecodeError(Exception):
 
 @contextmanager
 def explain_errors() -> Iterator[None]:
-    """Makes a `DecodeError` of whatever the libraries raise; broken files cause nearly every kind of exception."""
+    """Turn whatever the libraries raise into a `DecodeError`: broken files cause nearly every kind of exception."""
     try:
         yield
     except DecodeError:
         raise
     except Exception as error:
         message = first_line(error)
-        # OpenCV has nothing else to complain of.
+        # OpenCV raises for lack of memory only.
         if isinstance(error, MemoryError | cv2.error) or _OUT_OF_MEMORY.search(message):
             raise DecodeError("too_large", "It does not fit in memory.") from MemoryError(message)
         if _TOO_LARGE.search(message):
@@ -58,9 +58,12 @@ def explain_errors() -> Iterator[None]:
 
 
 def open_image(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
-    """An image of which only the header was read, and how many pixels decoding it takes.
+    """Read an image's header; return the image, not yet decoded, and how many pixels decoding it takes.
 
-    `Image.open` would not tell why a file is refused, and has a limit of its own.
+    `Image.open` does not say why a file is refused, and has a limit of its own.
+
+    Raises:
+        DecodeError: It is not an image, too large or of an unsupported kind.
     """
     for name in _FORMATS:
         factory, accept = Image.OPEN[name]
@@ -79,13 +82,13 @@ def open_image(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
     bits = max(tags.get(_BITS, (8,)))
     plain = bits == 16 and tags.get(_PHOTOMETRIC) != 0 and tags.get(_PLANES) != 2
     if image.mode in ("I", "F") or (bits > 8 and not plain):
-        # Pillow would take white for black or halves for wholes, or nothing says which value is white.
+        # Pillow would confuse black with white or halve the values, or the file does not say which value is white.
         raise DecodeError("unsupported", "Its values have more than 8 bits and are not plain 16-bit ones.")
     return image, width * height
 
 
 def upright_pixels(image: Image.Image, data: bytes, min_side: int | None = None) -> NDArray[np.uint8]:
-    """The first frame, upright: uint8 [height, width, 3]."""
+    """Decode the first frame, upright: uint8 [height, width, 3], RGB."""
     photo = _rgb_pixels(image, data, min_side)
     # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -94,18 +97,18 @@ def upright_pixels(image: Image.Image, data: bytes, min_side: int | None = None)
 
 
 def _rgb_pixels(image: Image.Image, data: bytes, min_side: int | None) -> NDArray[np.uint8]:
-    """The first frame as uint8 [height, width, 3], not yet upright."""
+    """Decode the first frame as uint8 [height, width, 3], not yet upright."""
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         try:
             if min_side is None:
                 return simplejpeg.decode_jpeg(data)
             return simplejpeg.decode_jpeg(data, min_height=min_side, min_width=min_side)
         except ValueError:
-            # Warnings about harmless faults look like errors here; Pillow tells them apart.
+            # simplejpeg raises for warnings, too; Pillow distinguishes them from errors.
             pass
     image.load()
     clear = image.info.get("transparency")
-    if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, as its pixels were until they were loaded
+    if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, as the pixels were before `load`
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     photo = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, BAND_ROWS):
@@ -116,7 +119,7 @@ def _rgb_pixels(image: Image.Image, data: bytes, min_side: int | None) -> NDArra
 
 def _band_as_rgb(band: Image.Image) -> NDArray[np.uint8]:
     if band.mode.startswith("I;16"):
-        # Pillow would clip 16-bit grey at 255 instead of scaling it.
+        # Pillow clips 16-bit grey at 255 instead of scaling it.
         deep = np.asarray(band)
         grey = (deep.astype(np.uint32) * 255 + 32767) // 65535
         grey[deep == band.info.get("transparency", -1)] = 255
@@ -127,7 +130,7 @@ def _band_as_rgb(band: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(band.convert("RGB"))
 
 
-# What makes each EXIF orientation upright (Exif 2.32, tag 0x0112).
+# How to make each EXIF orientation upright (Exif 2.32, tag 0x0112).
 _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: lambda photo: cv2.flip(photo, 1),
     3: lambda photo: cv2.rotate(photo, cv2.ROTATE_180),

@@ -27,12 +27,12 @@ from flowers_batch.errors import FlowersError, RunError
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.opening import open_source
 
-_START_SECONDS = 120.0  # the libraries may lie on a slow disk
+_START_SECONDS = 120.0  # the libraries may be on a slow disk
 _END_SECONDS = 10.0  # a large process takes its time to end
-_BYTES_PER_PIXEL = 32  # twice what the hungriest format (WebP) takes; whoever wants more wants all
+_BYTES_PER_PIXEL = 32  # twice what the hungriest format (WebP) takes
 _COPIES = 4  # of a file, that libraries may hold at once
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Threads that nobody uses would count as memory.
+# Unused threads would count as memory.
 _ONE_THREAD = {
     "MALLOC_ARENA_MAX": "1",
     "OMP_NUM_THREADS": "1",
@@ -49,20 +49,20 @@ def find_poison_images(
     seconds: float,
     progress: Callable[[int], None],
 ) -> dict[str, tuple[str, str]]:
-    """Reads and decodes images in a child process, and finds those that end or stall it.
+    """Read and decode images in a child process, and return those that end or stall it.
 
-    An image is to blame if it does so twice, the second time alone in a new process.
+    An image is poisonous if it does so twice, the second time alone in a new process.
 
     Args:
         url: The source of the images.
         root: What the paths of a list are relative to.
         images: In the order in which they are tried.
         max_pixels: Photos with more are not decoded.
-        seconds: What an image may take.
-        progress: Is called after each image with the number of those that are done.
+        seconds: Time that an image may take.
+        progress: Called after each image with the number of images that are done.
 
     Returns:
-        Reason (`crashed_decoder` or `timeout`) and message of each image that is to blame, by path.
+        Reason (`crashed_decoder` or `timeout`) and message of each poisonous image, by path.
 
     Raises:
         RunError: The child does not start, or the images cannot be read at all.
@@ -135,7 +135,7 @@ class _Child:
 
 @contextlib.contextmanager
 def _child(task: dict[str, Any]) -> Iterator[_Child]:
-    """A new child, ready for images; it is ended with the block."""
+    """Start a child that is ready for images; kill it when the block ends."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     with (
         tempfile.TemporaryFile() as errors,
@@ -203,12 +203,12 @@ def _end_with_parent() -> None:
 
 
 def _limit_memory(memory: int) -> None:
-    """Allows this process so many more bytes, but no more than half of what the machine has left."""
+    """Allow this process `memory` more bytes, but no more than half of what the machine has available."""
     if sys.platform != "linux":
         return
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    sizes = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    available = int(sizes["MemAvailable"].split()[0]) << 10
+    import psutil  # needed in the child only
+
+    used, available = psutil.Process().memory_info().vms, psutil.virtual_memory().available
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = used + min(memory, available // 2)
     resource.setrlimit(resource.RLIMIT_AS, (soft if hard < 0 else min(soft, hard), hard))

@@ -1,4 +1,4 @@
-"""Limits of a process whose threads decode: pixels at once, library threads, memory."""
+"""Limits of a process whose threads decode: pixels at once, libraries' threads, memory."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager, suppress
 import cv2
 from threadpoolctl import threadpool_limits
 
-# For each thread that decodes: more than most cameras take, and a fifth of the largest photo that is allowed.
+# More than most cameras' photos have, and a fifth of the largest photo that is allowed.
 PIXELS_PER_THREAD = 32_000_000
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _SMALL_BYTES = 16 << 20  # a photo of five megapixels, or the largest of the network's passing arrays
 
 
 class PixelBudget:
-    """Bounds the pixels that a process's threads decode at once, and by that its memory.
+    """Bounds the pixels that a process's threads decode at once, and thereby its memory.
 
     Args:
-        pixels: How many; a photo that has more is decoded alone.
+        pixels: Pixels at once; a photo that has more is decoded alone.
     """
 
     def __init__(self, pixels: int):
@@ -30,9 +30,9 @@ class PixelBudget:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Waits until so many pixels are free, and holds them."""
+        """Wait until `pixels` are free, and hold them until the block ends."""
         pixels = min(pixels, self._all)
-        # Who waits inside keeps the door shut: small photos cannot overtake a huge one for ever.
+        # The door is held while waiting: otherwise small photos could overtake a huge one for ever (starvation).
         with self._door, self._freed:
             self._freed.wait_for(lambda: pixels <= self._free)
             self._free -= pixels
@@ -45,12 +45,15 @@ class PixelBudget:
 
 
 def prepare_process() -> None:
-    """Readies a process for threads that decode a photo each: libraries start no more, and memory is kept for them."""
+    """Prepare a process of our own for threads that decode: libraries start no threads, and memory is reused.
+
+    It changes settings of the whole process, so it must never be called in a process that is not ours.
+    """
     threadpool_limits(1, "blas")
     cv2.setNumThreads(1)
-    # glibc would keep for each thread what its largest photo took, eight times the memory of one; but to give back all
-    # that is small too would have the kernel clear it for the next use, which for a photo takes as long as decoding.
-    with suppress(AttributeError):  # of another C library
+    # By default glibc keeps, per thread, the memory of its largest photo. If it returned small blocks to the kernel as
+    # well, the kernel would clear them for their next use, which takes as long as decoding a photo.
+    with suppress(AttributeError):  # not glibc
         c = ctypes.CDLL(None)
         c.mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES)
         c.mallopt(_M_TRIM_THRESHOLD, 2 * _SMALL_BYTES)

@@ -2,9 +2,9 @@
 
 The reference (`tensorflow_vgg.images.load_image`) crops the centre square and resizes it with scikit-image:
 a Gaussian of sigma (factor-1)/2 against aliasing, cut at 4 sigma and mirrored at the border, then linear
-interpolation between pixel centres. OpenCV does the same in float32, once it is told how to do the border.
-Since all of it is linear and separable, a large side is one banded matrix, made once for each length: of its
-many smoothed pixels only those are computed that the interpolation asks for.
+interpolation between pixel centres. OpenCV does the same in float32 if the border is handled as scikit-image does.
+All of it is linear and separable, so a large side is resized by one banded matrix, made once for each length:
+only those smoothed pixels are computed that the interpolation needs.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 SIDE = 224
 BAND_ROWS = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
-_LARGEST_FILTERED = 850  # pixels of a side: of longer ones most smoothed pixels would not be used
+_LARGEST_FILTERED = 850  # pixels of a side: of longer sides most smoothed pixels would not be used
 
 Pixels = NDArray[Any]  # float32 or uint8 [..., 224, 224, 3], RGB in [0, 255]
 
 
 def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
-    """Resizes a square picture as scikit-image does with its defaults.
+    """Resize a square picture as scikit-image does with its defaults.
 
     Args:
         square: uint8 [side, side, 3].
-        out: Where the pixels go: float32 or, for rounded ones, uint8 [224, 224, 3]; None makes them float32.
+        out: The array for the result: float32 or, rounded, uint8 [224, 224, 3]; None makes a float32 array.
 
     Returns:
         [224, 224, 3] in [0, 255].
@@ -56,9 +56,9 @@ def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
 
 
 def _enlarge(square: NDArray[Any], out: NDArray[Any]) -> None:
-    """Interpolates between the pixels of a square smaller than 224x224.
+    """Interpolate between the pixels of a square smaller than 224x224.
 
-    OpenCV repeats the pixels at the border where scikit-image mirrors them, so what lies beyond them is made here.
+    OpenCV repeats the pixels at the border where scikit-image mirrors them, so the border is computed here.
     """
     side = len(square)
     centres = (np.arange(SIDE // 2) + 0.5) * (side / SIDE) - 0.5
@@ -76,7 +76,7 @@ def _enlarge(square: NDArray[Any], out: NDArray[Any]) -> None:
 
 
 def _resize_by_bands(square: NDArray[np.uint8], out: Pixels) -> None:
-    """Resizes a large square by two products with a banded matrix, which never holds all of it in float32."""
+    """Resize a large square by two products with a banded matrix, without all of it in memory as float32."""
     side = len(square)
     rows = np.zeros((SIDE, side * 3), np.float32)
     for source, target, weights in _resize_bands(side):
@@ -85,13 +85,13 @@ def _resize_by_bands(square: NDArray[np.uint8], out: Pixels) -> None:
     result = np.zeros((SIDE, SIDE * 3), np.float32)
     for source, target, weights in _resize_bands(side):
         result[target] += weights @ columns[source]
-    np.minimum(result, 255, out=result)  # sums of rounded weights may exceed 1 in their last digit
+    np.minimum(result, 255, out=result)  # sums of rounded weights may exceed 1 by rounding
     out[:] = result.reshape(SIDE, SIDE, 3).transpose(1, 0, 2)
 
 
 @lru_cache(maxsize=1024)
 def _gaussian(side: int) -> NDArray[np.float32]:
-    """The weights of scikit-image's Gaussian against aliasing, when a side so long becomes 224."""
+    """Return the weights of scikit-image's anti-aliasing Gaussian for a side that becomes 224."""
     sigma = max(0.0, (side / SIDE - 1) / 2)
     radius = int(4 * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (sigma or 1)) ** 2)
@@ -100,7 +100,7 @@ def _gaussian(side: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=256)
 def _resize_bands(side: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
-    """The resize of a side over 224 as the nonzero parts of its matrix float32 [224, side]: columns, rows, numbers."""
+    """Return the nonzero parts of the matrix float32 [224, side] that resizes a side: columns, rows, numbers."""
     gaussian = _gaussian(side).astype(np.float64)
     offsets = np.arange(len(gaussian)) - len(gaussian) // 2
     centres = (np.arange(SIDE) + 0.5) * (side / SIDE) - 0.5
@@ -121,6 +121,6 @@ def _resize_bands(side: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
 
 
 def _mirror(index: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    """Folds an index back into 0..side-1, without repeating the border: 2 1 | 0 1 2 3 | 2 1."""
+    """Fold an index back into 0..side-1, without repeating the border: 2 1 | 0 1 2 3 | 2 1."""
     index = np.abs(index) % (2 * side - 2)
     return np.minimum(index, 2 * side - 2 - index)
