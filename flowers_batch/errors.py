@@ -7,21 +7,21 @@ from __future__ import annotations
 
 
 class FlowersError(Exception):
-    """What a user can mend: its text is one sentence that says what is wrong with what, and what to do."""
+    """An error that a user can fix; its text says what is wrong with which thing, and what to do."""
 
     exit_code = 1
 
 
 class InputError(FlowersError):
-    """The command cannot be done as asked: bad usage or bad input."""
+    """Bad usage or bad input."""
 
     exit_code = 2
 
 
 class RunError(FlowersError):
-    """The run began and could not be ended whole."""
+    """The run started, and failed or is incomplete."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing; ends in a full stop."""
+    """Return the first line of an error's text, or its type if it has none; ends in a full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."

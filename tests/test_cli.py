@@ -67,7 +67,7 @@ def test_the_whole_job_from_the_command_line(capsys, archive, tmp_path, local_ra
         (("encode", "{archive}", "{tmp}/out", "--layer", "pool5", "--weights", "random:0"), "--pool avg, max"),
         (("encode", "{archive}", "{tmp}/out", "--shard-size", "0"), "--shard-size must be 1 or more"),
         (("encode", "{archive}", "{tmp}/out", "--stall-timeout", "0"), "--stall-timeout must be 1 or more"),
-        (("encode", "s3://key:secret@bucket/x", "{tmp}/out"), "holds credentials"),
+        (("encode", "s3://key:secret@bucket/x", "{tmp}/out"), "contains credentials"),
         (("train", "{tmp}", "{tmp}/model"), "not a folder of codes"),
         (("weights", "fetch", "--network", "null"), "--network must be one of"),
         (("weights", "check", "{archive}/notes.txt"), "must end in .npy, .h5"),

@@ -15,11 +15,11 @@ from flowers_batch.dataset.shard_file import Footer, read_footer, read_shard
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import Folder
 
-_FOOTERS_AT_ONCE = 32  # reading a footer is waiting, mostly
+_FOOTERS_AT_ONCE = 32  # reading footers is mostly waiting
 
 
 def completed(folder: Folder, kind: str, manifest: Manifest, fingerprint: str) -> dict[int, Footer]:
-    """Reads which shards are complete: their files' footers are what fingerprint and manifest expect."""
+    """Return the footers of all complete shards: those that match the fingerprint and the manifest."""
 
     def footer(shard: Shard) -> Footer | None:
         found = read_footer(folder, kind, shard.number)
@@ -36,9 +36,9 @@ def completed(folder: Folder, kind: str, manifest: Manifest, fingerprint: str) -
 def reusable_rows(
     folder: Folder, kind: str, shard: Shard, schema: pa.Schema, fingerprint: str
 ) -> tuple[pa.Array, Iterator[pa.RecordBatch]]:
-    """The rows of a shard's file that still hold although the shard has changed; none where it has no such file.
+    """Return the rows of a changed shard's file that are still valid; none if there is no such file.
 
-    A row holds if the manifest says of its image what it said when the file was written: the file's footer tells
+    A row is valid if the manifest has the same row for its image as when the file was written: the footer shows
     by its `inputs_digest` which of the shard's former states that was.
 
     Returns:
@@ -48,7 +48,7 @@ def reusable_rows(
     footer = read_footer(folder, kind, shard.number)
     if footer is None or (footer.fingerprint, footer.shard) != (fingerprint, shard.number):
         return none
-    if footer.inputs_digest == shard.inputs_digest:  # asked for anew although nothing changed
+    if footer.inputs_digest == shard.inputs_digest:  # requested again although nothing changed
         return none
     *former, now = shard_states(folder, shard)
     then = next((state for state in reversed(former) if inputs_digest_of(state) == footer.inputs_digest), None)
@@ -62,7 +62,7 @@ def reusable_rows(
             yield batch.filter(pc.is_in(batch["path"], paths))
 
     try:
-        found = sum(map(len, rows()))  # all of it is read once before, since a damaged file is written anew
+        found = sum(map(len, rows()))  # read once in advance, since a damaged file is written from scratch
     except InputError:
         return none
     return (paths, rows()) if found == len(paths) else none

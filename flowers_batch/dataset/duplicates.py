@@ -15,9 +15,9 @@ _FILES_AT_ONCE = 8
 
 
 def count_duplicates(folder: Folder, kind: str, shards: int, images: int) -> int:
-    """How many images have the bytes of another one, the first of each kind aside; memory grows with shards at most.
+    """Return how many images have the same bytes as an earlier one; memory grows with shards at most.
 
-    Told by the first 64 bits of their SHA-256: for 100 million images, one in 3000 counts is expected to be off by one.
+    Compared are the first 64 bits of SHA-256: for 100 million images, one count in 3000 is expected to be off by one.
     """
     passes = -(-images // _DIGESTS_AT_ONCE)
     found = 0
@@ -25,8 +25,10 @@ def count_duplicates(folder: Folder, kind: str, shards: int, images: int) -> int
 
         def digests(shard: int, remainder: int = remainder) -> NDArray[np.uint64]:
             columns = [batch["sha256"].drop_null() for batch in read_shard(folder, kind, shard, ["sha256"])]
-            whole = [np.frombuffer(c.buffers()[1], "u8", 4 * len(c), 32 * c.offset)[::4] for c in columns if len(c)]
-            values = np.concatenate([*whole, np.empty(0, "u8")])
+            found_here = [
+                np.frombuffer(c.buffers()[1], "u8", 4 * len(c), 32 * c.offset)[::4] for c in columns if len(c)
+            ]
+            values = np.concatenate([*found_here, np.empty(0, "u8")])
             return values[values % passes == remainder]
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:

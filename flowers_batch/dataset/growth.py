@@ -52,14 +52,14 @@ _REPETITIVE = ["shard", "source", "attempt", "action"]
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows of one shard in a generation, and what the shard becomes by them."""
+    """Rows of one shard in a generation, and the shard after them."""
 
     shard: Shard
     rows: pa.Table
 
 
 def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) -> Manifest:
-    """Cuts images into shards and publishes the manifest, part by part; memory grows with shards, not images.
+    """Cut images into shards and publish the manifest, part by part; memory grows with shards, not images.
 
     Args:
         folder: The run's folder.
@@ -88,19 +88,19 @@ def grow_manifest(
     retry: bool = False,
     failed: Callable[[Shard], Set[str]] = lambda shard: frozenset(),
 ) -> tuple[Manifest, dict[str, int]]:
-    """Merges a new listing with the manifest; where they differ, `_SUCCESS` goes and a new generation is published.
+    """Merge a new listing with the manifest; if they differ, delete `_SUCCESS` and publish a new generation.
 
     New images are cut into new shards; all others keep theirs. Memory grows with shards, not images.
 
     Args:
         folder: The run's folder.
-        manifest: As it is.
+        manifest: The current one.
         source: Lists the images.
         shard_size: Images in a new shard.
         run: The run's id, which each part carries.
-        prune: Whether images that are gone are removed, instead of being marked.
-        retry: Whether those that failed are asked for again; those that were gone and are back are in any case.
-        failed: Tells which paths of a shard failed for a reason that may have passed.
+        prune: Whether missing images are removed, instead of being marked.
+        retry: Whether failed images are retried; failed images that were missing and are back are retried in any case.
+        failed: Returns which paths of a shard failed for a transient reason.
 
     Returns:
         The manifest, and how many images are `new`, `changed`, `missing`, `returned`, `pruned` or `retried`.
@@ -131,20 +131,20 @@ def grow_manifest(
 def _checked(
     pieces: Iterator[_Piece], counts: Counter[str], must_know: bool, source: Source, manifest: Manifest
 ) -> Iterator[_Piece]:
-    """Refuses a listing that would make the archive vanish, before the first piece of it is published."""
+    """Refuse a listing that lacks the whole archive, before its first piece is published."""
     first = next(pieces, None)
     if not counts["listed"]:
         raise _no_images(source)
     if must_know and not counts["known"]:
         raise InputError(
-            f"None of the images in {source.url} is one of those that the folder was begun with, in "
+            f"None of the images in {source.url} is one of those that the folder was made from, in "
             f"{manifest.source}: choose another folder for them."
         )
     return itertools.chain([first], pieces) if first else iter(())
 
 
 def _by_shard(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
-    """The rows of each shard, if they stand one behind the other."""
+    """Group consecutive rows by their shards."""
 
     def pieces() -> Iterator[tuple[int, pa.RecordBatch]]:
         for batch in batches:
@@ -157,7 +157,7 @@ def _by_shard(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Iterator
 
 
 def cut_into_shards(batches: Iterable[pa.RecordBatch], size: int, first: int) -> Iterator[_Piece]:
-    """Cuts rows into new shards, the first of which has the number `first`."""
+    """Cut rows into new shards, the first of which has the number `first`."""
     for number, pieces in enumerate(_in_chunks(batches, size), first):
         rows = pa.Table.from_batches(pieces)
         rows = rows.set_column(0, MANIFEST_SCHEMA.field("shard"), repeat_number(number, len(rows)))
@@ -165,7 +165,7 @@ def cut_into_shards(batches: Iterable[pa.RecordBatch], size: int, first: int) ->
 
 
 def _in_chunks(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:
-    """Slices of batches, so many that each list has `size` rows, the last one the rest."""
+    """Yield lists of slices with `size` rows in all; the last one has the rest."""
     pieces: list[pa.RecordBatch] = []
     missing = size
     for batch in batches:
@@ -180,12 +180,12 @@ def _in_chunks(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[list[pa
 
 
 def change_shard(folder: Folder, shard: Shard, rows: pa.Table) -> _Piece:
-    """What rows of a new generation make of a shard."""
+    """Return rows of a new generation, and their shard after them."""
     return _Piece(shard_of(shard.number, apply_delta(read_rows(folder, shard), rows)), rows)
 
 
 def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Source, run: str) -> Manifest:
-    """Publishes a generation, part by part, unless it has nothing in it; gives the manifest as it is then."""
+    """Publish a generation, part by part, unless it is empty; return the manifest after it."""
     shards = list(manifest.shards)
     part = manifest.parts
     runs = (*manifest.runs, run)
@@ -234,7 +234,7 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
 
 
 def shard_of(number: int, rows: pa.Table) -> Shard:
-    """A shard of these rows, wherever they lie."""
+    """Return the shard of these rows, without their places."""
     return Shard(number, len(rows), inputs_digest_of(rows), pc.sum(pc.equal(rows["action"], MISSING)).as_py() or 0)
 
 
@@ -246,5 +246,5 @@ def _no_images(source: Any) -> InputError:
 
 
 def _place_key(rows: pa.RecordBatch) -> list[pa.Array]:
-    """Where images lie: their shard, and within that the order in which a file that holds several is read best."""
+    """Return the columns to sort by: the shard, then the order in which a tar or table is read fastest."""
     return [rows["shard"], rows["source"].fill_null(""), rows["offset"].fill_null(0), *path_key(rows)]

@@ -1,4 +1,4 @@
-"""What makes the manifest's rows those of a new listing of the archive."""
+"""The differences between the manifest and a new listing of the archive."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from flowers_batch.dataset.manifest_part import (
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.sources.ordering import aligned
 
-NEW = 2**31 - 1  # stands for the shard of an image that has none yet, and sorts behind all others
+NEW = 2**31 - 1  # the shard of images that have none yet; it sorts behind all others
 
 
 def find_differences(
     before: Iterator[pa.RecordBatch], after: Iterator[pa.RecordBatch], prune: bool, retry: bool, counts: Counter[str]
 ) -> Iterator[pa.RecordBatch]:
-    """What makes the manifest's rows those of a new listing, if both are in the order of paths' bytes.
+    """Yield the rows that turn the manifest into a new listing; both are in the order of paths' bytes.
 
     Besides the changes, `counts` gains how many images are `listed`, and how many of them were `known`.
     """
     for old, new in aligned([before, after], [KNOWN_SCHEMA, IMAGES]):
-        found = new.take(pc.index_in(old["path"], new["path"]))  # rows of nulls where there is none
-        # A name that leads nowhere any more, as a link to a lost disk, is gone too.
+        found = new.take(pc.index_in(old["path"], new["path"]))  # rows of nulls if it is not listed
+        # A name that leads nowhere any more, such as a link to a lost disk, is missing too.
         known = _where(found["path"].is_valid()) & (_says_something(found) | ~_says_something(old))
         same, was_missing = _same(found, old), _where(pc.equal(old["action"], MISSING))
         retried = known & same & _where(old["failed"]) & (was_missing | retry)
@@ -60,7 +60,7 @@ def find_differences(
 
 
 def _where(condition: pa.Array) -> NDArray[np.bool_]:
-    """Where a condition holds: bool [rows]; not where it is null."""
+    """Return where a condition holds: bool [rows]; false where it is null."""
     return condition.fill_null(False).to_numpy(zero_copy_only=False)
 
 
@@ -69,7 +69,7 @@ def _count(chosen: NDArray[np.bool_]) -> int:
 
 
 def _same(rows: pa.RecordBatch, others: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Where the images of two batches are the same, row by row: bool [rows]."""
+    """Return where the images of two batches are the same, row by row: bool [rows]."""
     same = np.ones(len(rows), bool)
     for name in IMAGES.names:
         one, other = rows[name], others[name]
@@ -78,14 +78,14 @@ def _same(rows: pa.RecordBatch, others: pa.RecordBatch) -> NDArray[np.bool_]:
 
 
 def _says_something(rows: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Where a listing knows anything of an image but its name: bool [rows]."""
-    has_time = pc.not_equal(rows["mtime"].cast(pa.int64()), 0)  # the epoch stands for none
+    """Return where a listing gives more of an image than its name: bool [rows]."""
+    has_time = pc.not_equal(rows["mtime"].cast(pa.int64()), 0)  # the epoch means none
     has_place = pc.or_(rows["source"].is_valid(), rows["offset"].is_valid())
     return _where(pc.not_equal(rows["bytes"], 0)) | _where(has_time) | _where(has_place)
 
 
 def new_rows(images: pa.RecordBatch) -> pa.RecordBatch:
-    """Manifest rows of images that have no shard yet."""
+    """Return manifest rows of images that have no shard yet."""
     return manifest_rows(images, repeat_number(NEW, len(images)), repeat_number(0, len(images)), ADD)
 
 
@@ -95,6 +95,6 @@ def repeat_number(number: int, count: int) -> pa.Array:
 
 
 def manifest_rows(images: pa.RecordBatch, shards: pa.Array, attempts: pa.Array, action: str) -> pa.RecordBatch:
-    """Manifest rows: images, what shards they stand in, how often they were asked for again, and what is done."""
+    """Return manifest rows of images, with their shards, the numbers of their attempts, and one action."""
     columns = [shards, *(images[name] for name in IMAGES.names), attempts, pa.repeat(action, len(images))]
     return pa.RecordBatch.from_arrays(columns, schema=MANIFEST_SCHEMA)

@@ -29,7 +29,7 @@ from flowers_batch.sources.ordering import batches_in_order, merged
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
-_GENERATIONS_MERGED = 64  # each has a shard's rows in memory meanwhile
+_GENERATIONS_MERGED = 64  # each has a shard's rows in memory
 
 
 KNOWN_SCHEMA = MANIFEST_SCHEMA.append(pa.field("failed", pa.bool_(), nullable=False))
@@ -41,14 +41,14 @@ class Manifest:
 
     Attributes:
         shards: In the order of their numbers.
-        ignored: Files that were no images when they were listed.
-        repeated: Images that their source named again, and that are rows once.
-        source: Where the images were listed.
+        ignored: Files that were not images when they were listed.
+        repeated: Entries that repeat an image, which is one row.
+        source: Where the images were listed, as `describe_source` puts it.
         runs: The ids of the runs that made its generations.
         first_shards: The first new shard of each generation.
         parts: How many parts it has.
         in_path_order: Whether each generation's new images are in the order of their paths' bytes.
-        is_whole: Whether no killed run left a generation without its end.
+        is_complete: Whether no killed run left a generation without its end.
     """
 
     shards: list[Shard]
@@ -73,9 +73,9 @@ class Manifest:
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
-    """Reads which shards there are; None where there is no manifest, or a killed run left it without its end.
+    """Read which shards there are; None if there is no manifest, or a killed run left it without its end.
 
-    Parts behind the last whole generation were left by a run that was killed while it listed.
+    Parts after the last complete generation were left by a run that was killed while it listed.
 
     Raises:
         InputError: A part is damaged, or is missing between others.
@@ -116,7 +116,7 @@ def read_manifest(folder: Folder) -> Manifest | None:
 
 
 def read_rows(folder: Folder, shard: Shard) -> pa.Table:
-    """Reads a shard's manifest rows as they are now."""
+    """Read a shard's manifest rows as they are now."""
     *_, rows = shard_states(folder, shard)
     return rows
 
@@ -124,12 +124,12 @@ def read_rows(folder: Folder, shard: Shard) -> pa.Table:
 def rows_in_path_order(
     folder: Folder, manifest: Manifest, failed: Callable[[Shard], Set[str]] = lambda shard: frozenset()
 ) -> Iterator[pa.RecordBatch]:
-    """Streams all rows in the order of their paths' bytes, a few shards in memory at a time.
+    """Stream all rows in the order of their paths' bytes, a few shards in memory at a time.
 
     Args:
         folder: The run's folder.
-        manifest: As it is.
-        failed: Tells which paths of a shard have failed.
+        manifest: The current one.
+        failed: Returns which paths of a shard have failed.
 
     Yields:
         Batches of the manifest's columns and `failed`.
@@ -150,7 +150,7 @@ def rows_in_path_order(
 
 
 def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:
-    """Where a few images lie, by their paths; those that the manifest does not name are left out."""
+    """Look up a few images by their paths; those that the manifest does not name are left out."""
     found: dict[str, Image] = {}
     wanted = pa.array(list(paths), pa.string())
     manifest = read_manifest(folder)
@@ -163,7 +163,7 @@ def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:
 
 
 def copy_manifest(source: Folder, target: Folder, manifest: Manifest) -> None:
-    """Copies a manifest as it is, so that shards keep their numbers and images; its last part is copied last."""
+    """Copy a manifest as it is, so that shards keep their numbers and images; its last part is copied last."""
     for part in range(manifest.parts):
         with (
             source.open(part_name(part)) as file,
@@ -175,12 +175,12 @@ def copy_manifest(source: Folder, target: Folder, manifest: Manifest) -> None:
 
 
 def describe_source(source: Source) -> str:
-    """Where a manifest's images were listed, as words."""
+    """Return where a source lists its images, for people."""
     return source.url if source.root is None else f"{source.url}, below {source.root}"
 
 
 def put_shard(shards: list[Shard], shard: Shard, place: tuple[int, int]) -> None:
-    """Puts a shard at its number, with one place more than it had there."""
+    """Put a shard at its number, with a row group added to its places."""
     number = shard.number
     before = shards[number].places if number < len(shards) else ()
     shards[number : number + 1] = [replace(shard, places=(*before, place))]

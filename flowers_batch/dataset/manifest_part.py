@@ -64,7 +64,7 @@ def read_part(folder: Folder, part: int) -> dict[str, Any] | None:
         return in_current_format(content, folder.url_of(part_name(part)), formats_0_1.upgrade_part)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError):  # a part is published whole, so no killed run left it like this
+    except (ValueError, TypeError, KeyError):  # parts are published atomically, so no killed run left it like this
         raise damaged_part(folder, part) from None
 
 

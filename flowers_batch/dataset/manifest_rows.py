@@ -18,7 +18,7 @@ _INPUTS = (*IMAGES.names, "attempt")  # what a shard's file is made from
 
 
 def shard_states(folder: Folder, shard: Shard) -> Iterator[pa.Table]:
-    """A shard's manifest rows after each generation that touched it."""
+    """Yield a shard's manifest rows after each generation that touched it."""
     rows = None
     for part, row_group in shard.places:
         delta = read_row_group(folder, part, row_group)
@@ -27,7 +27,7 @@ def shard_states(folder: Folder, shard: Shard) -> Iterator[pa.Table]:
 
 
 def apply_delta(rows: pa.Table, delta: pa.Table) -> pa.Table:
-    """Rows of a shard after a later generation: changed in place, or removed."""
+    """Return rows of a shard after a later generation: changed in place, or removed."""
     later = pc.index_in(rows["path"], delta["path"])
     now = pc.coalesce(pc.add(later, len(rows)), pa.array(np.arange(len(rows))))
     rows = pa.concat_tables([rows, delta]).take(now)
@@ -35,12 +35,12 @@ def apply_delta(rows: pa.Table, delta: pa.Table) -> pa.Table:
 
 
 def input_columns(rows: pa.Table) -> list[list[str | None]]:
-    """What a shard's file is made from, as columns of words: manifest rows less shard and action; paths come first."""
+    """Return the columns of manifest rows that a shard's file is made from, as text; paths come first."""
     return [rows[name].cast(pa.string()).to_pylist() for name in _INPUTS]
 
 
 def inputs_digest_of(rows: pa.Table) -> str:
-    """SHA-256 of what a shard's file is made from, however the table is cut into chunks.
+    """Return SHA-256 of the columns that a shard's file is made from; chunks of the table do not matter.
 
     Hashed are the number of rows, then of each column of `_INPUTS`, in that order: a byte for each row, 1 where it
     has a value; of text, the length of each value in bytes, then all values one after the other, in UTF-8; of any

@@ -24,14 +24,14 @@ _LIBRARIES = ("flowers-batch", "ray", "tensorflow", "keras", "numpy", "pyarrow",
 
 @dataclass(frozen=True)
 class Job:
-    """What a run's folder was made by: `job.json`.
+    """What made a run's folder: `job.json`.
 
     Attributes:
         kind: `CODES` or `PREDICTIONS`.
-        images: Where the images lie: an absolute path or a URL.
+        images: An absolute path or a URL.
         fingerprint: What the rows depend on.
         weights: The weights' name.
-        root: What the paths of a list are relative to; None: the folder that the list lies in.
+        root: What the paths of a list are relative to; None: the folder of the list.
         model: The model folder; None for codes.
         codes: The codes folder that predictions were made from; None where they were made from images.
         versions: Versions of Python and of the libraries.
@@ -50,12 +50,12 @@ class Job:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of Python and of what decides on the numbers."""
+    """Return the versions of Python and of the libraries that rows depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
 
 
 def write_job(folder: Folder, job: Job) -> None:
-    """Publishes `job.json`."""
+    """Publish `job.json`."""
     content = {
         "kind": job.kind,
         "images": job.images,
@@ -71,7 +71,7 @@ def write_job(folder: Folder, job: Job) -> None:
 
 
 def read_job(folder: Folder) -> Job | None:
-    """Read `job.json`; return None if there is none. Unknown fields are ignored, but for those of the fingerprint.
+    """Read `job.json`; return None if there is none. Unknown fields are ignored, except in the fingerprint.
 
     Raises:
         InputError: It is damaged, or a newer version of flowers_batch wrote it.
@@ -106,7 +106,7 @@ def read_summary(folder: Folder) -> dict[str, Any]:
     """Read `_SUCCESS`.
 
     Raises:
-        FileNotFoundError: There is none: the run has not ended.
+        FileNotFoundError: It does not exist: the run has not ended.
         InputError: It is damaged, or a newer version of flowers_batch wrote it.
     """
     url = folder.url_of(SUCCESS)
@@ -121,11 +121,11 @@ def read_summary(folder: Folder) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, finished: every image is a row in it.
+    """The folder of a finished run: every image is a row in it.
 
     Attributes:
-        folder: Where it lies.
-        job: What made it.
+        folder: The folder.
+        job: The content of `job.json`.
         summary: The content of `_SUCCESS`.
     """
 
@@ -140,25 +140,25 @@ class Run:
 
     @property
     def code_width(self) -> int:
-        """Numbers in a code."""
+        """The length of a code."""
         with open_shard(self.folder, CODES, 0) as file:
             return file.schema_arrow.field("code").type.list_size
 
     def row_groups(self) -> list[RowGroup]:
-        """The parts of the shards' files that can be read by themselves, in the manifest's order."""
+        """Return the row groups of the shards' files, in the manifest's order."""
         return [group for shard in range(self.shards) for group in row_groups_of(self.folder, self.job.kind, shard)]
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Streams rows in the manifest's order, a shard in memory at a time."""
+        """Stream rows in the manifest's order, a shard in memory at a time."""
         for number in range(self.shards):
             yield from read_shard(self.folder, self.job.kind, number, columns)
 
 
 def open_run(where: PathOrUrl, kind: str) -> Run:
-    """Opens a finished run's folder.
+    """Open a finished run's folder.
 
     Raises:
-        InputError: There is none, it holds something else, or its run has not ended.
+        InputError: It does not exist, contains something else, or its run has not ended.
     """
     folder = open_folder(where)
     job = read_job(folder)
@@ -170,6 +170,6 @@ def open_run(where: PathOrUrl, kind: str) -> Run:
     except FileNotFoundError:
         raise InputError(
             f"{folder.url} is not finished: run the same `flowers-batch {command}` again, "
-            "which goes on where it stopped."
+            "which resumes where it stopped."
         ) from None
     return Run(folder, job, summary)

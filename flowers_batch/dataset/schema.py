@@ -30,11 +30,11 @@ IMAGE_COLUMNS = [column.name for column in _IMAGE_FIELDS]
 
 
 def folder_of(path: str, source: str | None = None) -> str | None:
-    """The name of the folder that an image lies in, its column `folder`; None directly in the root.
+    """Return the name of an image's folder, its column `folder`; None directly in the root.
 
     Args:
         path: The image's key.
-        source: The file that holds the image, if that is a tar: its own folder is none of the image's.
+        source: The tar that contains the image, if any: its own folder is not the image's.
     """
     inner = path.removeprefix(NOT_UTF8)
     for tar in (f"{source}!", quote(f"{source}!")):
@@ -44,13 +44,13 @@ def folder_of(path: str, source: str | None = None) -> str | None:
 
 
 def codes_schema(width: int, code_dtype: str) -> pa.Schema:
-    """The columns of a shard of codes: `code` is fixed_size_list<float16 or float32>[width], null where failed."""
+    """Return the columns of a shard of codes: `code` is fixed_size_list<code_dtype>[width], null where failed."""
     item = pa.field("element", {"float16": pa.float16(), "float32": pa.float32()}[code_dtype], nullable=False)
     return pa.schema([*_IMAGE_FIELDS, pa.field("code", pa.list_(item, width))])
 
 
 def predictions_schema() -> pa.Schema:
-    """The columns of a shard of predictions; all but the image's own are null where failed."""
+    """Return the columns of a shard of predictions; all but the image's own are null where failed."""
     return pa.schema(
         [
             *_IMAGE_FIELDS,
@@ -64,7 +64,7 @@ def predictions_schema() -> pa.Schema:
 
 
 def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """The codes [ok rows, width] of a batch, and which rows are ok: bool [rows]."""
+    """Return the codes [ok rows, width] of a batch, and which rows are ok: bool [rows]."""
     column = batch["code"].drop_null()
     ok = batch["code"].is_valid().to_numpy(zero_copy_only=False)
     return column.flatten().to_numpy().reshape(len(column), column.type.list_size), ok

@@ -26,7 +26,7 @@ class Shard:
 
 
 def shard_to_json(shard: Shard) -> dict[str, Any]:
-    """Return what a part's metadata says of a shard, besides its place."""
+    """Return the JSON for a shard in a part's metadata; its place is that of its row group."""
     return {
         "number": shard.number,
         "images": shard.images,

@@ -1,4 +1,4 @@
-"""A shard's Parquet file: writing it whole, its footer, and streaming reads."""
+"""A shard's Parquet file: atomic writes, its footer, and streaming reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.retries import with_retries
 
 _FOOTER_KEY = b"flowers_batch.shard"
-ROWS_A_GROUP = 2048  # that are in memory while a shard is written or read
+ROWS_A_GROUP = 2048  # in memory while a shard is written or read
 _ROWS_MERGED = 1024
 
 
@@ -38,7 +38,7 @@ class Footer:
         inputs_digest: SHA-256 of the shard's manifest rows.
         ok, failed: Rows of each status.
         reasons: How many rows failed for each reason.
-        content_digest: SHA-256 of the rows' `sha256`, which tells whether the images' bytes are others.
+        content_digest: SHA-256 of the rows' `sha256`, which changes with any image's bytes.
     """
 
     fingerprint: str
@@ -88,27 +88,27 @@ class Footer:
 
 
 def shard_name(kind: str, shard: int) -> str:
-    """The name of a shard's file in a run's folder."""
+    """Return the name of a shard's file in a run's folder."""
     return f"{kind}/shard-{shard:06d}.parquet"
 
 
 def write_shard(
     folder: Folder, kind: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], expected: Footer
 ) -> Footer:
-    """Publishes a shard, whole; a large one has several row groups, so that no more is ever in memory.
+    """Publish a shard; a large one has several row groups, one of which is in memory at a time.
 
     Args:
         folder: The run's folder.
         kind: `CODES` or `PREDICTIONS`.
         schema: The shard's columns.
-        batches: Its rows, which are taken while it is written.
+        batches: Its rows, which are consumed while it is written.
         expected: Fingerprint, number and inputs; the counts are filled in from the rows.
 
     Returns:
         The footer as written.
     """
     rows, reasons, content = 0, Counter[str](), hashlib.sha256()
-    # A code's bytes are split into planes, which compress far better than the numbers that they belong to.
+    # Byte stream split compresses floats far better.
     floats = ["code.list.element"] if kind == CODES else []
     with (
         folder.publish(shard_name(kind, expected.shard)) as scratch,
@@ -117,7 +117,7 @@ def write_shard(
             schema,
             compression="zstd",
             compression_level=1,
-            # pyarrow wants each column named that has a dictionary, since split ones cannot have one.
+            # pyarrow requires each column with a dictionary to be named, since split ones cannot have one.
             use_dictionary=["folder", "status", "reason", "prediction", "top_labels.list.element"],
             use_byte_stream_split=floats,
             write_statistics=["path"],
@@ -139,7 +139,7 @@ def write_shard(
             dict(reasons),
             content.hexdigest(),
         )
-        # Last of all: a writer that an error leaves writes a valid file too, but not these keys.
+        # Last: a writer that is closed by an error writes a valid file too, but not these keys.
         writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer.to_json()).encode()})
     return footer
 
@@ -158,7 +158,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
 def interleave(
     first: Iterator[pa.RecordBatch], second: Iterator[pa.RecordBatch], is_first: NDArray[np.bool_], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Merges two streams of rows: row i is the next one of `first` or of `second`, as `is_first` [rows] says."""
+    """Merge two streams of rows: row i is the next one of `first` or of `second`, as `is_first` [rows] says."""
     streams = _RowStream(first, schema), _RowStream(second, schema)
     for start in range(0, len(is_first), _ROWS_MERGED):
         mask = is_first[start : start + _ROWS_MERGED]
@@ -169,7 +169,7 @@ def interleave(
 
 
 class _RowStream:
-    """A stream of rows that gives as many as one asks for."""
+    """A stream of rows, taken in any number at a time."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema):
         self._batches, self._held = batches, schema.empty_table()
@@ -182,7 +182,7 @@ class _RowStream:
 
 
 def content_digest_of(table: pa.Table) -> str:
-    """SHA-256 of a shard's `sha256` column: `Footer.content_digest`."""
+    """Return SHA-256 of a shard's `sha256` column: `Footer.content_digest`."""
     return hashlib.sha256(_digests(table)).hexdigest()
 
 
@@ -191,7 +191,7 @@ def _digests(table: pa.Table) -> bytes:
 
 
 def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
-    """Reads what a shard's file says of itself; None where there is no such file, or it is not ours or not whole."""
+    """Read a shard's footer; return None if the file is missing or incomplete, or is not a shard."""
     try:
         name = shard_name(kind, shard)
         return Footer.from_json(read_note(folder, name, _FOOTER_KEY), folder.url_of(name))
@@ -204,8 +204,8 @@ def read_note(folder: Folder, name: str, *keys: bytes) -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: The disk or the store fails, which says nothing of the file.
-        ValueError: It has none of the keys, or is no whole Parquet file.
+        OSError: The disk or the store fails, which proves nothing about the file.
+        ValueError: It has none of the keys, or is not a complete Parquet file.
     """
 
     def read() -> dict[bytes, bytes] | None:
@@ -215,7 +215,7 @@ def read_note(folder: Folder, name: str, *keys: bytes) -> Any:
     try:
         found = with_retries(read) or {}
         return json.loads(next(found[key] for key in keys if key in found))
-    except (OSError, pa.ArrowException, StopIteration) as error:  # pyarrow tells of broken footers by most of these
+    except (OSError, pa.ArrowException, StopIteration) as error:  # pyarrow raises all of these for broken footers
         if getattr(error, "errno", None):
             raise
         raise ValueError(name) from None
@@ -223,7 +223,7 @@ def read_note(folder: Folder, name: str, *keys: bytes) -> Any:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A part of a shard's file that can be read by itself: which one it is, and how many rows it has."""
+    """A row group of a shard's file: its number, and how many rows it has."""
 
     shard: int
     number: int
@@ -233,7 +233,7 @@ class RowGroup:
 def read_shard(
     folder: Folder, kind: str, shard: int, columns: Sequence[str] | None = None, group: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Streams columns of a shard, a row group in memory at a time.
+    """Stream columns of a shard, a row group in memory at a time.
 
     Args:
         folder: The run's folder.
@@ -243,7 +243,7 @@ def read_shard(
         group: The number of a row group; None: all.
 
     Raises:
-        InputError: The shard's file is missing, is no Parquet file, or its bytes are not those that were written.
+        InputError: The shard's file is missing, is not a Parquet file, or fails its checksums.
     """
     with open_shard(folder, kind, shard) as file:
         for number in range(file.num_row_groups) if group is None else (group,):
@@ -261,7 +261,7 @@ def row_groups_of(folder: Folder, kind: str, shard: int) -> list[RowGroup]:
 
 @contextmanager
 def open_shard(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile]:
-    """A shard's file; what goes wrong while it is read is told in a sentence."""
+    """Open a shard's file; errors of the block that reads it become `InputError`."""
     name = shard_name(kind, shard)
     try:
         with with_retries(lambda: folder.open(name)) as handle:
@@ -274,7 +274,7 @@ def open_shard(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile
 
 
 def failed_paths(folder: Folder, kind: str, shard: int, reasons: Sequence[str]) -> set[str]:
-    """The paths of a shard's rows that failed for one of some reasons."""
+    """Return the paths of a shard's rows that failed for one of some reasons."""
     found: set[str] = set()
     for batch in read_shard(folder, kind, shard, ["path", "reason"]):
         found.update(batch.filter(pc.is_in(batch["reason"], pa.array(reasons, pa.string())))["path"].to_pylist())

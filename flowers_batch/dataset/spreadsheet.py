@@ -1,4 +1,4 @@
-"""CSV files that spreadsheets open safely: no cell is taken for a formula."""
+"""CSV files that spreadsheets open safely: no cell is evaluated as a formula."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from flowers_batch.dataset.run_folder import Run
 from flowers_batch.storage.folder import PathOrUrl, split_file
 
 _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of a formula
-_ESCAPED = (*_FORMULA, *(f"'{sign}" for sign in ("'", *_FORMULA)))  # and what looks as if it were one already
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet evaluates cells that begin so
+_ESCAPED = (*_FORMULA, *(f"'{sign}" for sign in ("'", *_FORMULA)))  # and cells that look quoted already
 
 
 def write_csv(run: Run, path: PathOrUrl) -> None:
-    """Writes predictions for a spreadsheet: UTF-8 with a mark that says so, and no name taken for a formula."""
+    """Write predictions as CSV: UTF-8 with a byte order mark, with cells that look like formulas quoted."""
     folder, name = split_file(path)
     with (
         folder.publish(name) as scratch,
@@ -28,12 +28,12 @@ def write_csv(run: Run, path: PathOrUrl) -> None:
 
 
 def cell_of(value: Any) -> Any:
-    """What stands for a value in a CSV file: a quote goes before text that a spreadsheet would take for a formula."""
+    """Return the cell for a value: text that a spreadsheet would evaluate as a formula gets a quote in front."""
     if isinstance(value, str) and value.startswith(_ESCAPED):
         return f"'{value}"
     return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def text_of(cell: str) -> str:
-    """The text that a cell stands for."""
+    """Return the text that `cell_of` made a cell of."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_ESCAPED) else cell

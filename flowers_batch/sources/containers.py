@@ -17,8 +17,8 @@ from flowers_batch.sources.reading import ReadError, read_bytes
 from flowers_batch.storage.folder import Folder
 
 T = TypeVar("T")
-_FILES_OPEN = 8  # by a process: a shard's images may lie in several, and threads are a little apart
-DISK_BUFFER_BYTES, STORE_BUFFER_BYTES = 16 << 10, 1 << 20  # a store's requests are slow, each of them
+_FILES_OPEN = 8  # per process: a shard's images may be in several files, and threads are at different places
+DISK_BUFFER_BYTES, STORE_BUFFER_BYTES = 16 << 10, 1 << 20  # each request to a store is slow
 
 
 @dataclass
@@ -26,10 +26,10 @@ class ContainerSource(ABC):
     """Files in one folder, each with many images.
 
     Attributes:
-        folder: Where the files lie.
+        folder: The files' folder.
         name: The file's name, or a pattern of names.
-        ignored: What lies in the files and is no image, counted while listing.
-        repeated: None ever is: an image with another's path gets `#2`.
+        ignored: Members of the files that are not images, counted while listing.
+        repeated: Always 0: an image with another's path gets `#2`.
     """
 
     folder: Folder
@@ -46,10 +46,10 @@ class ContainerSource(ABC):
         return self.folder.url_of(self.name)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Lists the images, file by file in the order of names, and from front to back in each: columns `IMAGES`.
+        """List the images, file by file in the order of names, and from front to back in each: columns `IMAGES`.
 
         Raises:
-            InputError: A file is not whole, so that images would be left out in silence.
+            InputError: A file is incomplete, so that images would be left out silently.
         """
         self.ignored = 0
         return batches_of(self._images())
@@ -63,31 +63,31 @@ class ContainerSource(ABC):
 
     @abstractmethod
     def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
-        """Path, size and offset of each image in a file."""
+        """Yield path, size and offset of each image in a file."""
 
     def read(self, image: Image) -> bytes:
-        """Reads an image's bytes.
+        """Read an image's bytes.
 
         Raises:
             ReadError: It is not there, is too large, or cannot be read.
             RunError: The folder is not there any more.
         """
         if image.source is None or image.offset is None:
-            raise ReadError("unreadable", f"It does not lie in {self.url} in one piece.")
+            raise ReadError("unreadable", f"It is not stored contiguously in {self.url}.")
         name, changed, offset = image.source, image.mtime, image.offset
 
         def read() -> bytes:
             try:
                 return self._read(name, changed, offset, image.bytes)
             except OSError:
-                open_shared.cache_clear()  # what failed once is opened anew
+                open_shared.cache_clear()  # a handle that failed is opened again
                 raise
 
         return read_bytes(self.folder, read)
 
     @abstractmethod
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
-        """An image's bytes, read once."""
+        """Return an image's bytes, read once."""
 
 
 def _mtime_of(folder: Folder, name: str) -> datetime:
@@ -96,13 +96,13 @@ def _mtime_of(folder: Folder, name: str) -> datetime:
 
 @lru_cache(_FILES_OPEN)
 def open_shared(how: Callable[[pa.NativeFile, str], T], folder: Folder, name: str, changed: datetime) -> T:
-    """An open file, which threads share.
+    """Return an open file, which threads share.
 
     Raises:
-        ReadError: It is not the file that was listed, so that another photo lies at the place of each.
+        ReadError: It is not the file that was listed, so that offsets lead to other photos.
     """
     file = folder.open(name)
-    if _mtime_of(folder, name) != changed:  # looked at once it is open: it stays what it is, whatever replaces it
+    if _mtime_of(folder, name) != changed:  # checked after opening: an open file stays the same, even if it is replaced
         raise ReadError("missing", "The file that holds it was replaced since it was listed.")
     return how(file, folder.url_of(name))
 

@@ -33,9 +33,9 @@ class FolderSource:
     Symlinked files are followed, symlinked folders are not.
 
     Attributes:
-        folder: Where the images lie.
+        folder: The folder.
         ignored: Files that are no images by their name, counted while listing.
-        repeated: None ever is.
+        repeated: Always 0.
     """
 
     folder: Folder
@@ -51,17 +51,17 @@ class FolderSource:
         return self.folder.url
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Lists the images in the order of their full paths' bytes, one folder in memory at a time: columns `IMAGES`.
+        """List the images in the order of their full paths' bytes, one folder in memory at a time: columns `IMAGES`.
 
         Raises:
-            InputError: A folder cannot be listed, so that images would be left out in silence.
+            InputError: A folder cannot be listed, so that images would be left out silently.
         """
         self.ignored = 0
         return batches_of(self._images())
 
     def _images(self) -> Iterator[Image]:
         entries = self._list_disk if self.folder.is_local else self._list_store
-        # What is left of each folder from the root down; no recursion: folders lie as deep as they like.
+        # What is left of each folder from the root down; no recursion, since folders may be nested deeply.
         path = [entries(b"")]
         while path:
             entry = next(path[-1], None)
@@ -73,7 +73,7 @@ class FolderSource:
                 path.append(entries(entry))
 
     def _list_disk(self, prefix: bytes) -> Iterator[Image | bytes]:
-        """The images of a folder, and the prefixes of the folders in it."""
+        """Yield the images of a folder, and the prefixes of the folders in it."""
         names = []
         where = os.path.join(os.fsencode(self.folder.path), prefix)
         try:
@@ -94,7 +94,7 @@ class FolderSource:
             yield prefix + name if name.endswith(b"/") else stat_image(path_text(prefix + name), where + name)
 
     def _list_store(self, prefix: bytes) -> Iterator[Image | bytes]:
-        """The images with a prefix, and the longer prefixes."""
+        """Yield the images with a prefix, and the longer prefixes."""
         folder = prefix.decode()
         try:
             selector = fs.FileSelector(self.folder.at(folder))
@@ -111,10 +111,10 @@ class FolderSource:
                 self.ignored += 1
 
     def read(self, image: Image) -> bytes:
-        """Reads an image's bytes.
+        """Read an image's bytes.
 
         Raises:
-            ReadError: It is not there, is no regular file, is too large, or cannot be read.
+            ReadError: It is not there, is not a regular file, is too large, or cannot be read.
             RunError: The folder is not there any more.
         """
         return read_bytes(self.folder, lambda: self._read(image.path))
@@ -128,5 +128,5 @@ class FolderSource:
 def _leads_to_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle, or to where nobody may look: reading it will say so
+    except OSError:  # circular links, or no permission: reading it will say so
         return False

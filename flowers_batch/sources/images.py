@@ -17,7 +17,7 @@ from flowers_batch.storage.folder import NOT_UTF8
 
 SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
 PATH = "path"  # the column of a list or a table that holds images' paths
-ROWS_AT_ONCE = 4096  # that are Python's objects for a while
+ROWS_AT_ONCE = 4096  # that are Python objects at once
 TIME = pa.timestamp("us", "UTC")
 IMAGES = pa.schema(  # the columns of a listing: `Image`'s attributes
     [
@@ -36,10 +36,10 @@ class Image:
     """An image as it was listed.
 
     Attributes:
-        path: Its key: relative to the folder, with `/`; `//bytes/` and percent-encoding if it is no UTF-8.
-        bytes: Its size; 0 where the source does not tell.
-        mtime: When it last changed, UTC; the epoch where the source does not tell.
-        source: The file that holds it, if that holds others too; then `path` alone does not find it.
+        path: Its key: relative to the folder, with `/`; `//bytes/` and percent-encoding if it is not UTF-8.
+        bytes: Its size; 0 if the source does not say.
+        mtime: When it last changed, UTC; the epoch if the source does not say.
+        source: The file that contains it, if that contains others too; then `path` alone does not find it.
         offset: Where in that file it is: a byte of a tar, a row of a table.
     """
 
@@ -51,13 +51,13 @@ class Image:
 
 
 def images_of(rows: pa.Table | pa.RecordBatch) -> list[Image]:
-    """The images that rows of a listing or of the manifest tell of; they have at least the columns `IMAGES`."""
+    """Return the images of rows of a listing or of the manifest, which have at least the columns `IMAGES`."""
     columns = [rows[field.name].to_pylist() for field in fields(Image)]
     return [Image(*values) for values in zip(*columns, strict=True)]
 
 
 def batches_of(images: Iterable[Image]) -> Iterator[pa.RecordBatch]:
-    """Images as a listing: batches with the columns `IMAGES`, of at most `ROWS_AT_ONCE` rows."""
+    """Yield images as a listing: batches with the columns `IMAGES`, of at most `ROWS_AT_ONCE` rows."""
     iterator = iter(images)
     while chunk := list(islice(iterator, ROWS_AT_ONCE)):
         columns = [pa.array([getattr(image, field.name) for image in chunk], field.type) for field in IMAGES]
@@ -65,12 +65,12 @@ def batches_of(images: Iterable[Image]) -> Iterator[pa.RecordBatch]:
 
 
 def is_image(name: bytes) -> bool:
-    """Whether a file's name ends as images' do."""
+    """Return whether a file's name ends as images' do."""
     return name.lower().endswith(tuple(b"." + suffix.encode() for suffix in SUFFIXES))
 
 
 def path_text(path: bytes) -> str:
-    """An image's key, made from the bytes of its name."""
+    """Return an image's key, made from the bytes of its name."""
     try:
         return path.decode()
     except UnicodeDecodeError:
@@ -78,22 +78,22 @@ def path_text(path: bytes) -> str:
 
 
 def path_bytes(path: str) -> bytes:
-    """The bytes of an image's name: what it is opened by, and the order that images are listed in."""
+    """Return the bytes of an image's name, by which it is opened, and by which listings are ordered."""
     if path.startswith(NOT_UTF8):
         return unquote_to_bytes(path.removeprefix(NOT_UTF8))
     return path.encode()
 
 
 def paths_text(names: pa.Array) -> pa.Array:
-    """`path_text` of each: binary [n] to string [n]."""
+    """Return `path_text` of each: binary [n] to string [n]."""
     try:
         return names.cast(pa.string())
-    except pa.ArrowInvalid:  # one is no UTF-8
+    except pa.ArrowInvalid:  # one is not UTF-8
         return pa.array([name and path_text(name) for name in names.to_pylist()], pa.string())
 
 
 def paths_bytes(paths: pa.Array) -> pa.Array:
-    """`path_bytes` of each, which paths are ordered by: string [n] to binary [n]."""
+    """Return `path_bytes` of each: string [n] to binary [n]."""
     names, encoded = paths.cast(pa.binary()), pc.starts_with(paths, NOT_UTF8)
     if not encoded.true_count:
         return names
@@ -102,7 +102,7 @@ def paths_bytes(paths: pa.Array) -> pa.Array:
 
 
 def stat_image(path: str, where: bytes) -> Image:
-    """An image on this machine with its size and time; what is not there, or cannot be looked at, has none of both."""
+    """Return an image on this machine with its size and time; without both if it is missing or not accessible."""
     # ValueError: a NUL in the name; it and OverflowError: a time beyond the year 9999.
     with suppress(OSError, OverflowError, ValueError):
         found = os.stat(where)

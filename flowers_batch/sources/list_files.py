@@ -47,7 +47,7 @@ def _of_csv(file: pa.NativeFile, url: str) -> Iterator[pa.RecordBatch]:
     names = next(rows, [])
     _check_columns(names, url)
     places = {name: place for place, name in enumerate(names) if name in (PATH, *_SIZES, _TIME)}
-    filled = filter(None, rows)  # blank lines are none
+    filled = filter(None, rows)  # blank lines
     first = 1
     while chunk := list(islice(filled, ROWS_AT_ONCE)):
         columns = {
@@ -58,7 +58,7 @@ def _of_csv(file: pa.NativeFile, url: str) -> Iterator[pa.RecordBatch]:
 
 
 def _texts(values: list[str | None]) -> pa.Array:
-    """Fields of a CSV file, whose bytes that are no UTF-8 are surrogates."""
+    """Return fields of a CSV file, in which bytes that are not UTF-8 are surrogates, as strings."""
     try:
         return pa.array(values, pa.string())
     except UnicodeEncodeError:
@@ -85,24 +85,24 @@ def _check_columns(names: Iterable[str], url: str) -> None:
 
 
 def _batch(paths: pa.Array, sizes: pa.Array | None = None, times: pa.Array | None = None) -> pa.RecordBatch:
-    """Entries; what is None is told of none of them."""
+    """Return entries; a column that is None is null in all of them."""
     columns = zip((paths, sizes, times), ENTRIES.types, strict=True)
     filled = [pa.nulls(len(paths), type_) if column is None else column for column, type_ in columns]
     return pa.RecordBatch.from_arrays(filled, schema=ENTRIES)
 
 
 def _entries_of(columns: Mapping[str, pa.Array], first: int, url: str) -> pa.RecordBatch:
-    """What rows of a list tell; the number of the first is `first`.
+    """Return rows of a list as entries; the number of the first row is `first`.
 
     Raises:
-        InputError: A row has no path, or has a size or time that is none.
+        InputError: A row has no path, or its size or time cannot be parsed.
     """
     try:
         paths = _paths(columns[PATH])
         sizes = [_whole_numbers(columns[name]) for name in _SIZES if name in columns]
         times = _times(columns[_TIME]) if _TIME in columns else None
         return _batch(paths, pc.coalesce(*sizes) if sizes else None, times)
-    except pa.ArrowException:  # an unusual row is among them, or a wrong one
+    except pa.ArrowException:  # an unusual or wrong row is among them
         names = list(columns)
         values = zip(*(column.to_pylist() for column in columns.values()), strict=True)
         return _entries_row_by_row((dict(zip(names, row, strict=True)) for row in values), first, url)
@@ -123,7 +123,7 @@ def _whole_numbers(column: pa.Array) -> pa.Array:
         if not pc.all(pc.ascii_is_decimal(column)).as_py():  # Arrow would take 0x10 for a number
             raise pa.ArrowInvalid("a number is written in another way")
     elif not pa.types.is_integer(column.type):
-        raise pa.ArrowInvalid("it is no column of whole numbers")
+        raise pa.ArrowInvalid("the column is not of integers")
     return column.cast(pa.int64())
 
 
@@ -133,12 +133,12 @@ def _times(column: pa.Array) -> pa.Array:
         column = pc.if_else(pc.equal(text, ""), None, text)
         try:
             times = column.cast(TIME)
-        except pa.ArrowInvalid:  # one has no zone; with some of both kinds, this fails too
+        except pa.ArrowInvalid:  # a time has no zone; this fails too if others have one
             times = column.cast(pa.timestamp("us")).cast(TIME)
     elif pa.types.is_timestamp(column.type):
         times = column.cast(TIME)
     else:
-        raise pa.ArrowInvalid("it is no column of times")
+        raise pa.ArrowInvalid("the column is not of times")
     first, last = pc.min_max(times.cast(pa.int64())).as_py().values()
     if first is not None and not _FIRST <= first <= last <= _LAST:
         raise pa.ArrowInvalid("a time is beyond what Python knows")
@@ -146,7 +146,7 @@ def _times(column: pa.Array) -> pa.Array:
 
 
 def _text(column: pa.Array) -> pa.Array | None:
-    """A column of text as strings; None for one of anything else."""
+    """Return a column of text as strings; None for one of anything else."""
     type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     is_text = pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
     return column.cast(pa.string()) if is_text else None
@@ -163,7 +163,7 @@ def _entries_row_by_row(rows: Iterable[dict[str, Any]], first: int, url: str) ->
             time = _time(row.get(_TIME))
         except (ValueError, TypeError, OverflowError) as error:
             raise InputError(
-                f"Row {number} of the list {url} cannot be understood ({first_line(error)[:-1]}): give sizes in bytes, "
+                f"Row {number} of the list {url} cannot be parsed ({first_line(error)[:-1]}): give sizes in bytes, "
                 "and times as ISO 8601."
             ) from None
         entries.append((path, sizes[0] if sizes else None, time))
@@ -174,7 +174,7 @@ def _entries_row_by_row(rows: Iterable[dict[str, Any]], first: int, url: str) ->
 def _whole_number(value: Any) -> int:
     size = int(value)
     if abs(size) > _MOST_BYTES:
-        raise OverflowError(f"{size} is no size.")
+        raise OverflowError(f"{size} is not a size.")
     return size
 
 
@@ -183,5 +183,5 @@ def _time(value: object) -> datetime | None:
         return None
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(time, datetime):
-        raise TypeError(f"{value!r} is no time.")
+        raise TypeError(f"{value!r} is not a time.")
     return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -39,18 +39,18 @@ _URL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass
 class ListSource:
-    """All images that lists name, whatever their names end in.
+    """All images that lists name, whatever their suffix.
 
-    An entry is an absolute path, a URL, or relative to `root`. An entry at a URL has no size and no time unless the
-    list tells them, so that a change of it is not noticed.
+    An entry is an absolute path, a URL, or relative to `root`. A URL has no size and no time unless the list gives
+    them, so that changes of it are not noticed.
 
     Attributes:
-        folder: Where the lists lie.
+        folder: The lists' folder.
         name: The list's name, or a pattern of names.
         root: What relative entries are relative to, and what entries below it are keyed by; None: `folder`, and
             entries keep their names.
-        ignored: None ever is.
-        repeated: Entries that stood there before, counted while listing.
+        ignored: Always 0.
+        repeated: Entries that repeat an earlier one, counted while listing.
     """
 
     folder: Folder
@@ -75,7 +75,7 @@ class ListSource:
         return self.folder.url_of(self.name)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Lists the images in the order of their paths' bytes; lists in another order are sorted outside memory.
+        """List the images in the order of their paths' bytes; lists in another order are sorted on disk.
 
         Yields:
             Batches with the columns `IMAGES`.
@@ -90,7 +90,7 @@ class ListSource:
             yield self._images(batch)
 
     def _images(self, entries: pa.RecordBatch) -> pa.RecordBatch:
-        """Entries with the sizes and times that the list tells, else with those of files on this machine."""
+        """Return entries with the sizes and times that the list gives, else those of files on this machine."""
         paths, sizes, times = entries.columns
         untold = pc.or_(sizes.is_null(), times.is_null())
         if untold.true_count:
@@ -105,16 +105,16 @@ class ListSource:
         return pa.RecordBatch.from_arrays(columns, schema=IMAGES)
 
     def _local(self, path: bytes) -> bytes | None:
-        """The file on this machine that an entry names; None for one in a store."""
+        """Return the file on this machine that an entry names; None for one in a store."""
         if _URL.match(path) or not (self._base.is_local or path.startswith(b"/")):
             return None
         return os.path.join(os.fsencode(self._base.path), path)  # an absolute path stays as it is
 
     def read(self, image: Image) -> bytes:
-        """Reads an image's bytes.
+        """Read an image's bytes.
 
         Raises:
-            ReadError: It is not there, is no regular file, is too large, or cannot be read.
+            ReadError: It is not there, is not a regular file, is too large, or cannot be read.
             RunError: The folder of relative entries is not there any more.
         """
         return read_bytes(self._base, lambda: self._read(path_bytes(image.path)))
@@ -124,7 +124,7 @@ class ListSource:
         return read_store(*self._find_in_store(os.fsdecode(path))) if where is None else read_disk(where)
 
     def _find_in_store(self, path: str) -> tuple[Folder, str]:
-        """The folder that an entry's file system begins with, and the entry's name in it."""
+        """Return the folder that an entry's file system begins with, and the entry's name in it."""
         if not _URL.match(os.fsencode(path)):
             return self._base, path
         base, _, options = path.partition("?")
@@ -138,7 +138,7 @@ class ListSource:
             raise ReadError("unreadable", str(error)) from None
 
     def _entries(self) -> Iterator[pa.RecordBatch]:
-        """Keys, sizes and times as the lists tell them, in their order."""
+        """Yield keys, sizes and times as the lists give them, in their order."""
         for name in self.folder.matching(self.name):
             url = self.folder.url_of(name)
             read = READERS[name.rpartition(".")[2].lower()]
@@ -146,12 +146,12 @@ class ListSource:
                 with closing(with_retries(lambda name=name: self.folder.open(name))) as file:  # type: ignore[misc]
                     for batch in read(file, url):
                         yield batch.set_column(0, ENTRIES.field(0), self._keys(batch[PATH]))
-            # ValueError: no UTF-8; OverflowError: a time beyond the year 9999.
+            # ValueError: not UTF-8; OverflowError: a time beyond the year 9999.
             except (OSError, ValueError, OverflowError, csv.Error, pa.ArrowException) as error:
                 raise InputError(f"The list {url} cannot be read: {first_line(error)}") from None
 
     def _keys(self, paths: pa.Array) -> pa.Array:
-        """`_key` of each entry: for most of them it is the path, less the root."""
+        """Return `_key` of each entry: for most of them it is the path without the root."""
         keys = paths
         if self._prefix:
             rest = pc.binary_replace_slice(paths, 0, len(self._prefix), "")
@@ -177,7 +177,7 @@ def _bucket(url: str) -> Folder:
 
 
 def _sorted(entries: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Entries in the order of their keys' bytes; those with the same key in that of sizes and times, none first."""
+    """Sort entries by their keys' bytes, those with the same key by size and time, nulls first."""
     raw = pa.field(PATH, pa.binary())
     as_bytes = (batch.set_column(0, raw, paths_bytes(batch[PATH])) for batch in entries)
     for batch in batches_in_order(as_bytes):

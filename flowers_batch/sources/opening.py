@@ -40,24 +40,24 @@ _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
 
 
 def open_source(where: PathOrUrl, root: str | None = None) -> Source:
-    """Opens a source of images: a folder; a list of paths (`.txt`, `.csv`, `.parquet`); a `.tar`; a `.parquet` table.
+    """Open a source of images: a folder; a list of paths (`.txt`, `.csv`, `.parquet`); a `.tar`; a `.parquet` table.
 
     Args:
-        where: Its path or URL. A `*` in the last part of it stands for any text, and the whole for all files that
-            fit, such as `shards/*.tar`; a folder itself is searched for images alone.
-        root: What the paths of a list are relative to; None: the folder that the list lies in.
+        where: Its path or URL. A `*` in the last part of it stands for any text, and the pattern for all files that
+            match, such as `shards/*.tar`; in a folder, only images are looked for.
+        root: What the paths of a list are relative to; None: the folder of the list.
 
     Raises:
-        InputError: There is no such file or folder, it is of no such kind, or `root` is given for what is no list.
+        InputError: There is no such file or folder, it is of another kind, or `root` is given without a list.
     """
-    whole = open_folder(where)
-    if whole.filesystem.get_file_info(whole.path).type == fs.FileType.Directory:
-        source: Source = FolderSource(whole)
+    folder = open_folder(where)
+    if folder.filesystem.get_file_info(folder.path).type == fs.FileType.Directory:
+        source: Source = FolderSource(folder)
     else:
         source = _open_files(*split_file(where), root)
     if root is not None:
         if not isinstance(source, ListSource):
-            raise InputError(f"`root` is for lists of paths, and {source.url} is none: leave it out.")
+            raise InputError(f"`root` is for lists of paths, and {source.url} is not one: leave it out.")
         if not open_folder(root).exists():
             raise InputError(f"There is no folder {open_folder(root).url}: check `root`.")
     return source
@@ -70,10 +70,10 @@ def _open_files(folder: Folder, pattern: str, root: str | None) -> Source:
         raise InputError(f"There is no {'file' if '*' in pattern else 'folder or file'} {url}: check its name.")
     kinds = {name.rpartition(".")[2].lower() for name in names}
     if len(kinds) > 1:
-        raise InputError(f"{url} names files of several kinds ({', '.join(sorted(kinds))}): give one kind a run.")
+        raise InputError(f"{url} names files of several kinds ({', '.join(sorted(kinds))}): give one kind per run.")
     (kind,) = kinds
     if kind in _COMPRESSED:
-        raise InputError(f"{url} is compressed, so that nothing can be read in the midst of it: decompress it first.")
+        raise InputError(f"{url} is compressed, so that photos cannot be read at random: decompress it first.")
     if kind == "tar":
         return TarSource(folder, pattern)
     if kind == "parquet" and image_columns(_schema(folder, names[0])):

@@ -17,14 +17,14 @@ from flowers_batch.errors import RunError
 from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, paths_bytes
 
 Row = TypeVar("Row", bound=tuple[int | bytes | str | None, ...])
-_MEMORY_KIB = 32 << 10  # held at most for a table, and as much again for sorting it
+_MEMORY_KIB = 32 << 10  # at most for a table, and as much again for sorting it
 
 
 def sorted_rows(rows: Iterable[Row]) -> Iterator[Row]:
-    """What `sorted(rows)` gives, for more rows than memory holds; None comes first.
+    """Yield what `sorted(rows)` gives, for more rows than fit into memory; None comes first.
 
     Args:
-        rows: Tuples of one length; what stands at the same place in them is of one type, or None.
+        rows: Tuples of one length; values at the same place are of one type, or None.
 
     Raises:
         RunError: The scratch disk is full.
@@ -44,11 +44,11 @@ def sorted_rows(rows: Iterable[Row]) -> Iterator[Row]:
 def batches_in_order(
     batches: Iterable[pa.RecordBatch], key: Callable[[pa.RecordBatch], Sequence[pa.Array]] = lambda batch: ()
 ) -> Iterator[pa.RecordBatch]:
-    """Sorts the rows of batches with one schema, outside memory; nulls come first.
+    """Sort the rows of batches with one schema, on disk; nulls come first.
 
     Args:
-        batches: Their columns are of text, bytes, whole numbers, times or truth values.
-        key: Gives columns to sort a batch by; rows that are equal in them, or all, are sorted by the batch's own.
+        batches: Their columns are of text, bytes, integers, times or booleans.
+        key: Returns columns to sort a batch by; ties are broken by the batch's own columns.
 
     Raises:
         RunError: The scratch disk is full.
@@ -85,7 +85,7 @@ def _is_text_or_bytes(type_: pa.DataType) -> bool:
 
 
 def are_in_path_order(batches: Iterable[pa.RecordBatch]) -> bool:
-    """Whether all rows are in the order of their paths' bytes; repeats may be among them."""
+    """Return whether all rows are in the order of their paths' bytes; repeats are allowed."""
     last = None
     for batch in batches:
         names = paths_bytes(batch[PATH])
@@ -96,7 +96,7 @@ def are_in_path_order(batches: Iterable[pa.RecordBatch]) -> bool:
 
 
 def without_repeats(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Drops rows that have the same path as the one before; gives each batch, and how many rows it lost."""
+    """Drop rows that have the same path as the one before; yield each batch, and how many rows it lost."""
     last = None
     for batch in batches:
         paths = batch[PATH]
@@ -106,14 +106,14 @@ def without_repeats(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Reco
 
 
 def _shifted(last: str | bytes | None, column: pa.Array) -> pa.Array:
-    """A column one row later: it begins with the last value of the batch before, and lacks its own last."""
+    """Return a column shifted by one row: it begins with the previous batch's last value, and lacks its own last."""
     return pa.concat_arrays([pa.array([last], column.type), column])[:-1]
 
 
 def aligned(
     streams: Sequence[Iterable[pa.RecordBatch]], schemas: Sequence[pa.Schema]
 ) -> Iterator[list[pa.RecordBatch]]:
-    """Cuts batches of several streams so that those of one step hold all rows of one stretch of the order of paths.
+    """Cut batches of several streams so that those of one step contain all rows of one range of paths.
 
     Args:
         streams: Each in the order of its paths' bytes.
@@ -137,7 +137,7 @@ def aligned(
 
 
 def merged(streams: Sequence[Iterable[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """One stream of several of the same columns, all of them in the order of paths' bytes."""
+    """Merge streams with the same columns, all in the order of paths' bytes."""
     for pieces in aligned(streams, [schema] * len(streams)):
         first, *others = filter(len, pieces)
         if others:
@@ -148,30 +148,30 @@ def merged(streams: Sequence[Iterable[pa.RecordBatch]], schema: pa.Schema) -> It
 
 @contextmanager
 def unique_names() -> Iterator[UniqueNames]:
-    """Gives what makes names unique; their memory lies in a scratch file."""
+    """Give a `UniqueNames`, whose names are in a scratch file."""
     with _scratch() as database:
         yield UniqueNames(database)
 
 
 class UniqueNames:
-    """Names that were given, so that none is given twice."""
+    """Makes names unique."""
 
     def __init__(self, database: sqlite3.Connection):
         self._database = database
         database.execute("CREATE TABLE names (name BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID")
 
     def unique(self, name: bytes) -> bytes:
-        """The name, with `#2`, `#3` and so on if it was given before."""
+        """Return the name, with `#2`, `#3` and so on if it was given before."""
         if self._database.execute("INSERT OR IGNORE INTO names VALUES (?, 1)", (name,)).rowcount:
             return name
         self._database.execute("UPDATE names SET times = times + 1 WHERE name = ?", (name,))
         (times,) = self._database.execute("SELECT times FROM names WHERE name = ?", (name,)).fetchone()
-        return self.unique(b"%b#%d" % (name, times))  # which may stand there literally
+        return self.unique(b"%b#%d" % (name, times))  # which may be a name itself
 
 
 @contextmanager
 def _scratch() -> Iterator[sqlite3.Connection]:
-    """A database without a name: it lies in memory up to a bound, then in the folder that TMPDIR names."""
+    """Give a temporary database: in memory up to a bound, then in the folder that TMPDIR names."""
     database = sqlite3.connect("")
     try:
         database.execute(f"PRAGMA cache_size = -{_MEMORY_KIB}")  # negative: KiB

@@ -13,11 +13,11 @@ from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.retries import with_retries
 
 _READ_BYTES = 1 << 20
-MAX_BYTES = 1 << 30  # no photo is larger; what is would fill an actor's memory before it is looked at
+MAX_BYTES = 1 << 30  # no photo is larger; a larger file would fill an actor's memory before it is decoded
 
 
 class ReadError(Exception):
-    """An image whose bytes cannot be had.
+    """An image's bytes cannot be read.
 
     Attributes:
         reason: `missing`, `unreadable` or `too_large`.
@@ -29,7 +29,7 @@ class ReadError(Exception):
 
 
 def check_size(size: int) -> None:
-    """Refuses what no photo is.
+    """Refuse a file that is too large for a photo.
 
     Raises:
         ReadError: It has more than `MAX_BYTES`.
@@ -39,10 +39,10 @@ def check_size(size: int) -> None:
 
 
 def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
-    """Reads an image's bytes persistently.
+    """Read an image's bytes, with retries.
 
     Args:
-        root: What the image lies in: if that is gone, no image is to blame.
+        root: The folder that contains the image: if that is missing, the run ends, instead of the image failing.
         read: Reads once.
 
     Raises:
@@ -64,8 +64,8 @@ def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
 
 
 def read_disk(path: bytes) -> bytes:
-    """Reads a file on this machine, once."""
-    # O_NONBLOCK: a pipe that is named like a photo must not be waited for.
+    """Read a file on this machine, once."""
+    # O_NONBLOCK: a pipe that is named like a photo must not block.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(handle)
@@ -74,7 +74,7 @@ def read_disk(path: bytes) -> bytes:
         check_size(status.st_size)
         # A byte more than it has, so that its end is seen at once; a file object would ask the kernel three times more.
         parts = [os.read(handle, status.st_size + 1)]
-        if len(parts[0]) != status.st_size:  # it has grown, or its file system tells no sizes or gives a part at a time
+        if len(parts[0]) != status.st_size:  # it has grown, or its file system reports no sizes or reads in parts
             while more := os.read(handle, _READ_BYTES):
                 parts.append(more)
                 check_size(sum(map(len, parts)))
@@ -84,7 +84,7 @@ def read_disk(path: bytes) -> bytes:
 
 
 def read_store(folder: Folder, name: str) -> bytes:
-    """Reads a file of any folder, once."""
+    """Read a file of any folder, once."""
     with folder.open(name) as file:
         check_size(file.size())
         return file.read()

@@ -14,11 +14,11 @@ from flowers_batch.storage.folder import Folder
 
 
 class Source(Protocol):
-    """What lists images and reads them; small, so that it travels to actors, and read by many threads at once."""
+    """Lists images and reads them; small enough to be sent to actors, and safe to read from many threads."""
 
     @property
     def url(self) -> str:
-        """What `open_source` opens it by."""
+        """The path or URL by which `open_source` opens it."""
 
     @property
     def root(self) -> str | None:
@@ -26,15 +26,15 @@ class Source(Protocol):
 
     @property
     def folder(self) -> Folder:
-        """The folder that its files lie in."""
+        """The folder of its files."""
 
     @property
     def ignored(self) -> int:
-        """Files and members that are no images, counted while listing."""
+        """Files and members that are not images, counted while listing."""
 
     @property
     def repeated(self) -> int:
-        """Entries of a list that were dropped since they stood there before, counted while listing."""
+        """Entries of a list that were dropped because they repeat an earlier one, counted while listing."""
 
     @property
     def in_path_order(self) -> bool:
@@ -45,7 +45,7 @@ class Source(Protocol):
         """Whether an image's path alone says where to read it; else its `source` and `offset` do."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Lists the images, each path once, some thousands at a time: batches with the columns `IMAGES`."""
+        """List the images, each path once, some thousands at a time: batches with the columns `IMAGES`."""
 
     def read(self, image: Image) -> bytes:
-        """Reads an image's bytes, or raises `ReadError`."""
+        """Read an image's bytes, or raise `ReadError`."""

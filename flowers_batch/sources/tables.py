@@ -18,14 +18,14 @@ from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, path_bytes
 from flowers_batch.sources.reading import ReadError, check_size
 
 BYTES, IMAGE = "bytes", "image"  # a field of Hugging Face's images, and their column
-_WINDOW_BYTES = 32 << 20  # of rows that were passed over, and may still be asked for
+_WINDOW_BYTES = 32 << 20  # of rows that were skipped, and may still be requested
 _WINDOW_ROWS = 256
-_GROUPS_OPEN = 4  # row groups of a table: threads are a little apart
+_GROUPS_OPEN = 4  # row groups of a table: threads are at different places
 
 
 @dataclass
 class TableSource(ContainerSource):
-    """Images in Parquet files, as Hugging Face has them; `path` is the table's, or `file#row` where it has none."""
+    """Images in Parquet files, as Hugging Face has them; `path` is the table's, or `file#row` if it has none."""
 
     def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
         try:
@@ -34,7 +34,7 @@ class TableSource(ContainerSource):
                 _paths_in_table(table, _image_column(table.schema_arrow, self.folder.url_of(name)))
             ):
                 yield path_bytes(path) if path else b"%b#%09d" % (name.encode(), row), 0, row
-        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is no UTF-8
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is not UTF-8
             raise InputError(
                 f"The table {self.folder.url_of(name)} cannot be read: {first_line(error)[:-1]}; restore it, or move "
                 "it away."
@@ -49,7 +49,7 @@ class TableSource(ContainerSource):
 
 
 class _RowReader:
-    """The images of a table, row by row: a page of it is held, and rows passed over, but never a row group."""
+    """Reads the images of a table row by row, with a page and some skipped rows in memory, never a row group."""
 
     def __init__(self, file: pa.NativeFile, url: str):
         self._table = _open_table(file)
@@ -63,7 +63,7 @@ class _RowReader:
         self._lock = Lock()
 
     def read(self, row: int) -> bytes | None:
-        """The bytes of a row; rows are best asked for about in their order, by any number of threads.
+        """Return the bytes of a row; fastest if rows are requested roughly in order, by any number of threads.
 
         Raises:
             ReadError: There is no such row.
@@ -102,7 +102,7 @@ def _open_table(file: pa.NativeFile) -> pq.ParquetFile:
 
 
 def image_columns(schema: pa.Schema) -> list[pa.Field]:
-    """The columns of a table that may hold images' bytes: binary ones, and Hugging Face's struct of bytes and path."""
+    """Return the columns that may contain images: binary ones, and Hugging Face's struct of bytes and path."""
     return [column for column in schema if _is_binary(column.type) or _is_binary(_field(column.type, BYTES))]
 
 
@@ -118,7 +118,7 @@ def _image_column(schema: pa.Schema, url: str) -> pa.Field:
 
 
 def _paths_in_table(table: pq.ParquetFile, image: pa.Field) -> Iterator[str | None]:
-    """Each row's path: the image's own, else that of the column `path`, else None."""
+    """Return each row's path: the image's own, else that of the column `path`, else None."""
     inner = [f"{image.name}.{PATH}"] if _is_text(_field(image.type, PATH)) else []
     outer = [column.name for column in table.schema_arrow if column.name == PATH and _is_text(column.type)]
     if not inner + outer:
@@ -130,7 +130,7 @@ def _paths_in_table(table: pq.ParquetFile, image: pa.Field) -> Iterator[str | No
 
 
 def _field(type_: pa.DataType, name: str) -> pa.DataType:
-    """The type of a struct's field; null where it has none, or is no struct."""
+    """Return the type of a struct's field; null if it has none, or is not a struct."""
     index = type_.get_field_index(name) if pa.types.is_struct(type_) else -1
     return type_.field(index).type if index >= 0 else pa.null()
 

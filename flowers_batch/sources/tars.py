@@ -20,9 +20,9 @@ from flowers_batch.storage.folder import Folder
 
 @dataclass
 class TarSource(ContainerSource):
-    """Images in tars, as WebDataset has them: read where they lie, never unpacked; `path` is `tar!member`.
+    """Images in tars, as WebDataset has them: read in place, never unpacked; `path` is `tar!member`.
 
-    A member's name is only a name, wherever it points. Members that are no files, or no images by their names, are
+    A member's name is never used as a path. Members that are not files, or not images by their names, are
     ignored.
     """
 
@@ -30,7 +30,7 @@ class TarSource(ContainerSource):
         for member in _members_of(self.folder, name):
             path = member.name.encode("utf-8", "surrogateescape")
             if member.isreg() and is_image(path):
-                # A sparse member lies in pieces: a row that cannot be read.
+                # A sparse member is not contiguous: its row fails.
                 yield b"%b!%b" % (name.encode(), path), member.size, None if member.issparse() else member.offset_data
             else:
                 self.ignored += 1
@@ -48,10 +48,10 @@ def _as_it_is(file: pa.NativeFile, url: str) -> pa.NativeFile:
 
 
 def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
-    """All members of a tar, one in memory at a time.
+    """Return all members of a tar, one in memory at a time.
 
     Raises:
-        InputError: It is not a tar, or not whole: tarfile takes a broken header for the tar's end.
+        InputError: It is not a tar, or is incomplete: tarfile takes a broken header for the tar's end.
     """
     end = 0
     buffer_bytes = DISK_BUFFER_BYTES if folder.is_local else STORE_BUFFER_BYTES
@@ -72,7 +72,7 @@ def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
                 if rest.count(0) < len(rest):
                     raise tarfile.ReadError("no header is there")
                 rest = file.read(STORE_BUFFER_BYTES)
-    except Exception as error:  # tarfile tells of broken headers by many kinds
+    except Exception as error:  # tarfile raises many types for broken headers
         raise InputError(
             f"The tar {folder.url_of(name)} cannot be read from byte {end} on ({first_line(error)[:-1]}): "
             "restore it, or move it away."

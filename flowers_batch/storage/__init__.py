@@ -1,1 +1,1 @@
-"""Folders on disk or behind a URL: publishing a file whole, locks, retries."""
+"""Folders on disk or behind a URL: atomic publication, locks, retries."""

@@ -1,4 +1,4 @@
-"""Folders on a local disk or behind any URL that `pyarrow.fs` opens; files are published whole or not at all."""
+"""Folders on a local disk or behind any URL that `pyarrow.fs` opens; files are published atomically."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flowers_batch.storage.urls import CREDENTIAL_PARAMETERS
 
 SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
 LOCK = "_lock"
-NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is no UTF-8; no other path does
+NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is not UTF-8; no other path does
 _UPLOAD_BYTES = 8 << 20
 
 
@@ -36,7 +36,7 @@ PathOrUrl = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, and the file system it lies on.
+    """A folder, and the file system that it is on.
 
     Attributes:
         url: How a user would write it: an absolute path, or a URL.
@@ -50,31 +50,31 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on this machine's own file system."""
+        """Whether it is on this machine's own file system."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def at(self, name: str) -> str:
-        """The name of a file of this folder on its file system."""
+        """Return the name of a file of this folder on its file system."""
         return f"{self.path.rstrip('/')}/{name}" if name else self.path
 
     def url_of(self, name: str) -> str:
-        """How a user would write the name of a file of this folder."""
+        """Return how a user would write the name of a file of this folder."""
         base, query, options = self.url.partition("?") if "://" in self.url else (self.url, "", "")
         return f"{base.rstrip('/')}/{name}{query}{options}"
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is such a file or folder."""
+        """Return whether there is such a file or folder."""
         return self.filesystem.get_file_info(self.at(name)).type != fs.FileType.NotFound
 
     def names(self, name: str = "") -> list[str]:
-        """The files directly in a folder, but for names that are no UTF-8, sorted; none where there is no folder."""
+        """Return the names of the files directly in a folder, sorted; without names that are not UTF-8."""
         return sorted(found.decode() for found in self._files(name) if is_utf8(found))
 
     def matching(self, pattern: str) -> list[str]:
-        """The files directly in this folder whose names fit a pattern, in which `*` is any text, sorted.
+        """Return the names of the files directly in this folder that match a pattern, sorted; `*` is any text.
 
         Raises:
-            InputError: A name that fits is no UTF-8.
+            InputError: A matching name is not UTF-8.
         """
         if "*" not in pattern:
             found = self.filesystem.get_file_info(self.at(pattern))
@@ -84,7 +84,7 @@ class Folder:
         for name in fitting:
             if not is_utf8(name):
                 raise InputError(
-                    f"The name of {self.url_of(name.decode(errors='backslashreplace'))} is no UTF-8: rename the file, "
+                    f"The name of {self.url_of(name.decode(errors='backslashreplace'))} is not UTF-8: rename the file, "
                     "or move it away."
                 )
         return sorted(map(bytes.decode, fitting))
@@ -94,28 +94,28 @@ class Folder:
             found = self.filesystem.get_file_info(fs.FileSelector(self.at(name), allow_not_found=True))
             return [info.base_name.encode() for info in found if info.type == fs.FileType.File]
         try:
-            with os.scandir(os.fsencode(self.at(name))) as entries:  # pyarrow takes no name that is no UTF-8
+            with os.scandir(os.fsencode(self.at(name))) as entries:  # pyarrow accepts only names that are UTF-8
                 return [entry.name for entry in entries if os.path.isfile(entry)]
         except FileNotFoundError:
             return []
 
     def is_missing(self) -> bool:
-        """Whether it is not there; on a disk also whether it is empty, as the mount point of a lost disk is."""
+        """Return whether it does not exist, or, on a disk, is empty, as the mount point of a lost disk is."""
         try:
             if not self.is_local:
                 return not self.exists()
             with os.scandir(self.path) as entries:
                 return next(entries, None) is None
-        except OSError as error:  # what may not be listed is there, and of a store that fails nobody knows
+        except OSError as error:  # a folder that may not be listed exists; a store that fails proves nothing
             return self.is_local and not isinstance(error, PermissionError)
 
     def open(self, name: str) -> pa.NativeFile:
-        """Opens a file for reading at any place."""
+        """Open a file for random access."""
         return self.filesystem.open_input_file(self.at(name))
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[str]:
-        """Gives the path of a file on this machine's disk: its own or, of a store, that of a copy for as long."""
+        """Give the path of a file on this machine's disk: its own or, for a store, that of a temporary copy."""
         if self.is_local:
             yield self.at(name)
             return
@@ -126,16 +126,16 @@ class Folder:
             yield path
 
     def read_json(self, name: str) -> Any:
-        """Reads a JSON file.
+        """Read a JSON file.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: It does not exist.
             InputError: It is not JSON.
         """
         try:
             with self.open(name) as file:
                 content = file.read()
-        except NotADirectoryError as error:  # a file was given for the folder
+        except NotADirectoryError as error:  # a file stands in place of the folder
             raise FileNotFoundError(*error.args) from None
         try:
             return json.loads(content)
@@ -143,18 +143,18 @@ class Folder:
             raise InputError(f"{self.url_of(name)} is not a JSON file: restore it, or begin in a new folder.") from None
 
     def write_json(self, name: str, value: Any) -> None:
-        """Publishes a JSON file."""
+        """Publish a JSON file."""
         with self.publish(name) as scratch:
             Path(scratch).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def delete(self, name: str) -> None:
-        """Deletes a file, if there is one."""
+        """Delete a file, if there is one."""
         if self.exists(name):
             self.filesystem.delete_file(self.at(name))
 
     @contextmanager
     def publish(self, name: str) -> Iterator[str]:
-        """Gives a scratch file to fill; once it is left without an error, it stands under `name`, whole.
+        """Give the path of a scratch file to fill; it gets its name only if the block is left without an error.
 
         On a local disk it is renamed into place after an fsync; elsewhere it is uploaded as one object.
 
@@ -180,7 +180,7 @@ class Folder:
                 "the same command again."
             ) from error
         finally:
-            with suppress(OSError):  # such as a parent that is none
+            with suppress(OSError):  # such as a parent that is not a folder
                 os.unlink(scratch)
 
     def _upload(self, scratch: str, name: str) -> None:
@@ -192,7 +192,7 @@ class Folder:
                 while block := file.read(_UPLOAD_BYTES):
                     stream.write(block)
             except BaseException as error:
-                # A store that failed has made no object, and what another has published under the name stays.
+                # A store that failed has made no object, and an object that another writer published stays.
                 if not (isinstance(error, OSError) and is_store_error(error)):  # else it is closed short, and must not
                     with suppress(OSError):
                         stream.close()
@@ -201,12 +201,12 @@ class Folder:
             stream.close()
 
     def delete_folder(self, name: str) -> None:
-        """Deletes a folder of this one, with all that is in it, if there is one."""
+        """Delete a folder of this one, with all that is in it, if there is one."""
         if self.exists(name):
             self.filesystem.delete_dir(self.at(name))
 
     def sweep(self, name: str = "", older_than: float = 0.0) -> None:
-        """Deletes what killed writers left in a folder, if its last change is `older_than` seconds ago."""
+        """Delete scratch files that killed writers left in a folder, if they are `older_than` seconds old."""
         for scratch in self.names(name):
             if scratch.startswith(SCRATCH):
                 found = self.filesystem.get_file_info(self.at(os.path.join(name, scratch)))
@@ -215,9 +215,9 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for one driver; the kernel lets go of it when the process ends, however it ends.
+        """Hold the folder for one driver; the kernel releases it when the process ends, however it ends.
 
-        Object stores have no locks: there a second driver is found by its run's id in the manifest.
+        Object stores have no locks: there a second driver is detected by its run's id in the manifest.
 
         Raises:
             InputError: Another driver holds it.
@@ -230,17 +230,17 @@ class Folder:
 
 
 def open_folder(where: PathOrUrl) -> Folder:
-    """Opens a folder by its path or URL; it need not exist.
+    """Open a folder by its path or URL; it need not exist.
 
     Raises:
-        InputError: The path is no UTF-8, the URL holds credentials, or `pyarrow.fs` knows no such file system.
+        InputError: The path is not UTF-8, the URL contains credentials, or `pyarrow.fs` knows no such file system.
     """
     name = os.fspath(where)
     if "://" not in name:
         path = os.path.abspath(name)
         if not is_utf8(raw := os.fsencode(path)):
             raise InputError(
-                f"The name {raw.decode(errors='backslashreplace')} is no UTF-8: rename it, or give a link to it."
+                f"The name {raw.decode(errors='backslashreplace')} is not UTF-8: rename it, or give a link to it."
             )
         return Folder(path, fs.LocalFileSystem(), path)
     try:
@@ -250,8 +250,8 @@ def open_folder(where: PathOrUrl) -> Folder:
     # A name alone before `@` is no secret: it is Azure's container, or Google's `anonymous`.
     if parts.password or CREDENTIAL_PARAMETERS & set(parse_qs(parts.query)):
         raise InputError(
-            f"The URL of {parts.scheme}://{parts.hostname or ''}{parts.path} holds credentials, which would be "
-            "written down with the run: give them by the environment or the machine's role."
+            f"The URL of {parts.scheme}://{parts.hostname or ''}{parts.path} contains credentials, which would be "
+            "written to disk with the run: give them by the environment or the machine's role."
         )
     try:
         filesystem, path = fs.FileSystem.from_uri(name)
@@ -265,7 +265,7 @@ def open_folder(where: PathOrUrl) -> Folder:
 
 
 def split_file(where: PathOrUrl) -> tuple[Folder, str]:
-    """Opens the folder that a file lies in, by the file's path or URL; gives it and the file's name."""
+    """Open the folder of a file, by the file's path or URL; return it and the file's name."""
     base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
     parent, slash, name = base.rpartition("/")
     return open_folder(f"{parent or slash or '.'}{query}{options}"), name

@@ -15,7 +15,7 @@ from flowers_batch.storage.local_files import reason_of
 
 @contextmanager
 def hold_lock(path: str, url: str) -> Iterator[None]:
-    """Hold a lock file, which says who holds it, until the block is left or the process ends, however it ends.
+    """Hold a lock file, which names its holder, until the block is left or the process ends, however it ends.
 
     Args:
         path: The lock file; it is made, with its folder, if it is not there, and stays.

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-RETRY_SECONDS = (0.1, 0.5, 2.0)  # waited before each further try: a disk or a store may have a bad moment
-PERMANENT_ERRNOS = (  # what is no bad moment
+RETRY_SECONDS = (0.1, 0.5, 2.0)  # waited before each retry
+PERMANENT_ERRNOS = (  # a retry would fail identically
     errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
@@ -26,7 +26,7 @@ _REFUSED = "ACCESS_DENIED"
 
 
 def with_retries(act: Callable[[], T]) -> T:
-    """Does something with files, and tries it again where an error may pass."""
+    """Call a function of files, and retry it where the error may be transient."""
     for seconds in RETRY_SECONDS:
         try:
             return act()

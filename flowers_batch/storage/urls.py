@@ -11,7 +11,7 @@ _USER_AND_SECRET = re.compile(r"(?<=://)[^/@]*:(?!\d+(?:[/?]|$)).*@", re.DOTALL)
 
 
 def without_credentials(url: str) -> str:
-    """A URL as it may be written down: of credentials only stars are left, for which `open_folder` refuses it too."""
+    """Return a URL with its credentials replaced by stars; `open_folder` refuses that too."""
     base, query, options = _USER_AND_SECRET.sub("***:***@", url, count=1).partition("?")
     if CREDENTIAL_PARAMETERS & set(parse_qs(options)):
         return base.replace("://", "://***:***@", 1)

@@ -48,7 +48,7 @@ def test_shard_is_complete_only_when_all_that_its_footer_says_is_expected(folder
     assert completed(folder, "predictions", manifest, "print") == {}
 
 
-def test_footers_of_complete_shards_are_told(folder):
+def test_footers_of_complete_shards_are_returned(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 20, "run")
     finish(folder, manifest.shards[1])
     found = completed(folder, CODES, manifest, "print")
@@ -77,7 +77,7 @@ def kept(folder: Folder, shard: Shard, fingerprint: str = "print") -> dict[str, 
     return dict(zip(rows["path"].to_pylist(), rows["code"].to_pylist(), strict=True))
 
 
-def test_rows_that_did_not_change_are_carried_over_from_whichever_state_the_file_has(folder):
+def test_unchanged_rows_are_reused_from_any_former_state_of_the_shard(folder):
     images = listed(PATHS[:5])
     first = write_manifest(folder, Listing(images), 10, "run").shards[0]
     encoded_shard(folder, first, 1)

@@ -18,7 +18,7 @@ from flowers_batch.storage.folder import open_folder
 
 
 @pytest.mark.parametrize("at_once", [2, 1 << 24])
-def test_duplicates_are_counted_but_for_the_first_of_each_kind_and_failed_rows(tmp_path, monkeypatch, at_once):
+def test_duplicates_count_neither_first_images_nor_failed_rows(tmp_path, monkeypatch, at_once):
     monkeypatch.setattr(duplicates, "_DIGESTS_AT_ONCE", at_once)
     folder, schema = open_folder(tmp_path), codes_schema(1, "float16")
     contents = [["a", "b", None, "a"], ["c", None, "a"], [], ["b"]]

@@ -52,7 +52,7 @@ def test_a_changed_image_changes_its_shard_alone_and_keeps_its_place(folder):
     assert read_rows(folder, manifest.shards[1])["bytes"].to_pylist()[1] == 999
 
 
-def test_vanished_images_stay_marked_until_they_are_pruned(folder):
+def test_missing_images_stay_marked_until_they_are_pruned(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 4, "run")
     manifest, counts = grown(folder, images[3:])
@@ -64,7 +64,7 @@ def test_vanished_images_stay_marked_until_they_are_pruned(folder):
     assert paths_of(folder, manifest)[0] == PATHS[3:4]
 
 
-def test_a_vanished_image_that_is_back_is_asked_for_again_only_if_it_had_failed(folder):
+def test_returned_image_is_retried_only_if_it_had_failed(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 4, "run")
     grown(folder, images[2:])
@@ -189,7 +189,7 @@ def test_a_killed_generation_that_nothing_is_left_of_is_cleaned_up(folder, monke
     assert read_manifest(folder) == before and len(parts(folder)) == before.parts
 
 
-def test_a_kill_while_leftovers_are_deleted_leaves_what_can_be_gone_on_with(folder, monkeypatch):
+def test_kill_while_deleting_leftovers_can_be_resumed(folder, monkeypatch):
     monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images[:9]), 5, "run")

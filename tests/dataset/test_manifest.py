@@ -135,7 +135,7 @@ class Killed(Listing):
         raise KeyboardInterrupt
 
 
-def test_killed_listing_leaves_no_whole_manifest(folder, monkeypatch):
+def test_killed_listing_leaves_no_complete_manifest(folder, monkeypatch):
     monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     with pytest.raises(KeyboardInterrupt):
         write_manifest(folder, Killed(listed(PATHS)), 5, "run")
@@ -145,7 +145,7 @@ def test_killed_listing_leaves_no_whole_manifest(folder, monkeypatch):
     assert read_manifest(folder) == manifest
 
 
-def test_parts_of_two_runs_are_no_whole_manifest(folder, monkeypatch):
+def test_parts_of_two_runs_are_no_complete_manifest(folder, monkeypatch):
     monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     write_manifest(folder, Listing(listed(PATHS)), 5, "first")
     with pytest.raises(KeyboardInterrupt):

@@ -58,7 +58,7 @@ def some_rows(count: int = 40) -> pa.Table:
     return pa.Table.from_batches([new_rows(batch) for batch in batches_of(images)])
 
 
-def test_inputs_are_the_same_however_the_table_is_cut_and_its_nulls_are_kept():
+def test_inputs_digest_ignores_chunks_and_layout_of_nulls():
     rows = some_rows()
     inputs = inputs_digest_of(rows)
     for size in (1, 3, 7):

@@ -71,7 +71,7 @@ def test_finished_run_is_opened_and_streams_its_rows_in_order(tmp_path):
 def test_unfinished_run_is_refused_in_a_sentence(tmp_path):
     finished(tmp_path, CODES, [codes_batch(1)])
     (tmp_path / SUCCESS).unlink()
-    with pytest.raises(InputError, match=r"is not finished: run the same `flowers-batch encode` again, which goes on"):
+    with pytest.raises(InputError, match=r"is not finished: run the same `flowers-batch encode` again, which resumes"):
         open_run(str(tmp_path), CODES)
 
 

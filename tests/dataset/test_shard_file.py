@@ -199,7 +199,7 @@ def test_shard_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
         list(read_shard(folder, CODES, 3, ["path"]))
 
 
-def test_a_shard_with_a_flipped_bit_in_its_footer_is_no_whole_shard(tmp_path):
+def test_shard_with_flipped_bit_in_its_footer_is_incomplete(tmp_path):
     """pyarrow tells of such files by many kinds of exception; each means that the shard is made again."""
     folder = open_folder(tmp_path)
     schema = codes_schema(2, "float16")

@@ -97,7 +97,7 @@ def test_order_is_that_of_the_paths_for_random_trees(opened, tmp_path):
     assert paths(opened) == sorted((f"{name}.jpg" for name in names), key=str.encode)
 
 
-def test_size_and_time_of_each_image_are_told(opened, tmp_path):
+def test_size_and_time_of_each_image_are_listed(opened, tmp_path):
     write(tmp_path / "photos", {"a.jpg": b"12345"})
     os.utime(tmp_path / "photos" / "a.jpg", (1_700_000_000.25, 1_700_000_000.25))
     (image,) = images_in(opened)
@@ -111,7 +111,7 @@ def test_bytes_are_read_as_they_lie_there(opened, tmp_path):
     assert {path: opened.read(Image(path)) for path in paths(opened)} == contents
 
 
-def test_suffix_decides_in_any_case_and_other_files_are_counted_as_ignored(opened, tmp_path):
+def test_suffix_decides_in_any_case_and_other_files_are_ignored(opened, tmp_path):
     images = [f"{number}.{suffix}" for number, suffix in enumerate(SUFFIXES)]
     images += [f"upper{number}.{suffix.upper()}" for number, suffix in enumerate(SUFFIXES)] + ["deep/er/x.JpG", ".jpg"]
     others = ["notes.txt", "deep/Thumbs.db", "jpg", "a.jpg.part", "b.jpgx", "c.svg", "deep/er/.DS_Store"]
@@ -120,7 +120,7 @@ def test_suffix_decides_in_any_case_and_other_files_are_counted_as_ignored(opene
     assert opened.ignored == len(others)
 
 
-def test_ignored_files_are_counted_anew_each_time(opened, tmp_path):
+def test_ignored_files_are_counted_from_zero_each_time(opened, tmp_path):
     write(tmp_path / "photos", {"a.txt": b"", "b.jpg": b""})
     assert paths(opened) == paths(opened)
     assert opened.ignored == 1
@@ -200,7 +200,7 @@ def test_name_that_is_no_utf8_round_trips(tmp_path):
         path.encode()
 
 
-def test_pipe_and_socket_named_like_images_are_unreadable_and_block_nobody(tmp_path, monkeypatch):
+def test_pipe_and_socket_named_like_images_fail_without_blocking(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.jpg")
     monkeypatch.chdir(tmp_path)  # a socket's path must be short
     with socket.socket(socket.AF_UNIX) as listener:
@@ -216,7 +216,7 @@ def test_pipe_and_socket_named_like_images_are_unreadable_and_block_nobody(tmp_p
     assert reasons == ["unreadable", "unreadable"]
 
 
-def test_image_that_vanished_is_missing(opened, tmp_path):
+def test_deleted_image_is_missing(opened, tmp_path):
     write(tmp_path / "photos", {"a.jpg": b"x", "deep/b.jpg": b"x", "notes.txt": b""})
     found = paths(opened)
     (tmp_path / "photos" / "a.jpg").unlink()
@@ -301,7 +301,7 @@ def test_empty_folder_has_no_images(opened):
 
 
 @pytest.mark.parametrize("gone", ["removed", "emptied"])
-def test_folder_that_vanished_ends_the_run_instead_of_making_every_image_missing(opened, tmp_path, gone):
+def test_missing_folder_ends_the_run_instead_of_failing_images(opened, tmp_path, gone):
     write(tmp_path / "photos", {"a.jpg": b"x"})
     (image,) = images_in(opened)
     shutil.rmtree(tmp_path / "photos")
@@ -366,7 +366,7 @@ def test_source_travels_to_another_process(opened, tmp_path):
 
 def test_root_is_refused_for_what_is_no_list(tmp_path):
     write(tmp_path, {"photos/a.jpg": b""})
-    with pytest.raises(InputError, match=r"^`root` is for lists of paths, and /.*/photos is none: leave it out\.$"):
+    with pytest.raises(InputError, match=r"^`root` is for lists of paths, and /.*/photos is not one: leave it out\.$"):
         open_source(tmp_path / "photos", str(tmp_path))
 
 
@@ -379,7 +379,7 @@ def test_compressed_file_is_refused_in_a_sentence(tmp_path, name):
 
 def test_pattern_that_fits_files_of_several_kinds_is_refused(tmp_path):
     write(tmp_path, {"a.tar": b"", "a.txt": b""})
-    with pytest.raises(InputError, match=r"/a\.\* names files of several kinds \(tar, txt\): give one kind a run\.$"):
+    with pytest.raises(InputError, match=r"/a\.\* names files of several kinds \(tar, txt\): give one kind per run\.$"):
         open_source(tmp_path / "a.*")
 
 
@@ -390,7 +390,7 @@ def test_pattern_that_fits_nothing_is_refused(tmp_path):
 
 
 @pytest.mark.nightly
-def test_hundred_thousand_files_in_one_folder_are_listed_in_bounded_memory(tmp_path):
+def test_hundred_thousand_files_are_listed_in_bounded_memory(tmp_path):
     for number in range(100_000):
         os.close(os.open(tmp_path / f"{number:06d}.jpg", os.O_CREAT | os.O_WRONLY))
     tracemalloc.start()

@@ -68,7 +68,7 @@ def reason_of(source: Source, path: str) -> tuple[str, str]:
     return refused.value.reason, str(refused.value)
 
 
-def test_entries_are_relative_to_the_lists_folder_or_absolute_and_keyed_as_written(listing, tmp_path):
+def test_entries_are_relative_or_absolute_and_keyed_as_written(listing, tmp_path):
     write(tmp_path, {"photos/a/b.jpg": b"1", "photos/ä ö.jpg": b"22", "other/no-suffix": b"333"})
     entries = [str(tmp_path / "other/no-suffix"), "../photos/a/b.jpg", "a/b.jpg", "ä ö.jpg"]
     photos = open_source(listing(entries))
@@ -208,7 +208,7 @@ def test_credentials_of_an_entry_are_refused_and_written_nowhere(tmp_path, entry
     photos = open_source(text(tmp_path / "l.txt", [entry]))
     (path,) = paths(photos)
     reason, message = reason_of(photos, path)
-    assert reason == "unreadable" and "holds credentials" in message
+    assert reason == "unreadable" and "contains credentials" in message
     assert "CRET" not in path + message and "AKIA" not in path + message
 
 
@@ -223,8 +223,8 @@ def test_url_without_credentials_stays_as_it_is(tmp_path, entry):
         ("file,size\na,1\n", r"has no column `path`: "),
         ("", r"has no column `path`: "),
         ("path,size\na,1\n,2\n", r"^Row 2 of the list .* has no path: "),
-        ("path,size\na,big\n", r"^Row 1 of the list .* cannot be understood \(.*big.*\): "),
-        ("path,size,mtime\na,1,yesterday\n", r"^Row 1 of the list .* cannot be understood \(.*yesterday.*\): "),
+        ("path,size\na,big\n", r"^Row 1 of the list .* cannot be parsed \(.*big.*\): "),
+        ("path,size,mtime\na,1,yesterday\n", r"^Row 1 of the list .* cannot be parsed \(.*yesterday.*\): "),
         (f"path\n{'x' * 200_000}\n", r"^The list .* cannot be read: field larger than"),
     ],
 )
@@ -238,7 +238,7 @@ def test_list_that_cannot_be_understood_is_refused_in_a_sentence(tmp_path, conte
 def test_time_of_a_parquet_list_that_is_none_is_refused_in_a_sentence(tmp_path, time):
     pq.write_table(pa.table({"path": ["a.jpg"], "mtime": [time]}), tmp_path / "l.parquet")
     with pytest.raises(
-        InputError, match=r"^Row 1 of the list .* cannot be understood \(.* is no time\): .* ISO 8601\.$"
+        InputError, match=r"^Row 1 of the list .* cannot be parsed \(.* is not a time\): .* ISO 8601\.$"
     ):
         paths(open_source(tmp_path / "l.parquet"))
 
@@ -265,7 +265,7 @@ def test_sizes_may_be_written_in_many_ways(tmp_path, sizes, meant):
 )
 def test_size_that_is_none_is_refused_in_a_sentence(tmp_path, size):
     told = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=pa.array([size]))
-    with pytest.raises(InputError, match=r"^Row 1 of the list .* cannot be understood \(.*\): give sizes in bytes"):
+    with pytest.raises(InputError, match=r"^Row 1 of the list .* cannot be parsed \(.*\): give sizes in bytes"):
         paths(open_source(told))
 
 
@@ -289,7 +289,7 @@ def test_times_with_and_without_zone_may_stand_in_one_list(tmp_path, write_list)
 @pytest.mark.parametrize("time", ["0000-01-01T00:00:00", "10000-01-01", pa.scalar(-(2**60), pa.timestamp("us"))])
 def test_time_that_python_does_not_know_is_refused(tmp_path, time):
     pq.write_table(pa.table({"path": ["a.jpg"], "mtime": pa.array([time])}), tmp_path / "l.parquet")
-    with pytest.raises(InputError, match=r"l\.parquet cannot be (read|understood)"):
+    with pytest.raises(InputError, match=r"l\.parquet cannot be (read|parsed)"):
         paths(open_source(tmp_path / "l.parquet"))
 
 
@@ -315,9 +315,7 @@ def test_parquet_text_that_is_no_utf8_is_refused_in_a_sentence(tmp_path):
 
 @pytest.mark.parametrize("write_list", [comma_separated, table])
 @pytest.mark.parametrize("broken", ["", None])
-def test_row_that_is_wrong_is_told_by_its_number_however_many_are_read_at_once(
-    tmp_path, monkeypatch, write_list, broken
-):
+def test_wrong_row_is_reported_by_its_number(tmp_path, monkeypatch, write_list, broken):
     monkeypatch.setattr(list_files, "ROWS_AT_ONCE", 4)
     monkeypatch.setattr(list_files, "_COLUMN_ROWS", 4)
     entries = [f"{number:02d}.jpg" for number in range(10)]
@@ -365,7 +363,7 @@ def test_several_lists_are_one(tmp_path):
     assert photos.repeated == 2 and photos.url == str(tmp_path / "l*.txt")
 
 
-def test_root_that_vanished_ends_the_run(tmp_path):
+def test_missing_root_ends_the_run(tmp_path):
     (tmp_path / "data").mkdir()
     photos = open_source(text(tmp_path / "l.txt", ["a.jpg"]), str(tmp_path / "data"))
     with pytest.raises(RunError, match=r"^The folder /.*/data is not there any more, or is empty: mount it again"):

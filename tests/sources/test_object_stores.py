@@ -269,7 +269,7 @@ class Refusing(Stormy):
 
 
 @pytest.mark.nightly
-def test_an_upload_is_tried_again_and_one_that_fails_leaves_what_was_there(s3):
+def test_upload_is_retried_and_failed_upload_changes_nothing(s3):
     Refusing.server_port, Refusing.dice, Refusing.asked = s3.port, SimpleNamespace(random=lambda: 0.9), []
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -64,7 +64,7 @@ def test_no_name_is_given_twice_whatever_names_there_are(names):
     assert sum(given[first] == names[first] for first in firsts) >= len({n for n in names if b"#" not in n})
 
 
-def test_repeats_are_numbered_and_a_name_that_stands_there_literally_is_left_alone():
+def test_repeats_are_numbered_and_avoid_literal_names():
     with unique_names() as names:
         assert [names.unique(name) for name in (b"x", b"x", b"x")] == [b"x", b"x#2", b"x#3"]
         assert [names.unique(name) for name in (b"y", b"y#2", b"y")] == [b"y", b"y#2", b"y#2#2"]
@@ -89,7 +89,7 @@ def nullable(values):
     ),
     st.integers(1, 5),
 )
-def test_batches_are_sorted_by_their_key_then_by_their_columns_and_keep_their_types(rows, size):
+def test_batches_are_sorted_by_key_then_columns_and_keep_types(rows, size):
     batches = [
         pa.RecordBatch.from_pylist([dict(zip(ROW.names, row, strict=True)) for row in rows[start : start + size]], ROW)
         for start in range(0, len(rows), size)
@@ -123,7 +123,7 @@ def test_order_is_noticed_across_batches_and_is_that_of_the_bytes(paths, size, i
     assert are_in_path_order(in_batches(paths, size)) == (names == sorted(names))
 
 
-def test_order_of_a_name_that_is_no_utf8_is_that_of_its_bytes_not_of_its_path():
+def test_name_not_utf8_is_ordered_by_its_bytes():
     paths = ["a.jpg", "//bytes/caf%E9.jpg", "z.jpg"]
     assert are_in_path_order(in_batches(paths, 1)) and paths != sorted(paths)
     assert not are_in_path_order(in_batches(sorted(paths), 3))
@@ -151,7 +151,7 @@ def test_streams_are_cut_at_the_same_paths_and_merged(streams):
     assert together == sorted(chain(*ordered), key=path_bytes)
 
 
-def test_full_disk_is_told_in_a_sentence(monkeypatch):
+def test_full_disk_is_reported_in_a_sentence(monkeypatch):
     class Full(sqlite3.Connection):
         def executemany(self, *_):
             raise sqlite3.OperationalError("database or disk is full")

@@ -151,7 +151,7 @@ def test_rows_may_be_asked_for_in_any_order(tmp_path, seed):
     assert [photos.read(images[row]) for row in wanted] == [rows[row] for row in wanted]
 
 
-def test_rows_passed_over_are_let_go_of_and_read_anew(tmp_path, monkeypatch):
+def test_skipped_rows_are_dropped_and_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_WINDOW_ROWS", 3)
     rows = contents(30)
     photos = open_source(table(tmp_path / "a.parquet", rows, row_group=30))
@@ -236,7 +236,7 @@ def test_broken_page_costs_its_own_row_group_alone(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["image", "text"])
-def test_rows_of_a_table_that_was_replaced_are_missing_never_each_others_bytes(tmp_path, column):
+def test_rows_of_a_replaced_table_are_missing(tmp_path, column):
     rows = contents(20)
     path = table(tmp_path / "a.parquet", rows)
     photos = open_source(path)
@@ -246,7 +246,7 @@ def test_rows_of_a_table_that_was_replaced_are_missing_never_each_others_bytes(t
     assert {reason_of(photos, image) for image in found} == {"missing"}
 
 
-def test_rows_of_a_table_that_vanished_are_missing_unless_its_folder_did(tmp_path):
+def test_rows_of_a_deleted_table_are_missing_unless_its_folder_is(tmp_path):
     write(tmp_path, {"t/notes.txt": b""})
     photos = open_source(table(tmp_path / "t" / "a.parquet", contents(3)))
     (image, *_) = images_in(photos)

@@ -60,7 +60,7 @@ def test_members_are_listed_where_they_lie_and_read_in_place(tmp_path, kind):
     assert os.listdir(tmp_path) == ["a.tar"]
 
 
-def test_time_is_the_tars_so_that_one_that_was_written_anew_is_noticed(tmp_path):
+def test_time_is_the_tars_so_that_a_rewritten_tar_is_noticed(tmp_path):
     path = tar(tmp_path / "a.tar", [("a.jpg", b"old")])
     os.utime(path, (1_700_000_000.25, 1_700_000_000.25))
     photos = open_source(path)
@@ -119,7 +119,7 @@ def test_any_bytes_may_be_a_members_name(tmp_path_factory, names):
         image.path.encode()
 
 
-def test_only_files_that_are_named_as_images_are_images_and_the_rest_is_ignored(tmp_path):
+def test_members_not_named_like_images_are_ignored(tmp_path):
     write(tmp_path, {"a.jpg": b"1", "b.JPEG": b"2", "notes.txt": b"3", "c.cls": b"4"})
     (tmp_path / "link.jpg").symlink_to("a.jpg")
     os.link(tmp_path / "a.jpg", tmp_path / "hard.jpg")
@@ -245,7 +245,7 @@ def test_sparse_member_is_a_row_that_cannot_be_read(tmp_path):
     assert refused.value.reason == "unreadable"
 
 
-def test_members_of_a_tar_that_was_replaced_are_missing_never_each_others_bytes(tmp_path):
+def test_members_of_a_replaced_tar_are_missing(tmp_path):
     members = [(f"{number}.jpg", b"%d" % number * 700) for number in range(3)]
     path = tar(tmp_path / "a.tar", members)
     photos = open_source(path)
@@ -259,7 +259,7 @@ def test_members_of_a_tar_that_was_replaced_are_missing_never_each_others_bytes(
     assert [photos.read(image) for image in images_in(photos)] == [content for _, content in members[::-1]]
 
 
-def test_member_of_a_tar_that_was_cut_short_since_is_unreadable_never_garbage(tmp_path):
+def test_member_of_a_truncated_tar_is_unreadable(tmp_path):
     path, _ = whole(tmp_path)
     photos = open_source(path)
     found = images_in(photos)
@@ -272,7 +272,7 @@ def test_member_of_a_tar_that_was_cut_short_since_is_unreadable_never_garbage(tm
         assert refused.value.reason == "unreadable"
 
 
-def test_members_of_a_tar_that_vanished_are_missing_unless_its_folder_did(tmp_path):
+def test_members_of_a_deleted_tar_are_missing_unless_its_folder_is(tmp_path):
     write(tmp_path, {"t/notes.txt": b""})
     path = tar(tmp_path / "t" / "a.tar", [("a.jpg", b"1")])
     photos = open_source(path)
@@ -286,7 +286,7 @@ def test_members_of_a_tar_that_vanished_are_missing_unless_its_folder_did(tmp_pa
         photos.read(image)
 
 
-def test_tar_whose_handle_went_stale_is_opened_anew(tmp_path, monkeypatch):
+def test_tar_with_stale_handle_is_opened_again(tmp_path, monkeypatch):
     class Stale:
         def read_at(self, *_):
             raise OSError(errno.ESTALE, "Stale file handle")

@@ -52,7 +52,7 @@ def content_digest_of(folder: Folder, name: str) -> bytes:
         return file.read()
 
 
-def test_published_file_stands_whole_under_its_name_and_no_scratch_is_left(folder, tmp_path):
+def test_published_file_is_complete_and_no_scratch_file_is_left(folder, tmp_path):
     content = os.urandom(3 << 20)
     fill(folder, "codes/one.parquet", content)
     assert content_digest_of(folder, "codes/one.parquet") == content
@@ -97,7 +97,7 @@ def test_publishing_replaces_the_old_content(folder):
     assert content_digest_of(folder, "one") == b"new"
 
 
-def test_scratch_file_lies_beside_its_target_on_a_disk_and_is_passed_over_by_readers(tmp_path):
+def test_scratch_file_is_beside_its_target_and_ignored_by_readers(tmp_path):
     with open_folder(tmp_path / "run").publish("codes/one") as scratch:
         assert Path(scratch).parent == tmp_path / "run" / "codes"
         assert Path(scratch).name.startswith("_")
@@ -129,7 +129,7 @@ def test_json_is_read_as_it_was_written(folder):
     assert "Gänseblümchen".encode() in content_digest_of(folder, "job.json")
 
 
-def test_missing_json_is_told_from_a_broken_one(folder):
+def test_missing_json_is_distinguished_from_broken_json(folder):
     with pytest.raises(FileNotFoundError):
         folder.read_json("job.json")
     for broken in (b"", b"{", b"\xff\xfe", b"{'a': 1}"):
@@ -145,19 +145,19 @@ def test_names_are_the_sorted_files_of_one_folder(folder):
     assert folder.names("nowhere") == []
 
 
-def test_name_that_is_no_utf8_is_passed_over_and_refused_where_a_pattern_fits_it(tmp_path):
+def test_name_not_utf8_is_skipped_and_refused_if_a_pattern_matches(tmp_path):
     write(tmp_path, {"a.tar": b"", f"{SCRATCH}old": b"", os.fsdecode(b"caf\xe9.tar"): b""})
     folder = open_folder(tmp_path)
     folder.sweep()
     assert folder.names() == folder.matching("a*.tar") == ["a.tar"]
     with pytest.raises(
-        InputError, match=r"^The name of /.*/caf\\xe9\.tar is no UTF-8: rename the file, or move it away\.$"
+        InputError, match=r"^The name of /.*/caf\\xe9\.tar is not UTF-8: rename the file, or move it away\.$"
     ):
         folder.matching("*.tar")
 
 
 def test_folder_whose_name_is_no_utf8_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(InputError, match=r"^The name /.*/caf\\xe9 is no UTF-8: rename it, or give a link to it\.$"):
+    with pytest.raises(InputError, match=r"^The name /.*/caf\\xe9 is not UTF-8: rename it, or give a link to it\.$"):
         open_folder(tmp_path / os.fsdecode(b"caf\xe9"))
 
 
@@ -181,7 +181,7 @@ def test_sweep_deletes_old_scratch_files_and_nothing_else(folder, tmp_path):
     folder.sweep("nowhere")
 
 
-def test_second_driver_is_told_who_holds_the_folder(tmp_path):
+def test_second_driver_learns_which_process_holds_the_folder(tmp_path):
     folder = open_folder(tmp_path / "run")
     told = (
         rf"^{re.escape(str(tmp_path))}/run is being written by another run \(host {re.escape(socket.gethostname())}, "
