@@ -20,19 +20,19 @@ from flowers_batch.storage.folder import PathOrUrl, open_folder
 def encode(
     images: PathOrUrl, out: PathOrUrl, config: EncodeConfig | None = None, *, reporter: Reporter = NULL_REPORTER
 ) -> Summary:
-    """Turns each image into a row with its code.
+    """Turn each image into a row with its code.
 
-    The same call again does only what is missing; it does nothing where all is done.
+    Calling it again does only what is missing: nothing, if the run is complete.
 
     Args:
-        images: What `sources.open_source` opens: a folder, lists, tars or tables; a path, or a URL of `pyarrow.fs`.
+        images: A folder, lists, tars or tables: a path, or a URL of `pyarrow.fs`. See `sources.opening.open_source`.
         out: The run's folder: it gets `codes/`, `manifest/`, `job.json` and `_SUCCESS`.
-        config: How; the defaults are the command's.
-        reporter: Receives how it goes.
+        config: How; the defaults are those of the command.
+        reporter: Receives messages and progress.
 
     Raises:
-        InputError: The images, the weights or the folder are not as they must be.
-        RunError: The run could not be ended; the same call goes on where it stopped.
+        InputError: The images, the weights or the folder cannot be used.
+        RunError: The run failed; the same call resumes it.
     """
     config = config or EncodeConfig()
     source, folder = open_source(images, config.root), open_folder(out)
@@ -49,8 +49,8 @@ def encode(
         )
         if job and job.fingerprint != run.job.fingerprint:
             raise InputError(
-                f"{folder.url} holds codes of another kind: "
-                f"{run.job.fingerprint.differences(job.fingerprint)}; encode into another folder, or as before."
+                f"{folder.url} holds codes of another kind: {run.job.fingerprint.differences(job.fingerprint)}; "
+                "encode into another folder, or with the same settings."
             )
         manifest = run.plan_images(source, config)
-        return run.work(manifest, EncoderFactory(config, source), config.cluster, reporter)
+        return run.execute(manifest, EncoderFactory(config, source), config.cluster, reporter)

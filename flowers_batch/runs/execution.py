@@ -1,4 +1,4 @@
-"""A run on a folder that it holds the lock of: plan, have the shards done, check."""
+"""The execution of a run: plan the shards, have actors process those that are missing, check the result."""
 
 from __future__ import annotations
 
@@ -37,13 +37,19 @@ from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
-_OLD_SCRATCH_SECONDS = 3600.0  # no writer pauses so long between two row groups
-# Reasons of rows that may succeed when they are tried again; too_large under another `max_pixels`.
+_OLD_SCRATCH_SECONDS = 3600.0  # longer than any writer pauses between two row groups
+# Reasons of failed rows that may succeed in a retry; too_large with another `max_pixels`.
 RETRYABLE_REASONS = ("missing", "unreadable", "timeout", "too_large")
 
 
 class RunExecution:
-    """A run on a folder that it holds the lock of."""
+    """One execution of a run, while its folder is locked.
+
+    Attributes:
+        folder: The run's folder.
+        job: What `job.json` says, or will say.
+        notes: What a person should know about the rows.
+    """
 
     def __init__(self, folder: Folder, job: Job, notes: Sequence[str] = ()):
         self.folder = folder
@@ -52,10 +58,14 @@ class RunExecution:
         self._began = time.monotonic()
         self._id = uuid.uuid4().hex
         self._changes: dict[str, int] = {}
-        self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if it is codes that are
+        self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if codes are
 
     def plan_images(self, source: Source, config: ArchiveConfig) -> Manifest:
-        """Lists the images, and cuts those that are new into shards; goes on with an earlier run that was stopped."""
+        """List the images, and divide the new ones into shards; or resume an earlier execution that was stopped.
+
+        Raises:
+            InputError: The folder belongs to other images.
+        """
         manifest = read_manifest(self.folder)
         if manifest is None:
             self._refuse_foreign()
@@ -80,19 +90,23 @@ class RunExecution:
         return manifest
 
     def _failed(self, shard: Shard) -> set[str]:
-        """The images of a shard that failed for a reason that may have passed."""
+        """Return the paths of a shard's images that failed for a reason that a retry may not meet."""
         footer = read_footer(self.folder, self.job.kind, shard.number)
         if footer is None or not footer.reasons.keys() & set(RETRYABLE_REASONS):
             return set()
         return failed_paths(self.folder, self.job.kind, shard.number, RETRYABLE_REASONS)
 
     def plan_codes(self, codes: Run) -> Manifest:
-        """Takes over the manifest of a codes folder, once all its shards are what that manifest says."""
+        """Adopt the manifest of a codes folder.
+
+        Raises:
+            InputError: The codes are incomplete, or this folder belongs to other images.
+        """
         manifest, present = read_manifest(codes.folder), read_manifest(self.folder)
         if manifest:
             self._codes = completed(codes.folder, CODES, manifest, codes.job.fingerprint.digest)
         if manifest is None or len(self._codes) < len(manifest.shards):
-            raise InputError(f"{codes.folder.url} is not whole any more: run the same `flowers-batch encode` again.")
+            raise InputError(f"{codes.folder.url} is not complete any more: run the same `flowers-batch encode` again.")
         if present is None:
             self._refuse_foreign()
         elif present.runs[0] != manifest.runs[0] and present.shards != manifest.shards:
@@ -107,62 +121,81 @@ class RunExecution:
     def _refuse_foreign(self) -> None:
         if self.folder.exists(JOB):
             raise InputError(
-                f"{self.folder.url} has a {JOB} and no whole {MANIFEST}: restore it, or choose another folder."
+                f"{self.folder.url} has a {JOB} and no complete {MANIFEST}: restore it, or choose another folder."
             )
 
-    def work(self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, reporter: Reporter) -> Summary:
-        """Has all shards done that are missing, checks that none is left, and writes `_SUCCESS`."""
-        for name in ("", self.job.kind, MANIFEST):
-            self.folder.sweep(name, _OLD_SCRATCH_SECONDS)
-        # A fingerprint whose precision is still open is that of no shard, so that none is complete.
-        before = self._complete(manifest)
+    def execute(self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, reporter: Reporter) -> Summary:
+        """Have actors process the missing shards, check that all are complete, and write `_SUCCESS`.
+
+        Raises:
+            RunError: Shards are missing.
+        """
+        self._sweep(_OLD_SCRATCH_SECONDS)
+        # While the fingerprint's precision is `auto`, no shard matches it.
+        before = self._complete_shards(manifest)
         missing = [shard for shard in manifest.shards if shard.number not in before]
-        outcome = PoolResult()
         if missing:
-            self.folder.delete(SUCCESS)
-            resumed = manifest.images - sum(shard.images for shard in missing)
-            archive = _ArchiveReporter(reporter, manifest.images, resumed)
-            job = ShardJob(factory, self.folder.url, self.job.kind)
-            outcome = run_shards(job, missing, cluster, self._on_first_fingerprint, archive)
-        footers = self._complete(manifest) if missing else before
-        left = [shard.number for shard in manifest.shards if shard.number not in footers]
-        if left:
-            raise RunError(
-                f"{len(left)} of {len(manifest.shards)} shards of {self.folder.url} are missing, the first is "
-                f"{left[0]}: run the same command again."
-            )
-        for name in ("", self.job.kind, MANIFEST):
-            self.folder.sweep(name)
+            result = self._run_missing(manifest, missing, factory, cluster, reporter)
+            footers = self._complete_shards(manifest)
+        else:
+            result, footers = PoolResult(), before
+        self._check_complete(manifest, footers)
+        self._sweep()
         self._write_job()
         if self.folder.exists(SUCCESS):  # nothing was missing, and nothing changed
-            duplicates = read_summary(self.folder)["duplicates"]
-            return self._summary(manifest, before, footers, outcome, duplicates)
+            return self._summary(manifest, before, footers, result, read_summary(self.folder)["duplicates"])
         duplicates = count_duplicates(self.folder, self.job.kind, len(manifest.shards), manifest.images)
-        summary = self._summary(manifest, before, footers, outcome, duplicates)
+        summary = self._summary(manifest, before, footers, result, duplicates)
         write_summary(self.folder, summary.to_json())
         return summary
 
+    def _sweep(self, older_than: float = 0.0) -> None:
+        """Delete scratch files that writers left which were killed."""
+        for name in ("", self.job.kind, MANIFEST):
+            self.folder.sweep(name, older_than)
+
+    def _run_missing(
+        self, manifest: Manifest, missing: list[Shard], factory: Factory, cluster: ClusterConfig, reporter: Reporter
+    ) -> PoolResult:
+        self.folder.delete(SUCCESS)
+        resumed = manifest.images - sum(shard.images for shard in missing)
+        archive = _ArchiveReporter(reporter, manifest.images, resumed)
+        job = ShardJob(factory, self.folder.url, self.job.kind)
+        return run_shards(job, missing, cluster, self._on_first_fingerprint, archive)
+
+    def _check_complete(self, manifest: Manifest, footers: dict[int, Footer]) -> None:
+        missing = [shard.number for shard in manifest.shards if shard.number not in footers]
+        if missing:
+            raise RunError(
+                f"{len(missing)} of {len(manifest.shards)} shards of {self.folder.url} are missing, the first is "
+                f"{missing[0]}: run the same command again."
+            )
+
     def _on_first_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """Takes over what only an actor could tell, the precision, and writes `job.json` before the first shard."""
+        """Adopt the precision, which only an actor knows, and write `job.json` before the first shard.
+
+        Raises:
+            InputError: The actors' fingerprint differs from the driver's.
+        """
         expected = self.job.fingerprint
         if expected.precision == "auto":
             expected = replace(expected, precision=fingerprint.precision)
         if fingerprint != expected:
             raise InputError(
-                f"The actors would make other rows than this machine expects: {fingerprint.differences(expected)}; "
-                "give all nodes the same files."
+                f"The actors' fingerprint differs from the driver's ({fingerprint.differences(expected)}): install "
+                "the same packages and weights on all nodes."
             )
         self.job = replace(self.job, fingerprint=fingerprint)
         self._write_job()
 
     def _write_job(self) -> None:
-        """Brings `job.json` up to date, if anything but the versions of libraries differs."""
+        """Update `job.json` if anything but the versions of libraries differs."""
         before = read_job(self.folder)
         if before is None or replace(before, versions={}) != self.job:
             write_job(self.folder, replace(self.job, versions=library_versions()))
 
-    def _complete(self, manifest: Manifest) -> dict[int, Footer]:
-        """The shards that are complete; labels of codes that were made anew since are not."""
+    def _complete_shards(self, manifest: Manifest) -> dict[int, Footer]:
+        """Return the footers of complete shards; labels of codes that have changed since are not complete."""
         found = completed(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
         return {
             number: footer
@@ -175,16 +208,16 @@ class RunExecution:
         manifest: Manifest,
         before: dict[int, Footer],
         footers: dict[int, Footer],
-        outcome: PoolResult,
+        result: PoolResult,
         duplicates: int,
     ) -> Summary:
         reasons: Counter[str] = Counter()
         for footer in footers.values():
             reasons.update(footer.reasons)
-        already = outcome.reused + sum(footer.ok + footer.failed for footer in before.values())
+        already = result.reused + sum(footer.ok + footer.failed for footer in before.values())
         done = manifest.images - already
-        rate = done / outcome.seconds if outcome.seconds else 0.0
-        shares = {name: seconds / (outcome.seconds * outcome.size) for name, seconds in outcome.stages.items()}
+        rate = done / result.seconds if result.seconds else 0.0
+        shares = {name: seconds / (result.seconds * result.size) for name, seconds in result.stages.items()}
         rates = {name: round(rate / share, 1) if share and name != "wait" else None for name, share in shares.items()}
         return Summary(
             images=manifest.images,
@@ -198,22 +231,22 @@ class RunExecution:
             resumed=already,
             seconds=round(time.monotonic() - self._began, 3),
             images_per_second=round(rate, 3),
-            stages={stage: round(seconds, 3) for stage, seconds in outcome.stages.items()},
+            stages={stage: round(seconds, 3) for stage, seconds in result.stages.items()},
             stage_rates=rates,
             stage_shares={stage: round(share, 4) for stage, share in shares.items()},
             reasons=dict(reasons.most_common()),
             fingerprint=self.job.fingerprint.digest,
             shards=len(manifest.shards),
-            actors=outcome.actors,
-            deaths=outcome.deaths,
-            stalls=outcome.stalls,
+            actors=result.actors,
+            deaths=result.deaths,
+            stalls=result.stalls,
             weights=self.job.weights,
             notes=self.notes,
         )
 
 
 class _ArchiveReporter:
-    """Reports the progress of a run's missing shards as that of its whole archive."""
+    """Reports progress on the missing shards as progress on all images of the run."""
 
     def __init__(self, reporter: Reporter, total: int, resumed: int):
         self._reporter, self._total, self._resumed = reporter, total, resumed

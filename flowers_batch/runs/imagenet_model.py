@@ -12,12 +12,12 @@ from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
 
 
 def imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) -> Model:
-    """VGG16's own classifier as a model: its codes are the logits of layer `fc8`, its head is a softmax.
+    """Return VGG16's own classifier as a model: its codes are the logits of layer `fc8`, its head is a softmax.
 
     Args:
-        config: Its weights take the place of the published ones.
-        before: What made the folder that is gone on with, whose precision is kept.
-        notes: Is told if classes are numbered, since their names cannot be had.
+        config: Its weights, if any, replace the published ones.
+        before: The job of the folder that is resumed, whose precision is kept.
+        notes: Gains a sentence if the classes' names are not available, so that classes are numbered.
     """
     encoding = EncodeConfig(weights=config.weights or IMAGENET, layer="fc8", code_dtype="float32")
     weights, name = weights_identity(encoding)
@@ -35,5 +35,5 @@ def _imagenet_classes(notes: list[str]) -> tuple[str, ...]:
     try:
         return tuple(class_names())
     except DownloadError as error:
-        notes.append(f"Classes are numbered, since ImageNet's names for them cannot be had: {error}")
+        notes.append(f"The classes are numbered, since ImageNet's names for them are not available: {error}")
         return tuple(f"class {number}" for number in range(CLASSES))

@@ -35,21 +35,21 @@ def predict(
     csv: PathOrUrl | None = None,
     reporter: Reporter = NULL_REPORTER,
 ) -> Summary:
-    """Labels each image.
+    """Label each image.
 
-    The same call again does only what is missing. Predictions of another model are replaced, all of them.
+    Calling it again does only what is missing. Predictions of another model are all replaced.
 
     Args:
         source: Images, as for `encode`, or a codes folder: then nothing is decoded, and no GPU is needed.
         out: The run's folder: it gets `predictions/`, `manifest/`, `job.json` and `_SUCCESS`.
-        model: The model folder, or `imagenet`: VGG16's own 1000 classes, for which nothing is trained.
-        config: How; the defaults are the command's.
-        csv: A file that gets the predictions for a spreadsheet.
-        reporter: Receives how it goes.
+        model: The model folder, or `imagenet`: VGG16's own 1000 classes, without training.
+        config: How; the defaults are those of the command.
+        csv: A file to write the predictions to, for a spreadsheet.
+        reporter: Receives messages and progress.
 
     Raises:
-        InputError: The images, the model or the folder are not as they must be.
-        RunError: The run could not be ended; the same call goes on where it stopped.
+        InputError: The images, the model or the folder cannot be used.
+        RunError: The run failed; the same call resumes it.
     """
     config = config or PredictConfig()
     folder = open_folder(out)
@@ -58,15 +58,15 @@ def predict(
     notes: list[str] = []
     trained = imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
     is_codes = read_job(open_folder(source)) is not None
-    work = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
+    labelling = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
     with folder.locked():
         before = read_job(folder)
         if before and before.kind != PREDICTIONS:
             raise InputError(f"{folder.url} holds codes: predict into another folder.")
         name = IMAGENET if model == IMAGENET else open_folder(model).url
-        run = RunExecution(folder, replace(work.job, model=name), notes)
-        manifest = work.plan(run)
-        summary = run.work(manifest, work.factory, config.cluster, reporter)
+        run = RunExecution(folder, replace(labelling.job, model=name), notes)
+        manifest = labelling.plan(run)
+        summary = run.execute(manifest, labelling.factory, config.cluster, reporter)
     if csv:
         write_csv(open_run(out, PREDICTIONS), csv)
     return summary
@@ -74,7 +74,13 @@ def predict(
 
 @dataclass(frozen=True)
 class _Labelling:
-    """What labelling images and labelling codes differ in."""
+    """The differences between labelling images and labelling codes.
+
+    Attributes:
+        job: The job, without the name of the model.
+        factory: What makes the workers.
+        plan: Makes the manifest.
+    """
 
     job: Job
     factory: Factory
@@ -97,7 +103,7 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
             f"The model takes codes of another kind than those in {codes.folder.url}: "
             f"{model.fingerprint.differences(codes.job.fingerprint)}; train a model on these codes."
         )
-    fingerprint, top_k = _of_predictions(model, config)
+    fingerprint, top_k = _fingerprint_of_predictions(model, config)
     job = Job(PREDICTIONS, codes.job.images, fingerprint, model.weights, codes.job.root, codes=codes.folder.url)
     factory = LabellerFactory(codes.folder.url, model.fingerprint, model.head, top_k)
     return _Labelling(job, factory, lambda run: run.plan_codes(codes))
@@ -112,12 +118,12 @@ def _label_images(source: PathOrUrl, model: Model, config: PredictConfig) -> _La
             f"The weights {name} are not those that the model was trained on ({model.weights}): "
             "name the file that holds those with `weights`."
         )
-    fingerprint, top_k = _of_predictions(model, config)
+    fingerprint, top_k = _fingerprint_of_predictions(model, config)
     job = Job(PREDICTIONS, images.url, fingerprint, name, images.root)
     factory = EncoderFactory(replace(encoding, weights=name), images, model.head, top_k)
     return _Labelling(job, factory, lambda run: run.plan_images(images, config))
 
 
-def _of_predictions(model: Model, config: PredictConfig) -> tuple[Fingerprint, int]:
+def _fingerprint_of_predictions(model: Model, config: PredictConfig) -> tuple[Fingerprint, int]:
     top_k = min(config.top_k, len(model.head.classes))
     return replace(model.fingerprint, head=model.head.identity, top_k=top_k), top_k

@@ -15,10 +15,10 @@ from flowers_batch.sources.opening import open_source
 
 
 def factory_of(job: Job) -> EncoderFactory:
-    """What makes a run's rows anew from its images, however many pixels those have.
+    """Return the factory of a worker that makes a run's rows again, without a limit on an image's pixels.
 
     Raises:
-        InputError: The images or the model are not to be had.
+        InputError: The images or the model are not available.
     """
     config = ArchiveConfig(root=job.root, max_pixels=sys.maxsize)
     encoding = encoding_settings_of(job.fingerprint, job.weights, config)
@@ -33,5 +33,5 @@ def factory_of(job: Job) -> EncoderFactory:
 
 
 def encoding_settings_of(made: Fingerprint, weights: str, config: ArchiveConfig) -> EncodeConfig:
-    """How codes of this kind are made."""
+    """Return the settings that make codes of this kind."""
     return EncodeConfig(weights=weights, batch_size=config.batch_size, max_pixels=config.max_pixels, **made.encoding)

@@ -1,4 +1,4 @@
-"""What became of a run."""
+"""The summary of a run."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a run; `_SUCCESS` holds it as JSON.
+    """The summary of a run, which `_SUCCESS` holds as JSON.
 
     Attributes:
-        images: Images in the manifest, each of them a row.
+        images: Images in the manifest, each of them one row.
         ok, failed: Rows of each status.
-        ignored: Files that are no images by their name.
-        repeated: Images that a list names again, and that are rows once.
-        duplicates: Images with the same bytes as another, the first of each kind aside.
+        ignored: Files that are not images by their name.
+        repeated: Images that a list names more than once; they are one row.
+        duplicates: Images with the same bytes as an earlier one.
         missing: Images that the last listing did not find; their rows are kept.
         changes: What this run's listing changed: images that were `new`, `changed`, `missing`, `returned`, `pruned`
             and `retried`; empty where nothing was listed.
-        resumed: Images that earlier runs had done.
-        seconds: Of this run, start-up included.
-        images_per_second: Of this run, from the first actor that was ready; 0 where nothing was left to do.
-        stages: Seconds by stage, over all actors; of an actor's threads, which `read` and `decode`, together.
-        stage_rates: Images/s that each stage would reach if it alone took time; the lowest is what limits the run.
-            None for `wait`, in which the network had nothing to do.
-        stage_shares: The part of the actors' time, 0 to 1, in which each stage was at work; they overlap.
+        resumed: Images that earlier executions had done.
+        seconds: Of this execution, start-up included.
+        images_per_second: Of this execution, since the first actor was ready; 0 where nothing was left to do.
+        stages: Seconds by stage, summed over actors; `read` and `decode` are averages over an actor's threads.
+        stage_rates: Images/s that each stage would reach if it alone took time; the lowest limits the run. None for
+            `wait`, in which the network had nothing to do.
+        stage_shares: The share of the actors' time, 0 to 1, that each stage took; stages overlap.
         reasons: Failed rows by reason.
         fingerprint: What the rows depend on, `Fingerprint.digest`.
-        shards: How many files the rows lie in.
-        actors: Where this run's actors ran: host, and GPUs as Ray numbers them.
+        shards: Number of files with rows.
+        actors: Where this execution's actors ran: host, and GPUs as Ray numbers them.
         deaths: Actors that died and were replaced.
-        stalls: Actors that made no progress, and were replaced.
+        stalls: Actors that made no progress and were replaced.
         weights: The name of the network's weights.
         notes: What a person should know about the rows.
     """
@@ -60,5 +60,5 @@ class Summary:
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as what JSON can hold."""
+        """Return the summary as JSON."""
         return asdict(self)

@@ -207,7 +207,7 @@ def test_labels_of_codes_that_were_made_anew_are_made_anew(model, tmp_path):
 def test_codes_of_a_foreign_shard_are_never_labelled(encoded, model, tmp_path):
     codes = shutil.copytree(encoded, tmp_path / "codes")
     shutil.copy(codes / "codes" / "shard-000000.parquet", codes / "codes" / "shard-000001.parquet")
-    with pytest.raises(fb.InputError, match="not whole any more"):
+    with pytest.raises(fb.InputError, match="not complete any more"):
         fb.predict(str(codes), str(tmp_path / "labels"), str(model))
 
 
