@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -220,13 +221,18 @@ def narrowing(folder: Path) -> str:
 
 
 def run_shards_here(job: ShardJob, shards: Any, cluster: Any, on_first_fingerprint: Any, reporter: Any) -> PoolResult:
-    """Do what `driver.run_shards` does, in this process and without Ray."""
-    actor = ShardActor(job, 2, (), "here")
+    """Do what `driver.run_shards` does, in this process and without Ray; the job is sent as to an actor."""
+    actor = ShardActor(pickle.loads(pickle.dumps(job)), 2, (), "here")
     on_first_fingerprint(actor.start().fingerprint)
     results = {shard.number: actor.run(shard, {}) for shard in shards}
     reused = sum(each.reused for each in results.values())
     footers = {number: each.footer for number, each in results.items()}
     return PoolResult(footers, seconds=1.0, size=1.0, reused=reused)
+
+
+def run_on_one_actor_here(job: Any, cluster: Any, reporter: Any) -> Any:
+    """Do what `single_actor.run_on_one_actor` does, in this process and without Ray; the job is sent as to an actor."""
+    return pickle.loads(pickle.dumps(job))(2, 0, reporter)
 
 
 def free_port() -> int:
