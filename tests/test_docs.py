@@ -24,6 +24,7 @@ PAGES = sorted(
 )
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
+PATH = re.compile(r"(?<![\w/])(?:flowers_batch|tensorflow_vgg|tests|benchmarks|docs|examples|jobs)/[\w./-]*\w")
 OTHER_TOOLS = {"--no-wait", "--constraint"}  # options of `ray job submit` and pip that are quoted alone
 HISTORY = {"CHANGELOG.md"}  # quotes what is no more
 SIZE = 6000  # bytes
@@ -86,6 +87,13 @@ def test_relative_links_lead_to_files():
             file = (page.parent / path).resolve() if path else page
             assert file.exists(), f"{page}: {target}"
             assert not anchor or anchor in anchors(file), f"{page}: {target}"
+
+
+def test_quoted_paths_exist():
+    for page in PAGES:
+        if page.name not in HISTORY:
+            paths = PATH.findall(page.read_text())
+            assert not [path for path in paths if not (ROOT / path).exists()], page
 
 
 def test_quoted_commands_and_options_exist():
