@@ -97,8 +97,8 @@ def finetune(
     reporter: Reporter,
 ) -> Output:
     """Train the network itself on labelled photos. Measures whether that pays. Run it again to resume."""
-    from flowers_batch.finetuning.finetune import encoding_settings_of
     from flowers_batch.finetuning.finetune import finetune as run_finetune
+    from flowers_batch.finetuning.frozen import encoding_settings_of
 
     if starting_point:
         config = replace(config, encode=EncodeConfig(**encoding_settings_of(photos) | starting_point))

@@ -1,4 +1,4 @@
-"""The devices that a network is trained on, each with an equal part of every batch."""
+"""Data-parallel training on the devices of one machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class TrainingDevices:
-    """The devices that a network is trained on, each with a copy of it and an equal part of each batch.
+    """Devices that each hold a copy of a network and train it on an equal part of each batch.
 
-    Training on them gives the same numbers each time.
+    Training is deterministic.
 
     Args:
-        count: How many: GPUs where there are any.
+        count: How many devices: GPUs, if there are any.
     """
 
     def __init__(self, count: int):
@@ -36,18 +36,18 @@ class TrainingDevices:
             keras.distribution.set_distribution(keras.distribution.DataParallel())
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Where networks are to be made and trained."""
+        """Return the context in which to build and train networks."""
         return self._strategy.scope() if self._strategy else nullcontext()
 
     def step(self, model: keras.Model, *arrays: NDArray[Any]) -> dict[str, float]:
-        """A step of training on a batch; of one that has no equal parts, the last photos are left out.
+        """Train on a batch; the last photos are left out, if it has no equal parts.
 
         Args:
-            model: Compiled, made in the scope.
-            arrays: What it takes: pixels, targets and weights [N, ...].
+            model: Compiled, and built in the scope.
+            arrays: Pixels, targets and weights, [N, ...] each.
 
         Returns:
-            The loss and the metrics of the batch, before the step.
+            Loss and metrics of the batch before the step; nothing, if the batch is smaller than the number of devices.
         """
         arrays = tuple(array[: len(array) // self._count * self._count] for array in arrays)
         if not len(arrays[0]):
@@ -55,7 +55,7 @@ class TrainingDevices:
         if self._strategy is None:
             return model.train_on_batch(*arrays, return_dict=True)
         if model.train_function is None:
-            model.test_on_batch(*arrays)  # makes the metrics, which cannot be made while a copy is trained
+            model.test_on_batch(*arrays)  # creates the metrics, which cannot be created in a replica
             model.make_train_function()
         parts = [np.split(array, self._count) for array in arrays]
         shared = tuple(
@@ -68,5 +68,5 @@ class TrainingDevices:
         return {name: float(value) for name, value in model.train_function(iter([shared])).items()}
 
     def predict(self, model: keras.Model, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """What a model gives for a batch: [N, ...]; each device computes all of it."""
+        """Return a model's outputs [N, ...] for a batch; each device computes all of them."""
         return model.predict_on_batch(pixels)[: len(pixels)]

@@ -1,29 +1,25 @@
-"""The epochs of a training so far."""
+"""The epochs of a training so far, and early stopping."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-_PATIENCE = 3  # epochs without a better loss on the validation side, after each of which the rate is halved
+_PATIENCE = 3  # epochs without a better validation loss
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to.
+    """The figures of one epoch.
 
     Attributes:
-        epoch: Counted from 1; 0 is how it was before.
-        validation_loss: Mean log loss on the validation side, at the temperature of the least.
-        validation_accuracy: Likewise, 0 to 1.
-        loss, accuracy: On the training side, with all that is varied at random; 0 before.
-        lr_multiplier: Times the usual learning rates.
-        seconds: Since the epoch before was done, or the training was begun or gone on with.
-        stages: Of these, by stage: `wait` for pixels, `network`, and `save`, of the epoch before.
+        epoch: Counted from 1; 0 is the state before training.
+        validation_loss: Mean log loss on the validation photos, at the temperature that minimises it.
+        validation_accuracy: On the validation photos, 0 to 1.
+        loss, accuracy: On the training photos, with augmentation and dropout; 0 for epoch 0.
+        lr_multiplier: Factor of the usual learning rates.
+        seconds: Since the epoch before ended, or since the training was started or resumed.
+        stages: Seconds by stage: `wait` for pixels, `network`, and `save` of the epoch before.
     """
 
     epoch: int
@@ -37,24 +33,24 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """How far a training is.
 
     Attributes:
-        epochs: What was done, the state before training first.
-        best: The epoch of the least loss on the validation side.
+        epochs: All epochs so far, epoch 0 included.
+        best: The epoch of the smallest validation loss.
     """
 
     epochs: tuple[Epoch, ...] = ()
     best: int = 0
 
-    def after(self, epoch: Epoch) -> State:
-        """The state after another epoch."""
+    def after(self, epoch: Epoch) -> TrainingState:
+        """Return the state after another epoch."""
         least = self.epochs[self.best].validation_loss if self.epochs else math.inf
         best = epoch.epoch if epoch.validation_loss < least else self.best
-        return State((*self.epochs, epoch), best)
+        return TrainingState((*self.epochs, epoch), best)
 
-    def ended(self, epochs: int) -> bool:
-        """Whether no other epoch is to come, of so many at most."""
+    def is_finished(self, max_epochs: int) -> bool:
+        """Return whether all epochs are done, or the validation loss has stopped improving."""
         last = len(self.epochs) - 1
-        return last >= epochs or last - self.best >= _PATIENCE
+        return last >= max_epochs or last - self.best >= _PATIENCE

@@ -1,0 +1,93 @@
+"""Epochs of a training on disk: all that the next epoch depends on, in one file each."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from flowers_batch.classifier.head import Layer
+from flowers_batch.classifier.model_folder import NETWORK
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import in_current_format, with_format
+from flowers_batch.finetuning.job import FinetuningJob
+from flowers_batch.finetuning.trainable_model import TRAINED, TrainableModel, to_numpy
+from flowers_batch.finetuning.training_state import Epoch, TrainingState
+from flowers_batch.storage.folder import Folder
+
+EPOCHS = "epochs"  # a folder in the model folder, until the training is finished
+
+
+def save_epoch(folder: Folder, model: TrainableModel, state: TrainingState) -> float:
+    """Publish the state after an epoch, and delete all older ones but the best.
+
+    Returns:
+        The seconds that it took.
+    """
+    from safetensors.numpy import save_file
+
+    started = time.monotonic()
+    arrays = {name: to_numpy(variable) for name, variable in model.variables().items()}
+    last = _file_of(len(state.epochs) - 1)
+    with folder.publish(last) as scratch:
+        save_file(arrays, scratch, {"state": json.dumps(with_format(asdict(state)))})
+    for name in folder.names(EPOCHS):
+        if f"{EPOCHS}/{name}" not in (_file_of(state.best), last):
+            folder.delete(f"{EPOCHS}/{name}")
+    return time.monotonic() - started
+
+
+def restore_last_epoch(folder: Folder, model: TrainableModel) -> TrainingState | None:
+    """Restore the model as it was after the last epoch that was saved; None if there is none."""
+    from safetensors import safe_open
+
+    saved = [name for name in folder.names(EPOCHS) if name.startswith("epoch-")]
+    if not saved:
+        return None
+    last = f"{EPOCHS}/{saved[-1]}"
+    with folder.local_copy(last) as path, safe_open(path, "numpy") as file:
+        for name, variable in model.variables().items():
+            variable.assign(file.get_tensor(name))
+        content = json.loads(file.metadata()["state"])
+    state = in_current_format(content, folder.url_of(last), formats_0_1.upgrade_training_state)
+    names = [field.name for field in fields(Epoch)]
+    epochs = ({name: epoch[name] for name in names if name in epoch} for epoch in state["epochs"])
+    return TrainingState(tuple(Epoch(**epoch) for epoch in epochs), state["best"])
+
+
+def publish_best_epoch(folder: Folder, model: TrainableModel, state: TrainingState, job: FinetuningJob) -> Layer:
+    """Write the network's weights of the best epoch into the model folder; return the head's kernel and bias."""
+    from safetensors import safe_open
+
+    with folder.local_copy(_file_of(state.best)) as path, safe_open(path, "numpy") as file:
+        for name, variable in model.variables().items():
+            if name.startswith(TRAINED):
+                variable.assign(file.get_tensor(name))
+    _write_weights(folder, model, job)
+    kernel, bias = model.head.get_weights()
+    return kernel, bias
+
+
+def _write_weights(folder: Folder, model: TrainableModel, job: FinetuningJob) -> None:
+    from tensorflow_vgg.formats import write
+    from tensorflow_vgg.weights import LICENCE
+
+    encoding = job.encoding
+    about = {
+        "network": encoding.network,
+        "licence": "none: random numbers, trained" if job.is_from_scratch else LICENCE,
+        "source": f"{encoding.weights} ({job.weights})",
+        "trained further": " ".join(model.unfrozen) or "no layer",
+    }
+    with folder.publish(NETWORK) as scratch:
+        file = Path(f"{scratch}.safetensors")  # the suffix decides on the format
+        try:
+            write(file, model.parameters(encoding.network, encoding.layer), "float32", about)
+            file.rename(scratch)
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _file_of(epoch: int) -> str:
+    return f"{EPOCHS}/epoch-{epoch:04d}.safetensors"

@@ -1,0 +1,156 @@
+"""What fine-tuning starts from and is compared with: codes of the frozen network, and a classifier on them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from flowers_batch.classifier.labelled_split import LabelledSplit
+from flowers_batch.classifier.model_folder import MODEL
+from flowers_batch.classifier.training import train
+from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig
+from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.format_version import in_current_format, with_format
+from flowers_batch.dataset.run_folder import Run, open_run, read_job
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.encoding.networks import code_width, codes_fingerprint, weights_identity
+from flowers_batch.errors import InputError
+from flowers_batch.finetuning.trainable_model import unfrozen_layers
+from flowers_batch.progress import Reporter
+from flowers_batch.runs.encode import encode
+from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+
+SETTINGS = "tuning.json"  # with which a fine-tuning was started, and with which alone it is resumed
+_FROZEN = "frozen"  # the folder of codes and classifier without fine-tuning, of the same photos
+
+
+def frozen_codes_url(folder: Folder) -> str:
+    """Return the URL of a model folder's codes without fine-tuning."""
+    return _frozen_url(folder, "codes")
+
+
+def frozen_model_url(folder: Folder) -> str:
+    """Return the URL of a model folder's classifier without fine-tuning."""
+    return _frozen_url(folder, "model")
+
+
+def _frozen_url(folder: Folder, name: str) -> str:
+    old = formats_0_1.FROZEN_FOLDER
+    return folder.url_of(f"{old if folder.exists(old) else _FROZEN}/{name}")
+
+
+def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, reporter: Reporter) -> Run:
+    """Return the codes that fine-tuning starts with, and encode photos if there are none yet.
+
+    Args:
+        photos: A codes folder, or photos.
+        folder: The model folder.
+        config: The settings.
+        reporter: Receives progress.
+
+    Raises:
+        InputError: The codes are of other photos, or were made with other settings.
+    """
+    encoding, job = config.encode, read_job(open_folder(photos))
+    if job is None:
+        return _encode_once(
+            photos, folder, replace(encoding or EncodeConfig(), cluster=config.cluster), config, reporter
+        )
+    run = open_run(photos, CODES)
+    _check_trainable(run.job.fingerprint.network, run.job.fingerprint.layer, config)
+    if encoding is None:
+        return run
+    if encoding.root not in (None, run.job.root):
+        raise InputError(f"{run.folder.url} contains the `root` of its photos: leave `root` out.")
+    return _with_weights_of(run, encoding, "leave that out, or encode the photos again")
+
+
+def _encode_once(
+    photos: PathOrUrl, folder: Folder, encoding: EncodeConfig, config: FinetuneConfig, reporter: Reporter
+) -> Run:
+    code_width(encoding)  # refuses layers without a width
+    _check_trainable(encoding.network, encoding.layer, config)
+    if folder.exists(SETTINGS):
+        run = open_run(frozen_codes_url(folder), CODES)
+        source = open_source(photos, encoding.root)
+        if (source.url, source.root) != (run.job.images, run.job.root):
+            raise InputError(
+                f"{folder.url} was started with other photos, those of {run.job.images}: choose another folder."
+            )
+        return _with_weights_of(run, encoding, "choose another folder, or the same settings")
+    encode(photos, frozen_codes_url(folder), encoding, reporter=reporter)
+    return open_run(frozen_codes_url(folder), CODES)
+
+
+def encoding_settings_of(photos: PathOrUrl) -> dict[str, Any]:
+    """Return the settings of `EncodeConfig` that a codes folder was made with; none of anything else."""
+    job = read_job(open_folder(photos))
+    return {} if job is None else {"weights": job.weights, "root": job.root} | job.fingerprint.encoding
+
+
+def _with_weights_of(run: Run, encoding: EncodeConfig, advice: str) -> Run:
+    """Return codes with the name of equal weights that have moved.
+
+    Photos that were added after the codes were made take no part.
+
+    Raises:
+        InputError: The codes were made with other settings.
+    """
+    made, name = run.job.fingerprint, encoding.weights
+    precision = made.precision if encoding.precision == "auto" else encoding.precision
+    differences = codes_fingerprint(encoding, made.weights, precision).differences(made)
+    if not differences:
+        identity, name = weights_identity(encoding)
+        if identity != made.weights:
+            differences = f"weights ({name}, not {run.job.weights})"
+    if differences:
+        raise InputError(f"The settings and the codes in {run.folder.url} differ in {differences}: {advice}.")
+    return replace(run, job=replace(run.job, weights=name))
+
+
+def _check_trainable(network: str, layer: str, config: FinetuneConfig) -> None:
+    if network == NULL_NETWORK:
+        raise InputError("The null network has nothing to train: choose vgg16 or vgg19.")
+    unfrozen_layers(network, layer, config.unfreeze)
+
+
+def train_baseline_once(
+    folder: Folder, run: Run, labelled: LabelledSplit, config: FinetuneConfig, reporter: Reporter
+) -> bool:
+    """Train the classifier on frozen codes, unless an earlier call did.
+
+    Returns:
+        Whether the fine-tuning is finished, too.
+
+    Raises:
+        InputError: An earlier call had other settings.
+    """
+    photos = labelled.photos
+    rows = sorted(zip(photos.paths, photos.labels.tolist(), photos.digests.tolist(), strict=True))
+    settings = {
+        "codes": run.job.fingerprint.digest,
+        "labelled photos": hashlib.sha256(repr(rows).encode()).hexdigest(),
+        "min_precision": config.train.min_precision,
+        "seed": config.train.seed,
+    } | {name: getattr(config, name) for name in ("unfreeze", "epochs", "batch_size", "lr_multiplier")}
+    settings["augment"] = sorted(set(config.augment))
+    if not folder.exists(SETTINGS):
+        train(run.folder.url, frozen_model_url(folder), config.train, reporter=reporter)
+        folder.write_json(SETTINGS, with_format(settings))
+        return False
+    before = _read_settings(folder)
+    if differing := ", ".join(name for name in settings if before.get(name) != settings[name]):
+        raise InputError(
+            f"{folder.url} holds a fine-tuning that differs in: {differing}; choose another folder, or the same "
+            "settings."
+        )
+    return folder.exists(MODEL)
+
+
+def _read_settings(folder: Folder) -> dict[str, Any]:
+    try:
+        return in_current_format(folder.read_json(SETTINGS), folder.url_of(SETTINGS), formats_0_1.upgrade_tuning)
+    except TypeError as error:
+        raise InputError(f"{folder.url_of(SETTINGS)} is damaged ({error}): choose another folder.") from None
