@@ -1,4 +1,4 @@
-"""Training VGG16 further: photos/s of its steps, how it is fed, and whether a killed training ends as a whole one.
+"""Fine-tuning of VGG16: photos/s of its steps, how they are fed, and whether a killed training ends like any other.
 
 Needs neither Ray nor TensorFlow: `KERAS_BACKEND=jax python finetune.py` measures a GPU that only JAX can use, for which
 `XLA_FLAGS=--xla_gpu_deterministic_ops=true` makes it give the same numbers each time.
@@ -28,9 +28,12 @@ from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.process_limits import prepare_process
 from flowers_batch.encoding.networks import weights_identity
 from flowers_batch.finetuning.augmentation import RandomResizedCrop
+from flowers_batch.finetuning.checkpoint import EPOCHS
+from flowers_batch.finetuning.job import FinetuningJob, TrainingPhotos
 from flowers_batch.finetuning.pixels import PixelReader
-from flowers_batch.finetuning.trainer import EPOCHS, Trainer, Tuning
+from flowers_batch.finetuning.trainer import Trainer
 from flowers_batch.finetuning.training_devices import TrainingDevices
+from flowers_batch.progress import NULL_REPORTER
 from flowers_batch.sources.images import Image, batches_of
 
 CLASSES = tuple("abcde")
@@ -41,41 +44,43 @@ FEEDING_ROUNDS = 3
 
 
 class Killed(BaseException):
-    """A training that ends without a word."""
+    """Stands for the death of a training's process."""
 
 
-def tuning(files: list[bytes], folder: Path, precision: str, **options: Any) -> Tuning:
-    """A training on files in memory, of classes by chance, of which a tenth validates."""
+def build_job(files: list[bytes], folder: Path, precision: str, **options: Any) -> FinetuningJob:
+    """Return a fine-tuning on files in memory with random classes, of which a tenth validates."""
     encoding = EncodeConfig(weights="random:0", precision=precision)
     random = np.random.default_rng(0)
-    photos = pa.Table.from_batches(batches_of(Image(str(number)) for number in range(len(files))))
+    photos = TrainingPhotos(
+        source=Memory(files),  # type: ignore[arg-type]
+        images=pa.Table.from_batches(batches_of(Image(str(number)) for number in range(len(files)))),
+        digests=[hashlib.sha256(data).digest() for data in files],
+        targets=random.integers(0, len(CLASSES), len(files)),
+        is_training=np.arange(len(files)) % 10 != 0,
+    )
     layer = np.zeros((WIDTH, len(CLASSES)), np.float32), np.zeros(len(CLASSES), np.float32)
     head = Head(CLASSES, np.zeros(WIDTH, np.float32), np.full(WIDTH, 100, np.float32), (layer,))
-    return Tuning(
+    return FinetuningJob(
         config=FinetuneConfig(encode=encoding, train=TrainConfig(head="logistic"), **options),
         encoding=encoding,
         weights=weights_identity(encoding)[0],
-        source=Memory(files),  # type: ignore[arg-type]
         photos=photos,
-        targets=random.integers(0, len(CLASSES), len(files)),
-        trained=np.arange(len(files)) % 10 != 0,
         head=head,
         folder=str(folder),
         codes="",
-        digests=[hashlib.sha256(data).digest() for data in files],
     )
 
 
-def step_rate(tuner: Trainer, size: int) -> float:
+def step_rate(trainer: Trainer, size: int) -> float:
     """Photos/s of steps on the same pixels, once all is compiled."""
     pixels = np.random.default_rng(0).integers(0, 256, (size, 224, 224, 3)).astype(np.uint8)
     arrays = pixels, np.arange(size) % len(CLASSES), np.ones(size, np.float32)
     devices = TrainingDevices(1)
     for _ in range(2):
-        devices.step(tuner._model, *arrays)
+        devices.step(trainer.model.classifier, *arrays)
     began, steps = time.perf_counter(), 0
     while steps < 3 or time.perf_counter() - began < SECONDS:
-        devices.step(tuner._model, *arrays)
+        devices.step(trainer.model.classifier, *arrays)
         steps += 1
     return steps * size / (time.perf_counter() - began)
 
@@ -119,9 +124,9 @@ def decode_rate(files: list[bytes], threads: int) -> float:
         return len(files) / seconds()
 
 
-def outcome(work: Tuning, threads: int, kill_at: str = "") -> list[Any]:
+def outcome(job: FinetuningJob, threads: int, kill_at: str = "") -> list[Any]:
     """What a training ends with: its figures, and the head; nothing where it is killed."""
-    tuner = Trainer(work, threads, 1)
+    trainer = Trainer(job, threads, 1)
 
     def kill(sentence: str) -> None:
         if kill_at and sentence.startswith(kill_at):
@@ -129,12 +134,12 @@ def outcome(work: Tuning, threads: int, kill_at: str = "") -> list[Any]:
 
     reporter = SimpleNamespace(message=kill, update=lambda progress: kill(progress.text))
     try:
-        state = tuner.train(reporter)
-        kernel, bias = tuner.publish(state)
+        state = trainer.train(reporter)
+        kernel, bias = trainer.publish(state)
     except Killed:
         return []
     finally:
-        tuner.close()
+        trainer.close()
     return [*((epoch.loss, epoch.validation_loss) for epoch in state.epochs), kernel.tobytes(), bias.tobytes()]
 
 
@@ -158,24 +163,24 @@ def main() -> None:
             FEEDING_ROUNDS, read=lambda: read_rate(many, threads), decode=lambda: decode_rate(many, threads)
         )
         for unfreeze, size in CPU_ROWS if is_cpu else GPU_ROWS:
-            work = tuning(files(10), Path(scratch), precision, unfreeze=unfreeze, batch_size=size)
-            tuner = Trainer(work, threads, 1)
-            rows.append({"unfrozen": unfreeze, "batch": size, "photos/s of steps": round(step_rate(tuner, size), 1)})
-            tuner.close()
+            job = build_job(files(10), Path(scratch), precision, unfreeze=unfreeze, batch_size=size)
+            trainer = Trainer(job, threads, 1)
+            rows.append({"unfrozen": unfreeze, "batch": size, "photos/s of steps": round(step_rate(trainer, size), 1)})
+            trainer.close()
             print(rows[-1], flush=True)
-        fed = tuning(
+        fed = build_job(
             files(120 if is_cpu else 12_000), Path(scratch, "fed"), precision, epochs=2, batch_size=rows[-1]["batch"]
         )
-        tuner = Trainer(fed, threads, 1)
-        epoch = tuner.train(lambda *_: None).epochs[-1]  # the first one compiles
-        tuner.close()
+        trainer = Trainer(fed, threads, 1)
+        epoch = trainer.train(NULL_REPORTER).epochs[-1]  # the first one compiles
+        trainer.close()
         seconds = epoch.stages["network"] + epoch.stages["wait"]
         share = epoch.stages["network"] / seconds
         rows.append(
             {
                 "unfrozen": "fc, from JPEG bytes",
                 "batch": rows[-1]["batch"],
-                "photos/s of steps": round(len(fed.targets) / seconds, 1),
+                "photos/s of steps": round(len(fed.photos) / seconds, 1),
                 "network's share of the time": round(share, 3),
             }
         )
@@ -185,9 +190,9 @@ def main() -> None:
         move, zoom = keras.layers.RandomTranslation(0.15, 0.15), keras.layers.RandomZoom((-0.4, 0.0))
         crops = crop_seconds(move, zoom) / crop_seconds(RandomResizedCrop(0))
         few = files(80 if is_cpu else 640)
-        whole = tuning(few, Path(scratch, "whole"), precision, epochs=2, unfreeze="fc" if is_cpu else "all")
-        broken = replace(whole, folder=str(Path(scratch, "broken")))
-        expected = outcome(whole, threads)
+        undisturbed = build_job(few, Path(scratch, "whole"), precision, epochs=2, unfreeze="fc" if is_cpu else "all")
+        broken = replace(undisturbed, folder=str(Path(scratch, "broken")))
+        expected = outcome(undisturbed, threads)
         outcome(broken, threads, "epoch 2 of 2: 64")
         is_equal = outcome(broken, threads) == expected
     claims = [

@@ -55,9 +55,8 @@ def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig,
     """
     encoding, job = config.encode, read_job(open_folder(photos))
     if job is None:
-        return _encode_once(
-            photos, folder, replace(encoding or EncodeConfig(), cluster=config.cluster), config, reporter
-        )
+        encoding = replace(encoding or EncodeConfig(), cluster=config.cluster)
+        return _encode_once(photos, folder, encoding, config, reporter)
     run = open_run(photos, CODES)
     _check_trainable(run.job.fingerprint.network, run.job.fingerprint.layer, config)
     if encoding is None:

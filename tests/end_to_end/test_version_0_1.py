@@ -87,13 +87,13 @@ def trained_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     from flowers_batch.finetuning.trainer import Trainer
 
     numbers: list[int] = []
-    epoch = Trainer._epoch
+    epoch = Trainer._train_epoch
 
     def counted(self, number, *rest):
         numbers.append(number)
         return epoch(self, number, *rest)
 
-    monkeypatch.setattr(Trainer, "_epoch", counted)
+    monkeypatch.setattr(Trainer, "_train_epoch", counted)
     return numbers
 
 

@@ -1,18 +1,20 @@
+"""Augmentation changes photos in training, as documented."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from flowers_batch.finetuning.augmentation import RandomResizedCrop, variations
+from flowers_batch.finetuning.augmentation import RandomResizedCrop, augmentation_layers
 
 
 def photos(count: int, side: int = 32) -> np.ndarray:
-    """Smooth pictures, in which each pixel tells where it is: red by row, green by column."""
+    """Pictures whose red is the row and whose green is the column of each pixel."""
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
     return np.tile(np.stack([rows, columns, np.full_like(rows, 7)], -1), (count, 1, 1, 1))
 
 
-def test_crops_are_parts_of_the_photo_enlarged_to_its_size():
+def test_crops_are_enlarged_to_the_size_of_the_photo():
     side = 32
     found = np.asarray(RandomResizedCrop(0)(photos(400, side), training=True))
     assert found.shape == (400, side, side, 3)
@@ -28,33 +30,33 @@ def test_crops_are_parts_of_the_photo_enlarged_to_its_size():
     assert 0.74 < proportion.min() < 0.85 and 1.18 < proportion.max() < 1.35
     np.testing.assert_allclose(found[..., 2], 7, rtol=1e-5)
     top = rows[:, 0] - 4 * height
-    assert top.std() > 1  # parts lie in different places
+    assert top.std() > 1  # crops are in different places
 
 
 @pytest.mark.parametrize("names", [("crop",), ("flip",), ("colour",), ("crop", "flip", "colour")])
-def test_photos_that_are_not_trained_on_stay_as_they_are(names):
-    pictures = varied = photos(3)
-    for layer in variations(names, 0):
-        varied = layer(varied, training=False)
-    np.testing.assert_array_equal(varied, pictures)
+def test_photos_stay_as_they_are_outside_training(names):
+    pictures = augmented = photos(3)
+    for layer in augmentation_layers(names, 0):
+        augmented = layer(augmented, training=False)
+    np.testing.assert_array_equal(augmented, pictures)
 
 
-def test_only_what_is_named_is_varied():
-    assert variations((), 0) == []
-    kinds = [type(layer).__name__ for layer in variations(("colour", "crop"), 0)]
+def test_only_named_augmentations_are_applied():
+    assert augmentation_layers((), 0) == []
+    kinds = [type(layer).__name__ for layer in augmentation_layers(("colour", "crop"), 0)]
     assert kinds == ["RandomResizedCrop", "RandomColorJitter"]
 
 
-def test_seed_decides_on_the_parts():
+def test_seed_decides_on_the_crops():
     first, again, other = (np.asarray(RandomResizedCrop(seed)(photos(5), training=True)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
-def test_colours_are_varied_a_little_and_both_ways():
+def test_colours_vary_a_little_in_both_directions():
     red = np.tile(np.array([200, 60, 80], np.float32), (64, 8, 8, 1))
-    (vary,) = variations(("colour",), 0)
-    found = np.asarray(vary(red, training=True)).mean((1, 2))
+    (jitter,) = augmentation_layers(("colour",), 0)
+    found = np.asarray(jitter(red, training=True)).mean((1, 2))
     saturation = (found.max(1) - found.min(1)) / (200 - 60)
     assert 0.7 < saturation.min() < 0.95 and 1.05 < saturation.max() < 1.4
     assert np.abs(found.mean(0) - red[0, 0, 0]).max() < 8

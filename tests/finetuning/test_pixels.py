@@ -1,3 +1,5 @@
+"""Pixels come in the requested order, are decoded once, and belong to the photos that were encoded."""
+
 from __future__ import annotations
 
 import errno
@@ -22,7 +24,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 class Slow:
-    """A source in memory, whose first photos take longest; counts how many are read at once, and in all."""
+    """A source in memory whose first photos take longest; it counts reads, and those at the same time."""
 
     def __init__(self, files: dict[str, bytes]):
         self.files, self.lock = files, threading.Lock()
@@ -46,7 +48,7 @@ def photos(count: int) -> tuple[Slow, list[Image], list[bytes]]:
     return Slow(files), [Image(name) for name in files], [sha256(data).digest() for data in files.values()]
 
 
-def test_pixels_come_in_the_order_that_was_asked_for_whichever_was_decoded_first():
+def test_pixels_come_in_the_requested_order():
     source, images, digests = photos(11)
     reader = PixelReader(source, images, digests, 4, 3)
     order = np.random.default_rng(0).permutation(11)
@@ -70,7 +72,7 @@ def test_only_a_few_batches_are_decoded_ahead():
     reader.close()
 
 
-def test_photos_that_were_asked_for_are_not_read_again(monkeypatch):
+def test_photos_are_read_once_if_the_disk_has_room(monkeypatch):
     source, images, digests = photos(9)
     reader = PixelReader(source, images, digests, 4, 2)
     first = np.concatenate(list(reader.batches(np.arange(9))))
@@ -86,7 +88,7 @@ def test_photos_that_were_asked_for_are_not_read_again(monkeypatch):
     reader.close()
 
 
-def test_disk_that_is_full_has_photos_decoded_again(monkeypatch):
+def test_photos_are_decoded_again_if_the_disk_is_full(monkeypatch):
     source, images, digests = photos(9)
     once, written = os.pwrite, []
 
@@ -108,14 +110,14 @@ def test_disk_that_is_full_has_photos_decoded_again(monkeypatch):
     ("change", "why"),
     [
         (lambda files: files.pop("2"), "There is no such file."),
-        (lambda files: files.update({"2": files["1"]}), "Its file is another."),
+        (lambda files: files.update({"2": files["1"]}), "its file has changed"),
     ],
 )
-def test_photo_that_is_gone_or_another_ends_it_in_a_sentence(change, why):
-    """One that was replaced might show what is to be tested with."""
+def test_missing_or_changed_photo_is_named_in_the_error(change, why):
+    """A replaced file might be a test photo."""
     source, images, digests = photos(3)
     change(source.files)
     reader = PixelReader(source, images, digests, 2, 2)
-    with pytest.raises(InputError, match=rf"2 is not what was encoded any more \({why}\): put it back as it was, or"):
+    with pytest.raises(InputError, match=rf"2 is not what was encoded any more \({why}\): restore it, or"):
         list(reader.batches(np.arange(3)))
     reader.close()

@@ -1,4 +1,4 @@
-"""A network that is trained further: tiny ones, in this process; nothing here needs Ray."""
+"""Training of small networks, in this process and without Ray."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,15 @@ from flowers_batch.encoding.micro_batcher import pixel_type
 from flowers_batch.encoding.networks import build_network, weights_identity
 from flowers_batch.encoding.weights import convert_weights
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.finetuning import training_state
+from flowers_batch.finetuning.checkpoint import EPOCHS
+from flowers_batch.finetuning.job import FinetuningJob, TrainingPhotos
+from flowers_batch.finetuning.optimizer import learning_rates
 from flowers_batch.finetuning.pixels import PixelReader
-from flowers_batch.finetuning.trainer import EPOCHS, Trainer, Tuning, unfrozen
+from flowers_batch.finetuning.trainable_model import build_trainable_model, unfrozen_layers
+from flowers_batch.finetuning.trainer import Trainer
 from flowers_batch.finetuning.training_devices import TrainingDevices
+from flowers_batch.finetuning.training_state import TrainingState
+from flowers_batch.progress import NULL_REPORTER, NullReporter, Progress
 from flowers_batch.sources.images import batches_of
 
 pytestmark = pytest.mark.usefixtures("thin")
@@ -33,7 +38,7 @@ OPTIONS = {"layer": "relu6", "unfreeze": "all", "epochs": 4, "augment": ("flip",
 
 
 class Killed(BaseException):
-    """A training that ends without a word."""
+    """Stands for the death of the training's process."""
 
 
 @pytest.fixture(scope="module")
@@ -42,71 +47,86 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(thin, photos, tmp_path_factory):
-    """A training that nothing disturbed: its work, and what came of it."""
-    work = tuning_of(photos, tmp_path_factory.mktemp("whole"), **OPTIONS)
-    return work, *trained(work)
+def undisturbed(thin, photos, tmp_path_factory):
+    """A training that nothing disturbed: its job, and its results."""
+    job = build_job(photos, tmp_path_factory.mktemp("undisturbed"), **OPTIONS)
+    return job, *train(job)
 
 
-def tuning_of(photos, out, layer="relu7", precision="float32", seed=0, batch_size=9, **options) -> Tuning:
-    """Three classes of twelve photos, of which every third validates, and a head that knows nothing."""
+@lru_cache
+def codes_of_photos(photos: Path, layer: str):
+    """Return source, images, digests and codes of a folder's photos by random weights."""
     origin = source(photos)
     images = images_in(origin)
-    encoding = EncodeConfig(weights="random:3", layer=layer, precision=precision)
-    weights, _ = weights_identity(encoding)
-    network, _ = build_network(encoding, "float32")
+    network, _ = build_network(EncodeConfig(weights="random:3", layer=layer), "float32")
     digests = [hashlib.sha256(origin.read(image)).digest() for image in images]
     reader = PixelReader(origin, images, digests, 8, 2)
     codes = np.concatenate([network.predict_on_batch(pixels) for pixels in reader.batches(np.arange(len(images)))])
     reader.close()
+    return origin, images, digests, codes
+
+
+def build_job(photos, out, layer="relu7", precision="float32", seed=0, batch_size=9, **options) -> FinetuningJob:
+    """Return a job on photos, of which every third validates, with a head of zeros."""
+    origin, images, digests, codes = codes_of_photos(photos, layer)
+    encoding = EncodeConfig(weights="random:3", layer=layer, precision=precision)
     width, classes = codes.shape[1], tuple(sorted(KINDS))
     layers = ((np.zeros((width, len(classes)), np.float32), np.zeros(len(classes), np.float32)),)
-    config = FinetuneConfig(encode=encoding, train=TrainConfig(seed=seed), batch_size=batch_size, **options)
-    return Tuning(
-        config=config,
+    return FinetuningJob(
+        config=FinetuneConfig(encode=encoding, train=TrainConfig(seed=seed), batch_size=batch_size, **options),
         encoding=encoding,
-        weights=weights,
-        source=origin,
-        photos=pa.Table.from_batches(batches_of(images)),
-        targets=np.array([classes.index(image.path.split("/")[0]) for image in images]),
-        trained=np.arange(len(images)) % 3 != 0,
+        weights=weights_identity(encoding)[0],
+        photos=TrainingPhotos(
+            source=origin,
+            images=pa.Table.from_batches(batches_of(images)),
+            digests=digests,
+            targets=np.array([classes.index(image.path.split("/")[0]) for image in images]),
+            is_training=np.arange(len(images)) % 3 != 0,
+        ),
         head=Head(classes, codes.mean(0), codes.std(0) + 1e-3, layers),
         folder=str(out),
         codes="CODES",
-        digests=digests,
     )
 
 
-def trained(work: Tuning, kill_at: str | None = None, devices: int = 1):
-    """The state, the head and the network's weights that a training ends with; None if it is killed."""
-    tuner = Trainer(work, 2, devices)
+class KillingReporter:
+    """Kills the training at the progress text that begins like this."""
 
-    def kill(sentence: str) -> None:
-        if kill_at and sentence.startswith(kill_at):
+    def __init__(self, text: str):
+        self._text = text
+
+    def message(self, sentence: str) -> None:
+        if sentence.startswith(self._text):
             raise Killed
 
-    reporter = SimpleNamespace(message=kill, update=lambda progress: kill(progress.text))
+    def update(self, progress: Progress) -> None:
+        self.message(progress.text)
+
+
+def train(job: FinetuningJob, kill_at: str | None = None, devices: int = 1, **options):
+    """Return state, head layer and network's weights of a training; None if it is killed."""
+    trainer = Trainer(job, 2, devices, **options)
     try:
-        state = tuner.train(reporter)
-        layer = tuner.publish(state)
+        state = trainer.train(KillingReporter(kill_at) if kill_at else NULL_REPORTER)
+        layer = trainer.publish(state)
     except Killed:
         return None
     finally:
-        tuner.close()
-    return state, layer, published(work)
+        trainer.close()
+    return state, layer, published(job)
 
 
-def published(work: Tuning, name: str = NETWORK):
+def published(job: FinetuningJob, name: str = NETWORK):
     from tensorflow_vgg import weights
 
-    path = Path(work.folder, name)
-    return list(weights.load(weights.Weights(str(path), path), "vgg16", work.encoding.layer))
+    path = Path(job.folder, name)
+    return list(weights.load(weights.Weights(str(path), path), "vgg16", job.encoding.layer))
 
 
-def initial(work: Tuning):
+def initial(job: FinetuningJob):
     from tensorflow_vgg import weights
 
-    return list(weights.load(weights.find(work.encoding.weights), "vgg16", work.encoding.layer))
+    return list(weights.load(weights.find(job.encoding.weights), "vgg16", job.encoding.layer))
 
 
 @pytest.mark.parametrize(
@@ -120,17 +140,17 @@ def initial(work: Tuning):
     ],
 )
 def test_layers_are_unfrozen_from_the_top(unfreeze, layer, expected):
-    assert unfrozen("vgg16", layer, unfreeze) == expected
-    assert len(unfrozen("vgg19", "relu7", "all")) == 18
+    assert unfrozen_layers("vgg16", layer, unfreeze) == expected
+    assert len(unfrozen_layers("vgg19", "relu7", "all")) == 18
 
 
-def test_unfreezing_what_is_not_there_is_refused():
+def test_unfreezing_missing_layers_is_refused():
     with pytest.raises(InputError, match="vgg16 up to pool5 has no layers of `unfreeze` fc: unfreeze more, or head"):
-        unfrozen("vgg16", "pool5", "fc")
+        unfrozen_layers("vgg16", "pool5", "fc")
 
 
-def test_training_learns_and_keeps_the_best(whole):
-    _, state, *_ = whole
+def test_training_learns_and_keeps_the_best_epoch(undisturbed):
+    _, state, *_ = undisturbed
     accuracy = [epoch.accuracy for epoch in state.epochs[1:]]
     assert max(accuracy[1:]) > accuracy[0] + 0.1
     losses = [epoch.validation_loss for epoch in state.epochs]
@@ -138,166 +158,165 @@ def test_training_learns_and_keeps_the_best(whole):
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_photos_are_decoded_once_and_in_the_order_in_which_they_lie(photos, tmp_path, monkeypatch, room):
-    work = tuning_of(photos, tmp_path, unfreeze="head", epochs=1)
-    listed = [image.path for image in images_in(work.source)]
+def test_photos_are_decoded_once_in_stored_order(photos, tmp_path, monkeypatch, room):
+    job = build_job(photos, tmp_path, unfreeze="head", epochs=1)
+    listed = [image.path for image in images_in(job.photos.source)]
     read: list[str] = []
-    once = type(work.source).read
-    monkeypatch.setattr(type(work.source), "read", lambda source, image: read.append(image.path) or once(source, image))
+    once = type(job.photos.source).read
+    monkeypatch.setattr(
+        type(job.photos.source), "read", lambda source, image: read.append(image.path) or once(source, image)
+    )
     if not room:
         monkeypatch.setattr("flowers_batch.finetuning.pixels._scratch", lambda size: None)
-    tuner = Trainer(work, 1, 1)
-    tuner.train(lambda *_: None)
-    tuner.close()
+    trainer = Trainer(job, 1, 1)
+    trainer.train(NULL_REPORTER)
+    trainer.close()
     assert (read == listed) == room
-    judged = [path for path, is_trained in zip(listed, work.trained, strict=True) if not is_trained]
-    assert Counter(read) == Counter(listed) + Counter([] if room else judged), "judged before and after the epoch"
+    validated = [path for path, is_training in zip(listed, job.photos.is_training, strict=True) if not is_training]
+    assert Counter(read) == Counter(listed) + Counter([] if room else validated), "validated before and after the epoch"
 
 
-def test_what_is_told_to_stay_is_saved(photos, tmp_path):
-    """By it an actor shows that it got on: one that dies again and again while it saves must not seem to."""
-    work = tuning_of(photos, tmp_path, unfreeze="head", epochs=2)
+def test_epochs_are_saved_before_they_are_reported(photos, tmp_path):
+    """A message counts as progress: an actor that dies each time it saves must not seem to make any."""
     saved = []
-    tuner = Trainer(work, 2, 1)
-    tuner.train(lambda _, stays: saved.append(sorted(tmp_path.glob(f"{EPOCHS}/epoch-*"))[-1].name) if stays else None)
-    tuner.close()
+
+    class Listener(NullReporter):
+        def message(self, sentence: str) -> None:
+            saved.append(sorted(tmp_path.glob(f"{EPOCHS}/epoch-*"))[-1].name)
+
+    trainer = Trainer(build_job(photos, tmp_path, unfreeze="head", epochs=2), 2, 1)
+    trainer.train(Listener())
+    trainer.close()
     assert saved == ["epoch-0001.safetensors", "epoch-0002.safetensors"]
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "fc", "conv5", "all"])
-def test_only_what_is_unfrozen_changes(photos, tmp_path, monkeypatch, unfreeze):
-    monkeypatch.setattr(
-        training_state.State,
-        "after",
-        lambda state, epoch: training_state.State((*state.epochs, epoch), epoch.epoch),
-    )
-    work = tuning_of(photos, tmp_path, unfreeze=unfreeze, epochs=1)
-    state, (kernel, _), after = trained(work)
+def test_only_unfrozen_layers_change(photos, tmp_path, monkeypatch, unfreeze):
+    monkeypatch.setattr(TrainingState, "after", lambda state, epoch: TrainingState((*state.epochs, epoch), epoch.epoch))
+    job = build_job(photos, tmp_path, unfreeze=unfreeze, epochs=1)
+    state, (kernel, _), after = train(job)
     assert state.best == 1
-    changed = [name for (name, *new), (_, *old) in zip(after, initial(work), strict=True) if (new[0] != old[0]).any()]
-    assert changed == unfrozen("vgg16", "relu7", unfreeze)
-    assert (kernel != work.head.layers[0][0]).any()
+    changed = [name for (name, *new), (_, *old) in zip(after, initial(job), strict=True) if (new[0] != old[0]).any()]
+    assert changed == unfrozen_layers("vgg16", "relu7", unfreeze)
+    assert (kernel != job.head.layers[0][0]).any()
 
 
-def test_deeper_layers_learn_slower_but_from_scratch_all_alike(photos, tmp_path):
-    work = tuning_of(photos, tmp_path, unfreeze="all")
-    from_scratch = Trainer(work, 1, 1)
-    convert_weights("random:3", str(tmp_path / "w.safetensors"), "float32")
-    encoding = replace(work.encoding, weights=str(tmp_path / "w.safetensors"))
-    further = Trainer(replace(work, encoding=encoding), 1, 1)
-    for tuner, deepest in ((from_scratch, 1.0), (further, 0.1)):
-        names = [variable.path.split("/")[-2] for variable in tuner._model.trainable_variables]
-        inputs = [np.prod(tuner._network.get_layer(name).kernel.shape[:-1]) for name in names if name != "head"]
-        moved = np.array(tuner._rates()[:-2]) * inputs  # of what a layer gives
+def test_deeper_layers_of_a_pretrained_network_learn_slower(photos, tmp_path):
+    job = build_job(photos, tmp_path, unfreeze="all")
+    assert job.is_from_scratch
+    assert not replace(job, encoding=replace(job.encoding, weights="w.safetensors")).is_from_scratch
+    model = build_trainable_model(job, steps_per_epoch=1)
+    names = [variable.path.split("/")[-2] for variable in model.classifier.trainable_variables]
+    inputs = [np.prod(model.network.get_layer(name).kernel.shape[:-1]) for name in names if name != "head"]
+    for is_random, deepest in ((True, 1.0), (False, 0.1)):
+        rates = learning_rates(model.classifier, model.network, model.unfrozen, is_random)
+        moved = np.array(rates[:-2]) * inputs  # of a layer's output
         assert (np.diff(moved) >= -1e-12).all() and names[-2:] == ["head", "head"]
         assert moved[0] <= deepest * moved[-1] * (1 + 1e-9)
-        tuner.close()
 
 
 @pytest.mark.parametrize(
     "at",
     [
-        pytest.param("before: judging", marks=pytest.mark.slow),
+        pytest.param("before: validating", marks=pytest.mark.slow),
         pytest.param("epoch 1 of 4: 18", marks=pytest.mark.slow),
         "epoch 3 of 4: 9",
         pytest.param("epoch 4 of 4: 24", marks=pytest.mark.slow),
     ],
 )
-def test_killed_training_goes_on_and_ends_as_one_that_was_not(photos, whole, tmp_path, at):
-    _, state, layer, network = whole
-    broken = tuning_of(photos, tmp_path, **OPTIONS)
-    assert trained(broken, kill_at=at) is None
-    state_after, layer_after, network_after = trained(broken)
-    told = [
+def test_killed_training_resumes_to_the_same_result(photos, undisturbed, tmp_path, at):
+    _, state, layer, network = undisturbed
+    broken = build_job(photos, tmp_path, **OPTIONS)
+    assert train(broken, kill_at=at) is None
+    state_after, layer_after, network_after = train(broken)
+    figures = [
         [(e.loss, e.accuracy, e.validation_loss, e.lr_multiplier) for e in each.epochs] for each in (state, state_after)
     ]
-    assert told[0] == told[1] and state.best == state_after.best
+    assert figures[0] == figures[1] and state.best == state_after.best
     for one, other in zip(layer, layer_after, strict=True):
         np.testing.assert_array_equal(one, other)
     assert_parameters_equal(network_after, network)
 
 
-def test_in_bfloat16_weights_are_kept_in_float32(photos, tmp_path):
-    work = tuning_of(photos, tmp_path, precision="bfloat16", unfreeze="fc", epochs=1)
-    tuner = Trainer(work, 2, 1)
-    layer = tuner._network.get_layer("fc6")
+def test_bfloat16_training_keeps_weights_in_float32(photos, tmp_path):
+    job = build_job(photos, tmp_path, precision="bfloat16", unfreeze="fc", epochs=1)
+    trainer = Trainer(job, 2, 1)
+    layer = trainer.model.network.get_layer("fc6")
     assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
-    tuner.close()
-    _, _, network = trained(work)
+    trainer.close()
+    _, _, network = train(job)
     fc6 = next(kernel for name, kernel, _ in network if name == "fc6")
     assert (fc6.view(np.uint32) & 0xFFFF).any()  # digits that bfloat16 has not
 
 
 def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
-    """Later epochs are made to judge badly: what is published is the network as it was."""
+    """Later epochs validate badly, so the network is published as it was before them."""
     losses = iter([1.0, 0.5, 2.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr(Trainer, "_judge", lambda *_: (next(losses), 0.5))
-    state, layer, network = trained(tuning_of(photos, tmp_path / "long", unfreeze="fc", epochs=9))
+    monkeypatch.setattr(Trainer, "validate", lambda *_: (next(losses), 0.5))
+    state, layer, network = train(build_job(photos, tmp_path / "long", unfreeze="fc", epochs=9))
     assert (state.best, len(state.epochs)) == (1, 5)  # it ended early
     assert [epoch.lr_multiplier for epoch in state.epochs[1:]] == [1.0, 1.0, 0.5, 0.25]
     losses = iter([1.0, 0.5])
-    _, layer_after_one, network_after_one = trained(tuning_of(photos, tmp_path / "one", unfreeze="fc", epochs=1))
+    _, layer_after_one, network_after_one = train(build_job(photos, tmp_path / "one", unfreeze="fc", epochs=1))
     assert_parameters_equal(network, network_after_one)
     np.testing.assert_array_equal(layer[0], layer_after_one[0])
 
 
-def test_training_that_makes_nothing_better_gives_back_what_it_began_with(photos, tmp_path, monkeypatch):
+def test_training_without_a_better_epoch_keeps_the_initial_weights(photos, tmp_path, monkeypatch):
     losses = iter([1.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr(Trainer, "_judge", lambda *_: (next(losses), 0.5))
-    work = tuning_of(photos, tmp_path, unfreeze="fc")
-    state, layer, network = trained(work)
+    monkeypatch.setattr(Trainer, "validate", lambda *_: (next(losses), 0.5))
+    job = build_job(photos, tmp_path, unfreeze="fc")
+    state, layer, network = train(job)
     assert state.best == 0 and len(state.epochs) == 4
-    np.testing.assert_array_equal(layer[0], work.head.layers[0][0])
-    assert_parameters_equal(network, initial(work))
+    np.testing.assert_array_equal(layer[0], job.head.layers[0][0])
+    assert_parameters_equal(network, initial(job))
 
 
-def test_checkpoints_of_earlier_epochs_do_not_pile_up(whole):
-    work, state, *_ = whole
-    names = sorted(path.name for path in Path(work.folder, EPOCHS).iterdir())
+def test_checkpoints_of_earlier_epochs_are_deleted(undisturbed):
+    job, state, *_ = undisturbed
+    names = sorted(path.name for path in Path(job.folder, EPOCHS).iterdir())
     assert names == [f"epoch-{number:04d}.safetensors" for number in sorted({state.best, len(state.epochs) - 1})]
 
 
-def test_weights_become_the_notebooks_file_and_load_back_equal(whole):
-    work, _, _, network = whole
-    convert_weights(str(Path(work.folder, NETWORK)), str(Path(work.folder, "vgg16.npy")), "float32")
-    assert_parameters_equal(published(work, "vgg16.npy"), network)
-    assert weights_identity(replace(work.encoding, weights=str(Path(work.folder, NETWORK))))[0] != work.weights
+def test_weights_convert_to_the_notebooks_file_and_back(undisturbed):
+    job, _, _, network = undisturbed
+    convert_weights(str(Path(job.folder, NETWORK)), str(Path(job.folder, "vgg16.npy")), "float32")
+    assert_parameters_equal(published(job, "vgg16.npy"), network)
+    assert weights_identity(replace(job.encoding, weights=str(Path(job.folder, NETWORK))))[0] != job.weights
 
 
-def test_seed_decides_on_what_is_random(photos, tmp_path):
+def test_seed_decides_on_the_training(photos, tmp_path):
     options = {"unfreeze": "head", "epochs": 1}
-    losses = [trained(tuning_of(photos, tmp_path / str(seed), seed=seed, **options))[0] for seed in (0, 1)]
+    losses = [train(build_job(photos, tmp_path / str(seed), seed=seed, **options))[0] for seed in (0, 1)]
     assert losses[0].epochs[1].loss != losses[1].epochs[1].loss
 
 
-def test_head_alone_sees_varied_photos_and_judging_does_not(photos, tmp_path):
-    """Without variation and dropout, the loss on the training side would be what judging it gives."""
-    work = tuning_of(photos, tmp_path, unfreeze="head")
-    kernel = np.random.default_rng(0).normal(size=work.head.layers[0][0].shape).astype(np.float32)
-    head = replace(work.head, layers=((kernel, np.arange(3, dtype=np.float32)),))
-    tuner = Trainer(replace(work, head=head), 2, 1)
-    pixels = next(iter(tuner._read(np.arange(9), {})))
-    judged = [tuner._devices.predict(tuner._model, pixels) for _ in range(2)]
-    np.testing.assert_array_equal(*judged)
-    varied = [np.asarray(tuner._model(pixels, training=True)) for _ in range(2)]
-    assert (varied[0] != varied[1]).any()
-    network, _ = build_network(work.encoding, "float32")
+def test_augmentation_and_dropout_act_in_training_only(photos, tmp_path):
+    """In validation, the classifier gives the logits of the head on the network's codes."""
+    job = build_job(photos, tmp_path, unfreeze="head")
+    kernel = np.random.default_rng(0).normal(size=job.head.layers[0][0].shape).astype(np.float32)
+    head = replace(job.head, layers=((kernel, np.arange(3, dtype=np.float32)),))
+    trainer = Trainer(replace(job, head=head), 2, 1)
+    pixels = next(iter(trainer.read_pixels(np.arange(9), {})))
+    validated = [trainer.devices.predict(trainer.model.classifier, pixels) for _ in range(2)]
+    np.testing.assert_array_equal(*validated)
+    augmented = [np.asarray(trainer.model.classifier(pixels, training=True)) for _ in range(2)]
+    assert (augmented[0] != augmented[1]).any()
+    network, _ = build_network(job.encoding, "float32")
     codes = network.predict_on_batch(pixels.astype(pixel_type("float32")))
-    np.testing.assert_allclose(judged[0], head.logits(codes), rtol=1e-4, atol=1e-4)
-    tuner.close()
+    np.testing.assert_allclose(validated[0], head.logits(codes), rtol=1e-4, atol=1e-4)
+    trainer.close()
 
 
-def test_loss_that_is_no_number_ends_it_in_a_sentence(photos, tmp_path, monkeypatch):
+def test_diverged_first_epoch_suggests_smaller_steps(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingDevices, "step", lambda *_: {"loss": float("nan"), "accuracy": 0.0})
-    told = (
-        r"no number any more in epoch 1: begin again .* such as `lr_multiplier` 0\.1, by `flowers-batch finetune CODES"
-    )
-    with pytest.raises(RunError, match=told):
-        trained(tuning_of(photos, tmp_path, unfreeze="head"))
+    message = r"became NaN or infinite in epoch 1: start .* `lr_multiplier` 0\.1, by `flowers-batch finetune CODES"
+    with pytest.raises(RunError, match=message):
+        train(build_job(photos, tmp_path, unfreeze="head"))
 
 
-def test_loss_that_is_no_number_later_leaves_the_best_epoch(whole, tmp_path, monkeypatch):
-    work, state, *_ = whole
+def test_later_divergence_keeps_the_best_epoch(undisturbed, tmp_path, monkeypatch):
+    job, state, *_ = undisturbed
     steps, once = [], TrainingDevices.step
 
     def diverge(devices, *arrays):
@@ -305,13 +324,13 @@ def test_loss_that_is_no_number_later_leaves_the_best_epoch(whole, tmp_path, mon
         return once(devices, *arrays) if len(steps) <= 3 else {"loss": float("nan"), "accuracy": 0.0}
 
     monkeypatch.setattr(TrainingDevices, "step", diverge)
-    found, layer, _ = trained(replace(work, folder=str(tmp_path)))
+    found, layer, _ = train(replace(job, folder=str(tmp_path)))
     assert [epoch.loss for epoch in found.epochs] == [epoch.loss for epoch in state.epochs[:2]]
     assert found.best == 1 and np.isfinite(layer[0]).all()
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "told"),
+    ("error", "kind", "figures"),
     [
         (
             ValueError("OOM when allocating tensor with shape[9,224,224,64]"),
@@ -321,19 +340,19 @@ def test_loss_that_is_no_number_later_leaves_the_best_epoch(whole, tmp_path, mon
         (InputError("BLOOMS/1.jpg is gone."), InputError, "BLOOMS/1.jpg is gone"),
     ],
 )
-def test_step_that_does_not_fit_into_memory_says_what_to_ask_for(photos, tmp_path, monkeypatch, error, kind, told):
+def test_step_that_exceeds_memory_suggests_smaller_settings(photos, tmp_path, monkeypatch, error, kind, figures):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(TrainingDevices, "step", fail)
-    with pytest.raises(kind, match=told):
-        tuning_of(photos, tmp_path, unfreeze="head")(2, 0, lambda *_: None)
+    with pytest.raises(kind, match=figures):
+        build_job(photos, tmp_path, unfreeze="head")(2, 0, NULL_REPORTER)
 
 
-def test_other_weights_under_the_same_name_are_refused(photos, tmp_path):
-    work = replace(tuning_of(photos, tmp_path), weights="0" * 64)
+def test_other_weights_of_the_same_name_are_refused(photos, tmp_path):
+    job = replace(build_job(photos, tmp_path), weights="0" * 64)
     with pytest.raises(InputError, match="random:3 holds other weights here: give all nodes the same files"):
-        Trainer(work, 1, 1)
+        Trainer(job, 1, 1)
 
 
 _TWO_DEVICES = """
@@ -342,15 +361,13 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
-from flowers_batch.finetuning import trainer
 from tensorflow_vgg import network
-from MODULE import trained, tuning_of
+from MODULE import build_job, train
 network.FILTERS, network.FC_WIDTH = (2, 3, 4, 5, 6), 8
-trainer._DROPOUT = 1e-9  # each device drops others
 photos, out = map(Path, sys.argv[1:])
 for devices in (1, 2):
-    work = tuning_of(photos, out / str(devices), unfreeze="all", epochs=2, augment=(), batch_size=8)
-    state, layer, _ = trained(work, devices=devices)
+    job = build_job(photos, out / str(devices), unfreeze="all", epochs=2, augment=(), batch_size=8)
+    state, layer, _ = train(job, devices=devices, dropout=1e-9)  # devices drop different values
     print("LOSSES", *(epoch.loss for epoch in state.epochs[1:]), *(epoch.validation_loss for epoch in state.epochs))
 """
 
