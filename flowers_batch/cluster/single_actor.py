@@ -19,7 +19,7 @@ _WAIT_SECONDS = 60.0  # after so long without a heartbeat, what the run waits fo
 
 
 class ResumableJob(Protocol):
-    """Work for one actor, such as `finetune.Finetuning`; called again after a crash, it resumes from files."""
+    """Work for one actor, such as `finetuning.job.FinetuningJob`; called again after a crash, it resumes from files."""
 
     def __call__(self, threads: int, gpus: int, reporter: Reporter) -> Any:
         """Do the work.

@@ -45,7 +45,7 @@ def here(thin):
     """Narrow networks, and neither Ray nor other processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
-        for module in ("flowers_batch.finetuning.finetune", "flowers_batch.runs.sample_check"):
+        for module in ("flowers_batch.finetuning.finetune", "flowers_batch.runs.verify"):
             patch.setattr(f"{module}.run_on_one_actor", lambda job, cluster, reporter: job(2, 0, reporter))
         yield
 
