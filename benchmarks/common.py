@@ -1,4 +1,8 @@
-"""What the benchmarks share: photos to work on, peers timed in turn, and how results are told."""
+"""Shared parts of the benchmarks: photos to work on, peers timed in alternation, and the report of the results.
+
+A peer is one of the programs that a benchmark compares, each in a process of its own. Its rounds alternate with the
+other peers' rounds, and claims are made on the ratios within a round.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +21,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-PHOTOS_VARIABLE = "FLOWERS_BATCH_PHOTOS"  # as for the tests: a folder of photos
-_DRAWN = 60
+PHOTOS_VARIABLE = "FLOWERS_BATCH_PHOTOS"  # names a folder of photos, as for the tests
+_DRAWN_PHOTOS = 60
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of the targets, and what was measured.
+    """A target and the measured value.
 
     Attributes:
-        claim: What is measured, in words.
-        value: The measured number; a ratio wherever that is possible.
-        target: What it is held to.
-        at_least: Whether `value` is to be at least `target`, or at most.
-        spread: The lowest and the highest of the rounds.
+        claim: A description of what is measured.
+        value: The measured number; a ratio wherever possible.
+        target: The number that `value` must reach.
+        at_least: Whether `value` must be at least `target`; else at most.
+        spread: The lowest and the highest value of the rounds.
     """
 
     claim: str
@@ -46,7 +50,12 @@ class Claim:
 
 
 def parse_arguments(description: str, **more: dict) -> argparse.Namespace:
-    """The command line: `--photos`, and what a benchmark adds (`argparse`'s keywords, by name)."""
+    """Parse the command line: `--photos`, and a benchmark's own options.
+
+    Args:
+        description: The text of `--help`.
+        more: Keyword arguments of `ArgumentParser.add_argument`, by the option's name.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--photos",
@@ -60,13 +69,13 @@ def parse_arguments(description: str, **more: dict) -> argparse.Namespace:
 
 
 def find_photos(folder: str | Path | None, scratch: Path) -> list[Path]:
-    """The JPEG files of a folder, or drawn ones where none is named; of several shapes, in a mixed order."""
+    """Return the JPEG files of a folder in a fixed random order; without a folder, draw photos of several shapes."""
     if folder is None:
         from flowers_batch.demo.drawings import draw_photos
 
-        print(f"No photos are named (--photos or {PHOTOS_VARIABLE}): drawn ones are taken.", file=sys.stderr)
+        print(f"No photos are given (--photos or {PHOTOS_VARIABLE}): drawn ones are used.", file=sys.stderr)
         folder = scratch / "drawn"
-        draw_photos(folder, _DRAWN)
+        draw_photos(folder, _DRAWN_PHOTOS)
     found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
         raise SystemExit(f"There are no JPEG files in {folder}: name another folder with --photos.")
@@ -74,7 +83,7 @@ def find_photos(folder: str | Path | None, scratch: Path) -> list[Path]:
 
 
 def write_archive(sources: Sequence[Path], folder: Path, count: int) -> Path:
-    """A folder of so many JPEG files with different bytes, made of a few by a comment in each."""
+    """Write `count` JPEG files with different bytes: copies of the sources, each with a comment of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = [path.read_bytes() for path in sources[:count]]
     for number in range(count):
@@ -86,7 +95,7 @@ def write_archive(sources: Sequence[Path], folder: Path, count: int) -> Path:
 
 
 def enlarge(path: Path, width: int, height: int) -> bytes:
-    """A JPEG file of a camera's size and roughly its number of bytes, made from a small photo and noise."""
+    """Return a JPEG file of a camera's resolution and about its size in bytes: an enlarged photo with noise."""
     photo = cv2.resize(cv2.imread(str(path)), (width, height), interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(0).normal(0, 6, photo.shape)
     noisy = np.clip(photo + noise, 0, 255).astype(np.uint8)
@@ -94,7 +103,15 @@ def enlarge(path: Path, width: int, height: int) -> bytes:
 
 
 def run_interleaved(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:
-    """Takes each measure once a round, one after the other, so that a busy moment of the machine hits them all."""
+    """Take each measurement once per round, one after the other, so that other load on the machine affects all alike.
+
+    Args:
+        rounds: The number of rounds.
+        measures: Functions that measure once and return the result.
+
+    Returns:
+        Each function's results, one per round.
+    """
     results: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
         for name, measure in measures.items():
@@ -106,16 +123,16 @@ def run_interleaved(rounds: int, **measures: Callable[[], float]) -> dict[str, l
 def ratio_claim(
     claim: str, ours: Sequence[float], peers: Sequence[float], target: float, at_least: bool = True
 ) -> Claim:
-    """A claim on the median of the rounds' ratios."""
+    """Return a claim about the median of the rounds' ratios of `ours` to `peers`."""
     ratios = [mine / theirs for mine, theirs in zip(ours, peers, strict=True)]
     return Claim(claim, statistics.median(ratios), target, at_least, (min(ratios), max(ratios)))
 
 
 @contextmanager
 def warm_process(script: str, *options: object) -> Iterator[Callable[[], float]]:
-    """Keeps a script in a process of its own, where `serve` measures once for each call of what this gives.
+    """Keep a script running in a process of its own, and yield a function that has it measure once.
 
-    It begins when that process is ready, so that its start disturbs no measure.
+    The script calls `serve`. The block begins when the script is ready, so that its start affects no measurement.
     """
     command = [sys.executable, script, *map(str, options)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -124,7 +141,8 @@ def warm_process(script: str, *options: object) -> Iterator[Callable[[], float]]
         def answer() -> str:
             if line := process.stdout.readline():
                 return line
-            raise SystemExit(f"{' '.join(command[1:])} ended with code {process.wait()} before it had answered.")
+            name = " ".join(command[1:])
+            raise SystemExit(f"{name} ended with exit code {process.wait()} before it answered: see its error above.")
 
         def measure() -> float:
             print(file=process.stdin, flush=True)
@@ -135,36 +153,36 @@ def warm_process(script: str, *options: object) -> Iterator[Callable[[], float]]
 
 
 def run_once(script: str, *options: object) -> float:
-    """One measure by a script in a process of its own, which ends with it."""
+    """Measure once with a script in a process of its own, which then ends."""
     with warm_process(script, *options) as measure:
         return measure()
 
 
 def serve(measure: Callable[[], float]) -> None:
-    """What the other process of `kept` does: says that it is ready, and measures as often as it is asked."""
+    """Be the process of `warm_process`: report that it is ready, then measure once per line on standard input."""
     print("ready", flush=True)
     for _ in sys.stdin:
-        with redirect_stdout(sys.stderr):  # libraries that print must not answer
+        with redirect_stdout(sys.stderr):  # what libraries print is not a result
             answer = measure()
         print(json.dumps(answer), flush=True)
 
 
 @contextmanager
 def stopwatch() -> Iterator[Callable[[], float]]:
-    """Gives what tells the seconds since the block began."""
-    began = time.perf_counter()
-    yield lambda: time.perf_counter() - began
+    """Yield a function that returns the seconds since the block began."""
+    start = time.perf_counter()
+    yield lambda: time.perf_counter() - start
 
 
 def markdown_table(rows: list[dict[str, object]]) -> list[str]:
-    """Figures that belong together as the lines of a table in Markdown."""
+    """Return rows as the lines of a Markdown table; a column that some rows lack is empty there."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in cells]
 
 
 def report(benchmark: str, claims: Sequence[Claim], figures: dict[str, object]) -> None:
-    """Prints the claims as a table, then all as one JSON line."""
+    """Print the claims and the figures as text, then both as one line of JSON."""
     width = max((len(claim.claim) for claim in claims), default=0)
     for claim in claims:
         sign = ">=" if claim.at_least else "<="
@@ -177,5 +195,5 @@ def report(benchmark: str, claims: Sequence[Claim], figures: dict[str, object]) 
             if not isinstance(value, list)
             else "\n".join([f"{name}:", *markdown_table(value)])
         )
-    told = [asdict(claim) | {"holds": claim.holds} for claim in claims]
-    print(json.dumps({"benchmark": benchmark, "claims": told, "figures": figures}))
+    results = [asdict(claim) | {"holds": claim.holds} for claim in claims]
+    print(json.dumps({"benchmark": benchmark, "claims": results, "figures": figures}))

@@ -1,7 +1,8 @@
-"""Decoding and resizing on one core against the reference, on small photos and on a camera's.
+"""Decoding and resizing on one core, compared with the reference, for small photos and for a camera's photos.
 
-Each peer is warm, in a process of its own: ours with an actor's settings, the reference as the notebook runs it. Also
-told is what libjpeg's scaled decoding would gain on large photos, and what it would cost: relative errors of codes.
+Each peer is warm, in a process of its own: ours with an actor's settings, the reference as the course notebook runs it.
+The benchmark also reports what libjpeg's scaled decoding would gain for large photos, and the relative errors of codes
+that it would cost.
 """
 
 from __future__ import annotations
@@ -26,28 +27,32 @@ from flowers_batch.decoding.process_limits import prepare_process
 from flowers_batch.decoding.resizing import SIDE
 from tensorflow_vgg.images import load_image
 
-SMALL, LARGE = 100, 4  # photos in a round
+SMALL, LARGE = 100, 4  # photos per round
 ROUNDS = 5
-CAMERA = 4000, 3000
+CAMERA = 4000, 3000  # pixels: width and height
 SCALES = 2, 4
 
 
 def rate(call: Callable[[Any], object], arguments: Sequence[Any]) -> float:
-    """Calls a second."""
-    began = time.perf_counter()
+    """Return the number of calls per second."""
+    start = time.perf_counter()
     for argument in arguments:
         call(argument)
-    return len(arguments) / (time.perf_counter() - began)
+    return len(arguments) / (time.perf_counter() - start)
 
 
 def decode_scaled(data: bytes, scale: int) -> NDArray[np.float32]:
-    """The resized square by libjpeg's scaled decoding, with its own blur taken off the Gaussian's."""
+    """Return the resized centre square, decoded at a fraction of its size by libjpeg.
+
+    libjpeg averages `scale` x `scale` pixels. The variance of this box is subtracted from that of the anti-aliasing
+    Gaussian, so that both blurs together are the one of the reference.
+    """
     height, width = simplejpeg.decode_jpeg_header(data)[:2]
     photo = simplejpeg.decode_jpeg(data, min_height=height // scale, min_width=width // scale)
     side = min(photo.shape[:2])
     top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
     sigma = (min(height, width) / SIDE - 1) / 2
-    box = (scale**2 - 1) / 12  # variance of a box of so many pixels
+    box = (scale**2 - 1) / 12  # variance of a box of `scale` pixels: (n^2 - 1) / 12
     smaller = np.sqrt(sigma**2 - box) / scale
     radius = int(4 * smaller + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / smaller) ** 2)
@@ -58,7 +63,7 @@ def decode_scaled(data: bytes, scale: int) -> NDArray[np.float32]:
 
 
 def code_errors(exact: NDArray[np.float32], others: dict[str, NDArray[np.float32]]) -> dict[str, float]:
-    """The largest relative L2 error of VGG16's float32 codes that other pixels than the exact ones make."""
+    """Return the largest relative L2 error of VGG16's float32 codes for each kind of inexact pixels."""
     from tensorflow_vgg import weights
     from tensorflow_vgg.network import build
 
@@ -73,26 +78,32 @@ def code_errors(exact: NDArray[np.float32], others: dict[str, NDArray[np.float32
 
 
 def ours(paths: Sequence[Path]) -> float:
-    """Photos a second as an actor's thread decodes them."""
+    """Measure photos per second, decoded as in an actor's thread."""
     return rate(decode, [path.read_bytes() for path in paths])
 
 
 def reference(paths: Sequence[Path]) -> float:
-    """Photos a second as the course notebook reads them."""
+    """Measure photos per second, read as in the course notebook."""
     return rate(load_image, paths)
 
 
 def scaled(scale: int) -> Callable[[Sequence[Path]], float]:
-    """Photos a second by libjpeg's scaled decoding."""
+    """Return the measurement of photos per second by libjpeg's scaled decoding."""
     return lambda paths: rate(lambda data: decode_scaled(data, scale), [path.read_bytes() for path in paths])
 
 
 PEERS = {"ours": ours, "reference": reference} | {f"1/{scale}": scaled(scale) for scale in SCALES}
 
+PEER_OPTIONS = {
+    "peer": {"choices": list(PEERS), "help": "be this peer; the benchmark starts its peers with this option"},
+    "folder": {"type": Path, "help": "a peer's photos"},
+    "count": {"type": int, "help": "the number of photos that a peer decodes per round"},
+}
+
 
 def main() -> None:
-    """Measures all peers in turn, or is one of them."""
-    options = common.parse_arguments(__doc__, peer={}, folder={"type": Path}, count={"type": int})
+    """Compare all peers, or be one of them."""
+    options = common.parse_arguments(__doc__, **PEER_OPTIONS)
     if not options.peer:
         compare(options.photos)
         return
@@ -101,12 +112,12 @@ def main() -> None:
     else:
         prepare_process()
     measure = partial(PEERS[options.peer], sorted(options.folder.iterdir())[: options.count])
-    measure()  # once, so that all is warm
+    measure()  # warms up
     common.serve(measure)
 
 
 def compare(folder_of_photos: Path | None) -> None:
-    """Measures all peers in turn, and tells."""
+    """Compare all peers, and report."""
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         small, large = Path(scratch, "small"), Path(scratch, "large")
         photos = common.write_archive(common.find_photos(folder_of_photos, Path(scratch)), small, SMALL)
@@ -114,19 +125,19 @@ def compare(folder_of_photos: Path | None) -> None:
         for path in sorted(photos.iterdir())[:LARGE]:
             (large / path.name).write_bytes(common.enlarge(path, *CAMERA))
 
-        def kept(peer: str, folder: Path, count: int) -> Callable[[], float]:
+        def peer_process(peer: str, folder: Path, count: int) -> Callable[[], float]:
             return stack.enter_context(
                 common.warm_process(__file__, "--peer", peer, "--folder", folder, "--count", count)
             )
 
         rates = common.run_interleaved(
-            ROUNDS, small=kept("ours", small, SMALL), small_reference=kept("reference", small, SMALL)
+            ROUNDS, small=peer_process("ours", small, SMALL), small_reference=peer_process("reference", small, SMALL)
         )
         rates |= common.run_interleaved(
             ROUNDS - 2,
-            large=kept("ours", large, LARGE),
-            large_reference=kept("reference", large, 1),
-            **{f"large_{scale}": kept(f"1/{scale}", large, LARGE) for scale in SCALES},
+            large=peer_process("ours", large, LARGE),
+            large_reference=peer_process("reference", large, 1),
+            **{f"large_{scale}": peer_process(f"1/{scale}", large, LARGE) for scale in SCALES},
         )
         contents = {path: path.read_bytes() for path in (*small.iterdir(), *large.iterdir())}
         exact = np.stack([decode(contents[path]).pixels for path in large.iterdir()])

@@ -1,7 +1,7 @@
-"""What feeds the network: `encode` with one that takes no time, against decoding alone and against Ray Data.
+"""Images per second of everything but the network: `encode` with the null network, which takes no time.
 
-Each peer runs in a process of its own, which is new in each round. One of them only starts Ray and ends it, which is
-the larger part of the time for so few files.
+It is compared with decoding alone and with a plain Ray Data pipeline. Each peer runs in a new process in each round.
+One peer only starts and stops Ray, which is most of the time for this few files.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from common import (
 
 ROUNDS = 3
 FILES = 3600
-SHARD = 600
+SHARD_SIZE = 600
 BATCH = 32
 
 
 def encode(folder: Path) -> float:
-    """Our run with the null network: images a second from the first actor that is ready."""
+    """Measure our run with the null network: images per second from the moment at which an actor is ready."""
     import flowers_batch as fb
 
     with tempfile.TemporaryDirectory() as out:
-        return fb.encode(folder, out, fb.EncodeConfig(network="null", shard_size=SHARD)).images_per_second
+        return fb.encode(folder, out, fb.EncodeConfig(network="null", shard_size=SHARD_SIZE)).images_per_second
 
 
 def decode(folder: Path) -> float:
-    """Files a second that the cores read and decode when they do nothing else: the limit of `encode`."""
+    """Measure files per second that all cores read and decode when they do nothing else: the limit of `encode`."""
     from flowers_batch.decoding.decode import decode
     from flowers_batch.decoding.process_limits import prepare_process
 
     paths = sorted(folder.iterdir())
     threads = os.cpu_count() or 1
-    taken = itertools.count()  # shared: each thread takes the next index, without a queue or a future a file
+    next_index = itertools.count()  # shared by the threads, instead of a queue or one future per file
 
     def work(_: int) -> int:
         done = 0
-        while (index := next(taken)) < len(paths):
+        while (index := next(next_index)) < len(paths):
             decode(paths[index].read_bytes())
             done += 1
         return done
@@ -65,13 +65,13 @@ def decode(folder: Path) -> float:
 
 
 def grid(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the null network makes of photos, for Ray Data: a 16x16 grid of their pixels, as float16."""
+    """Return what the null network computes, for Ray Data: a 16x16 grid of each photo's pixels, as float16."""
     pixels = batch["image"][:, 7::14, 7::14]
     return {"path": batch["path"], "code": pixels.reshape(len(pixels), -1).astype(np.float16)}
 
 
 def ray_data(folder: Path) -> float:
-    """A plain Ray Data pipeline from photos to Parquet: images a second once Ray runs."""
+    """Measure a plain Ray Data pipeline from photos to Parquet: images per second once Ray runs."""
     import ray
     import ray.data
 
@@ -85,7 +85,7 @@ def ray_data(folder: Path) -> float:
 
 
 def bare_ray(folder: Path) -> float:
-    """A Ray that starts, runs one empty actor and ends: what no run can be faster than. Runs a second."""
+    """Measure how often per second Ray starts, runs one empty actor and stops: the upper bound of any run."""
     import ray
 
     with stopwatch() as seconds:
@@ -99,7 +99,7 @@ class Empty:
     """An actor that does nothing."""
 
     def answer(self) -> None:
-        """Returns as soon as the actor runs."""
+        """Return as soon as the actor runs."""
 
 
 PEERS: dict[str, Callable[[Path], float]] = {
@@ -111,8 +111,12 @@ PEERS: dict[str, Callable[[Path], float]] = {
 
 
 def main() -> None:
-    """Measures all peers in turn, or is one of them."""
-    options = parse_arguments(__doc__, peer={}, folder={"type": Path})
+    """Compare all peers, or be one of them."""
+    options = parse_arguments(
+        __doc__,
+        peer={"choices": list(PEERS), "help": "be this peer; the benchmark starts its peers with this option"},
+        folder={"type": Path, "help": "a peer's photos"},
+    )
     if options.peer:
         serve(partial(PEERS[options.peer], options.folder))
     else:
@@ -120,31 +124,31 @@ def main() -> None:
 
 
 def compare(folder_of_photos: Path | None) -> None:
-    """Measures all peers in turn, and tells."""
-    rates: dict[str, list[float]] = {name: [] for name in PEERS}  # as the peers tell them, start-up aside
+    """Compare all peers, and report."""
+    rates: dict[str, list[float]] = {name: [] for name in PEERS}  # measured by the peers, without start-up
 
-    def whole(name: str, folder: Path) -> float:
-        """Files a second of a process, from its launch to its end."""
+    def rate_with_startup(name: str, folder: Path) -> float:
+        """Measure files per second of a process, from its launch to its end."""
         with stopwatch() as seconds:
             rates[name].append(run_once(__file__, "--peer", name, "--folder", folder))
             return FILES / seconds()
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_archive(find_photos(folder_of_photos, Path(scratch)), Path(scratch, "photos"), FILES)
-        wholes = run_interleaved(ROUNDS, **{name: partial(whole, name, folder) for name in PEERS})
+        with_startup = run_interleaved(ROUNDS, **{name: partial(rate_with_startup, name, folder) for name in PEERS})
     claims = [
-        ratio_claim("feeding, start-up aside, over decoding alone", rates["encode"], rates["decode"], 0.8),
-        ratio_claim("feeding over Ray Data, start-up included", wholes["encode"], wholes["ray_data"], 6.0),
+        ratio_claim("feeding without start-up over decoding alone", rates["encode"], rates["decode"], 0.8),
+        ratio_claim("feeding over Ray Data, with start-up", with_startup["encode"], with_startup["ray_data"], 6.0),
     ]
-    aside = ratio_claim("", rates["encode"], rates["ray_data"], 0)
-    bound = ratio_claim("", wholes["bare_ray"], wholes["ray_data"], 0)
+    without_startup = ratio_claim("", rates["encode"], rates["ray_data"], 0)
+    upper_bound = ratio_claim("", with_startup["bare_ray"], with_startup["ray_data"], 0)
     figures: dict[str, object] = {
-        "feeding over Ray Data, the start of Ray aside": f"{aside.value:.2f}",
-        "starting and ending Ray, and nothing else, over Ray Data, start-up included": f"{bound.value:.2f}",
+        "feeding over Ray Data, without start-up": f"{without_startup.value:.2f}",
+        "only starting and stopping Ray over Ray Data, with start-up": f"{upper_bound.value:.2f}",
     }
     for name in ("encode", "decode", "ray_data"):
         figures[f"{name}, images/s"] = f"{statistics.median(rates[name]):.0f}"
-        figures[f"{name}, images/s, start-up included"] = f"{statistics.median(wholes[name]):.0f}"
+        figures[f"{name}, images/s, with start-up"] = f"{statistics.median(with_startup[name]):.0f}"
     report("feed", claims, figures)
 
 

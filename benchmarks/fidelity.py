@@ -1,4 +1,7 @@
-"""Codes of `encode` against the reference: scikit-image's pixels, unrounded, through the same network in float32."""
+"""Relative errors of `encode`'s codes against the reference.
+
+The reference is scikit-image's pixels, not rounded, and the same network in float32.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ WEIGHTS = "random:0"
 
 
 def reference(paths: list[Path]) -> NDArray[np.float32]:
-    """Codes float32 [N, 4096] by the reference chain."""
+    """Return the reference codes: float32 [N, 4096]."""
     model = build("vgg16", "relu6", weights.load(weights.find(WEIGHTS), "vgg16", "relu6"))
     codes = []
     for start in range(0, len(paths), BATCH):
@@ -32,27 +35,27 @@ def reference(paths: list[Path]) -> NDArray[np.float32]:
 
 
 def encoded(folder: Path, out: Path, precision: str) -> NDArray[np.float32]:
-    """Codes float32 [N, 4096] by `encode`, in the order of the photos' names."""
+    """Return the codes of `encode`, sorted by path: float32 [N, 4096]."""
     fb.encode(folder, out, fb.EncodeConfig(weights=WEIGHTS, precision=precision, code_dtype="float32"))
     table = pq.read_table(out / "codes", columns=["path", "code"]).sort_by("path")
     return table["code"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
 
 
 def errors(codes: NDArray[np.float32], expected: NDArray[np.float32]) -> list[float]:
-    """The relative L2 error of each photo's code."""
+    """Return the relative L2 error of each photo's code."""
     return (np.linalg.norm(codes - expected, axis=1) / np.linalg.norm(expected, axis=1)).tolist()
 
 
 def main() -> None:
-    """Encodes photos in both precisions, and compares."""
+    """Encode photos in both precisions, compare, and report."""
     options = parse_arguments(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         sources = find_photos(options.photos, folder)
         paths = sorted(write_archive(sources, folder / "photos", min(PHOTOS, len(sources))).iterdir())
-        of = {name: encoded(folder / "photos", folder / name, name) for name in ("float32", "bfloat16")}
+        by_precision = {name: encoded(folder / "photos", folder / name, name) for name in ("float32", "bfloat16")}
         expected = reference(paths)
-    exact, rough = (errors(codes, expected) for codes in of.values())
+    exact, rough = (errors(codes, expected) for codes in by_precision.values())
     claims = [
         Claim("relative error of a code, float32, median", statistics.median(exact), 1e-4, False, spread(exact)),
         Claim("relative error of a code, float32, largest", max(exact), 1e-3, False),
@@ -66,7 +69,7 @@ def main() -> None:
 
 
 def spread(values: list[float]) -> tuple[float, float]:
-    """The lowest and the highest."""
+    """Return the lowest and the highest value."""
     return min(values), max(values)
 
 

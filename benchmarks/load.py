@@ -1,6 +1,7 @@
-"""Peak memory and time of building VGG16 up to relu6 from a weights file: `python benchmarks/load.py [FILE]`.
+"""Peak memory and time of building VGG16 up to relu6 from a weights file of each format.
 
-Without a file, random weights are written in each format and each is loaded in a process of its own.
+Memory is compared with the size of the weights in float32. Without a file, random weights are written in each format,
+and each file is loaded in a process of its own.
 """
 
 import argparse
@@ -18,17 +19,17 @@ _SAMPLE_SECONDS = 0.002
 
 
 def anonymous_bytes() -> int:
-    """This process's memory that no file stands behind."""
+    """Return this process's anonymous memory in bytes: what is not backed by a file."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
-    raise OSError("This kernel does not tell RssAnon.")
+    raise OSError("/proc/self/status has no RssAnon: this benchmark needs Linux 4.5 or newer.")
 
 
 def measure(path: str) -> dict:
-    """Builds the network from a file, sampling memory meanwhile."""
+    """Build the network from a file and sample the memory meanwhile."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import keras  # noqa: F401  its own memory is not counted
+    import keras  # noqa: F401  before the first sample: its memory is not counted
 
     from tensorflow_vgg import network, weights
 
@@ -44,9 +45,9 @@ def measure(path: str) -> dict:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    began = time.perf_counter()
+    start = time.perf_counter()
     model = network.build("vgg16", LAYER, weights.load(weights.find(path), "vgg16", LAYER))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     done.set()
     sampler.join()
     assert model.count_params() * 4 == used
@@ -59,9 +60,9 @@ def measure(path: str) -> dict:
 
 
 def main() -> None:
-    """Measures a file, or each format."""
+    """Measure a file, or each format."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", nargs="?")
+    parser.add_argument("file", nargs="?", help="a weights file (default: random weights in each format)")
     file = parser.parse_args().file
     if file:
         print(json.dumps(measure(file)))

@@ -1,4 +1,7 @@
-"""Planning ten million images: listing, the manifest, going on with it, and merging: `python benchmarks/plan.py`."""
+"""Planning a run of ten million images: listing them, writing the manifest, merging changes, and resuming.
+
+The rate and the peak memory are compared with those for a hundred thousand images.
+"""
 
 import json
 import shutil
@@ -26,10 +29,10 @@ from flowers_batch.storage.folder import Folder, open_folder
 MANY, FEW = 10_000_000, 100_000
 ROUNDS = 2
 CONFIG = EncodeConfig(network="null", precision="float32")
-_ROWS_AT_ONCE = 500_000
-_A_FOLDER = 1000
+_BATCH_ROWS = 500_000
+_PHOTOS_PER_FOLDER = 1000
 _SAMPLE_SECONDS = 0.005
-# What `encode` does until it hands out shards: it lists the images where there is no manifest, and else merges.
+# What `encode` does before it dispatches shards: write the manifest if there is none, else merge changes into it.
 _PLAN = f"""
 import json, sys, time
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
@@ -49,15 +52,15 @@ print(json.dumps([time.perf_counter() - began, manifest.images, sum(changes.valu
 
 
 def write_list(path: Path, count: int) -> Path:
-    """A list as an inventory of S3 gives it, in the order of its paths, with sizes and times."""
+    """Write a list like an S3 inventory: sorted by path, with sizes and times."""
     random = np.random.default_rng(0)
     schema = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("mtime", pa.timestamp("ms", "UTC"))])
     with pq.ParquetWriter(path, schema) as writer:
-        for first in range(0, count, _ROWS_AT_ONCE):
-            numbers = np.arange(first, min(first + _ROWS_AT_ONCE, count))
+        for first in range(0, count, _BATCH_ROWS):
+            numbers = np.arange(first, min(first + _BATCH_ROWS, count))
             folders, names, marks = (
                 pc.utf8_lpad(pa.array(values).cast(pa.string()), 9, "0")
-                for values in (numbers // _A_FOLDER, numbers, random.integers(0, 10**9, len(numbers)))
+                for values in (numbers // _PHOTOS_PER_FOLDER, numbers, random.integers(0, 10**9, len(numbers)))
             )
             parts = ("s3://photos/archive/", folders, "/", names, "-", marks, ".jpg", "")
             sizes = random.integers(20_000, 8_000_000, len(numbers))
@@ -67,7 +70,7 @@ def write_list(path: Path, count: int) -> Path:
 
 
 def plan(images: Path, out: Path) -> tuple[float, int, int, int]:
-    """Plans in a process of its own: seconds, images, changes, and the most memory that no file stood behind."""
+    """Plan in a process of its own; return seconds, images, changes, and the peak of anonymous memory in bytes."""
     peak = 0
     with subprocess.Popen([sys.executable, "-c", _PLAN, images, out], stdout=subprocess.PIPE, text=True) as child:
         while child.poll() is None:
@@ -80,7 +83,7 @@ def plan(images: Path, out: Path) -> tuple[float, int, int, int]:
 
 
 def anonymous_bytes(pid: int) -> int:
-    """A process's memory that no file stands behind; 0 once it has ended."""
+    """Return a process's anonymous memory in bytes: what is not backed by a file; 0 once it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except ProcessLookupError:
@@ -89,7 +92,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def finish(folder: Folder, images: Path) -> int:
-    """Writes all shards of a manifest, with digests and without codes, as an encoder that read nothing would."""
+    """Write all shards of a manifest with failed rows and random digests; return their number."""
     weights, name = weights_identity(CONFIG)
     job = Job(CODES, str(images), codes_fingerprint(CONFIG, weights, CONFIG.precision), name)
     schema = codes_schema(1, CONFIG.code_dtype)
@@ -114,8 +117,10 @@ def finish(folder: Folder, images: Path) -> int:
 
 
 def main() -> None:
-    """Measures, and prints a table and a JSON line."""
-    settings = parse_arguments(__doc__, images={"type": int, "default": MANY, "help": f"how many (default: {MANY})"})
+    """Measure and report."""
+    settings = parse_arguments(
+        __doc__, images={"type": int, "default": MANY, "help": f"the number of images (default: {MANY})"}
+    )
     with tempfile.TemporaryDirectory() as scratch:
         lists = {count: write_list(Path(scratch) / f"{count}.parquet", count) for count in (settings.images, FEW)}
         out = Path(scratch) / "run"
@@ -133,14 +138,14 @@ def main() -> None:
         assert changes == 0
         shards = finish(open_folder(out), lists[settings.images])
 
-        def go_on() -> float:
+        def resume() -> float:
             (out / SUCCESS).unlink(missing_ok=True)
             with stopwatch() as passed:
                 summary = encode(lists[settings.images], out, CONFIG)
             assert summary.resumed == summary.images == settings.images
             return passed()
 
-        going_on = run_interleaved(ROUNDS, seconds=go_on)["seconds"]
+        resuming = run_interleaved(ROUNDS, seconds=resume)["seconds"]
     best = max(rates["many"])
     report(
         "plan",
@@ -148,17 +153,17 @@ def main() -> None:
             Claim("images/s planned", best, 200_000, spread=(min(rates["many"]), best)),
             ratio_claim(f"peak memory, {settings.images} images over {FEW}", *(peaks[n] for n in lists), 1.5, False),
             Claim(
-                f"seconds of going on with {shards} whole shards",
-                min(going_on),
+                f"seconds to resume a run with {shards} complete shards",
+                min(resuming),
                 5,
                 False,
-                (min(going_on), max(going_on)),
+                (min(resuming), max(resuming)),
             ),
         ],
         {
-            "images/s planned of few": round(max(rates["few"])),
-            "images/s merged, nothing changed": round(settings.images / seconds),
-            "peak MB of planning many, few, merging": ", ".join(
+            f"images/s planned, {FEW} images": round(max(rates["few"])),
+            "images/s merged without changes": round(settings.images / seconds),
+            f"peak MB of planning {settings.images} images, {FEW} images, and of merging": ", ".join(
                 f"{value / 1e6:.0f}" for value in (max(peaks[settings.images]), max(peaks[FEW]), merging_peak)
             ),
         },

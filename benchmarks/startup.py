@@ -1,4 +1,4 @@
-"""How soon `flowers-batch --help` answers, against a Python that does nothing."""
+"""Seconds until `flowers-batch --help` has answered, compared with a Python process that does nothing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ROUNDS = 10
 
 
 def seconds_of(*command: object) -> float:
-    """The wall time of a command."""
+    """Return the wall time of a command in seconds."""
     with stopwatch() as seconds:
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
         return seconds()
 
 
 def main() -> None:
-    """Times both in turn."""
+    """Measure both, and report."""
     parse_arguments(__doc__)
     seconds = run_interleaved(
         ROUNDS,
