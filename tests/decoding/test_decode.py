@@ -350,7 +350,7 @@ def test_alpha_of_any_depth_is_composited_on_white(bits):
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-def test_alpha_of_a_tiff_is_composited_on_white_whether_or_not_it_was_multiplied_in(depth):
+def test_alpha_of_a_tiff_is_composited_on_white_premultiplied_or_not(depth):
     values = np.array([[[100, 50, 25, 51]]], depth) * (257 if depth is np.uint16 else 1)
     apart = decode_photo(tiff(values, photometric="rgb", extrasamples=["unassalpha"]))
     assert off(apart, np.uint8([[[224, 214, 209]]])) <= 1
@@ -626,7 +626,7 @@ def test_perceptual_hash_sets_half_of_its_bits():
         assert perceptual_hash(draw_flower("tulips", np.random.default_rng(seed))).bit_count() == 32
 
 
-def test_heic_and_avif_are_decoded_by_a_process_that_imported_nothing_else(tmp_path):
+def test_heic_and_avif_are_decoded_without_other_imports(tmp_path):
     """Other libraries teach Pillow formats, too, when they happen to be imported."""
     script = (
         "import sys; from flowers_batch.decoding.decode import decode; "

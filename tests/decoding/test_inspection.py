@@ -35,7 +35,7 @@ def poison_in(folder: Path, progress=lambda done: None, seconds: float = SECONDS
 
 
 @pytest.mark.faults
-def test_images_that_crash_hang_or_take_all_memory_are_found_and_their_neighbours_are_not(tmp_path, poison):
+def test_images_that_crash_hang_or_exhaust_memory_are_found(tmp_path, poison):
     photos = good(12) | {"004.png": b"POISON crash", "007.png": b"POISON hang", "008.png": b"POISON memory"}
     done: list[int] = []
     assert poison_in(write(tmp_path / "photos", photos), done.append) == {
@@ -46,13 +46,13 @@ def test_images_that_crash_hang_or_take_all_memory_are_found_and_their_neighbour
     assert done == list(range(1, 13))
 
 
-def test_image_that_ends_the_process_only_once_is_innocent(tmp_path, poison):
+def test_image_that_ends_the_process_only_once_is_not_blamed(tmp_path, poison):
     photos = good(4) | {"002.png": f"POISON once:{tmp_path / 'state'}".encode()}
     assert poison_in(write(tmp_path / "photos", photos)) == {}
     assert (tmp_path / "state").exists()
 
 
-def test_images_that_fail_as_images_do_are_innocent(tmp_path):
+def test_images_that_fail_as_images_do_are_not_blamed(tmp_path):
     photos = good(3) | {"a.png": b"a letter", "b.png": b"", "c.png": encoded(random_pixels(40, 40))[:300]}
     folder = write(tmp_path / "photos", photos)
     (folder / "gone.png").symlink_to("nowhere")
@@ -60,7 +60,7 @@ def test_images_that_fail_as_images_do_are_innocent(tmp_path):
     assert poison_in(folder) == {}
 
 
-def test_photo_beyond_the_limit_of_pixels_is_innocent(tmp_path):
+def test_photo_beyond_the_limit_of_pixels_is_not_blamed(tmp_path):
     folder = write(tmp_path / "photos", {"large.png": encoded(random_pixels(30, 40))})
     listed = images_in(source(folder))
     assert inspection.find_poison_images(str(folder), None, listed, 100, SECONDS, lambda done: None) == {}
@@ -86,7 +86,7 @@ def test_what_libraries_print_is_no_answer(tmp_path, monkeypatch):
     assert set(poison_in(write(tmp_path / "photos", photos))) == {"001.png"}
 
 
-def test_child_that_cannot_start_is_said_in_one_sentence(tmp_path, monkeypatch):
+def test_child_that_cannot_start_is_reported(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['cv2'] = None")
     monkeypatch.syspath_prepend(str(tmp_path))
     expected = r"^The process that tries images one by one does not start: ModuleNotFoundError: .*cv2.*$"
@@ -94,7 +94,7 @@ def test_child_that_cannot_start_is_said_in_one_sentence(tmp_path, monkeypatch):
         poison_in(write(tmp_path / "photos", good(1)))
 
 
-def test_source_that_is_gone_is_said_in_its_own_words(tmp_path):
+def test_missing_source_is_reported(tmp_path):
     folder = write(tmp_path / "photos", good(1))
     images = images_in(source(folder))
     folder.rename(tmp_path / "elsewhere")

@@ -132,7 +132,7 @@ def given_to(sizes: list[int]):
 
 
 @pytest.mark.parametrize("batch_size", [9, 20, 100])  # none of them so small that rows that wait cut a batch
-def test_equal_files_go_through_the_network_once_and_whole_batches_still_do(batch_size):
+def test_equal_files_go_through_the_network_once_in_full_batches(batch_size):
     few, sizes = list(drawn(10).values()), []
     photos = {f"{n:02d}.png": few[n * n % 23 % 10] for n in range(70)}
     distinct = len(set(photos.values()))
@@ -264,7 +264,7 @@ def test_only_a_few_batches_are_decoded_ahead_of_a_slow_writer():
     assert written == 80
 
 
-def test_code_that_float16_cannot_hold_stops_the_run_and_names_the_way_out():
+def test_code_that_float16_cannot_hold_stops_the_run():
     photos = drawn(6)
 
     def network(pixels):
@@ -280,7 +280,7 @@ def test_code_that_float16_cannot_hold_stops_the_run_and_names_the_way_out():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("code_dtype", ["float16", "float32"])
-def test_code_that_is_no_number_stops_the_run(value, code_dtype):
+def test_code_that_is_not_finite_stops_the_run(value, code_dtype):
     photos = drawn(6)
 
     def network(pixels):
@@ -304,7 +304,7 @@ class Odd(Exception):
     reason = "odd"
 
 
-def test_fault_that_is_the_users_to_mend_is_raised_as_it_is():
+def test_error_that_the_user_can_fix_is_raised_unchanged():
     fault = RunError("The folder photos is gone: bring it back.")
     with pytest.raises(RunError) as raised:
         table(encoder(Photos(drawn(9) | {"1/004.png": fault})), drawn(9))
@@ -436,7 +436,7 @@ def test_null_network_gives_pixels_of_the_photo_itself():
     np.testing.assert_array_equal(codes[1].reshape(16, 16, 3), pixels[1, 7::14, 7::14])
 
 
-def test_factory_makes_an_encoder_that_tells_what_its_rows_depend_on(tmp_path):
+def test_factory_makes_an_encoder_with_its_fingerprint(tmp_path):
     write(tmp_path, drawn(6))
     factory = EncoderFactory(EncodeConfig(network="null", batch_size=4), source(tmp_path))
     worker = pickle.loads(pickle.dumps(factory.with_precision("float32")))(2, False)
@@ -454,7 +454,7 @@ def test_factory_with_a_head_makes_an_encoder_of_labels(tmp_path):
     assert {len(found) for found in table(worker, drawn(6))["top_labels"].to_pylist()} == {2}
 
 
-def test_factory_is_small_enough_to_travel_and_asks_for_a_gpu_only_to_compute(tmp_path):
+def test_factories_are_small_and_want_a_gpu_only_to_compute(tmp_path):
     write(tmp_path, drawn(1))
     encoding = EncoderFactory(EncodeConfig(network="null"), source(tmp_path))
     labelling = LabellerFactory("/codes", fingerprint(), some_head(CLASSES, 8), 2)
@@ -469,7 +469,7 @@ def test_weights_that_are_not_there_are_refused(tmp_path):
         weights_identity(EncodeConfig(weights=str(tmp_path / "nowhere.npy")))
 
 
-def test_images_that_need_no_network_show_that_work_goes_on():
+def test_images_that_need_no_network_count_as_progress():
     worker = encoder(Photos({}), batch_size=100)
     seen = []
     for _ in worker.batches(0, manifest_rows([f"{number}.jpg" for number in range(50)]), {}):

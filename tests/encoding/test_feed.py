@@ -63,7 +63,7 @@ def test_network_sees_whole_batches_and_powers_of_two(images, sizes):
     assert sorted(seen) == sizes
 
 
-def test_a_slow_photo_holds_up_no_batch_of_those_behind_it():
+def test_slow_photo_does_not_delay_the_batches_behind_it():
     photos, came = drawn(20), threading.Event()
     first = next(iter(photos))
 
@@ -112,7 +112,7 @@ def test_the_second_shard_is_decoded_while_the_first_is_computed():
         assert [len(shard.result()) for shard in shards] == [6, 6]
 
 
-def test_failures_and_repeats_without_end_do_not_stop_a_batch_that_is_not_full():
+def test_many_failures_and_repeats_do_not_block_a_partial_batch():
     one = encoded(random_pixels(20, 20))
     photos = {"000.png": one} | {f"{n:03d}.png": (one if n % 2 else b"a letter") for n in range(1, 300)}
     pending = run(feed(photos), photos)
@@ -120,7 +120,7 @@ def test_failures_and_repeats_without_end_do_not_stop_a_batch_that_is_not_full()
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_run_that_is_given_up_leaves_the_feed_as_it_was(threads):
+def test_abandoned_run_leaves_the_feed_usable(threads):
     photos = drawn(60)
     paths = list(photos)
     made = feed(photos, threads=threads)
@@ -153,7 +153,7 @@ def test_network_that_fails_once_ends_that_shard_only():
     assert len(run(made, photos)) == 30
 
 
-def test_codes_that_are_still_computed_when_the_network_returns_are_waited_for():
+def test_codes_that_are_computed_asynchronously_are_awaited():
     class Later:
         def __init__(self, codes):
             self.codes = codes
@@ -170,7 +170,7 @@ def test_codes_that_are_still_computed_when_the_network_returns_are_waited_for()
     assert stages.keys() == {"read", "decode", "wait", "network"}
 
 
-def test_waiting_for_the_network_is_no_decoding():
+def test_waiting_for_the_network_is_not_counted_as_decoding():
     photos, stages = drawn(60), {}
 
     def slow(pixels):
@@ -182,7 +182,7 @@ def test_waiting_for_the_network_is_no_decoding():
     assert stages["decode"] < 0.3 * stages["network"]
 
 
-def test_images_whose_rows_were_taken_are_let_go_even_if_later_ones_repeat_them():
+def test_images_are_released_with_their_rows_even_if_repeated_later():
     few = list(drawn(30).values())
     photos = {f"{n:04d}.png": few[n * n % 31 % 30] for n in range(800)}
 
@@ -216,7 +216,7 @@ print("ended", flush=True)
 """
 
 
-def test_a_process_ends_although_a_run_in_it_did_not():
+def test_process_ends_although_a_run_in_it_has_not():
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", _GIVEN_UP.replace("MODULE", __name__)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

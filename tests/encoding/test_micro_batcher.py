@@ -34,7 +34,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3)).astype(np.uint
         RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
     ],
 )
-def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_gives_the_same_codes(error):
+def test_batch_that_does_not_fit_is_halved_and_gives_the_same_codes(error):
     small = Small(5, error)
     passes = MicroBatcher(small, 16)
     np.testing.assert_array_equal(passes(PIXELS), PIXELS.reshape(20, -1)[:, :3])
@@ -49,7 +49,7 @@ def test_the_size_that_fits_is_found_before_the_first_batch():
     assert passes.size == 5
 
 
-def test_one_picture_that_does_not_fit_and_other_faults_are_raised():
+def test_single_image_that_does_not_fit_and_other_errors_are_raised():
     with pytest.raises(ResourceExhaustedError):
         MicroBatcher(Small(0, ResourceExhaustedError("OOM")), 8)(PIXELS)
     wrong = Small(0, ValueError("another shape"))
@@ -59,7 +59,7 @@ def test_one_picture_that_does_not_fit_and_other_faults_are_raised():
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])
-def test_a_compiled_model_gives_what_the_model_gives_for_any_number_of_pictures(narrow, precision, tolerance):
+def test_compiled_model_equals_the_model_for_any_batch_size(narrow, precision, tolerance):
     from tensorflow_vgg import weights
     from tensorflow_vgg.network import build
 
@@ -73,6 +73,6 @@ def test_a_compiled_model_gives_what_the_model_gives_for_any_number_of_pictures(
         assert np.linalg.norm(found - expected[:count]) <= tolerance * np.linalg.norm(expected[:count])
 
 
-def test_pixels_are_bytes_only_where_the_network_computes_in_few_digits():
+def test_pixels_are_bytes_only_for_bfloat16():
     assert pixel_type("bfloat16") is np.uint8
     assert pixel_type("float32") is np.float32

@@ -36,6 +36,15 @@ def test_a_map_becomes_a_row_as_asked(archive, pool):
     assert (fingerprint.network, fingerprint.layer, fingerprint.pool) == ("vgg19", "pool2", pool)
 
 
+def test_default_codes_are_the_references_relu6(archive, narrow):
+    config = fb.EncodeConfig(weights="random:0", precision="float32", code_dtype="float32")
+    fingerprint, code, pixels = encode_one(archive, config)
+    reference = network.build("vgg16", "relu6", weights.load(weights.find("random:0"), "vgg16", "relu6"))
+    expected = reference.predict_on_batch(pixels[None])[0]
+    assert (fingerprint.network, fingerprint.layer, fingerprint.pool) == ("vgg16", "relu6", None)
+    assert np.linalg.norm(code - expected) < 1e-4 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize(("layer", "width"), [("fc6", 4096), ("relu7", 4096), ("fc8", 1000), ("prob", 1000)])
 def test_rows_have_the_width_of_their_layer_and_are_not_pooled(layer, width):
     assert code_width(fb.EncodeConfig(layer=layer)) == width
@@ -62,7 +71,7 @@ def test_weights_behind_a_url_are_copied_once_and_keep_their_url(archive, tmp_pa
         weights_identity(fb.EncodeConfig(weights=f"file://{tmp_path}/none.h5", layer="conv1_2", pool="max"))
 
 
-def test_a_gpu_that_tensorflow_cannot_see_is_refused_with_what_to_do(archive):
+def test_gpu_that_tensorflow_cannot_see_is_refused(archive):
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):

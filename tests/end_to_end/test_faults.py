@@ -49,7 +49,7 @@ def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def test_actors_that_are_killed_at_any_time_cost_no_image(photos, drive):
+def test_actors_killed_at_any_time_cost_no_image(photos, drive):
     driver = drive(photos, "--shard-size", "1", "--actors", "2")
     seed = random.Random(0)
     killed: set[int] = set()
@@ -67,7 +67,7 @@ def test_actors_that_are_killed_at_any_time_cost_no_image(photos, drive):
 
 
 @pytest.mark.nightly
-def test_an_actor_that_is_killed_while_it_starts_is_replaced(photos, drive):
+def test_actor_killed_while_it_starts_is_replaced(photos, drive):
     driver = drive(photos, "--shard-size", "8")
     kill(driver.until(driver.actors))
     assert driver.end()[0] == 0
@@ -75,7 +75,7 @@ def test_an_actor_that_is_killed_while_it_starts_is_replaced(photos, drive):
 
 
 @pytest.mark.nightly
-def test_an_actor_that_is_killed_while_it_writes_leaves_no_half_of_a_shard(photos, drive):
+def test_actor_killed_while_it_writes_leaves_no_partial_shard(photos, drive):
     driver = drive(photos, "--shard-size", "1", "--actors", "2")
     for _ in range(3):
         driver.until(lambda: list(driver.out.glob("codes/_tmp-*")))
@@ -86,7 +86,7 @@ def test_an_actor_that_is_killed_while_it_writes_leaves_no_half_of_a_shard(photo
     assert not list(driver.out.glob("codes/_tmp-*"))
 
 
-def test_an_actor_that_is_stopped_is_replaced(slow_photos, drive):
+def test_stopped_actor_is_replaced(slow_photos, drive):
     driver = drive(slow_photos, "--shard-size", "1", "--actors", "2", "--stall-timeout", "4")
     driver.until(lambda: driver.shards() > 1)
     stopped = driver.actors()[0]
@@ -106,7 +106,7 @@ def test_an_actor_that_is_stopped_is_replaced(slow_photos, drive):
         pytest.param("memory", "crashed_decoder", "600", marks=pytest.mark.nightly),
     ],
 )
-def test_an_image_that_ends_or_stalls_its_actor_fails_alone(photos, drive, tmp_path, poison, reason, stall_timeout):
+def test_image_that_ends_or_stalls_its_actor_fails_alone(photos, drive, tmp_path, poison, reason, stall_timeout):
     (photos / "green" / "0007.png").write_bytes(f"POISON {poison}".encode())
     driver = drive(photos, "--shard-size", "30", "--stall-timeout", stall_timeout, path=poisonous(tmp_path))
     code, summary, err = driver.end()
@@ -117,7 +117,7 @@ def test_an_image_that_ends_or_stalls_its_actor_fails_alone(photos, drive, tmp_p
 
 
 @pytest.mark.nightly
-def test_five_kills_on_a_shard_end_the_run_and_condemn_no_image(slow_photos, drive):
+def test_five_kills_on_a_shard_end_the_run_and_quarantine_no_image(slow_photos, drive):
     driver = drive(slow_photos)
     killed: set[int] = set()
     while driver.process.poll() is None:
@@ -172,7 +172,7 @@ def test_a_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck)
 
 
 @pytest.mark.nightly
-def test_a_run_that_is_stopped_while_it_inspects_leaves_no_decoding_child(photos, drive, tmp_path):
+def test_run_stopped_while_it_inspects_leaves_no_decoding_child(photos, drive, tmp_path):
     (photos / "blue" / "0000.png").write_bytes(b"POISON hang")
     driver = drive(photos, "--stall-timeout", "30", path=poisonous(tmp_path))
     for _ in range(2):
@@ -187,7 +187,7 @@ def test_a_run_that_is_stopped_while_it_inspects_leaves_no_decoding_child(photos
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0, 4.0])
-def test_a_run_that_is_stopped_while_it_starts_leaves_no_actor(photos, drive, seconds):
+def test_run_stopped_while_it_starts_leaves_no_actor(photos, drive, seconds):
     """Ray is as yet half there: its agents, which hold nothing, may then need a minute to notice."""
     driver = drive(photos)
     time.sleep(seconds)

@@ -76,7 +76,7 @@ def test_running_again_does_nothing(archive, encoded):
     assert files(encoded / "codes") == before
 
 
-def test_a_missing_or_broken_shard_alone_is_made_again(archive, encoded, tmp_path):
+def test_only_missing_and_broken_shards_are_made_again(archive, encoded, tmp_path):
     folder = shutil.copytree(encoded, tmp_path / "codes")
     shards = folder / "codes"
     (shards / "shard-000001.parquet").unlink()
@@ -89,7 +89,7 @@ def test_a_missing_or_broken_shard_alone_is_made_again(archive, encoded, tmp_pat
     assert fb.verify(str(folder)).is_complete
 
 
-def test_a_bad_image_is_a_failed_row_and_costs_its_neighbours_nothing(tmp_path):
+def test_bad_image_is_a_failed_row_and_its_neighbours_are_not(tmp_path):
     photos = draw_archive(tmp_path / "photos", 3)
     (photos / "red" / "0001.png").write_bytes(b"")
     (photos / "green" / "0001.png").write_text("a shopping list")
@@ -169,7 +169,7 @@ def test_a_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
     assert fb.verify(str(tmp_path / "labels")).is_complete
 
 
-def test_a_run_that_was_replaced_only_in_name_is_put_right(encoded, model, tmp_path):
+def test_run_replaced_only_in_job_json_is_restored(encoded, model, tmp_path):
     """Model A's labels are whole; model B's run is killed before its first shard; A again must be A altogether."""
     fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
     fb.train(str(encoded), str(tmp_path / "other"), fb.TrainConfig(seed=1, head="mlp"))
@@ -181,7 +181,7 @@ def test_a_run_that_was_replaced_only_in_name_is_put_right(encoded, model, tmp_p
     assert fb.verify(str(tmp_path / "labels")).is_complete
 
 
-def test_an_archive_that_moved_keeps_its_codes_and_is_found_where_it_is(archive, tmp_path):
+def test_moved_archive_keeps_its_codes(archive, tmp_path):
     photos = shutil.copytree(archive, tmp_path / "before")
     fb.encode(str(photos), str(tmp_path / "codes"), NULL)
     photos.rename(tmp_path / "after")
@@ -189,7 +189,7 @@ def test_an_archive_that_moved_keeps_its_codes_and_is_found_where_it_is(archive,
     assert json.loads((tmp_path / "codes" / "job.json").read_text())["images"] == str(tmp_path / "after")
 
 
-def test_labels_of_codes_that_were_made_anew_are_made_anew(model, tmp_path):
+def test_labels_of_changed_codes_are_made_again(model, tmp_path):
     photos = draw_archive(tmp_path / "photos", 4)
     whole = (photos / "red" / "0000.png").read_bytes()
     times = os.stat(photos / "red" / "0000.png")
@@ -211,7 +211,7 @@ def test_codes_of_a_foreign_shard_are_never_labelled(encoded, model, tmp_path):
         fb.predict(str(codes), str(tmp_path / "labels"), str(model))
 
 
-def test_a_run_that_was_killed_before_its_first_shard_goes_on_without_listing_anew(archive, tmp_path):
+def test_run_killed_before_its_first_shard_resumes_without_a_new_listing(archive, tmp_path):
     photos = shutil.copytree(archive, tmp_path / "photos")
     fb.encode(str(photos), str(tmp_path / "codes"), NULL)
     for name in ("job.json", "_SUCCESS"):
@@ -279,7 +279,7 @@ def kill_a_driver_and_continue(photos: Path, folder: Path) -> fb.Summary:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_loses_nothing_and_what_was_done_stays(tmp_path):
+def test_killed_driver_loses_no_finished_shard(tmp_path):
     summary = kill_a_driver_and_continue(draw_archive(tmp_path / "photos", 100), tmp_path / "codes")
     paths = [row["path"] for row in rows(tmp_path / "codes", "codes", "path")]
     assert len(set(paths)) == len(paths) == summary.images == 300
@@ -317,7 +317,7 @@ print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], config).actors))
     ("gpus", "sharing", "given"),
     [(2, 1, [["0"], ["1"]]), pytest.param(1, 2, [["0"], ["0"]], marks=pytest.mark.slow)],
 )
-def test_actors_get_a_gpu_each_or_share_one_and_the_cores(archive, tmp_path, gpus, sharing, given):
+def test_actors_get_one_gpu_each_or_share_one(archive, tmp_path, gpus, sharing, given):
     meeting = tmp_path / "meeting"
     meeting.mkdir()
     script = GPUS.replace("MEETING", repr(str(meeting)))
@@ -327,21 +327,22 @@ def test_actors_get_a_gpu_each_or_share_one_and_the_cores(archive, tmp_path, gpu
     assert [actor.read_text() for actor in meeting.iterdir()] == ["3", "3"]
 
 
-def test_vgg16_from_photos_to_labels(archive, tmp_path):
-    """The network itself, with random weights: its codes are the reference's, and its labels are the codes'."""
-    config = fb.EncodeConfig(weights="random:0", precision="float32", code_dtype="float32", shard_size=16)
-    fb.encode(str(archive), str(tmp_path / "codes"), config)
-    fb.train(str(tmp_path / "codes"), str(tmp_path / "model"))
+def test_vgg16_from_photos_to_labels(tmp_path):
+    """All convolutions of VGG16, with random weights: its codes are the reference's, and its labels are the codes'."""
+    archive = draw_archive(tmp_path / "photos", 4)
+    settings = {"layer": "pool5", "pool": "avg", "precision": "float32", "code_dtype": "float32"}
+    fb.encode(archive, tmp_path / "codes", fb.EncodeConfig(weights="random:0", shard_size=8, **settings))
+    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(head="logistic"))
     fb.predict(str(archive), str(tmp_path / "labels"), str(tmp_path / "model"))
     fb.predict(str(tmp_path / "codes"), str(tmp_path / "same"), str(tmp_path / "model"))
     columns = ("path", "prediction")
     labels = rows(tmp_path / "labels", "predictions", *columns)
     assert labels == rows(tmp_path / "same", "predictions", *columns)
-    assert sum(row["path"].startswith(row["prediction"]) for row in labels) >= 27
+    assert sum(row["path"].startswith(row["prediction"]) for row in labels) >= 0.9 * len(labels) > 0
 
     from tensorflow_vgg import images, network, weights
 
-    reference = network.build("vgg16", "relu6", weights.load(weights.find("random:0"), "vgg16", "relu6"))
+    reference = network.build("vgg16", "pool5", weights.load(weights.find("random:0"), "vgg16", "pool5"), pool="avg")
     batch = next(open_run(str(tmp_path / "codes"), "codes").batches(["path", "code"]))
     paths = batch["path"].to_pylist()[:2]
     pixels = np.stack([images.load_image(archive / path) * 255 for path in paths]).astype(np.float32)
@@ -466,7 +467,7 @@ def test_pruned_photos_lose_their_rows(tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
-def test_what_failed_for_a_reason_that_may_pass_is_tried_again_and_nothing_else(tmp_path):
+def test_only_rows_with_retryable_reasons_are_retried(tmp_path):
     photos = draw_archive(tmp_path / "photos", 4)
     (photos / "red" / "0000.png").write_bytes(b"never a picture")
     target = tmp_path / "elsewhere"
@@ -504,7 +505,7 @@ def test_labels_follow_codes_that_grew(model, tmp_path):
         assert fb.verify(tmp_path / name).is_complete
 
 
-def test_a_driver_that_is_killed_while_shards_are_rewritten_loses_nothing(tmp_path):
+def test_driver_killed_while_it_rewrites_shards_loses_nothing(tmp_path):
     """Shards that were not made anew yet carry their rows over from the state that their file has."""
     photos = draw_archive(tmp_path / "photos", 8)
     fb.encode(photos, tmp_path / "codes", NULL)
@@ -532,7 +533,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(tmp_path, small_disk):
+def test_full_disk_ends_the_run_and_space_lets_it_resume(tmp_path, small_disk):
     disk, enlarge = small_disk
     photos = draw_archive(tmp_path / "photos", 100)  # 1.5 kB a code
     with pytest.raises(fb.RunError, match=r"shard-\d+\.parquet cannot be written \(No space left on device\)"):
@@ -546,7 +547,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(tmp_path,
 
 
 @pytest.mark.slow
-def test_an_output_folder_that_vanishes_ends_the_run_in_a_sentence(tmp_path):
+def test_output_folder_that_disappears_ends_the_run(tmp_path):
     photos = draw_archive(tmp_path / "photos", 40)
     codes = tmp_path / "codes" / "codes"
 
@@ -566,7 +567,7 @@ def test_an_output_folder_that_vanishes_ends_the_run_in_a_sentence(tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
-def test_labels_follow_codes_of_other_bytes_that_no_listing_could_notice(model, tmp_path):
+def test_labels_follow_codes_whose_change_no_listing_shows(model, tmp_path):
     photos = draw_archive(tmp_path / "photos", 4)
     paths = sorted(photos.rglob("*.png"))
     listing = tmp_path / "list.csv"
@@ -580,13 +581,13 @@ def test_labels_follow_codes_of_other_bytes_that_no_listing_could_notice(model, 
     assert rows(tmp_path / "codes", "codes", "sha256") == rows(tmp_path / "labels", "predictions", "sha256")
 
 
-def test_what_only_photos_can_be_asked_for_is_refused_for_codes(encoded, model, tmp_path):
+def test_options_for_photos_are_refused_for_codes(encoded, model, tmp_path):
     for option in ({"prune": True}, {"retry_failed": True}, {"max_pixels": 5}):
         with pytest.raises(fb.InputError, match="no photo is read"):
             fb.predict(encoded, tmp_path / "labels", model, fb.PredictConfig(**option))
 
 
-def test_links_to_a_disk_that_is_not_there_keep_their_rows(tmp_path):
+def test_links_to_an_unmounted_disk_keep_their_rows(tmp_path):
     photos = draw_archive(tmp_path / "disk", 3)
     (tmp_path / "links").mkdir()
     for number, path in enumerate(sorted(photos.rglob("*.png"))):

@@ -192,14 +192,14 @@ def test_a_download_that_breaks_again_and_again_arrives_in_pieces(publisher):
     assert publisher.ranges == [None, *(f"bytes={start}-" for start in range(PIECE, len(CONTENT), PIECE))]
 
 
-def test_a_whole_file_that_was_not_put_into_place_is_not_fetched_anew(cache, publisher):
+def test_complete_download_is_not_fetched_again(cache, publisher):
     cache.mkdir()
     (cache / "weights.h5.part").write_bytes(CONTENT)
     assert download.fetch(publisher.file).read_bytes() == CONTENT
     assert publisher.ranges == [f"bytes={len(CONTENT)}-"]
 
 
-def test_the_remains_of_another_file_are_found_out_and_thrown_away(cache, publisher):
+def test_partial_download_of_another_file_is_discarded(cache, publisher):
     cache.mkdir()
     (cache / "weights.h5.part").write_bytes(b"x" * PIECE)
     with pytest.raises(DownloadError, match="not the published file"):
@@ -243,13 +243,13 @@ def test_eight_processes_download_once(tmp_path, publisher):
     assert publisher.ranges == [None]
 
 
-def test_an_unreachable_server_is_told_in_a_sentence(nobody):
+def test_unreachable_server_is_reported(nobody):
     with pytest.raises(DownloadError) as error:
         download.fetch(PublishedFile(nobody, 5, "md5:0"))
     assert_is_a_sentence(error, nobody, "refused")
 
 
-def test_a_server_that_speaks_something_else_is_told_in_a_sentence(babbling):
+def test_server_of_another_protocol_is_reported(babbling):
     with pytest.raises(DownloadError) as error:
         download.fetch(PublishedFile(babbling, 5, "md5:0"))
     assert_is_a_sentence(error, babbling)
@@ -262,7 +262,7 @@ def test_a_server_that_stays_silent_is_given_up(silent, monkeypatch):
     assert_is_a_sentence(error, silent, "timed out")
 
 
-def test_a_file_that_is_not_there_is_told_in_a_sentence(publisher, monkeypatch):
+def test_missing_file_is_reported(publisher, monkeypatch):
     monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
     with pytest.raises(DownloadError) as error:
         download.fetch(publisher.file)
@@ -280,7 +280,7 @@ def test_servers_that_do_not_answer_well_are_not_reachable(nobody, babbling):
     assert download.is_reachable(PublishedFile(babbling, 5, "md5:0")) is False
 
 
-def test_a_silent_server_is_not_reachable_and_told_so_in_time(silent):
+def test_silent_server_is_unreachable_in_time(silent):
     began = time.monotonic()
     assert download.is_reachable(PublishedFile(silent, 5, "md5:0"), 0.3) is False
     assert time.monotonic() - began < 1

@@ -64,7 +64,7 @@ def sha256(path):
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("target", SUFFIXES)
 @pytest.mark.parametrize("source", SUFFIXES)
-def test_each_format_becomes_each_other_with_every_number_and_the_identity(tmp_path, narrow, source, target, name):
+def test_formats_convert_into_each_other_without_loss(tmp_path, narrow, source, target, name):
     parameters = some_parameters(name)
     first = written(tmp_path / f"first{source}", parameters)
     before = first.read_bytes()
@@ -412,7 +412,7 @@ def test_numbers_that_lie_otherwise_in_an_h5_file_are_read(tmp_path, narrow, lay
     assert_parameters_equal(load(path), parameters)
 
 
-def test_numbers_of_a_type_that_numpy_does_not_know_are_read_as_hdf5_reads_them(tmp_path, narrow):
+def test_types_that_numpy_lacks_are_read_as_hdf5_reads_them(tmp_path, narrow):
     bfloat16 = h5py.h5t.IEEE_F32LE.copy()
     bfloat16.set_fields(15, 7, 8, 0, 7)
     bfloat16.set_size(2)
@@ -632,7 +632,7 @@ def test_a_file_under_the_name_of_another_format_is_refused(tmp_path, narrow, su
         path = wrong
 
 
-def test_files_can_be_read_by_whoever_may_read_new_files(tmp_path, narrow):
+def test_files_have_the_permissions_of_new_files(tmp_path, narrow):
     (tmp_path / "new").touch()
     for suffix in SUFFIXES:
         path = tmp_path / f"weights{suffix}"

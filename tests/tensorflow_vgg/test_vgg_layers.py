@@ -219,7 +219,7 @@ def test_vgg16_up_to_relu6_takes_15_billion_multiply_adds(script):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_shapes_and_parameters_of_the_table_are_those_of_the_built_network(narrow, script, name):
+def test_table_has_the_shapes_and_parameters_of_the_built_network(narrow, script, name):
     model = network.build(name, network.layer_names(name), random_parameters(name, "prob"))
     rows = [line.strip("| ").split(" | ") for line in script.table(name).splitlines()[2:-1]]
     assert [row[0] for row in rows] == network.layer_names(name)

@@ -171,7 +171,7 @@ def published(tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_imagenet_is_downloaded_where_nothing_else_is_there_and_then_cached(tmp_path, published, tiny):
+def test_imagenet_weights_are_downloaded_once_and_cached(tmp_path, published, tiny):
     found = weights.find("imagenet")
     assert found == Weights("imagenet", tmp_path / "cache" / "flowers_batch" / "weights.h5")
     assert_parameters_equal(list(weights.load(found, "vgg16", "prob")), tiny_parameters())
@@ -195,7 +195,7 @@ def test_the_environments_file_spares_the_download(tmp_path, published, monkeypa
     assert published == []
 
 
-def test_an_environments_file_that_is_missing_is_refused_though_a_cache_is_there(tmp_path, published, monkeypatch):
+def test_missing_file_of_the_environment_is_refused_despite_the_cache(tmp_path, published, monkeypatch):
     weights.find("imagenet")
     monkeypatch.setenv("FLOWERS_BATCH_WEIGHTS", str(tmp_path / "none.h5"))
     with pytest.raises(WeightsError, match=r"none\.h5 \(from FLOWERS_BATCH_WEIGHTS\)"):
@@ -236,7 +236,7 @@ def test_a_file_of_another_suffix_is_refused(tmp_path):
     refusal(path, ".npy, .h5, .safetensors")
 
 
-def test_the_published_files_are_kept_on_one_host_each_with_size_and_checksum():
+def test_published_files_have_a_host_a_size_and_a_checksum():
     for network, file in weights.PUBLISHED.items():
         assert file.name == f"{network}_weights_tf_dim_ordering_tf_kernels.h5"
         parameters = sum(np.prod(kernel) + bias[0] for kernel, bias in parameter_shapes(network).values())
