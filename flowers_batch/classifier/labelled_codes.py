@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from flowers_batch.dataset.run_folder import Run
@@ -216,11 +216,8 @@ def labelled_codes_in(
 
 def available_memory() -> int:
     """Return the bytes that this process could take: of the machine or, if that is less, of its container."""
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    available = psutil.virtual_memory().available
     with suppress(OSError, ValueError):  # ValueError: "max", i.e. no limit
         limit, used = (int(Path("/sys/fs/cgroup", f"memory.{name}").read_text()) for name in ("max", "current"))
-        free.append(limit - used)
-    return max(0, min(free))
+        available = min(available, limit - used)
+    return max(0, available)
