@@ -45,7 +45,7 @@ def test_logistic_regression_is_that_of_scikit_learn(classes, C):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_seeds_and_codes_give_equal_heads(kind):
-    train, validation = draw_codes(200), draw_codes(60, seed=1)
+    train, validation = draw_codes(60), draw_codes(30, seed=1)
     one, same = (fit(kind, train, validation, tuple("abc"), 7).head.identity for _ in range(2))
     assert one == same
     if kind == MLP:

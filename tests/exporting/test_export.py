@@ -1,4 +1,4 @@
-"""What was exported labels photos as `predict` does, each format in its own runtime."""
+"""Exported models label photos as `predict` does, each format in its own runtime."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
-from helpers import encoded, write
+from helpers import encoded, run_shards_here, write
 
 import flowers_batch as fb
 from flowers_batch.cli.main import main
 from flowers_batch.decoding.decode import decode, decode_photo
 from flowers_batch.exporting.export import FORMATS
 
-# Sides on both sides of 224 and of 335, up to which there is no blur; upright and across.
+# Below and above 224 and 335 pixels, up to which the resize does not blur; portrait and landscape.
 SIZES = [(60, 50), (224, 224), (300, 330), (331, 500), (700, 480), (1300, 900)]
-CLOSE = 2e-3  # between probabilities: codes are float16 on their way to `predict`'s, and libraries round otherwise
+CLOSE = 2e-3  # between probabilities: the runtimes round differently
 
 
 def photo(height: int, width: int, seed: int) -> PIL.Image.Image:
-    """A smooth picture with noise, and a little more of the colour of its class."""
+    """Draw a smooth picture with noise, and a little more of the colour of its class."""
     random = np.random.default_rng(seed)
     coarse = PIL.Image.fromarray(random.integers(0, 256, (5, 5, 3), np.uint8)).resize((width, height))
     noisy = np.asarray(coarse) + random.normal(0, 8, (height, width, 3)) + 30 * np.eye(3)[seed % 3]
@@ -30,8 +30,8 @@ def photo(height: int, width: int, seed: int) -> PIL.Image.Image:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, local_ray):
-    """Photos, JPEG and PNG, what `predict` says of them, and the model."""
+def trained(tmp_path_factory):
+    """Photos, JPEG and PNG, the predictions of `predict`, and the model."""
     base = tmp_path_factory.mktemp("export")
     files = {}
     for seed, size in enumerate(SIZES * 4):
@@ -39,23 +39,26 @@ def trained(tmp_path_factory, local_ray):
         files[f"{'abc'[seed % 3]}/{seed:02d}.{name}"] = encoded(photo(*size, seed), kind, **options)
     photos = write(base / "photos", files)
     config = fb.EncodeConfig(weights="random:0", layer="pool2", pool="avg", precision="float32", code_dtype="float32")
-    fb.encode(photos, base / "codes", config)
-    fb.train(base / "codes", base / "model", fb.TrainConfig(head="mlp", min_precision=0.9))
-    fb.predict(photos, base / "labels", base / "model", fb.PredictConfig(top_k=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
+        patch.setattr("flowers_batch.classifier.training._CURVE_SHARES", ())  # takes three more fits
+        fb.encode(photos, base / "codes", config)
+        fb.train(base / "codes", base / "model", fb.TrainConfig(head="mlp", min_precision=0.9))
+        fb.predict(base / "codes", base / "labels", base / "model", fb.PredictConfig(top_k=3))
     rows = pq.read_table(base / "labels" / "predictions").to_pylist()
     classes = json.loads((base / "model" / "model.json").read_text())["classes"]
     return base, files, {row["path"]: row for row in rows}, classes
 
 
 def assert_same(found: dict, rows: list[dict], classes: list[str]) -> None:
-    """Outputs of an exported model are those rows of predictions."""
+    """Assert that an exported model's outputs are some rows of predictions."""
     assert {name: len(found[name]) for name in found} == dict.fromkeys(
         ("label", "probability", "probabilities", "is_unknown"), len(rows)
     )
     for number, row in enumerate(rows):
-        sure = dict(zip(row["top_labels"], row["top_probabilities"], strict=True))
-        told = dict(zip(classes, np.asarray(found["probabilities"])[number].tolist(), strict=True))
-        assert told == pytest.approx(sure, abs=CLOSE), row["path"]
+        expected = dict(zip(row["top_labels"], row["top_probabilities"], strict=True))
+        probabilities = dict(zip(classes, np.asarray(found["probabilities"])[number].tolist(), strict=True))
+        assert probabilities == pytest.approx(expected, abs=CLOSE), row["path"]
         label = found["label"][number]
         assert (label.decode() if isinstance(label, bytes) else label) == row["prediction"]
         assert found["probability"][number] == pytest.approx(row["probability"], abs=CLOSE)
@@ -100,7 +103,7 @@ def test_keras_labels_pixels(trained, tmp_path):
 
 @pytest.mark.parametrize("layer", [{"layer": "relu6"}, {"layer": "pool5", "pool": "flatten"}])
 @pytest.mark.nightly
-def test_whole_networks_are_exported(tmp_path, local_ray, layer):
+def test_networks_of_full_size_are_exported(tmp_path, local_ray, layer):
     import onnxruntime
 
     files = {f"{'ab'[seed % 2]}/{seed}.png": encoded(photo(250, 240, seed)) for seed in range(12)}
@@ -111,11 +114,11 @@ def test_whole_networks_are_exported(tmp_path, local_ray, layer):
     fb.export(tmp_path / "model", tmp_path / "model.onnx", "onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     for row in pq.read_table(tmp_path / "labels" / "predictions").to_pylist():
-        label, sure, *_ = session.run(None, {"image": decode_photo(files[row["path"]])})
-        assert (label[0], sure[0]) == (row["prediction"], pytest.approx(row["probability"], abs=0.01))
+        label, probability, *_ = session.run(None, {"image": decode_photo(files[row["path"]])})
+        assert (label[0], probability[0]) == (row["prediction"], pytest.approx(row["probability"], abs=0.01))
 
 
-def test_preprocessing_is_the_references(trained):
+def test_saved_model_sees_the_pixels_of_decode(trained):
     """The pixels that a SavedModel sees, against those of `decode`, which equal scikit-image's."""
     from flowers_batch.exporting.keras_model import read_pixels
 
@@ -130,7 +133,7 @@ def refused(*arguments) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_exported_is_told_in_a_sentence(trained, tmp_path):
+def test_invalid_exports_are_refused(trained, tmp_path):
     model = trained[0] / "model"
     assert "one of savedmodel, onnx, keras" in refused(model, tmp_path / "x", "tflite")
     (tmp_path / "there").mkdir()

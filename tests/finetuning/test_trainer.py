@@ -47,6 +47,12 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def few_photos(tmp_path_factory) -> Path:
+    """Enough for a batch, where nothing need be learnt."""
+    return draw_archive(tmp_path_factory.mktemp("few"), 4)
+
+
+@pytest.fixture(scope="module")
 def undisturbed(thin, photos, tmp_path_factory):
     """A training that nothing disturbed: its job, and its results."""
     job = build_job(photos, tmp_path_factory.mktemp("undisturbed"), **OPTIONS)
@@ -158,8 +164,8 @@ def test_training_learns_and_keeps_the_best_epoch(undisturbed):
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_photos_are_decoded_once_in_stored_order(photos, tmp_path, monkeypatch, room):
-    job = build_job(photos, tmp_path, unfreeze="head", epochs=1)
+def test_photos_are_decoded_once_in_stored_order(few_photos, tmp_path, monkeypatch, room):
+    job = build_job(few_photos, tmp_path, unfreeze="head", epochs=1)
     listed = [image.path for image in images_in(job.photos.source)]
     read: list[str] = []
     once = type(job.photos.source).read
@@ -176,7 +182,7 @@ def test_photos_are_decoded_once_in_stored_order(photos, tmp_path, monkeypatch, 
     assert Counter(read) == Counter(listed) + Counter([] if room else validated), "validated before and after the epoch"
 
 
-def test_epochs_are_saved_before_they_are_reported(photos, tmp_path):
+def test_epochs_are_saved_before_they_are_reported(few_photos, tmp_path):
     """A message counts as progress: an actor that dies each time it saves must not seem to make any."""
     saved = []
 
@@ -184,16 +190,16 @@ def test_epochs_are_saved_before_they_are_reported(photos, tmp_path):
         def message(self, sentence: str) -> None:
             saved.append(sorted(tmp_path.glob(f"{EPOCHS}/epoch-*"))[-1].name)
 
-    trainer = Trainer(build_job(photos, tmp_path, unfreeze="head", epochs=2), 2, 1)
+    trainer = Trainer(build_job(few_photos, tmp_path, unfreeze="head", epochs=2), 2, 1)
     trainer.train(Listener())
     trainer.close()
     assert saved == ["epoch-0001.safetensors", "epoch-0002.safetensors"]
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "fc", "conv5", "all"])
-def test_only_unfrozen_layers_change(photos, tmp_path, monkeypatch, unfreeze):
+def test_only_unfrozen_layers_change(few_photos, tmp_path, monkeypatch, unfreeze):
     monkeypatch.setattr(TrainingState, "after", lambda state, epoch: TrainingState((*state.epochs, epoch), epoch.epoch))
-    job = build_job(photos, tmp_path, unfreeze=unfreeze, epochs=1)
+    job = build_job(few_photos, tmp_path, unfreeze=unfreeze, epochs=1, batch_size=3)
     state, (kernel, _), after = train(job)
     assert state.best == 1
     changed = [name for (name, *new), (_, *old) in zip(after, initial(job), strict=True) if (new[0] != old[0]).any()]
@@ -201,8 +207,8 @@ def test_only_unfrozen_layers_change(photos, tmp_path, monkeypatch, unfreeze):
     assert (kernel != job.head.layers[0][0]).any()
 
 
-def test_deeper_layers_of_a_pretrained_network_learn_slower(photos, tmp_path):
-    job = build_job(photos, tmp_path, unfreeze="all")
+def test_deeper_layers_of_a_pretrained_network_learn_slower(few_photos, tmp_path):
+    job = build_job(few_photos, tmp_path, unfreeze="all")
     assert job.is_from_scratch
     assert not replace(job, encoding=replace(job.encoding, weights="w.safetensors")).is_from_scratch
     model = build_trainable_model(job, steps_per_epoch=1)
@@ -238,8 +244,8 @@ def test_killed_training_resumes_to_the_same_result(photos, undisturbed, tmp_pat
     assert_parameters_equal(network_after, network)
 
 
-def test_bfloat16_training_keeps_weights_in_float32(photos, tmp_path):
-    job = build_job(photos, tmp_path, precision="bfloat16", unfreeze="fc", epochs=1)
+def test_bfloat16_training_keeps_weights_in_float32(few_photos, tmp_path):
+    job = build_job(few_photos, tmp_path, precision="bfloat16", unfreeze="fc", epochs=1)
     trainer = Trainer(job, 2, 1)
     layer = trainer.model.network.get_layer("fc6")
     assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
@@ -249,23 +255,23 @@ def test_bfloat16_training_keeps_weights_in_float32(photos, tmp_path):
     assert (fc6.view(np.uint32) & 0xFFFF).any()  # digits that bfloat16 has not
 
 
-def test_weights_are_those_of_the_best_epoch(photos, tmp_path, monkeypatch):
+def test_weights_are_those_of_the_best_epoch(few_photos, tmp_path, monkeypatch):
     """Later epochs validate badly, so the network is published as it was before them."""
     losses = iter([1.0, 0.5, 2.0, 2.0, 2.0, 2.0])
     monkeypatch.setattr(Trainer, "validate", lambda *_: (next(losses), 0.5))
-    state, layer, network = train(build_job(photos, tmp_path / "long", unfreeze="fc", epochs=9))
+    state, layer, network = train(build_job(few_photos, tmp_path / "long", unfreeze="fc", epochs=9))
     assert (state.best, len(state.epochs)) == (1, 5)  # it ended early
     assert [epoch.lr_multiplier for epoch in state.epochs[1:]] == [1.0, 1.0, 0.5, 0.25]
     losses = iter([1.0, 0.5])
-    _, layer_after_one, network_after_one = train(build_job(photos, tmp_path / "one", unfreeze="fc", epochs=1))
+    _, layer_after_one, network_after_one = train(build_job(few_photos, tmp_path / "one", unfreeze="fc", epochs=1))
     assert_parameters_equal(network, network_after_one)
     np.testing.assert_array_equal(layer[0], layer_after_one[0])
 
 
-def test_training_without_a_better_epoch_keeps_the_initial_weights(photos, tmp_path, monkeypatch):
+def test_training_without_a_better_epoch_keeps_the_initial_weights(few_photos, tmp_path, monkeypatch):
     losses = iter([1.0, 2.0, 2.0, 2.0])
     monkeypatch.setattr(Trainer, "validate", lambda *_: (next(losses), 0.5))
-    job = build_job(photos, tmp_path, unfreeze="fc")
+    job = build_job(few_photos, tmp_path, unfreeze="fc")
     state, layer, network = train(job)
     assert state.best == 0 and len(state.epochs) == 4
     np.testing.assert_array_equal(layer[0], job.head.layers[0][0])
@@ -285,9 +291,9 @@ def test_weights_convert_to_the_notebooks_file_and_back(undisturbed):
     assert weights_identity(replace(job.encoding, weights=str(Path(job.folder, NETWORK))))[0] != job.weights
 
 
-def test_seed_decides_on_the_training(photos, tmp_path):
-    options = {"unfreeze": "head", "epochs": 1}
-    losses = [train(build_job(photos, tmp_path / str(seed), seed=seed, **options))[0] for seed in (0, 1)]
+def test_seed_decides_on_the_training(few_photos, tmp_path):
+    options = {"unfreeze": "head", "epochs": 1, "batch_size": 3}
+    losses = [train(build_job(few_photos, tmp_path / str(seed), seed=seed, **options))[0] for seed in (0, 1)]
     assert losses[0].epochs[1].loss != losses[1].epochs[1].loss
 
 
@@ -308,11 +314,11 @@ def test_augmentation_and_dropout_act_in_training_only(photos, tmp_path):
     trainer.close()
 
 
-def test_diverged_first_epoch_suggests_smaller_steps(photos, tmp_path, monkeypatch):
+def test_diverged_first_epoch_suggests_smaller_steps(few_photos, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingDevices, "step", lambda *_: {"loss": float("nan"), "accuracy": 0.0})
     message = r"became NaN or infinite in epoch 1: start .* `lr_multiplier` 0\.1, by `flowers-batch finetune CODES"
     with pytest.raises(RunError, match=message):
-        train(build_job(photos, tmp_path, unfreeze="head"))
+        train(build_job(few_photos, tmp_path, unfreeze="head"))
 
 
 def test_later_divergence_keeps_the_best_epoch(undisturbed, tmp_path, monkeypatch):
@@ -340,17 +346,17 @@ def test_later_divergence_keeps_the_best_epoch(undisturbed, tmp_path, monkeypatc
         (InputError("BLOOMS/1.jpg is gone."), InputError, "BLOOMS/1.jpg is gone"),
     ],
 )
-def test_step_that_exceeds_memory_suggests_smaller_settings(photos, tmp_path, monkeypatch, error, kind, figures):
+def test_step_that_exceeds_memory_suggests_smaller_settings(few_photos, tmp_path, monkeypatch, error, kind, figures):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(TrainingDevices, "step", fail)
     with pytest.raises(kind, match=figures):
-        build_job(photos, tmp_path, unfreeze="head")(2, 0, NULL_REPORTER)
+        build_job(few_photos, tmp_path, unfreeze="head")(2, 0, NULL_REPORTER)
 
 
-def test_other_weights_of_the_same_name_are_refused(photos, tmp_path):
-    job = replace(build_job(photos, tmp_path), weights="0" * 64)
+def test_other_weights_of_the_same_name_are_refused(few_photos, tmp_path):
+    job = replace(build_job(few_photos, tmp_path), weights="0" * 64)
     with pytest.raises(InputError, match="random:3 holds other weights here: give all nodes the same files"):
         Trainer(job, 1, 1)
 
