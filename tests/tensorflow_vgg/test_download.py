@@ -20,16 +20,16 @@ PIECE = 100_000
 
 
 class Publisher(http.server.ThreadingHTTPServer):
-    """Serves one content under any name, and keeps what it was asked for."""
+    """Serves the same content under any name, and records the requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = CONTENT
-        self.cut = None  # bytes after which an answer breaks off
+        self.cut = None  # bytes after which the answer breaks off
         self.resets = False  # whether it then resets the connection instead of closing it
         self.knows_ranges = True
         self.delay = 0.0
-        self.ranges = []  # of each GET; None where none was named
+        self.ranges = []  # the Range header of each GET, or None
 
     @property
     def file(self):
@@ -84,14 +84,14 @@ def publisher():
 
 @pytest.fixture
 def silent():
-    """The address of a server that takes connections and never answers."""
+    """The address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/weights.h5"
 
 
 @pytest.fixture
 def babbling():
-    """The address of a server that speaks something else than HTTP."""
+    """The address of a server that does not speak HTTP."""
 
     def babble():
         while True:
@@ -111,7 +111,7 @@ def babbling():
 
 @pytest.fixture
 def nobody():
-    """An address where no server is."""
+    """An address without a server."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     return f"http://127.0.0.1:{port}/weights.h5"
@@ -124,7 +124,7 @@ def assert_is_a_sentence(error, *words):
     assert all(word in message for word in words)
 
 
-def test_a_file_is_put_into_the_cache_and_asked_for_once(cache, publisher):
+def test_fetch_stores_a_file_in_the_cache_and_requests_it_once(cache, publisher):
     path = download.fetch(publisher.file)
     assert path == cache / "weights.h5"
     assert path.read_bytes() == CONTENT
@@ -134,19 +134,19 @@ def test_a_file_is_put_into_the_cache_and_asked_for_once(cache, publisher):
     assert not (cache / "weights.h5.part").exists()
 
 
-def test_sha256_is_known_too(publisher):
+def test_fetch_verifies_sha256(publisher):
     file = publisher.file
     good = PublishedFile(file.url, file.size, f"sha256:{hashlib.sha256(CONTENT).hexdigest()}")
     assert download.fetch(good).read_bytes() == CONTENT
 
 
-def test_the_cache_lies_in_the_home_folder_by_default(monkeypatch, tmp_path):
+def test_cache_folder_is_in_the_home_folder_by_default(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert download.cache_folder() == tmp_path / "home" / ".cache" / "flowers_batch"
 
 
-def test_a_file_of_another_size_is_not_taken_for_cached(cache, publisher):
+def test_find_cached_ignores_a_file_of_another_size(cache, publisher):
     cache.mkdir()
     (cache / "weights.h5").write_bytes(CONTENT[:-1])
     assert download.find_cached(publisher.file) is None
@@ -169,13 +169,13 @@ def test_wrong_content_is_refused_and_not_kept(cache, publisher, wrong):
 
 @pytest.mark.parametrize("resets", [False, True])
 @pytest.mark.parametrize("knows_ranges", [True, False])
-def test_a_broken_download_goes_on_where_it_stopped(cache, publisher, resets, knows_ranges):
+def test_fetch_resumes_a_broken_download(cache, publisher, resets, knows_ranges):
     publisher.cut, publisher.resets, publisher.knows_ranges = PIECE, resets, knows_ranges
     with pytest.raises(DownloadError) as error:
         download.fetch(publisher.file)
     assert_is_a_sentence(error, publisher.file.url)
     assert not (cache / "weights.h5").exists()
-    if resets:  # a block that was not whole when the connection was reset may be lost
+    if resets:  # the last block before the reset may be lost
         (cache / "weights.h5.part").write_bytes(CONTENT[:PIECE])
     assert (cache / "weights.h5.part").read_bytes() == CONTENT[:PIECE]
     publisher.cut = None
@@ -183,7 +183,7 @@ def test_a_broken_download_goes_on_where_it_stopped(cache, publisher, resets, kn
     assert publisher.ranges == [None, f"bytes={PIECE}-"]
 
 
-def test_a_download_that_breaks_again_and_again_arrives_in_pieces(publisher):
+def test_fetch_completes_a_file_over_several_broken_downloads(publisher):
     publisher.cut = PIECE
     for _ in range(len(CONTENT) // PIECE):
         with pytest.raises(DownloadError, match="broke off"):
@@ -255,7 +255,7 @@ def test_server_of_another_protocol_is_reported(babbling):
     assert_is_a_sentence(error, babbling)
 
 
-def test_a_server_that_stays_silent_is_given_up(silent, monkeypatch):
+def test_fetch_times_out_on_a_silent_server(silent, monkeypatch):
     monkeypatch.setattr(download, "_TIMEOUT", 0.2)
     with pytest.raises(DownloadError) as error:
         download.fetch(PublishedFile(silent, 5, "md5:0"))
@@ -275,7 +275,7 @@ def test_a_server_that_answers_is_reachable(publisher):
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_servers_that_do_not_answer_well_are_not_reachable(nobody, babbling):
+def test_refusing_and_non_http_servers_are_not_reachable(nobody, babbling):
     assert download.is_reachable(PublishedFile(nobody, 5, "md5:0")) is False
     assert download.is_reachable(PublishedFile(babbling, 5, "md5:0")) is False
 
@@ -286,7 +286,7 @@ def test_silent_server_is_unreachable_in_time(silent):
     assert time.monotonic() - began < 1
 
 
-def test_a_silent_name_server_is_told_in_time(publisher, monkeypatch):
+def test_is_reachable_gives_up_on_a_silent_dns_server_in_time(publisher, monkeypatch):
     asked, over = threading.Event(), threading.Event()
 
     def look_up(*_, **__):

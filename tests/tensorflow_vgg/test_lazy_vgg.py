@@ -11,14 +11,14 @@ NAMES = ["tench", "goldfish", "shark", "ray", "cock", "hen", "ostrich"]
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch, narrow):
-    """A machine without weights, and with networks that are quick."""
+    """A machine without weights, and with narrow networks."""
     monkeypatch.delenv(weights.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
 def photos():
-    """Two images as the notebook has them: RGB, [0, 1]."""
+    """Two images as in the notebook: RGB, [0, 1]."""
     return np.random.default_rng(1).uniform(0, 1, (2, 224, 224, 3))
 
 
@@ -29,14 +29,14 @@ def weights_file(folder, name="vgg16", layer="prob", suffix=".npy"):
 
 
 def values(path, name, layer, photos):
-    """A layer's values by the package's own words."""
+    """Return a layer's values by the package's own functions."""
     model = network.build(name, layer, weights.load(weights.find(str(path)), name, layer))
     return np.asarray(model(photos.astype(np.float32) * 255))
 
 
 @pytest.fixture
 def built(monkeypatch):
-    """The layer of each network that is built."""
+    """The deepest layer of each network that is built."""
     layers = []
 
     def build(network_, layer, parameters):
@@ -71,7 +71,7 @@ def test_only_vgg19_has_its_layers(tmp_path, photos):
         _ = vgg16.Vgg16(path).conv5_4
 
 
-def test_a_deeper_layer_may_be_asked_for_later(tmp_path, photos, built):
+def test_accessing_a_deeper_layer_extends_the_network(tmp_path, photos, built):
     vgg = vgg16.Vgg16(weights_file(tmp_path))
     vgg.build(photos)
     pool1 = vgg.pool1
@@ -79,10 +79,10 @@ def test_a_deeper_layer_may_be_asked_for_later(tmp_path, photos, built):
     assert vgg.relu6.shape == (2, 8)
     assert vgg.pool5.shape == (2, 7, 7, 6)
     assert vgg.pool1 is pool1
-    assert built == ["pool1", "relu6"]  # no layer twice, and none behind the deepest that was asked for
+    assert built == ["pool1", "relu6"]  # none for pool5, which the deeper network contains
 
 
-def test_other_images_give_other_values_by_the_same_network(tmp_path, photos, built):
+def test_new_images_reuse_the_built_network(tmp_path, photos, built):
     path = weights_file(tmp_path)
     vgg = vgg16.Vgg16(path)
     vgg.build(photos)
@@ -94,7 +94,7 @@ def test_other_images_give_other_values_by_the_same_network(tmp_path, photos, bu
     assert built == ["pool5"]
 
 
-def test_the_images_may_change_after_build(tmp_path, photos):
+def test_build_copies_the_images(tmp_path, photos):
     path = weights_file(tmp_path)
     vgg = vgg16.Vgg16(path)
     mine = photos.astype(np.float32)
@@ -119,7 +119,7 @@ def test_random_weights_need_no_file(photos):
     np.testing.assert_allclose(vgg.relu6, values("random:2", "vgg16", "relu6", photos), rtol=1e-4, atol=1e-2)
 
 
-def test_without_a_path_the_weights_are_those_that_the_machine_names(tmp_path, photos, monkeypatch):
+def test_lazy_vgg_without_a_path_uses_the_environments_weights(tmp_path, photos, monkeypatch):
     path = weights_file(tmp_path)
     monkeypatch.setenv(weights.ENVIRONMENT_VARIABLE, str(path))
     vgg = vgg16.Vgg16()
@@ -127,7 +127,7 @@ def test_without_a_path_the_weights_are_those_that_the_machine_names(tmp_path, p
     np.testing.assert_allclose(vgg.pool2, values(path, "vgg16", "pool2", photos), rtol=1e-4, atol=1e-3)
 
 
-def test_a_missing_file_is_told_at_once(tmp_path):
+def test_missing_weights_file_is_reported_at_once(tmp_path):
     with pytest.raises(WeightsError, match=rf"no weights file {tmp_path}/none\.npy"):
         vgg16.Vgg16(tmp_path / "none.npy")
 
@@ -138,7 +138,7 @@ def test_a_layer_has_no_values_before_build():
 
 
 @pytest.mark.parametrize("name", ["relu8", "conv6_1", "conv3_4", "Prob", "__len__", "_missing"])
-def test_an_unknown_layer_is_told_by_name(photos, name):
+def test_unknown_layer_attribute_is_named_in_the_error(photos, name):
     vgg = vgg16.Vgg16("random:0")
     for _ in range(2):
         with pytest.raises(AttributeError, match=rf"^Vgg16 has no layer {name}\.$"):
@@ -149,7 +149,7 @@ def test_an_unknown_layer_is_told_by_name(photos, name):
 @pytest.mark.parametrize(
     "shape", [(224, 224, 3), (1, 3, 224, 224), (1, 225, 224, 3), (1, 224, 224, 1), (1, 224, 224, 4)]
 )
-def test_images_of_another_shape_are_told(shape):
+def test_build_refuses_images_of_another_shape(shape):
     with pytest.raises(ValueError, match=r"\[N, 224, 224, 3\]\. Received: \[\d") as error:
         vgg16.Vgg16("random:0").build(np.zeros(shape))
     assert str(error.value).endswith(f"{list(shape)}.")
@@ -161,7 +161,7 @@ def test_load_image_is_the_reference_preprocessing(tmp_path):
     np.testing.assert_array_equal(utils.load_image(tmp_path / "photo.png"), images.load_image(tmp_path / "photo.png"))
 
 
-def test_print_prob_prints_the_likeliest_and_gives_its_name(tmp_path, capsys):
+def test_print_prob_prints_top_classes_and_returns_the_first(tmp_path, capsys):
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
     prob = np.array([0.0625, 0.25, 0.125, 0.5, 0.0, 0.03125, 0.015625], np.float32)
     assert utils.print_prob(prob, str(tmp_path / "names.txt")) == "ray"
@@ -171,7 +171,7 @@ def test_print_prob_prints_the_likeliest_and_gives_its_name(tmp_path, capsys):
     )
 
 
-def test_print_prob_takes_imagenets_names_where_no_file_is_named(monkeypatch, capsys):
+def test_print_prob_uses_imagenets_names_by_default(monkeypatch, capsys):
     monkeypatch.setattr(utils, "class_names", lambda: NAMES)
     assert utils.print_prob(np.eye(7)[6]) == "ostrich"
     assert capsys.readouterr().out.startswith("Top1: ostrich 1.0\n")

@@ -55,7 +55,7 @@ def load(path, layer="prob", network="vgg16"):
 
 
 def write_npy(path, content, protocol=2):
-    """Writes what `numpy.save` does, in a pickle protocol of one's choice."""
+    """Write a file like `numpy.save`'s in any pickle protocol."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
         pickle.dump(content, file, protocol)
@@ -88,7 +88,7 @@ def written(tmp_path, suffix, parameters, name="weights"):
 
 
 def refusal(path, *words, layer="prob"):
-    """The one sentence that refuses a file; it names the file and the words."""
+    """Return the error message that refuses a file; it is one sentence and contains the file's name and all words."""
     with pytest.raises(WeightsError) as error:
         load(path, layer)
     message = str(error.value)
@@ -117,7 +117,7 @@ def test_random_weights_are_he_normal():
         assert not bias.any()
 
 
-def test_random_parameters_of_a_shallow_layer_begin_those_of_a_deep_one():
+def test_random_weights_of_early_layers_do_not_depend_on_depth():
     shallow, deep = (list(weights.load(weights.find("random:1"), "vgg16", layer)) for layer in ("pool1", "pool3"))
     assert len(shallow) < len(deep)
     assert_parameters_equal(shallow, deep[: len(shallow)])
@@ -138,7 +138,7 @@ def test_random_weights_are_said_to_be_random(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["random:x", "random:", "random:-1", "random:1.5"])
-def test_a_seed_that_is_no_whole_number_is_refused(name):
+def test_seed_must_be_a_whole_number(name):
     with pytest.raises(WeightsError, match=rf"random:SEED.*Received: {name}\."):
         weights.find(name)
 
@@ -148,7 +148,7 @@ def test_a_seed_that_is_no_whole_number_is_refused(name):
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """What is published, on a server of this machine; its `asked` counts the downloads."""
+    """The requests to a local server that has the published file."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -187,7 +187,7 @@ def test_the_environments_file_comes_before_the_cache(tmp_path, published, monke
     assert weights.find("imagenet") == Weights("imagenet", own)
 
 
-def test_the_environments_file_spares_the_download(tmp_path, published, monkeypatch):
+def test_environments_file_prevents_the_download(tmp_path, published, monkeypatch):
     own = written(tmp_path, "npy", tiny_parameters(), "own")
     monkeypatch.setenv("FLOWERS_BATCH_WEIGHTS", str(own))
     assert weights.find("imagenet").path == own
@@ -202,7 +202,7 @@ def test_missing_file_of_the_environment_is_refused_despite_the_cache(tmp_path, 
         weights.find("imagenet")
 
 
-def test_no_download_means_none(published):
+def test_find_without_download_does_not_download(published):
     with pytest.raises(WeightsError, match=r"vgg19 are not on this machine\."):
         weights.find("imagenet", "vgg19", download=False)
     assert published == []
@@ -248,7 +248,7 @@ def test_published_files_have_a_host_a_size_and_a_checksum():
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_a_file_is_read_in_the_order_of_the_network_up_to_the_layer(tmp_path, tiny, suffix):
+def test_load_yields_layers_in_network_order_up_to_the_layer(tmp_path, tiny, suffix):
     parameters = tiny_parameters()
     path = written(tmp_path, suffix, parameters[::-1])
     assert_parameters_equal(load(path), parameters)
@@ -256,7 +256,7 @@ def test_a_file_is_read_in_the_order_of_the_network_up_to_the_layer(tmp_path, ti
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_layers_behind_the_asked_one_may_be_missing(tmp_path, tiny, suffix):
+def test_layers_after_the_requested_one_may_be_missing(tmp_path, tiny, suffix):
     path = written(tmp_path, suffix, tiny_parameters()[:1])
     assert_parameters_equal(load(path, "conv1_1"), tiny_parameters()[:1])
     absent = {"npy": "conv1_2", "h5": "block1_conv2"}[suffix]
@@ -283,7 +283,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, tiny, suffix, value, 
 
 @pytest.mark.parametrize("suffix", WRITERS)
 @pytest.mark.parametrize("dtype", ["S4", "c8", "i4"])
-def test_what_is_no_floating_point_number_is_refused(tmp_path, tiny, suffix, dtype):
+def test_arrays_that_are_not_floating_point_are_refused(tmp_path, tiny, suffix, dtype):
     parameters = [(name, kernel, np.ones(bias.shape, dtype)) for name, kernel, bias in tiny_parameters()]
     refusal(written(tmp_path, suffix, parameters), "floating-point")
 
@@ -315,7 +315,7 @@ def test_other_floating_point_types_become_float32(tmp_path, tiny, suffix):
 # Identity
 
 
-def test_identity_is_equal_for_equal_weights_whatever_the_format(tmp_path, tiny):
+def test_identity_is_the_same_in_every_format(tmp_path, tiny):
     parameters = list(weights.load(weights.find("random:7"), "vgg16", "prob"))
     expected = weights.identity(iter(parameters))
     assert len(expected) == 64
@@ -354,7 +354,7 @@ def test_each_protocol_of_python_3_is_read(tmp_path, tiny, protocol, order):
     assert_parameters_equal(load(path), tiny_parameters())
 
 
-def test_what_numpy_saves_is_read(tmp_path, tiny):
+def test_numpy_saved_file_is_read(tmp_path, tiny):
     path = tmp_path / "weights.npy"
     np.save(path, {name: [kernel, bias] for name, kernel, bias in tiny_parameters()}, allow_pickle=True)
     assert_parameters_equal(load(path), tiny_parameters())
@@ -396,7 +396,7 @@ def test_the_attacks_would_work_on_a_plain_unpickler(tmp_path):
     assert target.exists()
 
 
-def test_a_refused_pickle_tells_what_it_names(tmp_path):
+def test_refused_pickle_names_the_function_it_calls(tmp_path):
     path = write_npy(tmp_path / "weights.npy", Attack(os.system, "true"))
     refusal(path, "system, which no array needs")
 
@@ -412,7 +412,7 @@ def test_an_array_of_numbers_is_refused(tmp_path):
     refusal(path, "float32", "(3, 3, 3, 64)")
 
 
-def test_a_layer_that_is_no_kernel_and_bias_is_refused(tmp_path, tiny):
+def test_npy_layer_other_than_kernel_and_bias_is_refused(tmp_path, tiny):
     table = np.empty((), object)
     table[()] = {"conv1_1": [np.ones(4, np.float32)] * 3}
     refusal(write_npy(tmp_path / "weights.npy", table), "Layer conv1_1", "Received: 3.")
@@ -453,7 +453,7 @@ KERNEL = "/block1_conv2/block1_conv2_W_1:0"
 
 @pytest.mark.parametrize("link", ["external", "soft"])
 @pytest.mark.parametrize("member", ["/block1_conv2", KERNEL])
-def test_links_are_not_followed(tmp_path, tiny, link, member):
+def test_h5_links_are_not_followed(tmp_path, tiny, link, member):
     other = written(tmp_path, "h5", tiny_parameters(), "other")
     path = written(tmp_path, "h5", tiny_parameters())
     if link == "soft":
@@ -468,7 +468,7 @@ def test_links_are_not_followed(tmp_path, tiny, link, member):
     refusal(path, "block1_conv2", "link")
 
 
-def test_numbers_that_are_stored_outside_the_file_are_not_read(tmp_path, tiny):
+def test_h5_external_storage_is_refused(tmp_path, tiny):
     (tmp_path / "secret").write_bytes(tiny_parameters()[1][1].tobytes())
 
     def replace(parent, name):
@@ -498,7 +498,7 @@ def test_a_huge_dataset_is_refused_before_it_is_read(tmp_path, tiny):
     refusal(path, "Layer conv1_2", "10000000x10000000")
 
 
-def test_a_group_in_the_place_of_an_array_and_the_reverse_are_refused(tmp_path, tiny):
+def test_h5_group_in_place_of_an_array_and_the_reverse_are_refused(tmp_path, tiny):
     path = written(tmp_path, "h5", tiny_parameters())
     replaced(path, KERNEL, lambda parent, name: parent.create_group(name))
     refusal(path)
@@ -521,7 +521,7 @@ def test_a_layer_whose_arrays_are_missing_is_refused(tmp_path, tiny):
     refusal(path, "block1_conv2_W_1:0")
 
 
-def test_a_file_is_read_though_nobody_may_write_it(tmp_path, tiny):
+def test_read_only_file_is_read(tmp_path, tiny):
     path = written(tmp_path, "h5", tiny_parameters())
     copy = shutil.copy(path, tmp_path / "copy.h5")
     Path(copy).chmod(0o444)

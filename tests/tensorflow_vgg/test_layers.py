@@ -20,7 +20,7 @@ def random_parameters(name, layer, seed=0):
 
 
 def random_photo():
-    """A photo whose red, green and blue are told apart at sight: RGB, [0, 255]."""
+    """A photo whose red, green and blue differ clearly: RGB, [0, 255]."""
     pixels = np.random.default_rng(1).uniform(0, 1, (1, 224, 224, 3))
     return (pixels * (250, 120, 40) + (0, 60, 10)).astype(np.float32)
 
@@ -35,7 +35,7 @@ def softmax(values):
 
 
 def keras_values(name, photo, parameters):
-    """Each layer's values by Keras' own network, and the names of its layers that have parameters."""
+    """Return each layer's values by Keras' own network, and the names of its layers with parameters."""
     import keras
 
     application = getattr(keras.applications, name.upper())(weights=None, classifier_activation=None)
@@ -50,7 +50,7 @@ def keras_values(name, photo, parameters):
     preprocess = getattr(keras.applications, name).preprocess_input
     found = keras.Model(application.input, outputs)(preprocess(photo.copy()))
     values = {each: np.asarray(value) for each, value in zip(names, found, strict=True)}
-    # Keras rectifies inside of its fully connected layers, and was told to leave the softmax out.
+    # Keras applies the ReLU inside its fully connected layers, and was built without the softmax.
     arrays = {each: pair for each, *pair in parameters}
     values["fc6"] = values["pool5"].reshape(1, -1) @ arrays["fc6"][0] + arrays["fc6"][1]
     values["fc7"] = values["relu6"] @ arrays["fc7"][0] + arrays["fc7"][1]
@@ -83,7 +83,7 @@ def test_each_layer_equals_that_of_keras(compared):
         assert relative_error(ours[layer], theirs[layer]) < EQUAL, layer
 
 
-def test_the_top_is_what_its_names_say(compared):
+def test_relu_and_softmax_layers_equal_numpys(compared):
     _, ours, _, _ = compared
     for number in (6, 7):
         assert ours[f"fc{number}"].min() < 0
@@ -92,12 +92,12 @@ def test_the_top_is_what_its_names_say(compared):
     np.testing.assert_allclose(ours["prob"], softmax(ours["fc8"]), rtol=1e-4)
 
 
-def test_layers_with_parameters_are_those_of_keras_in_its_order(compared):
+def test_weighted_layers_are_in_keras_order(compared):
     name, _, _, names = compared
     assert [formats.keras_name(each) for each in network.parameter_shapes(name)] == names
 
 
-def test_the_comparison_with_keras_tells_the_order_of_colours_apart(compared):
+def test_comparison_with_keras_detects_swapped_channels(compared):
     name, _, theirs, _ = compared
     model = network.build(name, "pool1", random_parameters(name, "pool1"))
     assert relative_error(np.asarray(model(random_photo())), theirs["pool1"]) < EQUAL
@@ -106,7 +106,7 @@ def test_the_comparison_with_keras_tells_the_order_of_colours_apart(compared):
 
 @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (200, 150, 120)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_first_layer_sees_blue_green_red_less_the_mean_pixel(monkeypatch, name, colour):
+def test_first_layer_receives_bgr_minus_the_mean_pixel(monkeypatch, name, colour):
     monkeypatch.setattr(network, "FILTERS", (6, 6, 6, 6, 6))
     kernel = np.zeros((3, 3, 3, 6), np.float32)
     kernel[1, 1, range(3), range(3)] = 1  # each channel as it is, and then what the rectifier would cut off
@@ -119,7 +119,7 @@ def test_the_first_layer_sees_blue_green_red_less_the_mean_pixel(monkeypatch, na
     np.testing.assert_allclose(found[..., :3] - found[..., 3:], expected, atol=1e-4)
 
 
-# Several layers at once, and maps made rows
+# Several layers at once, and pooling
 
 
 def parameters_up_to(name, layers):
@@ -135,7 +135,7 @@ POOLS = {
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("layer", ["conv1_1", "pool3", "pool5"])
-def test_a_map_becomes_a_row_as_numpy_makes_it(narrow, layer, pool):
+def test_pooling_equals_numpys(narrow, layer, pool):
     photo = random_photo()
     values = np.asarray(network.build("vgg16", layer, parameters_up_to("vgg16", layer))(photo))
     model = network.build("vgg16", layer, parameters_up_to("vgg16", layer), pool=pool)
@@ -147,7 +147,7 @@ def test_a_map_becomes_a_row_as_numpy_makes_it(narrow, layer, pool):
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_map_in_bfloat16_is_pooled_in_float32(narrow, pool):
+def test_bfloat16_output_is_pooled_in_float32(narrow, pool):
     photo = random_photo()
     values, found = (
         np.asarray(network.build("vgg16", "pool1", parameters_up_to("vgg16", "pool1"), "bfloat16", each)(photo))
@@ -158,7 +158,7 @@ def test_a_map_in_bfloat16_is_pooled_in_float32(narrow, pool):
 
 
 @pytest.mark.parametrize("pool", [None, *POOLS])
-def test_a_row_stays_as_it_is(narrow, pool):
+def test_pooling_does_not_change_row_outputs(narrow, pool):
     photo = random_photo()
     plain, pooled = (
         np.asarray(network.build("vgg16", "relu6", parameters_up_to("vgg16", "relu6"), pool=each)(photo))
@@ -168,7 +168,7 @@ def test_a_row_stays_as_it_is(narrow, pool):
 
 
 @pytest.mark.parametrize("pool", [None, *POOLS])
-def test_several_layers_give_a_dict_of_what_each_gives_alone(narrow, pool):
+def test_several_layers_give_a_dict_of_each_layers_values(narrow, pool):
     photo, layers = random_photo(), ["relu6", "conv2_2", "pool5"]
     found = network.build("vgg19", layers, parameters_up_to("vgg19", layers), pool=pool)(photo)
     assert set(found) == set(layers)
@@ -207,7 +207,7 @@ def script():
     return module
 
 
-def test_the_readmes_tables_are_what_the_script_prints(script, capsys):
+def test_readme_has_the_printed_layer_tables(script, capsys):
     script.main()
     assert capsys.readouterr().out in (ROOT / "tensorflow_vgg" / "README.md").read_text(encoding="utf-8")
 

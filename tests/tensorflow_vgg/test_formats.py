@@ -42,7 +42,7 @@ def load(path, layer="prob", name="vgg16"):
 
 
 def refusal(action, *words):
-    """The one sentence that refuses what an action asks; it has all the words."""
+    """Return the error message of an action; it is one sentence and contains all words."""
     with pytest.raises(WeightsError) as error:
         action()
     message = str(error.value)
@@ -58,7 +58,7 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# From one format to another
+# Conversion between formats
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -76,7 +76,7 @@ def test_formats_convert_into_each_other_without_loss(tmp_path, narrow, source, 
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_may_become_itself(tmp_path, narrow, suffix):
+def test_convert_can_overwrite_its_source(tmp_path, narrow, suffix):
     path = written(tmp_path / f"weights{suffix}", some_parameters())
     weights.convert(str(path), str(path), "float16")
     halves = [(name, *(each.astype("f2").astype("f4") for each in arrays)) for name, *arrays in some_parameters()]
@@ -91,7 +91,7 @@ def test_random_weights_can_be_written(tmp_path, narrow, suffix):
     )
 
 
-def test_the_libraries_of_the_formats_read_what_is_written(tmp_path, narrow):
+def test_written_files_are_readable_by_the_formats_libraries(tmp_path, narrow):
     parameters = some_parameters()
     npy, h5, tensors = (written(tmp_path / f"weights{suffix}", parameters) for suffix in SUFFIXES)
     table, arrays = np.load(npy, allow_pickle=True).item(), load_file(tensors)
@@ -110,7 +110,7 @@ def test_the_libraries_of_the_formats_read_what_is_written(tmp_path, narrow):
                 np.testing.assert_array_equal(pair[1], bias)
 
 
-def test_keras_own_vgg16_takes_a_written_h5_file(tmp_path):
+def test_keras_applications_loads_a_written_h5_file(tmp_path):
     import keras
 
     npy = written(tmp_path / "weights.npy", weights.load(weights.find("random:4"), "vgg16", "pool5"))
@@ -128,7 +128,7 @@ def test_keras_own_vgg16_takes_a_written_h5_file(tmp_path):
     assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(theirs)
 
 
-# Half the size
+# float16
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -158,7 +158,7 @@ def test_a_number_that_float16_cannot_hold_is_refused(tmp_path, narrow, suffix, 
     convert()
 
 
-# What is written beside the numbers
+# Metadata
 
 
 def about(path):
@@ -171,7 +171,7 @@ def about(path):
 
 @pytest.mark.parametrize("suffix", [".h5", ".safetensors"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_network_source_and_licence_are_written_beside_the_numbers(tmp_path, narrow, suffix, name):
+def test_conversion_writes_network_source_and_licence(tmp_path, narrow, suffix, name):
     source = written(tmp_path / "source.npy", some_parameters(name))
     weights.convert(source, tmp_path / f"target{suffix}")
     found = about(tmp_path / f"target{suffix}")
@@ -189,7 +189,7 @@ def test_random_numbers_are_under_no_licence(tmp_path, narrow, suffix):
     assert "CC BY" not in found["licence"]
 
 
-# Files that end before the network does
+# Files without the last layers
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -216,7 +216,7 @@ def test_only_vgg19_has_a_fourth_convolution_in_a_block(tmp_path, narrow, suffix
 @pytest.mark.parametrize(
     ("name", "missing"), [("vgg16", "conv1_1"), ("vgg16", "conv4_2"), ("vgg16", "fc7"), ("vgg19", "conv3_4")]
 )
-def test_a_gap_in_a_file_is_told(tmp_path, narrow, suffix, name, missing):
+def test_file_with_a_missing_layer_is_refused(tmp_path, narrow, suffix, name, missing):
     parameters = [each for each in some_parameters(name) if each[0] != missing]
     path = written(tmp_path / f"weights{suffix}", parameters)
     refusal(lambda: weights.check(path), path, f"no layer {missing}")
@@ -237,14 +237,14 @@ def test_a_file_of_other_layers_is_refused(tmp_path, suffix):
     refusal(lambda: load(path, "conv1_1"), path, "no layer")
 
 
-# What a file is
+# Description of a file
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
     ("name", "layer"), [("vgg16", "prob"), ("vgg19", "prob"), ("vgg19", "pool5"), ("vgg16", "pool1")]
 )
-def test_check_tells_what_a_file_is(tmp_path, narrow, suffix, name, layer):
+def test_check_describes_a_file(tmp_path, narrow, suffix, name, layer):
     parameters = some_parameters(name, layer)
     path = written(tmp_path / f"weights{suffix}", parameters)
     found = weights.check(path)
@@ -261,8 +261,8 @@ def test_check_tells_what_a_file_is(tmp_path, narrow, suffix, name, layer):
 def test_check_knows_published_files(tmp_path, narrow, monkeypatch, algorithm):
     path = written(tmp_path / "weights.npy", some_parameters())
     digest = hashlib.new(algorithm, path.read_bytes()).hexdigest()
-    monkeypatch.setattr(weights, "KNOWN", {**weights.KNOWN, f"{algorithm}:{digest}": "somebody's VGG16"})
-    assert weights.check(path).known == "somebody's VGG16"
+    monkeypatch.setattr(weights, "KNOWN", {**weights.KNOWN, f"{algorithm}:{digest}": "another VGG16"})
+    assert weights.check(path).known == "another VGG16"
     assert weights.check(written(tmp_path / "other.npy", some_parameters(seed=4))).known is None
 
 
@@ -271,14 +271,14 @@ def test_the_files_that_can_be_downloaded_are_known():
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_check_reads_to_the_end(tmp_path, narrow, suffix):
+def test_check_reads_the_file_completely(tmp_path, narrow, suffix):
     parameters = some_parameters()
     parameters[-1][2][-1] = np.nan
     path = written_anyway(tmp_path / f"weights{suffix}", parameters)
     refusal(lambda: weights.check(path), path, "fc8", "finite")
 
 
-def test_random_weights_are_no_file_to_check():
+def test_check_refuses_random_weights():
     refusal(lambda: weights.check("random:3"), "random:3", "no file")
 
 
@@ -286,7 +286,7 @@ def test_random_weights_are_no_file_to_check():
 
 
 def written_anyway(path, parameters):
-    """Writes numbers that `formats.write` refuses."""
+    """Write numbers that `formats.write` refuses."""
     formats.WRITERS[path.suffix](path, parameters, {})
     return path
 
@@ -294,7 +294,7 @@ def written_anyway(path, parameters):
 @pytest.mark.parametrize("existed", [False, True])
 @pytest.mark.parametrize("target", SUFFIXES)
 @pytest.mark.parametrize("fault", ["a number", "the end", "a shape", "no source"])
-def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, narrow, fault, target, existed):
+def test_failed_conversion_leaves_the_folder_unchanged(tmp_path, narrow, fault, target, existed):
     parameters = some_parameters()
     if fault == "a number":
         parameters[-1][1].flat[0] = np.inf
@@ -315,7 +315,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, narrow, fault, 
 
 
 @pytest.mark.parametrize("target", SUFFIXES)
-def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, narrow, monkeypatch, target):
+def test_conversion_on_a_full_disk_leaves_nothing_behind(tmp_path, narrow, monkeypatch, target):
     source = written(tmp_path / "source.npy", some_parameters())
 
     def fill(path, *_):
@@ -346,11 +346,11 @@ def test_a_source_of_another_suffix_is_refused(tmp_path):
     refusal(lambda: weights.check(tmp_path / "weights.pth"), "weights.pth", ".safetensors")
 
 
-# What is not asked for is not read
+# Layers after the requested one are not read
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_numbers_behind_the_asked_layer_are_not_looked_at(tmp_path, narrow, suffix):
+def test_load_does_not_check_layers_after_the_requested_one(tmp_path, narrow, suffix):
     parameters = some_parameters()
     for _, *arrays in parameters[-3:]:
         for array in arrays:
@@ -361,7 +361,7 @@ def test_numbers_behind_the_asked_layer_are_not_looked_at(tmp_path, narrow, suff
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".safetensors"])
-def test_bytes_behind_the_asked_layer_stay_on_the_disk(tmp_path, narrow, monkeypatch, suffix):
+def test_load_does_not_read_layers_after_the_requested_one(tmp_path, narrow, monkeypatch, suffix):
     path = written(tmp_path / f"weights{suffix}", some_parameters())
     read = []
 
@@ -386,7 +386,7 @@ def test_bytes_behind_the_asked_layer_stay_on_the_disk(tmp_path, narrow, monkeyp
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".safetensors"])
-def test_a_layer_is_read_when_it_is_its_turn(tmp_path, narrow, suffix):
+def test_load_reads_layers_lazily(tmp_path, narrow, suffix):
     parameters = some_parameters()
     parameters[1][1][...] = np.nan
     stream = weights.load(weights.find(str(written_anyway(tmp_path / f"weights{suffix}", parameters))), "vgg16", "prob")
@@ -394,11 +394,11 @@ def test_a_layer_is_read_when_it_is_its_turn(tmp_path, narrow, suffix):
     refusal(lambda: next(stream), "conv1_2")
 
 
-# The .h5 file: numbers as HDF5 knows them
+# .h5 files of other programs
 
 
 @pytest.mark.parametrize("layout", ["chunked", "compressed", "behind a user block", "big-endian", "float64"])
-def test_numbers_that_lie_otherwise_in_an_h5_file_are_read(tmp_path, narrow, layout):
+def test_h5_storage_layouts_are_read(tmp_path, narrow, layout):
     parameters = some_parameters()
     path = tmp_path / "weights.h5"
     options = {"chunked": {"chunks": True}, "compressed": {"compression": "gzip"}}.get(layout, {})
@@ -430,11 +430,11 @@ def test_types_that_numpy_lacks_are_read_as_hdf5_reads_them(tmp_path, narrow):
     assert_parameters_equal(load(path, "conv1_1"), [(name, kernel, bias)])
 
 
-# The .safetensors file: what others may have written into it
+# .safetensors files of other programs
 
 
 def tensors(path, entries, body=b"", pad=0):
-    """Writes a file with a header of one's choice."""
+    """Writes a file with any header."""
     header = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
     header += b" " * pad
     path.write_bytes(len(header).to_bytes(8, "little") + header + body)
@@ -445,7 +445,7 @@ KINDS = {"float16": "F16", "float32": "F32", "float64": "F64", "int32": "I32"}
 
 
 def header_and_body(parameters, **kinds):
-    """A file's header and what follows it; arrays that are named have zeros of another type."""
+    """Return a file's header and body; the arrays in `kinds` contain zeros of another type."""
     entries, body = {}, b""
     for name, kernel, bias in parameters:
         for part, array in (("kernel", kernel), ("bias", bias)):
@@ -460,7 +460,7 @@ def header_and_body(parameters, **kinds):
 
 
 @pytest.mark.parametrize("pad", range(9))
-def test_numbers_may_lie_anywhere_in_a_file(tmp_path, narrow, pad):
+def test_safetensors_arrays_may_start_at_any_offset(tmp_path, narrow, pad):
     parameters = some_parameters()
     path = tensors(tmp_path / "weights.safetensors", *header_and_body(parameters), pad)
     assert_parameters_equal(load(path), parameters)
@@ -468,7 +468,7 @@ def test_numbers_may_lie_anywhere_in_a_file(tmp_path, narrow, pad):
     np.testing.assert_array_equal(np.asarray(model.get_layer("conv1_2").get_weights()[0]), parameters[1][1])
 
 
-def test_layers_may_lie_in_any_order_and_others_between_them(tmp_path, narrow):
+def test_safetensors_layers_may_be_in_any_order(tmp_path, narrow):
     parameters = some_parameters()
     extra = ("a", np.ones((3, 5), np.int32), np.ones(5, np.float32))
     path = tensors(tmp_path / "weights.safetensors", *header_and_body([*parameters[::-1], extra]))
@@ -541,7 +541,7 @@ def test_another_shape_is_refused_with_both_shapes(tmp_path, narrow, part, shape
 
 
 def lies():
-    """What a header may say that is not so, by name: a function that changes header and body."""
+    """Return false headers by name: functions that change header and body."""
 
     def entry(**changes):
         return lambda entries, body: ({**entries, "fc6.kernel": {**entries["fc6.kernel"], **changes}}, body)
@@ -575,7 +575,7 @@ def lies():
 
 
 @pytest.mark.parametrize("lie", lies())
-def test_a_header_that_lies_is_refused(tmp_path, narrow, lie):
+def test_safetensors_false_header_is_refused(tmp_path, narrow, lie):
     entries, body = header_and_body(some_parameters())
     path = tensors(tmp_path / "weights.safetensors", *lies()[lie](entries, body))
     for layer in ("conv1_1", "prob"):
@@ -590,7 +590,7 @@ def test_a_header_of_another_length_is_refused(tmp_path, narrow, length):
     refusal(lambda: load(path), path)
 
 
-def test_an_array_that_is_named_twice_is_read_as_the_library_reads_it(tmp_path, narrow):
+def test_safetensors_duplicate_name_is_read_as_the_library_reads_it(tmp_path, narrow):
     entries, body = header_and_body(some_parameters())
     twice = json.dumps(entries).encode()
     lie = {**entries["conv1_1.bias"], "data_offsets": [0, 10**6]}
@@ -603,7 +603,7 @@ def test_an_array_that_is_named_twice_is_read_as_the_library_reads_it(tmp_path, 
     assert_parameters_equal(found, some_parameters())
 
 
-def test_a_file_that_is_cut_short_is_refused_wherever_it_ends(tmp_path, narrow):
+def test_safetensors_truncated_anywhere_is_refused(tmp_path, narrow):
     content = written(tmp_path / "whole.safetensors", some_parameters()).read_bytes()
     path = tmp_path / "cut.safetensors"
     for end in [*range(0, 24), *range(24, len(content), 997), len(content) - 1]:
@@ -614,7 +614,7 @@ def test_a_file_that_is_cut_short_is_refused_wherever_it_ends(tmp_path, narrow):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("content", [b"", b"<html><body>Not found</body></html>\n", bytes(4096), b"\x93NUMPY", b"{}"])
-def test_what_is_no_weights_file_is_refused_by_check_and_convert(tmp_path, suffix, content):
+def test_files_that_are_not_weights_are_refused(tmp_path, suffix, content):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     refusal(lambda: weights.check(path), path)
@@ -624,7 +624,7 @@ def test_what_is_no_weights_file_is_refused_by_check_and_convert(tmp_path, suffi
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_under_the_name_of_another_format_is_refused(tmp_path, narrow, suffix):
+def test_file_with_the_suffix_of_another_format_is_refused(tmp_path, narrow, suffix):
     path = written(tmp_path / f"weights{suffix}", some_parameters())
     for other in set(SUFFIXES) - {suffix}:
         wrong = Path(path.rename(tmp_path / f"weights{other}"))

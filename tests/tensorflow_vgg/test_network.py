@@ -14,7 +14,7 @@ def random_parameters(name, layer, seed=0):
 
 
 def random_photos(count):
-    """Photos whose red, green and blue are told apart at sight: RGB, [0, 255]."""
+    """Photos whose red, green and blue differ clearly: RGB, [0, 255]."""
     pixels = np.random.default_rng(1).uniform(0, 1, (count, 224, 224, 3))
     return (pixels * (250, 120, 40) + (0, 60, 10)).astype(np.float32)
 
@@ -30,7 +30,7 @@ def test_parameters_add_up_to_the_known_totals(name):
 
 
 @pytest.mark.parametrize(("name", "layers"), [("vgg16", 16), ("vgg19", 19)])
-def test_layers_with_parameters_are_as_many_as_the_network_is_named_for(name, layers):
+def test_network_has_as_many_weighted_layers_as_its_name_says(name, layers):
     assert len(network.parameter_shapes(name)) == layers
 
 
@@ -46,7 +46,7 @@ def test_layer_names_are_the_caffe_models():
         )
 
 
-def test_shapes_stop_at_the_layer_that_is_asked_for():
+def test_parameter_shapes_stop_at_the_requested_layer():
     shapes = network.parameter_shapes("vgg16", "relu6")
     assert list(shapes)[-1] == "fc6"
     assert shapes["fc6"] == ((7 * 7 * 512, 4096), (4096,))
@@ -82,7 +82,7 @@ def test_an_unknown_layer_is_refused_by_name(ask):
     assert "conv3_4" in network.parameter_shapes("vgg19", "conv3_4")
 
 
-def test_only_the_layers_up_to_the_asked_one_are_built():
+def test_build_stops_at_the_requested_layer():
     model = network.build("vgg16", "pool1", random_parameters("vgg16", "pool1"))
     assert model.output_shape == (None, 112, 112, 64)
     assert model.count_params() == 3 * 3 * 3 * 64 + 64 + 3 * 3 * 64 * 64 + 64
@@ -99,7 +99,7 @@ def test_bfloat16_gives_float32_close_to_float32s():
     assert 1e-5 < relative_error(rough, exact) < 0.02
 
 
-def test_bfloat16_is_what_the_layers_compute_in():
+def test_bfloat16_layers_compute_in_bfloat16():
     model = network.build("vgg16", "pool1", random_parameters("vgg16", "pool1"), "bfloat16")
     assert model.get_layer("conv1_2").compute_dtype == "bfloat16"
 
@@ -119,7 +119,7 @@ def test_parameters_of_another_shape_are_refused_by_name(part):
         network.build("vgg16", "pool1", given)
 
 
-def test_parameters_of_a_layer_that_is_not_built_are_refused_by_name():
+def test_build_refuses_parameters_of_a_layer_it_does_not_build():
     given = list(random_parameters("vgg16", "conv2_1"))
     with pytest.raises(ValueError, match=r"no parameters for a layer conv2_1"):
         network.build("vgg16", "pool1", given)

@@ -71,13 +71,13 @@ def test_the_mean_pixel_is_blue_green_red():
     assert MEAN_BGR == (103.939, 116.779, 123.68)
 
 
-# Whatever the size and the kind of picture
+# Photos of any size and mode
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 
 
 def chain(photo):
-    """Crop and resize, with each of scikit-image's defaults spelled out."""
+    """Crop and resize, with scikit-image's defaults written out."""
     height, width = photo.shape[:2]
     side = min(height, width)
     rows, columns = (slice((length - side) // 2, (length - side) // 2 + side) for length in (height, width))

@@ -38,7 +38,7 @@ def test_class_names_are_in_the_order_of_the_numbers(tmp_path):
     assert names == [f"class{number}" for number in range(12)]
 
 
-def test_class_names_are_fetched_where_no_file_is_named(tmp_path, monkeypatch, publisher):
+def test_class_names_are_downloaded_by_default(tmp_path, monkeypatch, publisher):
     content = class_index(tmp_path / "index.json").read_bytes()
     url = f"{publisher}/index.json"
     published = PublishedFile(url, len(content), f"md5:{hashlib.md5(content).hexdigest()}")
@@ -55,7 +55,7 @@ def test_a_class_index_that_cannot_be_fetched_is_a_download_error(tmp_path, monk
         imagenet.class_names()
 
 
-def test_top_gives_the_likeliest_first():
+def test_top_classes_are_sorted_by_probability():
     probabilities = np.array([0.05, 0.3, 0.1, 0.4, 0.02, 0.13], np.float32)
     best = imagenet.top_classes(probabilities, NAMES, 3)
     assert [name for name, _ in best] == ["ray", "goldfish", "hen"]
@@ -63,11 +63,11 @@ def test_top_gives_the_likeliest_first():
     assert all(type(probability) is float for _, probability in best)
 
 
-def test_top_gives_five_unless_told_otherwise():
+def test_top_classes_are_five_by_default():
     assert len(imagenet.top_classes(np.full(6, 1 / 6), NAMES)) == 5
 
 
-def test_top_leaves_equal_probabilities_in_the_order_of_the_classes():
+def test_top_classes_keeps_the_order_of_equal_probabilities():
     names = [str(number) for number in range(1000)]
     probabilities = np.full(1000, 0.0009)
     probabilities[[700, 30, 400]] = 0.001
@@ -83,11 +83,11 @@ def test_top_leaves_equal_probabilities_in_the_order_of_the_classes():
     ]
 
 
-def test_print_top_writes_a_line_for_each(capsys):
+def test_print_top_classes_prints_one_line_per_class(capsys):
     imagenet.print_top_classes(np.array([0.05, 0.25, 0.125, 0.5, 0.025, 0.05]), NAMES, 3)
     assert capsys.readouterr().out == " 50.00%  ray\n 25.00%  goldfish\n 12.50%  shark\n"
 
 
-def test_print_top_aligns_certainty(capsys):
+def test_print_top_classes_aligns_probabilities(capsys):
     imagenet.print_top_classes(np.array([1.0, 0.0]), NAMES, 2)
     assert capsys.readouterr().out == "100.00%  tench\n  0.00%  goldfish\n"
