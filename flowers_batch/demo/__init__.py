@@ -1,1 +1,1 @@
-"""A first run on real or drawn photos."""
+"""A first run on real or synthetic photos."""

@@ -13,7 +13,7 @@ import pytest
 from helpers import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.pages.report.content import DRAWN
+from flowers_batch.pages.report.content import SYNTHETIC_MARK
 from flowers_batch.pages.report.held_out import most_common_confusions
 from flowers_batch.pages.report.limits import PageLimits
 
@@ -110,9 +110,9 @@ def test_accuracy_of_a_retrained_model_is_not_shown(base, tmp_path):
 def test_drawn_photos_and_random_weights_are_warned_of(base, tmp_path):
     _, page = page_of(base / "labels", tmp_path / "page.html")
     assert "drawn by" not in page.text and "random" not in page.text and "real photos" not in page.text
-    (base / "photos" / DRAWN).write_text("drawn")
+    (base / "photos" / SYNTHETIC_MARK).write_text("drawn")
     _, page = page_of(base / "labels", tmp_path / "page.html")
-    (base / "photos" / DRAWN).unlink()
+    (base / "photos" / SYNTHETIC_MARK).unlink()
     assert "drawn by a program" in page.text and "says nothing about real photos" in page.text
     job = base / "labels" / "job.json"
     before = job.read_text()

@@ -17,7 +17,7 @@ from flowers_batch.pages.report.survey import survey_run
 from flowers_batch.pages.thumbnails import Photos
 from flowers_batch.storage.folder import Folder, open_folder
 
-DRAWN = "DRAWN.txt"  # marks a folder of photos that the demo drew
+SYNTHETIC_MARK = "SYNTHETIC.txt"  # marks a folder of photos that the demo drew
 
 
 def collect_content(folder: Folder, run: Run | None, model_url: str | None, limits: PageLimits) -> dict[str, Any]:
@@ -89,10 +89,10 @@ def _find_codes(folder: str) -> Run | None:
 
 
 def _warn_of_unreal(photos: list[Photos], run: Run | None, model: Model | None, has_accuracy: bool) -> list[str]:
-    """Return sentences about drawn photos and random weights, which make the accuracy meaningless."""
+    """Return sentences about synthetic photos and random weights, which make the accuracy meaningless."""
     warnings = []
-    if any(each.source and each.source.folder.exists(DRAWN) for each in photos):
-        warnings.append("The photos are drawn by a program, not taken by a camera.")
+    if any(each.source and each.source.folder.exists(SYNTHETIC_MARK) for each in photos):
+        warnings.append("The photos are synthetic: drawn by a program, not taken by a camera.")
     weights = run.job.weights if run else model.weights if model else ""
     if weights.startswith("random:"):
         warnings.append(f"The network has random weights ({weights}), never trained on photos.")

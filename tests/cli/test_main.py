@@ -1,0 +1,92 @@
+"""The command as a person meets it: help, sentences instead of tracebacks, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from commands import run
+
+import flowers_batch
+from flowers_batch.pages.report import page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("encode", "{tmp}/none", "{tmp}/out"), "There is no folder"),
+        (("encode", "{archive}/red/0000.png", "{tmp}/out"), "is not a folder"),
+        (("encode", "{archive}", "{tmp}/out", "--root", "{tmp}"), "--root is for lists of paths"),
+        (("encode", "{archive}", "{tmp}/out", "--weights", "{tmp}/none.npy"), "no weights file"),
+        (("encode", "{archive}", "{tmp}/out", "--weights", "{archive}/notes.txt"), "must end in .npy, .h5"),
+        (("encode", "{archive}", "{tmp}/out", "--weights", "random:x"), "random:SEED"),
+        (("encode", "{archive}", "{tmp}/out", "--precision", "float8"), "--precision must be one of"),
+        (("encode", "{archive}", "{tmp}/out", "--network", "resnet"), "--network must be one of"),
+        (("encode", "{archive}", "{tmp}/out", "--layer", "fc99", "--weights", "random:0"), "has no layer fc99"),
+        (("encode", "{archive}", "{tmp}/out", "--layer", "pool5", "--weights", "random:0"), "--pool avg, max"),
+        (("encode", "{archive}", "{tmp}/out", "--shard-size", "0"), "--shard-size must be 1 or more"),
+        (("encode", "{archive}", "{tmp}/out", "--stall-timeout", "0"), "--stall-timeout must be 1 or more"),
+        (("encode", "s3://key:secret@bucket/x", "{tmp}/out"), "contains credentials"),
+        (("train", "{tmp}", "{tmp}/model"), "not a folder of codes"),
+        (("weights", "fetch", "--network", "null"), "--network must be one of"),
+        (("weights", "check", "{archive}/notes.txt"), "must end in .npy, .h5"),
+        (("weights", "convert", "random:0", "{tmp}/weights.pth"), "must end in .npy, .h5"),
+        (("predict", "{archive}", "{tmp}/out", "--model", "{tmp}"), "not a model folder"),
+        (("report", "{tmp}"), "neither predictions, nor codes, nor a model"),
+        (("verify", "{tmp}"), "not the folder of an encode or predict run"),
+        (("encode", "{archive}"), "Missing argument"),
+        (("encode", "{archive}", "{tmp}/out", "--batch-size", "many"), "valid integer"),
+        (("paint",), "No such command"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_code_2(capsys, archive, tmp_path, arguments, sentence):
+    filled = [argument.format(tmp=tmp_path, archive=archive) for argument in arguments]
+    code, out, err = run(capsys, *filled)
+    assert code == 2 and out == ""
+    assert sentence in err and "Traceback" not in err and "secret" not in err
+
+
+def test_an_output_folder_that_cannot_be_made_is_exit_code_2(capsys, archive, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run(capsys, "encode", str(archive), str(tmp_path / "file" / "out"), "--network", "null")
+    assert code == 2 and "Traceback" not in err and "cannot be written to (Not a directory)" in err
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_debug_shows_the_traceback(capsys, tmp_path, before):
+    arguments = ["verify", str(tmp_path)]
+    code, _, err = run(capsys, *(["--debug", *arguments] if before else [*arguments, "--debug"]))
+    assert code == 2 and "Traceback" in err
+
+
+def test_version_is_the_packages(capsys):
+    assert run(capsys, "--version") == (0, f"flowers-batch {flowers_batch.__version__}\n", "")
+
+
+def test_prints_of_libraries_go_to_standard_error(capsys, monkeypatch):
+    def report(folder, out):
+        print("a library prints")
+        return "page.html"
+
+    monkeypatch.setattr(page, "report", report)
+    assert run(capsys, "report", "run", "--json") == (0, '{"report": "page.html"}\n', "a library prints\n")
+
+
+def test_help_is_quick_to_import_and_has_examples():
+    for command in ("encode", "train", "predict", "report", "verify", "demo"):
+        printed = subprocess.run(
+            [sys.executable, "-m", "flowers_batch", command, "--help"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+        assert f"Example: flowers-batch {command}" in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [("many", "auto or a number"), ("0", "1 or more"), ("1.5", "auto or a number")]
+)
+def test_actors_are_a_number_or_auto(given, says, tmp_path, capsys):
+    code, _, err = run(capsys, "encode", str(tmp_path), str(tmp_path / "codes"), "--actors", given)
+    assert code == 2 and says in err

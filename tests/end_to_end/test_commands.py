@@ -1,0 +1,94 @@
+"""Complete jobs from the command line."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+from commands import run
+from helpers import draw_archive
+
+from flowers_batch.demo import demo
+from flowers_batch.demo.inputs import PHOTOS_ENVIRONMENT
+
+
+def test_all_commands_from_encode_to_report(capsys, archive, tmp_path, local_ray):
+    codes, model, labels, page = (str(tmp_path / name) for name in ("codes", "model", "labels", "page.html"))
+    code, out, err = run(capsys, "encode", str(archive), codes, "--network", "null", "--shard-size", "8", "--json")
+    assert code == 0 and err == "encode: 30 of 30 images, 0 failed\n"
+    summary = json.loads(out)
+    expected = {"images", "ok", "failed", "ignored", "resumed", "seconds", "images_per_second", "stages"}
+    assert expected | {"reasons", "fingerprint"} <= set(summary)
+    code, out, _ = run(capsys, "encode", str(archive), codes, "--network", "null")
+    assert code == 0 and "30 done before" in out
+    code, out, _ = run(capsys, "train", codes, model, "--labels", "folder", "--head", "mlp", "--seed", "3")
+    assert code == 0 and "test accuracy" in out and "confusion matrix" in out
+    arguments = ("predict", str(archive), labels, "--model", model, "--csv", str(tmp_path / "labels.csv"))
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if "%" in line] == [
+        "read",
+        "decode",
+        "wait",
+        "network",
+        "write",
+    ]
+    assert len((tmp_path / "labels.csv").read_text().splitlines()) == 31
+    code, out, _ = run(capsys, "verify", labels)
+    assert code == 0 and "complete" in out
+    code, out, _ = run(capsys, "report", labels, "--out", page)
+    assert code == 0 and out == f"report: {page}\n"
+    next(Path(labels, "predictions").glob("shard-*")).unlink()
+    code, out, _ = run(capsys, "verify", labels, "--json")
+    assert code == 1 and json.loads(out)["complete"] is False and json.loads(out)["problems"]
+
+
+def test_random_weights_are_announced_with_results(capsys, archive, tmp_path, local_ray):
+    codes, model, labels = (str(tmp_path / name) for name in ("codes", "model", "labels"))
+    run(capsys, "encode", str(archive), codes, "--network", "null")
+    job = tmp_path / "codes" / "job.json"
+    job.write_text(job.read_text().replace('"weights": "null",\n  "root"', '"weights": "random:5",\n  "root"'))
+    for arguments in (("train", codes, model, "--json"), ("predict", codes, labels, "--model", model, "--json")):
+        code, out, err = run(capsys, *arguments)
+        assert code == 0 and json.loads(out)["weights"] == "random:5"
+        assert "random:5, never trained" in err
+
+
+def test_demo_labels_real_photos_of_the_named_folder(capsys, tmp_path, monkeypatch, local_ray):
+    """The demo's own path, with a network that takes no time in place of VGG16."""
+    monkeypatch.setenv(PHOTOS_ENVIRONMENT, str(as_jpeg(draw_archive(tmp_path / "photos", 20))))
+    monkeypatch.setattr(demo, "run_demo", partial(demo.run_demo, network="null"))
+    code, out, err = run(capsys, "demo", "--out", str(tmp_path / "demo"), "--offline")
+    assert code == 0
+    assert "test accuracy" in out and out.rstrip().endswith("report.html")
+    assert "synthetic" not in out and "random:0" in out
+    assert all(f"[{number}/6]" in err for number in range(1, 7))
+    assert (tmp_path / "demo" / "report.html").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    code, _, err = run(capsys, "demo", "--out", str(tmp_path / "other"), "--offline")
+    assert code == 2 and "something other than a demo" in err
+
+
+def test_demo_draws_photos_if_there_are_none(capsys, tmp_path, monkeypatch, local_ray):
+    monkeypatch.delenv(PHOTOS_ENVIRONMENT, raising=False)
+    monkeypatch.delenv("FLOWERS_BATCH_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(demo, "run_demo", partial(demo.run_demo, network="null", synthetic_photos=60))
+    code, out, _ = run(capsys, "demo", "--out", str(tmp_path / "demo"), "--offline", "--json")
+    result = json.loads(out)
+    assert code == 0 and result["photos"] == "synthetic" and result["weights"] == "random:0"
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "drawn by a program" in page and "says nothing about real photos" in page
+    assert len(list((tmp_path / "demo" / "photos" / "unlabelled").glob("*.jpg"))) == 10
+    assert not (tmp_path / "cache").exists()
+
+
+def as_jpeg(folder: Path) -> Path:
+    from PIL import Image
+
+    for path in folder.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    return folder
