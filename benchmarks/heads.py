@@ -1,4 +1,4 @@
-"""The logistic head, its strength found by cross-validation included, against scikit-learn's at a given strength.
+"""The logistic head, with its cross-validation of C, against scikit-learn's regression at that C.
 
 Both are fitted to the same drawn codes: values after a ReLU, of classes that overlap, so that neither can be perfect.
 """
@@ -17,7 +17,7 @@ from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_code
 
 PHOTOS, TESTED = 20_000, 4000
 WIDTH, CLASSES, FACTORS = 4096, 10, 64
-NOISE = 2.2  # of the factors, against the distance of the classes: about one photo in six cannot be told
+NOISE = 2.2  # of the factors, against the distance of the classes: about one photo in six is ambiguous
 ROUNDS = 3
 
 
@@ -33,17 +33,17 @@ def drawn() -> LabelledCodes:
 
 def main() -> None:
     """Fits both in turn, and tells times and accuracies."""
-    sample = drawn()
-    train, test = sample[np.arange(len(sample)) < PHOTOS], sample[np.arange(len(sample)) >= PHOTOS]
+    codes = drawn()
+    train, test = codes[np.arange(len(codes)) < PHOTOS], codes[np.arange(len(codes)) >= PHOTOS]
     classes = tuple(f"class {number}" for number in range(CLASSES))
     accuracies: dict[str, float] = {}
-    strengths: list[float] = []
+    chosen: list[float] = []
 
     def ours() -> float:
         with stopwatch() as seconds:
             fitted = fit(LOGISTIC, train, test, classes, 0)
             took = seconds()
-        strengths.append(fitted.C or 0)
+        chosen.append(fitted.C or 0)
         accuracies["ours"] = float((fitted.head.logits(test.array()).argmax(1) == test.targets).mean())
         return took
 
@@ -51,13 +51,13 @@ def main() -> None:
         with stopwatch() as seconds:
             scaler = StandardScaler()
             codes = scaler.fit_transform(train.array().astype(np.float32))
-            model = LogisticRegression(C=strengths[-1], max_iter=500).fit(codes, train.targets)
+            model = LogisticRegression(C=chosen[-1], max_iter=500).fit(codes, train.targets)
             took = seconds()
         accuracies["scikit-learn"] = model.score(scaler.transform(test.array().astype(np.float32)), test.targets)
         return took
 
     times = run_interleaved(ROUNDS, ours=ours, scikit_learn=scikit_learn)
-    claim = f"seconds to fit {PHOTOS} codes over scikit-learn's, choice of the strength included"
+    claim = f"seconds to fit {PHOTOS} codes over scikit-learn's, choice of C included"
     report(
         "heads",
         [
@@ -71,7 +71,7 @@ def main() -> None:
         ],
         {f"{name}, s": f"{statistics.median(each):.1f}" for name, each in times.items()}
         | {f"{name}, accuracy": f"{value:.4f}" for name, value in accuracies.items()}
-        | {"C": strengths[-1]},
+        | {"C": chosen[-1]},
     )
 
 

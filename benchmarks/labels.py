@@ -1,4 +1,4 @@
-"""What labels on real photos are worth: strangers told from known ones, and chosen labels against random ones.
+"""Labels on real photos: unknown classes against known ones, and suggested labels against random ones.
 
 Both start from a folder of photos, a class a folder. Weights are random unless others are named, and then nothing here
 says what trained ones would give; the figures are computed all the same.
@@ -72,7 +72,7 @@ def strangers(codes: Path, scratch: Path) -> tuple[list[dict[str, object]], list
 
 
 def chosen_or_random(codes: Path, scratch: Path, seed: int) -> tuple[float, float]:
-    """Accuracy on the photos that stay without a label, when `next` chose the ones that got one, and when chance did.
+    """Accuracy on the photos that stay without a label, when `suggest` chose the ones that got one, and when chance did.
 
     Both begin with the same few random labels.
     """
@@ -97,10 +97,10 @@ def chosen_or_random(codes: Path, scratch: Path, seed: int) -> tuple[float, floa
         again = scratch / f"{name}-{seed}"
         fb.train(codes, again, fb.TrainConfig(label(scratch / "again.csv", labelled), head="logistic"))
         fb.predict(codes, scratch / f"{name}-predictions-{seed}", again)
-        told = pq.read_table(
+        predicted = pq.read_table(
             scratch / f"{name}-predictions-{seed}" / "predictions", columns=["path", "prediction"]
         ).to_pylist()
-        right = [row["prediction"] == truth[row["path"]] for row in told if row["path"] in rest]
+        right = [row["prediction"] == truth[row["path"]] for row in predicted if row["path"] in rest]
         accuracies[name] = statistics.mean(right)
     return accuracies["chosen"], accuracies["random"]
 

@@ -1,4 +1,4 @@
-"""Training on codes that are told not to fit in memory: what it takes above the libraries' own, and what it costs.
+"""Training on codes that exceed the allowed memory: the memory above the libraries' own, and the time.
 
 Codes are drawn, as in `heads.py`, and lie in a folder as `encode` leaves them. `--codes 1000000` needs 9 GB of disk and
 an hour.
@@ -85,7 +85,7 @@ def train(folder: Path, head: str, memory: int) -> list[float]:
     import flowers_batch as fb
 
     assert keras and scipy and sklearn
-    fb.train  # noqa: B018  loads the room
+    fb.train  # noqa: B018  loads the module
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with stopwatch() as seconds:
         metrics = fb.train(folder / "codes", folder / head, fb.TrainConfig(head=head, max_memory_mb=memory))

@@ -81,7 +81,7 @@ class CodesOnDisk:
         self._starts = np.cumsum([0, *(group.rows for group in self._groups)])
 
     def fits_in_memory(self, count: int) -> bool:
-        """Return whether so many codes can be trained on in memory."""
+        """Return whether `count` codes can be trained on in memory."""
         return count * self.width * _BYTES_PER_VALUE <= self._max_bytes
 
     def take(self, indices: NDArray[np.int_]) -> NDArray[np.floating]:
