@@ -72,7 +72,7 @@ def strangers(codes: Path, scratch: Path) -> tuple[list[dict[str, object]], list
 
 
 def chosen_or_random(codes: Path, scratch: Path, seed: int) -> tuple[float, float]:
-    """Accuracy on the photos that stay without a label, when `suggest` chose the ones that got one, and when chance did.
+    """Return the accuracy on the photos that stay unlabelled, with suggested labels and with as many random ones.
 
     Both begin with the same few random labels.
     """
