@@ -24,7 +24,7 @@ from helpers import encoded, random_pixels
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from flowers_batch.decoding import decode as decode_module
+from flowers_batch.decoding import formats
 from flowers_batch.decoding.decode import decode, decode_photo
 from flowers_batch.decoding.formats import DecodeError
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
@@ -542,7 +542,7 @@ def test_picture_that_does_not_fit_in_memory_says_so(monkeypatch):
     def full(data):
         raise MemoryError
 
-    monkeypatch.setattr(decode_module.simplejpeg, "decode_jpeg", full)
+    monkeypatch.setattr(formats.simplejpeg, "decode_jpeg", full)
     error = refused(encoded(blocks(), "JPEG"))
     assert (error.reason, str(error)) == ("too_large", "It does not fit in memory.")
     assert isinstance(error.__cause__, MemoryError)
