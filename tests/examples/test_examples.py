@@ -33,6 +33,7 @@ def test_flowers_script_trains_and_predicts_one_photo(archive, tmp_path, local_r
     assert len(predicted) == 3 and predicted[0].split()[0] == "red"
 
 
+@pytest.mark.slow
 def test_flowers_notebook_runs_from_top_to_bottom(archive, tmp_path, local_ray, capsys):
     pytest.importorskip("matplotlib").use("Agg")
     cells = json.loads((EXAMPLES / "flowers.ipynb").read_text())["cells"]
