@@ -1,4 +1,4 @@
-"""An actor's peak memory with huge shards over that with small ones, on the same images: `python memory.py`."""
+"""An actor's peak memory with large shards, compared with that with small shards of the same images."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import open_folder
 
 IMAGES = 65_536
-SMALL, LARGE = 512, 65_536  # images in a shard
-WIDTH = 4096  # as relu6
+SMALL, LARGE = 512, 65_536  # images per shard
+WIDTH = 4096  # of relu6
 
 
 def wide(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Codes as long as VGG16's, of a photo's first pixels: without a network, there is the least memory around them."""
+    """Return codes of VGG16's width from each photo's first pixels: no network, whose memory would hide the codes'."""
     return pixels.reshape(len(pixels), -1)[:, :WIDTH].astype(np.float32)
 
 
@@ -39,14 +39,14 @@ class Factory(EncoderFactory):
     """Makes encoders of wide codes."""
 
     def __call__(self, threads: int, gpu: bool) -> Encoder:
-        """An encoder without a network."""
+        """Return an encoder without a network."""
         made = super().__call__(threads, gpu)
         settings = FeedSettings(32, np.float32, made.fingerprint.code_dtype, threads, self.config.max_pixels)
         return Encoder(wide, WIDTH, self.source, made.fingerprint, settings)
 
 
 def peak(archive: Path, shard_size: int) -> int:
-    """Encodes an archive as an actor does, two shards at once; gives this process's peak memory in bytes."""
+    """Encode an archive as an actor does, two shards at once; return this process's peak memory in bytes."""
     from flowers_batch.config import EncodeConfig
 
     source = open_source(archive)
@@ -61,9 +61,11 @@ def peak(archive: Path, shard_size: int) -> int:
 
 
 def main() -> None:
-    """Measures each size of shards in a process of its own, and tells the ratio."""
+    """Measure each shard size in a process of its own, and report the ratio."""
     arguments = common.parse_arguments(
-        __doc__, archive={"type": Path, "help": "for a child process: the images"}, shard_size={"type": int}
+        __doc__,
+        archive={"type": Path, "help": "the images; the benchmark starts its child processes with this option"},
+        shard_size={"type": int, "help": "images per shard, in a child process"},
     )
     if arguments.archive:
         print(peak(arguments.archive, arguments.shard_size))

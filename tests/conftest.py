@@ -18,7 +18,7 @@ from object_store import S3
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 drawn pictures in three folders, and a file that is no image."""
+    """30 drawn pictures in three folders, and a file that is not an image."""
     from helpers import draw_archive  # which imports much
 
     folder = draw_archive(tmp_path_factory.mktemp("archive"), 10)
@@ -53,7 +53,7 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
-    """moto's server of S3 in a process of its own; keys that it takes are in the environment meanwhile."""
+    """An S3 server (moto) in a process of its own; its keys are in the environment."""
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -73,7 +73,7 @@ def s3() -> Iterator[S3]:
 
 
 def _wait_for(server: S3, process: subprocess.Popen[bytes]) -> None:
-    """Makes the bucket, as soon as the server answers."""
+    """Create the bucket as soon as the server answers."""
     for _ in range(600):
         try:
             urlopen(Request(f"http://127.0.0.1:{server.port}/{server.bucket}", method="PUT"), timeout=5).close()
@@ -105,7 +105,7 @@ def local_ray():
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """VGG16 and VGG19 with all their layers, each of another width, and none of them wide: quick to make and to run."""
+    """VGG16 and VGG19 with all their layers, each narrow and of another width: quick to build and to run."""
     from tensorflow_vgg import network
 
     monkeypatch.setattr(network, "FILTERS", (2, 3, 4, 5, 6))
@@ -115,7 +115,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def thin() -> Iterator[None]:
-    """VGG16 and VGG19 for a whole file of tests: with all their layers, and wide enough to learn a little."""
+    """Narrow VGG16 and VGG19 for all tests of a file, wide enough to learn a little."""
     from tensorflow_vgg import network
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What the tests of single packages share: small pictures, folders, manifests and heads."""
+"""Helpers for tests of several packages: small pictures, folders, manifests, classifiers, processes."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def draw_archive(folder: Path, per_class: int, seed: int = 0) -> Path:
 
 
 def random_pixels(height: int, width: int, seed: int = 0, channels: int = 3) -> NDArray[np.uint8]:
-    """Noise: no picture is harder to resize rightly."""
+    """Return noise, the hardest picture to resize correctly: uint8 [height, width, channels]."""
     shape = (height, width, channels) if channels > 1 else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def encoded(picture: Image.Image | NDArray[np.uint8], kind: str = "PNG", **options: Any) -> bytes:
-    """A picture as a file's bytes."""
+    """Return a picture as the bytes of a file."""
     buffer = io.BytesIO()
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     picture.save(buffer, kind, **options)
@@ -65,7 +65,7 @@ def encoded(picture: Image.Image | NDArray[np.uint8], kind: str = "PNG", **optio
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
-    """Writes files, and the folders that they lie in."""
+    """Write files and their folders, and return the folder."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -97,7 +97,7 @@ sys.meta_path.insert(0, Finder())
 
 
 def changing(folder: Path, module: str, code: str) -> str:
-    """A folder for the front of PYTHONPATH: in Python's processes, `change(module)` of some code follows an import."""
+    """Make a folder for PYTHONPATH by which Python processes call the code's `change(module)` after they import it."""
     text = _AT_IMPORT.replace("MODULE", module).replace("CODE", code)
     write(folder, {"sitecustomize.py": text.encode()})
     return str(folder)
@@ -131,7 +131,7 @@ def change(module):
 
 
 def poisonous(folder: Path) -> str:
-    """A folder for the front of PYTHONPATH: files that begin with `POISON` do to Python's processes what they say.
+    """Make a folder for PYTHONPATH by which files that begin with `POISON` crash, hang or exhaust Python processes.
 
     `POISON crash`, `POISON hang`, `POISON memory`, or `POISON once:FILE`, which crashes the process unless there
     is a file of that name, and makes it first.
@@ -140,39 +140,39 @@ def poisonous(folder: Path) -> str:
 
 
 def store(path: Path) -> Folder:
-    """A folder on a file system that is not the machine's own, as object stores are."""
+    """Return a folder that is opened like one in an object store."""
     path.mkdir(parents=True, exist_ok=True)
     return Folder("store://bucket/run", fs.SubTreeFileSystem(str(path.parent), fs.LocalFileSystem()), path.name)
 
 
 def source(path: Path) -> FolderSource:
-    """The images in a folder on this machine."""
+    """Return a local folder as a source of images."""
     return open_source(str(path))
 
 
 def images_in(source: Source) -> list[Listed]:
-    """All that a source lists."""
+    """Return all images that a source lists."""
     return [image for batch in source.batches() for image in images_of(batch)]
 
 
 def fingerprint(**changes: Any) -> Fingerprint:
-    """Some codes' fingerprint."""
+    """Return a fingerprint of codes, with some fields changed."""
     values = {"network": "null", "layer": "relu6", "weights": "null", "precision": "float32", "code_dtype": "float16"}
     return Fingerprint(**(values | changes))
 
 
 def listed(paths: Iterable[str], size: int = 1) -> list[Listed]:
-    """Images as a source lists them, a minute apart."""
+    """Return images as a source lists them, with times a minute apart."""
     return [Listed(path, size + number, START + timedelta(minutes=number)) for number, path in enumerate(paths)]
 
 
 def manifest_rows(paths: list[str]) -> pa.Table:
-    """What an encoder needs of a shard's manifest rows."""
+    """Return a shard's manifest rows, as an encoder receives them."""
     return pa.Table.from_batches(map(new_rows, batches_of(listed(paths))), MANIFEST_SCHEMA)
 
 
 def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int = 0, **options: Any) -> Head:
-    """A classifier of random arrays, with a hidden layer if `hidden` units are asked for."""
+    """Return a classifier with random parameters, and with a hidden layer if `hidden` is not 0."""
     random = np.random.default_rng(seed)
     sizes = [width, *([hidden] if hidden else []), len(classes)]
 
@@ -190,7 +190,7 @@ def digests_of(names: Iterable[Any]) -> NDArray[np.bytes_]:
 
 
 def assert_parameters_equal(found: Any, expected: Any) -> None:
-    """Networks' parameters, each a name, a kernel and a bias, are the same numbers in float32, in the same order."""
+    """Assert that names, kernels and biases are equal, in the same order, and float32."""
     assert [name for name, *_ in found] == [name for name, *_ in expected]
     for (name, *ours), (_, *theirs) in zip(found, expected, strict=True):
         for our, their in zip(ours, theirs, strict=True):
@@ -199,7 +199,7 @@ def assert_parameters_equal(found: Any, expected: Any) -> None:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The names, as `ps` shows them, of all processes that a process started, and of those that they did."""
+    """Return the command lines of a process's descendants, by process ID."""
     parents, names = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -215,7 +215,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def narrowing(folder: Path) -> str:
-    """A folder for the front of PYTHONPATH: Python's processes have VGG with all its layers, and none of them wide."""
+    """Make a folder for PYTHONPATH by which Python processes have VGG with all its layers, but narrow ones."""
     code = "def change(module): module.FILTERS, module.FC_WIDTH = (4, 6, 8, 10, 12), 24"
     return changing(folder, "tensorflow_vgg.network", code)
 

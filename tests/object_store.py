@@ -10,23 +10,23 @@ from flowers_batch.storage.folder import open_folder
 
 @dataclass(frozen=True)
 class S3:
-    """A server of S3 on this machine, with one bucket."""
+    """An S3 server on this machine, with one bucket."""
 
     port: int
     bucket: str = "photos"
 
     def url(self, name: str = "") -> str:
-        """How a user writes the name of a file or folder of the bucket."""
+        """Return the URL of a file or folder in the bucket."""
         return f"s3://{self.bucket}/{name}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
 
     def put(self, name: str, content: bytes) -> None:
-        """Writes an object."""
+        """Write an object."""
         folder = open_folder(self.url())
         with folder.filesystem.open_output_stream(folder.at(name)) as stream:
             stream.write(content)
 
     def upload(self, folder: Path, name: str) -> str:
-        """Writes all files of a folder below a name; gives that name's URL."""
+        """Upload all files of a folder under a name, and return its URL."""
         for path in filter(Path.is_file, folder.rglob("*")):
             self.put(f"{name}/{path.relative_to(folder)}", path.read_bytes())
         return self.url(name)
