@@ -425,7 +425,7 @@ def actor_past_an_epoch(model: Path, process: subprocess.Popen[str]) -> int:
     before: list[Path] | None = None
     while True:
         assert process.poll() is None, process.communicate()
-        actors = [pid for pid, name in descendants(process.pid).items() if "_SoloActor" in name]
+        actors = [pid for pid, name in descendants(process.pid).items() if "RemoteSingleActor" in name]
         saved = sorted(model.glob("epochs/epoch-*"))
         if actors and before is None:
             before = saved
