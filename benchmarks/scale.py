@@ -40,7 +40,7 @@ from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import open_folder
 
 SHARDS, SHARD, ACTORS = 25_000, 4096, 256
-LISTED = 1_000_000  # photos, of whose manifest the size is told
+LISTED = 1_000_000  # photos in the manifest whose size is reported
 FINGERPRINT = Fingerprint("null", "relu6", "null", "float32", "float16")
 DIGEST = "0" * 64
 
@@ -56,7 +56,7 @@ class Actors:
     """256 actors: whenever the driver waits, the oldest call of all is answered."""
 
     def __init__(self) -> None:
-        self.asked: deque[Answer] = deque()
+        self.calls: deque[Answer] = deque()
 
     def __call__(self, job: Any, resources: Any) -> SimpleNamespace:
         """Return an actor's handle."""
@@ -64,7 +64,7 @@ class Actors:
         def run(shard: Shard, quarantined: Any, attempt: int) -> Answer:
             stages = {"read": 1.0, "decode": 1.0, "wait": 1.0, "network": 1.0, "write": 1.0}
             footer = Footer(FINGERPRINT.digest, shard.number, shard.inputs_digest, shard.images, 0, {}, DIGEST)
-            self.asked.append(answer := Answer(messages.ShardResult(footer, stages)))
+            self.calls.append(answer := Answer(messages.ShardResult(footer, stages)))
             return answer
 
         heartbeat = SimpleNamespace(remote=lambda: Answer(messages.Heartbeat("node", 0, {})))
@@ -73,13 +73,13 @@ class Actors:
 
     def begin(self) -> Answer:
         """Be ready at once."""
-        self.asked.append(answer := Answer(messages.ActorInfo(FINGERPRINT, "host", ())))
+        self.calls.append(answer := Answer(messages.ActorInfo(FINGERPRINT, "host", ())))
         return answer
 
     def wait(self, answers: list[Answer], timeout: float, **_: Any) -> tuple[list[Answer], list[Answer]]:
         """Return the oldest call among `answers`, and all heartbeats."""
-        if timeout and self.asked:
-            self.ready = self.asked.popleft()
+        if timeout and self.calls:
+            self.ready = self.calls.popleft()
         ready = [answer for answer in answers if answer is self.ready or isinstance(answer.value, messages.Heartbeat)]
         return ready, []
 

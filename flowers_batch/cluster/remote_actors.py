@@ -70,7 +70,7 @@ class RemoteShardActor:
     @ray.method(concurrency_group=HEARTBEAT_GROUP)
     def heartbeat(self) -> Heartbeat:
         """Return the progress so far, and update the metric."""
-        if self._memory and self._is_started:  # before, TensorFlow is not configured: it must not be asked yet
+        if self._memory and self._is_started:  # before that, asking TensorFlow would initialize it with its defaults
             with contextlib.suppress(Exception):  # a missing metric must not end the work
                 self._memory.update()
         return self._actor.heartbeat()

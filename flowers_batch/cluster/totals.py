@@ -1,4 +1,4 @@
-"""The totals of a run: its result as it grows, its metrics, and what its reporter is told."""
+"""The totals of a run: its result as it grows, its metrics, and the reports of its progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that an autoscaler brings and takes away while a run goes on: Ray's own, with nodes that are processes here."""
+"""Nodes that Ray's autoscaler starts and stops during a run; its nodes are processes on this machine."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ HEAD = "f" * 51 + "00000"  # the id that the fake provider gives to the node tha
 
 
 class Elastic:
-    """A cluster of a head without cores and, at most, so many nodes of one core as `most` says."""
+    """A cluster of a head without cores and a limited number of nodes with one core each."""
 
     def __init__(self, folder: Path, port: int):
         self._file = folder / "cluster.json"
         self.address = f"{get_node_ip_address()}:{port}"
 
     def most(self, nodes: int) -> None:
-        """What the autoscaler reads anew each second."""
+        """Limit the number of nodes: the autoscaler reads its configuration every second."""
         provider = {"type": "fake_multinode", "gcs_address": self.address, "head_node_id": HEAD}
         provider |= dict.fromkeys(
             ("use_node_id_as_ip", "foreground_node_launch", "disable_node_updaters", "disable_launch_config_check"),
@@ -75,7 +75,7 @@ def actors() -> int:
     return int(subprocess.run(["pgrep", "-fc", "^ray::RemoteShardActor"], capture_output=True, text=True).stdout)
 
 
-def test_a_run_grows_and_shrinks_with_its_cluster(cluster, tmp_path):
+def test_run_grows_and_shrinks_with_its_cluster(cluster, tmp_path):
     photos = photos_that_take_a_while(tmp_path / "photos", 900)
     driver = Driver(photos, "--shard-size", "3", "--address", cluster.address)
     try:
@@ -89,6 +89,6 @@ def test_a_run_grows_and_shrinks_with_its_cluster(cluster, tmp_path):
         driver.process.kill()
     assert code == 0, err
     assert (summary["images"], summary["ok"]) == (900, 900)
-    # Not all that had a node were at work when it was taken away, or came to it before the end.
+    # Some actors had no work when their node was stopped, or started too late to get any.
     assert summary["deaths"] >= 1 and len(summary["actors"]) >= 4
     assert_each_image_is_one_row(photos, driver.out)

@@ -1,4 +1,4 @@
-"""Several hosts on one machine: network namespaces with addresses of their own, which share a store of S3 alone."""
+"""Several hosts on one machine: network namespaces with addresses of their own, which share nothing but an S3 store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ip(*arguments: str) -> None:
 
 
 class Hosts:
-    """Namespaces that hang on a switch, which is one too.
+    """Namespaces that are connected by a switch, which is one, too.
 
     Attributes:
         names: Of the hosts.
@@ -80,7 +80,7 @@ class Hosts:
         return f"10.77.0.{10 + number}"
 
     def start(self, number: int, *command: Any, **options: Any) -> subprocess.Popen[str]:
-        """Starts a command on a host; it ends with the test."""
+        """Start a command on a host; it ends with the test."""
         inside = ["ip", "netns", "exec", self.names[number], *map(str, command)]
         process = subprocess.Popen(inside, env=os.environ | ENVIRONMENT, text=True, **options)
         self._ended.callback(process.wait)
@@ -88,18 +88,18 @@ class Hosts:
         return process
 
     def lose(self, number: int) -> None:
-        """Ends all that runs on a host, at once."""
+        """Kill everything that runs on a host."""
         found = subprocess.run(["ip", "netns", "pids", self.names[number]], capture_output=True, text=True).stdout
         for pid in map(int, found.split()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def cut(self, number: int, is_cut: bool) -> None:
-        """Takes a host's cable out, or puts it in again."""
+        """Unplug a host's cable, or plug it in again."""
         ip("-n", self._switch, "link", "set", f"to{number}", "down" if is_cut else "up")
 
     def slow(self, number: int) -> None:
-        """Lets little through to a host: a megabit a second."""
+        """Limit the bandwidth to a host to one megabit per second."""
         shape = ["tbf", "rate", "1mbit", "burst", "32kbit", "latency", "400ms"]
         command = ["tc", "-n", self._switch, "qdisc", "add", "dev", f"to{number}", "root", *shape]
         subprocess.run(command, check=True, capture_output=True)
@@ -123,7 +123,7 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     return found
 
 
-def test_a_cut_link_a_slow_link_and_a_lost_host_cost_no_row(hosts, tmp_path, tmp_path_factory):
+def test_cut_link_slow_link_and_lost_host_cost_no_row(hosts, tmp_path, tmp_path_factory):
     head = hosts.address(0)
     store = S3(5000)
     url = f"s3://{store.bucket}/%s?endpoint_override={head}:{store.port}&scheme=http"
@@ -171,4 +171,4 @@ def test_a_cut_link_a_slow_link_and_a_lost_host_cost_no_row(hosts, tmp_path, tmp
     assert (summary["images"], summary["ok"]) == (120, 120) and summary["deaths"] >= 2
     verified = hosts.start(0, sys.executable, "-m", "flowers_batch", "verify", url % "codes", stdout=subprocess.PIPE)
     told, _ = verified.communicate(timeout=120)
-    assert verified.returncode == 0 and "whole" in told
+    assert verified.returncode == 0 and "complete" in told
