@@ -17,8 +17,7 @@ from flowers_batch import __version__
 from flowers_batch.cli.failures import failures_as_sentences
 from flowers_batch.cli.options import ConfigOptions, Debug, Json
 from flowers_batch.errors import InputError
-
-PROGRESS_STYLES = ("auto", "bar", "lines", "json")
+from flowers_batch.progress import STYLES, console_reporter
 
 app = typer.Typer(
     add_completion=False,
@@ -72,8 +71,8 @@ def application(
 ) -> None:
     """Label a photo archive of any size with a classifier that is trained on some of its photos."""
     with failures_as_sentences(context, debug):
-        if progress not in PROGRESS_STYLES:
-            raise InputError(f"`progress` must be one of {', '.join(PROGRESS_STYLES)}. Received: {progress}.")
+        if progress not in STYLES:
+            raise InputError(f"`progress` must be one of {', '.join(STYLES)}. Received: {progress}.")
     context.obj = _Settings(progress, debug)
 
 
@@ -124,8 +123,6 @@ def command(
 def _run(function: Callable[..., Any], arguments: dict[str, Any], context: typer.Context) -> Output:
     if "reporter" not in inspect.signature(function).parameters:
         return function(**arguments)
-    from flowers_batch.progress import console_reporter
-
     with console_reporter(context.info_name or "", context.obj.progress) as reporter:
         return function(**arguments, reporter=reporter)
 
