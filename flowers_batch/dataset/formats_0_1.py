@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 PART_KEY = b"flowers_batch.manifest.3"  # of a manifest part's footer
+SYNTHETIC_MARK = "DRAWN.txt"  # in a folder of photos that the demo drew
 FROZEN_FOLDER = "fixed"  # of a model folder: codes and classifier without fine-tuning
 _MISSING = "gone"  # the action of manifest rows whose images a listing did not find
 

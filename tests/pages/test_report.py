@@ -107,13 +107,19 @@ def test_accuracy_of_a_retrained_model_is_not_shown(base, tmp_path):
     assert "was retrained after" in page.text and "accuracy on held-out photos" not in page.text
 
 
-def test_drawn_photos_and_random_weights_are_warned_of(base, tmp_path):
+@pytest.mark.parametrize("mark", [SYNTHETIC_MARK, "DRAWN.txt"], ids=["this version", "version 0.1"])
+def test_report_warns_of_synthetic_photos(base, tmp_path, mark):
+    (base / "photos" / mark).write_text("A program drew these photos.\n")
+    try:
+        _, page = page_of(base / "labels", tmp_path / "page.html")
+    finally:
+        (base / "photos" / mark).unlink()
+    assert "drawn by a program" in page.text and "says nothing about real photos" in page.text
+
+
+def test_report_warns_of_random_weights(base, tmp_path):
     _, page = page_of(base / "labels", tmp_path / "page.html")
     assert "drawn by" not in page.text and "random" not in page.text and "real photos" not in page.text
-    (base / "photos" / SYNTHETIC_MARK).write_text("drawn")
-    _, page = page_of(base / "labels", tmp_path / "page.html")
-    (base / "photos" / SYNTHETIC_MARK).unlink()
-    assert "drawn by a program" in page.text and "says nothing about real photos" in page.text
     job = base / "labels" / "job.json"
     before = job.read_text()
     job.write_text(before.replace('"weights": "null",\n  "root"', '"weights": "random:3",\n  "root"'))

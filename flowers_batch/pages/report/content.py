@@ -7,6 +7,7 @@ from typing import Any
 
 from flowers_batch.classifier.model_folder import METRICS, MODEL, Model, load_model
 from flowers_batch.config import IMAGENET
+from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.errors import InputError
@@ -91,7 +92,7 @@ def _find_codes(folder: str) -> Run | None:
 def _warn_of_unreal(photos: list[Photos], run: Run | None, model: Model | None, has_accuracy: bool) -> list[str]:
     """Return sentences about synthetic photos and random weights, which make the accuracy meaningless."""
     warnings = []
-    if any(each.source and each.source.folder.exists(SYNTHETIC_MARK) for each in photos):
+    if any(each.source and _is_synthetic(each.source.folder) for each in photos):
         warnings.append("The photos are synthetic: drawn by a program, not taken by a camera.")
     weights = run.job.weights if run else model.weights if model else ""
     if weights.startswith("random:"):
@@ -102,6 +103,10 @@ def _warn_of_unreal(photos: list[Photos], run: Run | None, model: Model | None, 
     if warnings and has_accuracy:
         warnings.append("The accuracy below says nothing about real photos.")
     return warnings
+
+
+def _is_synthetic(folder: Folder) -> bool:
+    return any(folder.exists(mark) for mark in (SYNTHETIC_MARK, formats_0_1.SYNTHETIC_MARK))
 
 
 def _find_failures(run: Run, limit: int) -> list[tuple[str, int, list[dict[str, str]]]]:
