@@ -55,33 +55,37 @@ def find_cached(file: PublishedFile) -> Path | None:
     return path if path.is_file() and path.stat().st_size == file.size else None
 
 
-def is_reachable(file: PublishedFile, seconds: float = _TIMEOUT) -> bool:
+def is_reachable(file: PublishedFile, timeout: float = _TIMEOUT) -> bool:
     """Return whether a file's server answers within a time.
 
     Args:
         file: The file.
-        seconds: The time in seconds, which includes the DNS lookup.
+        timeout: The time in seconds, which includes the DNS lookup.
     """
 
     def send_request() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):
             request = urllib.request.Request(file.url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=seconds) as answer:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
                 answers.append(answer.status)
 
     answers: list[int] = []
     # In a thread, since a DNS lookup has no timeout.
     thread = threading.Thread(target=send_request, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(timeout)
     return bool(answers)
 
 
-def fetch(file: PublishedFile) -> Path:
+def fetch(file: PublishedFile, timeout: float = _TIMEOUT) -> Path:
     """Return a file's path in the cache; download the file first if it is not there.
 
     Several processes on one machine download a file once. An interrupted download resumes where it stopped. A
     progress bar on standard error shows the file's size.
+
+    Args:
+        file: The file.
+        timeout: Seconds that the server may take to answer, or to send the next byte.
 
     Raises:
         DownloadError: The server cannot be reached, or the file does not match its checksum.
@@ -96,7 +100,7 @@ def fetch(file: PublishedFile) -> Path:
         if found := find_cached(file):
             return found
         part.touch()
-        _download(file, part)
+        _download(file, part, timeout)
         if (received := _digest(part, file.checksum.split(":")[0])) != file.checksum:
             part.unlink()
             raise DownloadError(
@@ -106,11 +110,11 @@ def fetch(file: PublishedFile) -> Path:
     return folder / file.name
 
 
-def _download(file: PublishedFile, part: Path) -> None:
+def _download(file: PublishedFile, part: Path, timeout: float) -> None:
     offset = part.stat().st_size
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, part.open("r+b") as out:
+        with urllib.request.urlopen(request, timeout=timeout) as answer, part.open("r+b") as out:
             offset = offset if answer.status == 206 else 0  # a server without ranges sends all of it again
             out.truncate(offset)
             out.seek(offset)

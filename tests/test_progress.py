@@ -1,20 +1,22 @@
-"""What a person, or a program, is told while long work goes on."""
+"""Progress of long work, as people and programs see it."""
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 
 import pytest
 from codes_folder import labels, write_codes
 
 from flowers_batch import progress
+from flowers_batch.cli import app
 from flowers_batch.cli.main import main
 from flowers_batch.progress import BarReporter, JsonReporter, LineReporter, Progress, console_reporter
 
 
-def test_training_reports_its_steps(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(LineReporter.__init__, "__defaults__", (0.0,))
+def test_train_command_reports_its_steps(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(app, "console_reporter", lambda verb, style: nullcontext(LineReporter(verb, seconds=0)))
     codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30))
     with pytest.raises(SystemExit):
         main(["train", str(codes), str(tmp_path / "model"), "--json"])
@@ -27,7 +29,7 @@ def test_training_reports_its_steps(monkeypatch, tmp_path, capsys):
         assert re.search(f"train: {step}", reported), step
 
 
-def test_updates_are_lines_only_now_and_then(capsys):
+def test_updates_within_fifteen_seconds_write_no_line(capsys):
     with console_reporter("train", "lines") as reporter:
         reporter.update(Progress("first"))
         assert capsys.readouterr().err == "", "less than 15 seconds have passed"
@@ -35,7 +37,7 @@ def test_updates_are_lines_only_now_and_then(capsys):
     assert capsys.readouterr().err == "train: a word\n"
 
 
-def test_lines_show_rate_and_time_left(monkeypatch, capsys):
+def test_line_reporter_shows_rate_and_time_left(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 1.0, 3.0, 3.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     reporter = LineReporter("encode", seconds=0)
@@ -47,21 +49,21 @@ def test_lines_show_rate_and_time_left(monkeypatch, capsys):
     ]
 
 
-def test_last_counts_are_written_when_work_ends(capsys):
+def test_line_reporter_writes_the_last_counts_when_it_is_closed(capsys):
     with console_reporter("encode", "lines") as reporter:
         reporter.update(Progress(done=3, total=5, failed=1))
         reporter.update(Progress(done=5, total=5, failed=1))
     assert capsys.readouterr().err == "encode: 5 of 5 images, 1 failed\n"
 
 
-def test_terminal_has_one_line_of_text(capsys):
+def test_bar_reporter_shows_text_on_one_line(capsys):
     reporter = BarReporter("train", seconds=0)
     reporter.update(Progress("epoch 3"))
     reported = capsys.readouterr().err
     assert "train: epoch 3 [00:00]" in reported and "\n" not in reported
 
 
-def test_terminal_has_a_bar_of_images_after_a_line_of_text(capsys):
+def test_bar_reporter_shows_a_bar_of_images_after_text(capsys):
     reporter = BarReporter("finetune", seconds=0)
     reporter.update(Progress("finding near-duplicates"))
     reporter.update(Progress(done=1, total=4))
@@ -71,7 +73,7 @@ def test_terminal_has_a_bar_of_images_after_a_line_of_text(capsys):
     assert "2/4" in reported and "failed=1" in reported
 
 
-def test_jobs_report_json_lines(capsys):
+def test_json_reporter_writes_an_object_per_line(capsys):
     reporter = JsonReporter("encode", seconds=0)
     reporter.message("An actor died.")
     reporter.update(Progress(done=3, total=5, failed=1, resumed=2))
@@ -81,7 +83,7 @@ def test_jobs_report_json_lines(capsys):
     assert [update[name] for name in ("done", "total", "failed", "resumed")] == [3, 5, 1, 2]
 
 
-def test_unknown_style_of_progress_is_refused(capsys):
+def test_unknown_progress_style_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--progress", "loud", "encode", "photos", "codes"])
     assert ended.value.code == 2

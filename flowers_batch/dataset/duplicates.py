@@ -10,16 +10,23 @@ from numpy.typing import NDArray
 from flowers_batch.dataset.shard_file import read_shard
 from flowers_batch.storage.folder import Folder
 
-_DIGESTS_AT_ONCE = 1 << 24
+_MAX_DIGESTS = 1 << 24
 _FILES_AT_ONCE = 8
 
 
-def count_duplicates(folder: Folder, kind: str, shards: int, images: int) -> int:
+def count_duplicates(folder: Folder, kind: str, shards: int, images: int, *, max_digests: int = _MAX_DIGESTS) -> int:
     """Return how many images have the same bytes as an earlier one; memory grows with shards at most.
 
     Compared are the first 64 bits of SHA-256: for 100 million images, one count in 3000 is expected to be off by one.
+
+    Args:
+        folder: The run's folder.
+        kind: `codes` or `predictions`.
+        shards: Its shards; all are complete.
+        images: Their images.
+        max_digests: Digests in memory at a time; more take another pass over all shards.
     """
-    passes = -(-images // _DIGESTS_AT_ONCE)
+    passes = -(-images // max_digests)
     found = 0
     for remainder in range(passes):
 

@@ -41,7 +41,7 @@ from flowers_batch.sources.ordering import batches_in_order
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
-_SHARDS_A_PART = 256
+_SHARDS_PER_PART = 256
 
 
 CHANGES = ("new", "changed", "missing", "returned", "pruned", "retried")
@@ -58,7 +58,9 @@ class _Piece:
     rows: pa.Table
 
 
-def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) -> Manifest:
+def write_manifest(
+    folder: Folder, source: Source, shard_size: int, run: str, *, shards_per_part: int = _SHARDS_PER_PART
+) -> Manifest:
     """Cut images into shards and publish the manifest, part by part; memory grows with shards, not images.
 
     Args:
@@ -66,12 +68,14 @@ def write_manifest(folder: Folder, source: Source, shard_size: int, run: str) ->
         source: Lists the images.
         shard_size: Images in a shard.
         run: The run's id, which each part carries.
+        shards_per_part: Shards in a part of the manifest.
 
     Raises:
         InputError: There are no images, or another run writes to the folder.
     """
     nothing = Manifest([], 0, 0, describe_source(source), (), (), 0, source.in_path_order)
-    manifest = _publish(folder, nothing, cut_into_shards(map(new_rows, source.batches()), shard_size, 0), source, run)
+    pieces = cut_into_shards(map(new_rows, source.batches()), shard_size, 0)
+    manifest = _publish(folder, nothing, pieces, source, run, shards_per_part)
     if not manifest.shards:
         raise _no_images(source)
     return manifest
@@ -87,6 +91,7 @@ def grow_manifest(
     prune: bool = False,
     retry: bool = False,
     failed: Callable[[Shard], Set[str]] = lambda shard: frozenset(),
+    shards_per_part: int = _SHARDS_PER_PART,
 ) -> tuple[Manifest, dict[str, int]]:
     """Merge a new listing with the manifest; if they differ, delete `_SUCCESS` and publish a new generation.
 
@@ -101,6 +106,7 @@ def grow_manifest(
         prune: Whether missing images are removed, instead of being marked.
         retry: Whether failed images are retried; failed images that were missing and are back are retried in any case.
         failed: Returns which paths of a shard failed for a transient reason.
+        shards_per_part: Shards in a part of the manifest.
 
     Returns:
         The manifest, and how many images are `new`, `changed`, `missing`, `returned`, `pruned` or `retried`.
@@ -125,13 +131,14 @@ def grow_manifest(
     )
     must_know = bool(manifest.images) and (prune or describe_source(source) != manifest.source)
     pieces = _checked(pieces, counts, must_know, source, manifest)
-    return _publish(folder, manifest, pieces, source, run), {name: counts[name] for name in CHANGES}
+    manifest = _publish(folder, manifest, pieces, source, run, shards_per_part)
+    return manifest, {name: counts[name] for name in CHANGES}
 
 
 def _checked(
     pieces: Iterator[_Piece], counts: Counter[str], must_know: bool, source: Source, manifest: Manifest
 ) -> Iterator[_Piece]:
-    """Refuse a listing that lacks the whole archive, before its first piece is published."""
+    """Refuse a listing that is empty or of another archive, before its first piece is published."""
     first = next(pieces, None)
     if not counts["listed"]:
         raise _no_images(source)
@@ -184,7 +191,9 @@ def change_shard(folder: Folder, shard: Shard, rows: pa.Table) -> _Piece:
     return _Piece(shard_of(shard.number, apply_delta(read_rows(folder, shard), rows)), rows)
 
 
-def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Source, run: str) -> Manifest:
+def _publish(
+    folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], source: Source, run: str, shards_per_part: int
+) -> Manifest:
     """Publish a generation, part by part, unless it is empty; return the manifest after it."""
     shards = list(manifest.shards)
     part = manifest.parts
@@ -202,7 +211,7 @@ def _publish(folder: Folder, manifest: Manifest, pieces: Iterator[_Piece], sourc
             ) as writer,
         ):
             written: list[Shard] = []
-            while piece is not None and len(written) < _SHARDS_A_PART:
+            while piece is not None and len(written) < shards_per_part:
                 writer.write_table(piece.rows, row_group_size=len(piece.rows))
                 put_shard(shards, piece.shard, (part, len(written)))
                 written.append(piece.shard)

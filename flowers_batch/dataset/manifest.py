@@ -29,7 +29,7 @@ from flowers_batch.sources.ordering import batches_in_order, merged
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
-_GENERATIONS_MERGED = 64  # each has a shard's rows in memory
+_MAX_MERGED_GENERATIONS = 64  # each has a shard's rows in memory
 
 
 KNOWN_SCHEMA = MANIFEST_SCHEMA.append(pa.field("failed", pa.bool_(), nullable=False))
@@ -122,7 +122,11 @@ def read_rows(folder: Folder, shard: Shard) -> pa.Table:
 
 
 def rows_in_path_order(
-    folder: Folder, manifest: Manifest, failed: Callable[[Shard], Set[str]] = lambda shard: frozenset()
+    folder: Folder,
+    manifest: Manifest,
+    failed: Callable[[Shard], Set[str]] = lambda shard: frozenset(),
+    *,
+    max_merged: int = _MAX_MERGED_GENERATIONS,
 ) -> Iterator[pa.RecordBatch]:
     """Stream all rows in the order of their paths' bytes, a few shards in memory at a time.
 
@@ -130,6 +134,7 @@ def rows_in_path_order(
         folder: The run's folder.
         manifest: The current one.
         failed: Returns which paths of a shard have failed.
+        max_merged: Generations that are merged in memory; more are sorted in a scratch file.
 
     Yields:
         Batches of the manifest's columns and `failed`.
@@ -144,7 +149,7 @@ def rows_in_path_order(
         itertools.chain.from_iterable(map(rows, manifest.shards[first:stop]))
         for first, stop in itertools.pairwise((*manifest.first_shards, len(manifest.shards)))
     ]
-    if manifest.in_path_order and len(generations) <= _GENERATIONS_MERGED:
+    if manifest.in_path_order and len(generations) <= max_merged:
         return merged(generations, KNOWN_SCHEMA)
     return batches_in_order(itertools.chain.from_iterable(generations), path_key)
 

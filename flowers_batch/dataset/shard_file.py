@@ -24,7 +24,7 @@ from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.retries import with_retries
 
 _FOOTER_KEY = b"flowers_batch.shard"
-ROWS_A_GROUP = 2048  # in memory while a shard is written or read
+ROWS_PER_GROUP = 2048  # in memory while a shard is written or read
 _ROWS_MERGED = 1024
 
 
@@ -148,7 +148,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
     held: list[pa.RecordBatch] = []
     for batch in batches:
         held.append(batch)
-        if sum(map(len, held)) >= ROWS_A_GROUP:
+        if sum(map(len, held)) >= ROWS_PER_GROUP:
             yield pa.Table.from_batches(held, schema)
             held = []
     if any(map(len, held)):

@@ -20,7 +20,7 @@ Row = TypeVar("Row", bound=tuple[int | bytes | str | None, ...])
 _MEMORY_KIB = 32 << 10  # at most for a table, and as much again for sorting it
 
 
-def sorted_rows(rows: Iterable[Row]) -> Iterator[Row]:
+def sorted_rows(rows: Iterable[Row], *, memory_kib: int = _MEMORY_KIB) -> Iterator[Row]:
     """Yield what `sorted(rows)` gives, for more rows than fit into memory; None comes first.
 
     Args:
@@ -34,7 +34,7 @@ def sorted_rows(rows: Iterable[Row]) -> Iterator[Row]:
     if first is None:
         return
     columns = ", ".join(f"c{number}" for number in range(len(first)))
-    with _scratch() as database:
+    with _scratch(memory_kib) as database:
         database.execute(f"CREATE TABLE rows ({columns})")
         places = ", ".join("?" * len(first))
         database.executemany(f"INSERT INTO rows VALUES ({places})", chain([first], iterator))
@@ -170,11 +170,11 @@ class UniqueNames:
 
 
 @contextmanager
-def _scratch() -> Iterator[sqlite3.Connection]:
+def _scratch(memory_kib: int = _MEMORY_KIB) -> Iterator[sqlite3.Connection]:
     """Give a temporary database: in memory up to a bound, then in the folder that TMPDIR names."""
     database = sqlite3.connect("")
     try:
-        database.execute(f"PRAGMA cache_size = -{_MEMORY_KIB}")  # negative: KiB
+        database.execute(f"PRAGMA cache_size = -{memory_kib}")  # negative: KiB
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
         yield database

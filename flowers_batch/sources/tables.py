@@ -18,8 +18,8 @@ from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, path_bytes
 from flowers_batch.sources.reading import ReadError, check_size
 
 BYTES, IMAGE = "bytes", "image"  # a field of Hugging Face's images, and their column
-_WINDOW_BYTES = 32 << 20  # of rows that were skipped, and may still be requested
-_WINDOW_ROWS = 256
+_SKIPPED_BYTES = 32 << 20
+_SKIPPED_ROWS = 256
 _GROUPS_OPEN = 4  # row groups of a table: threads are at different places
 
 
@@ -41,17 +41,31 @@ class TableSource(ContainerSource):
             ) from None
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
-        content = open_shared(_RowReader, self.folder, name, changed).read(offset)
+        content = open_shared(RowReader, self.folder, name, changed).read(offset)
         if content is None:
             raise ReadError("missing", "The table has no bytes for it.")
         check_size(len(content))
         return content
 
 
-class _RowReader:
-    """Reads the images of a table row by row, with a page and some skipped rows in memory, never a row group."""
+class RowReader:
+    """Reads the images of a table row by row, with a page and some skipped rows in memory, never a row group.
 
-    def __init__(self, file: pa.NativeFile, url: str):
+    Args:
+        file: The table.
+        url: Its name in messages.
+        max_skipped_rows: Skipped rows in memory, which may still be requested.
+        max_skipped_bytes: Bytes of these rows.
+    """
+
+    def __init__(
+        self,
+        file: pa.NativeFile,
+        url: str,
+        *,
+        max_skipped_rows: int = _SKIPPED_ROWS,
+        max_skipped_bytes: int = _SKIPPED_BYTES,
+    ):
         self._table = _open_table(file)
         column = _image_column(self._table.schema_arrow, url)
         self._column = f"{column.name}.{BYTES}" if pa.types.is_struct(column.type) else column.name
@@ -59,7 +73,8 @@ class _RowReader:
         self._starts = [0, *accumulate(self._table.metadata.row_group(group).num_rows for group in groups)]
         # By row group: its next row, and the stream that gives it. One that fails is not kept.
         self._streams: dict[int, tuple[int, Iterator[bytes | None]]] = {}
-        self._passed: dict[int, bytes | None] = {}
+        self._skipped: dict[int, bytes | None] = {}
+        self._limits = max_skipped_rows, max_skipped_bytes
         self._lock = Lock()
 
     def read(self, row: int) -> bytes | None:
@@ -69,12 +84,12 @@ class _RowReader:
             ReadError: There is no such row.
         """
         with self._lock:
-            if row in self._passed:
-                return self._passed.pop(row)
+            if row in self._skipped:
+                return self._skipped.pop(row)
             group = bisect_right(self._starts, row) - 1
             following, stream = self._streams.pop(group, (row + 1, iter(())))
             if following > row:
-                following, stream = self._starts[group], self._from(group)
+                following, stream = self._starts[group], self.stream_group(group)
             for number, content in enumerate(stream, following):
                 if number == row:
                     if row + 1 < self._starts[group + 1]:
@@ -82,19 +97,22 @@ class _RowReader:
                     if len(self._streams) > _GROUPS_OPEN:
                         del self._streams[next(iter(self._streams))]
                     return content
-                self._pass_over(number, content)
+                self._keep_skipped(number, content)
             raise ReadError("unreadable", "The table ends before the photo's row: it was replaced since it was listed.")
 
-    def _from(self, group: int) -> Iterator[bytes | None]:
+    def stream_group(self, group: int) -> Iterator[bytes | None]:
+        """Yield the bytes of each row of a row group."""
         groups = range(self._table.num_row_groups)[group : group + 1]
         for batch in self._table.iter_batches(1, groups, [self._column], use_threads=False):
             column = batch.column(0)
             yield (column.flatten()[0] if pa.types.is_struct(column.type) else column)[0].as_py()
 
-    def _pass_over(self, row: int, content: bytes | None) -> None:
-        self._passed[row] = content
-        while len(self._passed) > _WINDOW_ROWS or sum(map(len, filter(None, self._passed.values()))) > _WINDOW_BYTES:
-            del self._passed[next(iter(self._passed))]
+    def _keep_skipped(self, row: int, content: bytes | None) -> None:
+        """Keep a row that may still be requested; drop the oldest ones above the limits."""
+        self._skipped[row] = content
+        max_rows, max_bytes = self._limits
+        while len(self._skipped) > max_rows or sum(map(len, filter(None, self._skipped.values()))) > max_bytes:
+            del self._skipped[next(iter(self._skipped))]
 
 
 def _open_table(file: pa.NativeFile) -> pq.ParquetFile:

@@ -28,7 +28,7 @@ from flowers_batch.storage.urls import CREDENTIAL_PARAMETERS
 SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
 LOCK = "_lock"
 NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is not UTF-8; no other path does
-_UPLOAD_BYTES = 8 << 20
+_BLOCK_BYTES = 8 << 20
 
 
 PathOrUrl = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
@@ -42,11 +42,13 @@ class Folder:
         url: How a user would write it: an absolute path, or a URL.
         filesystem: What reads and writes it.
         path: Its name on that file system.
+        block_bytes: Bytes of a file in memory while it is copied to or from a store.
     """
 
     url: str
     filesystem: fs.FileSystem = field(compare=False)
     path: str = field(compare=False)
+    block_bytes: int = field(default=_BLOCK_BYTES, compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -122,7 +124,7 @@ class Folder:
         with tempfile.TemporaryDirectory() as folder, self.open(name) as file:
             path = os.path.join(folder, os.path.basename(name))
             with open(path, "wb") as copy:
-                shutil.copyfileobj(file, copy, _UPLOAD_BYTES)
+                shutil.copyfileobj(file, copy, self.block_bytes)
             yield path
 
     def read_json(self, name: str) -> Any:
@@ -189,7 +191,7 @@ class Folder:
         with open(scratch, "rb") as file:
             stream = self.filesystem.open_output_stream(self.at(name))
             try:
-                while block := file.read(_UPLOAD_BYTES):
+                while block := file.read(self.block_bytes):
                     stream.write(block)
             except BaseException as error:
                 # A store that failed has made no object, and an object that another writer published stays.

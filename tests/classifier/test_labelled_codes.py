@@ -30,7 +30,7 @@ def on_disk(tmp_path_factory):
     """Every third photo of a folder with many row groups, in which some photos have no code, and their true codes."""
     folder = tmp_path_factory.mktemp("on disk") / "codes"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flowers_batch.dataset.shard_file.ROWS_A_GROUP", 16)
+        patch.setattr("flowers_batch.dataset.shard_file.ROWS_PER_GROUP", 16)
         write_codes(folder, labels(a=150, b=90), failed=7, batch=8, broken=(0, 17, 18, 100))
     run = open_run(folder, CODES)
     assert len(run.row_groups()) == 15

@@ -8,22 +8,18 @@ import pyarrow as pa
 import pytest
 from dataset_rows import LIKE, image_row
 
-from flowers_batch.dataset import duplicates
 from flowers_batch.dataset.duplicates import count_duplicates
 from flowers_batch.dataset.schema import CODES, codes_schema
-from flowers_batch.dataset.shard_file import (
-    write_shard,
-)
+from flowers_batch.dataset.shard_file import write_shard
 from flowers_batch.storage.folder import open_folder
 
 
-@pytest.mark.parametrize("at_once", [2, 1 << 24])
-def test_duplicates_count_neither_first_images_nor_failed_rows(tmp_path, monkeypatch, at_once):
-    monkeypatch.setattr(duplicates, "_DIGESTS_AT_ONCE", at_once)
+@pytest.mark.parametrize("max_digests", [2, 1 << 24])
+def test_duplicates_count_neither_first_images_nor_failed_rows(tmp_path, max_digests):
     folder, schema = open_folder(tmp_path), codes_schema(1, "float16")
     contents = [["a", "b", None, "a"], ["c", None, "a"], [], ["b"]]
     for number, names in enumerate(contents):
         rows = [image_row(name, None) if name else image_row("x", "missing") for name in names]
         batch = pa.RecordBatch.from_pylist([row | {"code": None} for row in rows], schema)
         write_shard(folder, CODES, schema, [batch], replace(LIKE, shard=number))
-    assert count_duplicates(folder, CODES, len(contents), 8) == 3
+    assert count_duplicates(folder, CODES, len(contents), 8, max_digests=max_digests) == 3

@@ -140,9 +140,8 @@ def test_another_archive_is_refused_and_one_that_moved_is_not(folder):
 
 
 def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     images = listed(PATHS)
-    before = write_manifest(folder, Listing(images[:9]), 5, "run")
+    before = write_manifest(folder, Listing(images[:9]), 5, "run", shards_per_part=1)
     publish, published = Folder.publish, []
 
     def killed(self, name):
@@ -154,9 +153,9 @@ def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "publish", killed)
         with pytest.raises(KeyboardInterrupt):
-            grown(folder, images, size=3)
+            grown(folder, images, size=3, shards_per_part=1)
     assert read_manifest(folder) == replace(before, is_complete=False)
-    manifest, counts = grown(folder, images, size=18, run="third")
+    manifest, counts = grown(folder, images, size=18, run="third", shards_per_part=1)
     assert read_manifest(folder) == manifest and manifest.is_complete
     assert counts["new"] == 18 and len(parts(folder)) == 3
     assert sorted(itertools.chain(*paths_of(folder, manifest))) == sorted(PATHS)
@@ -174,29 +173,27 @@ def test_a_part_that_is_lost_in_the_middle_is_refused(folder):
 
 
 def test_a_killed_generation_that_nothing_is_left_of_is_cleaned_up(folder, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     images = listed(PATHS)
-    before = write_manifest(folder, Listing(images[:9]), 5, "run")
+    before = write_manifest(folder, Listing(images[:9]), 5, "run", shards_per_part=1)
 
     whole = growth.cut_into_shards
     monkeypatch.setattr(growth, "cut_into_shards", lambda *arguments: killed_after(whole(*arguments), 2))
     with pytest.raises(KeyboardInterrupt):
-        grown(folder, images, size=3)
+        grown(folder, images, size=3, shards_per_part=1)
     monkeypatch.setattr(growth, "cut_into_shards", whole)
     assert not read_manifest(folder).is_complete
-    manifest, counts = grown(folder, images[:9])
+    manifest, counts = grown(folder, images[:9], shards_per_part=1)
     assert counts == dict.fromkeys(COUNTS, 0) and manifest == before
     assert read_manifest(folder) == before and len(parts(folder)) == before.parts
 
 
 def test_kill_while_deleting_leftovers_can_be_resumed(folder, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
     images = listed(PATHS)
-    before = write_manifest(folder, Listing(images[:9]), 5, "run")
+    before = write_manifest(folder, Listing(images[:9]), 5, "run", shards_per_part=1)
     whole, delete = growth.cut_into_shards, Folder.delete
     monkeypatch.setattr(growth, "cut_into_shards", lambda *arguments: killed_after(whole(*arguments), 4))
     with pytest.raises(KeyboardInterrupt):
-        grown(folder, images, size=3)
+        grown(folder, images, size=3, shards_per_part=1)
     monkeypatch.setattr(growth, "cut_into_shards", whole)
 
     def killed(self, name):
@@ -206,9 +203,9 @@ def test_kill_while_deleting_leftovers_can_be_resumed(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "delete", killed)
         with pytest.raises(KeyboardInterrupt):
-            grown(folder, images[:9])
+            grown(folder, images[:9], shards_per_part=1)
     assert read_manifest(folder) == replace(before, is_complete=False)
-    assert grown(folder, images[:9])[0] == before
+    assert grown(folder, images[:9], shards_per_part=1)[0] == before
 
 
 def killed_after(pieces, count):
@@ -218,9 +215,8 @@ def killed_after(pieces, count):
 
 @pytest.mark.parametrize("in_path_order", [True, False])
 @pytest.mark.parametrize("seed", range(2))
-def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, monkeypatch, seed, in_path_order):
+def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, seed, in_path_order):
     """Against a model of the promise: a path keeps its shard while it is in the manifest, and nothing is lost."""
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 3)
     draw = random.Random(seed)
     names = [f"{draw.choice(['a', 'a-b', 'a.b', 'B', 'é', '😀'])}/{number}.jpg" for number in range(60)]
     names += [f"//bytes/{folder}/%FF{number}.jpg" for folder in ("a", "a-b", "%E9", "zz") for number in range(5)]
@@ -237,9 +233,14 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, m
         listing.in_path_order = in_path_order
         expected = dict.fromkeys(COUNTS, 0)
         if generation:
-            manifest, counts = grow_manifest(folder, read_manifest(folder), listing, size, "run", prune=prune)
+            manifest, counts = grow_manifest(
+                folder, read_manifest(folder), listing, size, "run", prune=prune, shards_per_part=3
+            )
         else:
-            manifest, counts = write_manifest(folder, listing, size, "run"), expected | {"new": len(images)}
+            manifest, counts = (
+                write_manifest(folder, listing, size, "run", shards_per_part=3),
+                expected | {"new": len(images)},
+            )
         assert read_manifest(folder) == manifest
         tables = [read_rows(folder, shard) for shard in manifest.shards]
         found = {

@@ -12,8 +12,6 @@ import pytest
 from helpers import START, listed, source, store, write
 from listings import COUNTS, PATHS, Listing, grown, parts, paths_of
 
-from flowers_batch.dataset import growth
-from flowers_batch.dataset import manifest as manifest_module
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
 from flowers_batch.dataset.manifest import (
     copy_manifest,
@@ -62,25 +60,22 @@ def test_rows_tell_all_that_was_listed(folder):
 
 
 @pytest.mark.parametrize("size", [1, 4, 7, 13])
-def test_manifest_of_several_parts_is_read_as_it_was_written(folder, size, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 2)
-    manifest = write_manifest(folder, Listing(listed(PATHS), ignored=3), size, "run")
+def test_manifest_of_several_parts_is_read_as_it_was_written(folder, size):
+    manifest = write_manifest(folder, Listing(listed(PATHS), ignored=3), size, "run", shards_per_part=2)
     assert len(parts(folder)) == -(-len(manifest.shards) // 2) > 1
     assert read_manifest(folder) == manifest
     assert manifest.ignored == 3
     assert list(itertools.chain(*paths_of(folder, manifest))) == PATHS
 
 
-def test_manifest_without_its_last_part_is_none(folder, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 2)
-    write_manifest(folder, Listing(listed(PATHS)), 9, "run")  # 3 shards, 2 parts
+def test_manifest_without_its_last_part_is_none(folder):
+    write_manifest(folder, Listing(listed(PATHS)), 9, "run", shards_per_part=2)  # 3 shards, 2 parts
     folder.delete(f"manifest/{parts(folder)[-1]}")
     assert read_manifest(folder) is None
 
 
-def test_manifest_without_a_part_in_the_middle_is_damaged(folder, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
-    write_manifest(folder, Listing(listed(PATHS)), 9, "run")
+def test_manifest_without_a_part_in_the_middle_is_damaged(folder):
+    write_manifest(folder, Listing(listed(PATHS)), 9, "run", shards_per_part=1)
     folder.delete("manifest/part-000001.parquet")
     with pytest.raises(InputError, match=r"part-000001\.parquet is missing or damaged"):
         read_manifest(folder)
@@ -135,21 +130,19 @@ class Killed(Listing):
         raise KeyboardInterrupt
 
 
-def test_killed_listing_leaves_no_complete_manifest(folder, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
+def test_killed_listing_leaves_no_complete_manifest(folder):
     with pytest.raises(KeyboardInterrupt):
-        write_manifest(folder, Killed(listed(PATHS)), 5, "run")
+        write_manifest(folder, Killed(listed(PATHS)), 5, "run", shards_per_part=1)
     assert parts(folder) == ["part-000000.parquet", "part-000001.parquet", "part-000002.parquet"]
     assert read_manifest(folder) is None
-    manifest = write_manifest(folder, Listing(listed(PATHS)), 5, "next")
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 5, "next", shards_per_part=1)
     assert read_manifest(folder) == manifest
 
 
-def test_parts_of_two_runs_are_no_complete_manifest(folder, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
-    write_manifest(folder, Listing(listed(PATHS)), 5, "first")
+def test_parts_of_two_runs_are_no_complete_manifest(folder):
+    write_manifest(folder, Listing(listed(PATHS)), 5, "first", shards_per_part=1)
     with pytest.raises(KeyboardInterrupt):
-        write_manifest(folder, Killed(listed(PATHS, size=9)), 5, "second")
+        write_manifest(folder, Killed(listed(PATHS, size=9)), 5, "second", shards_per_part=1)
     assert len(parts(folder)) == 6
     assert read_manifest(folder) is None
 
@@ -162,16 +155,15 @@ def test_listing_of_a_folder_is_written_with_what_it_ignored(tmp_path):
     assert read_manifest(folder).ignored == 1
 
 
-def test_manifest_that_another_run_overwrote_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
+def test_manifest_that_another_run_overwrote_is_refused(folder):
 
     class Raced(Listing):
         def batches(self):
             yield from super().batches()
-            write_manifest(folder, Listing(self._images), 5, "other")
+            write_manifest(folder, Listing(self._images), 5, "other", shards_per_part=1)
 
     with pytest.raises(InputError, match="is being written by another run"):
-        write_manifest(folder, Raced(listed(PATHS)), 5, "mine")
+        write_manifest(folder, Raced(listed(PATHS)), 5, "mine", shards_per_part=1)
 
 
 def test_folder_without_images_is_refused(tmp_path):
@@ -213,32 +205,29 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     assert manifest.images == 400_000
 
 
-def test_copied_manifest_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 2)
+def test_copied_manifest_is_the_same(tmp_path):
     here, there = open_folder(tmp_path / "here"), store(tmp_path / "there")
-    manifest = write_manifest(here, Listing(listed(PATHS), ignored=2), 5, "run")
+    manifest = write_manifest(here, Listing(listed(PATHS), ignored=2), 5, "run", shards_per_part=2)
     copy_manifest(here, there, manifest)
     assert read_manifest(there) == manifest
     assert paths_of(there, manifest) == paths_of(here, manifest)
 
 
-def test_manifest_carries_the_runs_id_in_each_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(growth, "_SHARDS_A_PART", 1)
+def test_manifest_carries_the_runs_id_in_each_part(tmp_path):
     folder = open_folder(tmp_path)
-    write_manifest(folder, Listing(listed(PATHS)), 9, "this run")
+    write_manifest(folder, Listing(listed(PATHS)), 9, "this run", shards_per_part=1)
     for number, name in enumerate(parts(folder)):
         content = pq.read_metadata(tmp_path / "manifest" / name).metadata[PART_KEY]
         assert b'"runs": ["this run"]' in content
         assert (b'"last": true' in content) == (number == 2)
 
 
-def test_many_generations_are_merged_outside_memory(folder, monkeypatch):
-    monkeypatch.setattr(manifest_module, "_GENERATIONS_MERGED", 2)
+def test_many_generations_are_merged_outside_memory(folder):
     images = listed(PATHS)
     write_manifest(folder, Listing(images[::3]), 4, "run")
     grown(folder, sorted([*images[::3], *images[1::3]], key=lambda image: path_bytes(image.path)))
     grown(folder, images)
-    found = rows_in_path_order(folder, read_manifest(folder))
+    found = rows_in_path_order(folder, read_manifest(folder), max_merged=2)
     assert [image for rows in found for image in images_of(rows)] == images
 
 

@@ -40,11 +40,11 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     script = """
 import random, resource
 from flowers_batch.sources import ordering
-ordering._MEMORY_KIB = 1024
 draw = random.Random(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 last = b""
-for name, _ in ordering.sorted_rows((draw.randbytes(400), number) for number in range(60_000)):
+rows = ((draw.randbytes(400), number) for number in range(60_000))
+for name, _ in ordering.sorted_rows(rows, memory_kib=1024):
     assert last <= name
     last = name
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

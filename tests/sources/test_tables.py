@@ -17,11 +17,12 @@ from helpers import images_in, write
 
 from flowers_batch.dataset.schema import folder_of
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.sources import reading, tables
+from flowers_batch.sources import reading
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
 from flowers_batch.sources.source import Source
+from flowers_batch.sources.tables import RowReader
 from flowers_batch.storage import retries
 
 HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -39,6 +40,10 @@ def table(file: Path, rows: list[Any] | pa.Array, column: str = "image", row_gro
 
 def contents(count: int, size: int = 500) -> list[bytes]:
     return [random.Random(number).randbytes(size + number) for number in range(count)]
+
+
+def reader_of(file: Path, **limits: int) -> RowReader:
+    return RowReader(pa.OSFile(str(file)), str(file), **limits)
 
 
 def paths(source: Source) -> list[str]:
@@ -151,13 +156,11 @@ def test_rows_may_be_asked_for_in_any_order(tmp_path, seed):
     assert [photos.read(images[row]) for row in wanted] == [rows[row] for row in wanted]
 
 
-def test_skipped_rows_are_dropped_and_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_WINDOW_ROWS", 3)
+def test_skipped_rows_are_dropped_and_read_again(tmp_path):
     rows = contents(30)
-    photos = open_source(table(tmp_path / "a.parquet", rows, row_group=30))
-    images = images_in(photos)
+    reader = reader_of(table(tmp_path / "a.parquet", rows, row_group=30), max_skipped_rows=3)
     wanted = [20, 19, 18, 17, 5, 4, 1, 29, 0]
-    assert [photos.read(images[row]) for row in wanted] == [rows[row] for row in wanted]
+    assert [reader.read(row) for row in wanted] == [rows[row] for row in wanted]
 
 
 def test_threads_read_one_table_at_once_and_so_does_another_process(tmp_path):
@@ -169,51 +172,50 @@ def test_threads_read_one_table_at_once_and_so_does_another_process(tmp_path):
 
 
 def test_row_group_is_streamed_once_for_threads_that_are_a_little_apart(tmp_path, monkeypatch):
-    starts = []
-    begin = tables._RowReader._from
-    monkeypatch.setattr(tables._RowReader, "_from", lambda self, group: starts.append(group) or begin(self, group))
+    started = []
+    stream_group = RowReader.stream_group
+    monkeypatch.setattr(
+        RowReader, "stream_group", lambda self, group: started.append(group) or stream_group(self, group)
+    )
     photos = open_source(table(tmp_path / "a.parquet", contents(200), row_group=50))
     images = images_in(photos)
     swapped = [images[row ^ 7] for row in range(200)]
     for image in swapped:
         photos.read(image)
-    assert starts == [0, 1, 2, 3]
+    assert started == [0, 1, 2, 3]
 
 
-def test_memory_does_not_hold_a_row_group(tmp_path, monkeypatch):
+def test_memory_does_not_hold_a_row_group(tmp_path):
     """A row group of 100 MB, in pages of 1 MB, read by eight threads of which one is slow."""
-    monkeypatch.setattr(tables, "_WINDOW_BYTES", 4 << 20)
     path, random_bytes = tmp_path / "a.parquet", os.urandom(100_000)
     rows = pa.table({"image": [random_bytes[:-number] for number in range(1, 1001)]})
     pq.write_table(rows, path, row_group_size=1000, write_batch_size=8, use_dictionary=False, compression="none")
     del rows
-    photos = open_source(path)
+    reader = reader_of(path, max_skipped_bytes=4 << 20)
     before, most = pa.total_allocated_bytes(), 0
 
-    def read(image: Image) -> int:
+    def read(row: int) -> int:
         nonlocal most
         most = max(most, pa.total_allocated_bytes() - before)
-        if image.offset % 100 == 1:
+        if row % 100 == 1:
             time.sleep(0.02)
-        return len(photos.read(image))
+        return len(reader.read(row))
 
     tracemalloc.start()
     try:
         with ThreadPoolExecutor(8) as pool:
-            assert sum(pool.map(read, images_in(photos))) == sum(100_000 - number for number in range(1, 1001))
+            assert sum(pool.map(read, range(1000))) == sum(100_000 - number for number in range(1, 1001))
         assert tracemalloc.get_traced_memory()[1] < 12 << 20
     finally:
         tracemalloc.stop()
     assert most < 12 << 20
 
 
-def test_rows_passed_over_are_held_within_a_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_WINDOW_BYTES", 1 << 20)
-    photos = open_source(table(tmp_path / "a.parquet", contents(50, 100_000), row_group=50))
-    *_, last = images_in(photos)
+def test_skipped_rows_are_held_within_a_bound(tmp_path):
+    reader = reader_of(table(tmp_path / "a.parquet", contents(50, 100_000), row_group=50), max_skipped_bytes=1 << 20)
     tracemalloc.start()
     try:
-        assert len(photos.read(last)) == 100_049
+        assert len(reader.read(49)) == 100_049
         assert tracemalloc.get_traced_memory()[0] < 2 << 20
     finally:
         tracemalloc.stop()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,8 @@ def test_published_file_is_complete_and_no_scratch_file_is_left(folder, tmp_path
     assert folder.names("codes") == ["one.parquet"]
 
 
-def test_file_larger_than_an_upload_block_is_published_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "_UPLOAD_BYTES", 1000)
-    content, folder = os.urandom(10_001), store(tmp_path / "run")
+def test_file_larger_than_an_upload_block_is_published_whole(tmp_path):
+    content, folder = os.urandom(10_001), replace(store(tmp_path / "run"), block_bytes=1000)
     fill(folder, "x", content)
     assert content_digest_of(folder, "x") == content
 
@@ -114,8 +114,7 @@ class CutLine(io.BytesIO):
 
 
 def test_failed_upload_leaves_no_half_file(tmp_path, monkeypatch):
-    folder = store(tmp_path / "run")
-    monkeypatch.setattr(folder_module, "_UPLOAD_BYTES", 1000)
+    folder = replace(store(tmp_path / "run"), block_bytes=1000)
     monkeypatch.setattr(folder_module, "open", lambda *_: CutLine(bytes(10_000)), raising=False)
     with pytest.raises(RunError, match="line cut"):
         fill(folder, "one", b"x")

@@ -255,10 +255,9 @@ def test_server_of_another_protocol_is_reported(babbling):
     assert_is_a_sentence(error, babbling)
 
 
-def test_fetch_times_out_on_a_silent_server(silent, monkeypatch):
-    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
+def test_fetch_times_out_on_a_silent_server(silent):
     with pytest.raises(DownloadError) as error:
-        download.fetch(PublishedFile(silent, 5, "md5:0"))
+        download.fetch(PublishedFile(silent, 5, "md5:0"), 0.2)
     assert_is_a_sentence(error, silent, "timed out")
 
 
