@@ -6,7 +6,7 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 
 .PHONY: demo test chaos test-all bench screenshots docs lint clean
 
-# A stamp; a changed pin makes it out of date and installs again.
+# A stamp file: a changed pin makes it out of date, so that everything is installed again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info < (3, 14), 'Python 3.11 to 3.13 is needed: make PYTHON=python3.12'"
 	$(PYTHON) -m venv .venv
@@ -16,7 +16,7 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 demo: .venv/installed
 	$(BIN)/flowers-batch demo --out demo $(DEMO_FLAGS)
 
-# The pages are tested in a browser: one that is there, else Playwright's own, else Debian's; without any they are not.
+# The pages are tested in a browser: an installed one, else Playwright's, else Debian's. Without one, these tests are skipped.
 .venv/browser: .venv/installed
 	@command -v chromium chromium-browser google-chrome > /dev/null \
 	  || $(BIN)/playwright install chromium > /dev/null 2>&1 \
@@ -27,18 +27,18 @@ demo: .venv/installed
 test: .venv/browser
 	$(BIN)/python -m pytest -n 2 -m "not slow and not faults and not nightly"
 
-# Actors, drivers and a node are killed at random for some minutes.
+# Kills actors, drivers and a node at random for some minutes.
 chaos: .venv/installed
 	$(BIN)/python -m pytest -m nightly tests/end_to_end/test_chaos.py
 
 test-all: .venv/browser
 	$(BIN)/python -m pytest
 
-# Measures every claim about speed and exactness, into benchmarks/RESULTS.md. FLOWERS_BATCH_PHOTOS names photos.
+# Measures the main claims about speed and exactness, and writes benchmarks/RESULTS.md. FLOWERS_BATCH_PHOTOS names photos.
 bench: .venv/installed
 	$(BIN)/python benchmarks/all.py
 
-# The pictures in the documentation, of photos in the folder that FLOWERS_BATCH_PHOTOS names.
+# Takes the screenshots in docs/, of the photos in FLOWERS_BATCH_PHOTOS.
 screenshots: .venv/browser
 	$(BIN)/python docs/screenshots.py
 
