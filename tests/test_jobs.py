@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -36,13 +37,14 @@ EXPORTER = free_port()
 
 
 @pytest.fixture(scope="module")
-def dashboard(tmp_path_factory):
+def dashboard():
     """The address of a cluster that was started with `ray start --head`; it ends with the tests."""
     port = free_port()
+    session = tempfile.mkdtemp(prefix="ray")  # short: paths of Unix sockets have 107 bytes at most
     command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0", f"--port={free_port()}"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--object-store-memory=100000000"]
     # A port that is taken, by another Ray on this machine, would leave the cluster without its job agent.
-    command += [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={tmp_path_factory.mktemp('r')}"]
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={session}"]
     command += [f"--metrics-export-port={EXPORTER}"]
     head = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
@@ -59,6 +61,7 @@ def dashboard(tmp_path_factory):
     finally:
         head.terminate()  # and with it all that it started; `ray stop` would end every Ray of the machine
         head.wait(30)
+        shutil.rmtree(session, ignore_errors=True)
 
 
 def submit(dashboard: str, *entrypoint: str) -> subprocess.CompletedProcess[str]:
