@@ -125,11 +125,9 @@ def thin() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for parallel workers: tests with Ray share one worker and one Ray, others stay with their file."""
-
-    def needs_ray(item: pytest.Item) -> bool:
-        return "local_ray" in getattr(item, "fixturenames", ()) or "end_to_end" in item.path.parts
-
-    items.sort(key=needs_ray, reverse=True)  # the longest group first
+    """Group tests for parallel workers: files with tests that share one Ray share a worker."""
+    ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
+    # The longest group first, then whole runs.
+    items.sort(key=lambda item: (item.path not in ray, "end_to_end" not in item.path.parts))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in ray else str(item.path)))
