@@ -1,7 +1,7 @@
 """Labels on real photos: unknown classes against known ones, and suggested labels against random ones.
 
-Both start from a folder of photos, a class a folder. Weights are random unless others are named, and then nothing here
-says what trained ones would give; the figures are computed all the same.
+Both start from photos in one folder per class. Weights are random unless others are named; then the figures say nothing
+about trained weights.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ AUGMENT = ("crop", "flip", "colour")
 POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
-NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoder.NullNetwork
+NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoding.networks.NullNetwork
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class ClusterConfig:
         actors: Number of actors; by default one per GPU (see `actors_per_gpu`), or one per node if there are no GPUs,
             and more as nodes join the cluster.
         stall_timeout: Seconds without progress after which an actor is killed and its shard retried.
-        actors_per_gpu: Number of actors that share a GPU and the cores beside it; several are faster where small
-            photos are decoded by many cores.
+        actors_per_gpu: Number of actors that share a GPU and the cores beside it; several may be faster where many
+            cores decode small photos.
     """
 
     address: str | None = None
@@ -48,11 +48,12 @@ class ArchiveConfig:
 
     Attributes:
         root: Folder that the paths in a list are relative to; by default the list's own folder.
-        batch_size: Photos per pass through the network; by default what suits the device and fits into its memory.
-        shard_size: Photos per shard, the most that an actor loses when it is killed.
+        batch_size: Photos per pass through the network; by default a size that suits the device and fits in its
+            memory.
+        shard_size: Photos per shard; an actor that is killed loses at most the two shards that it is working on.
         max_pixels: Photos with more pixels are not decoded; they fail as too_large.
         prune: Remove the rows of photos that are missing now, instead of marking them.
-        retry_failed: Retry photos that were missing, unreadable or took too long.
+        retry_failed: Retry photos that failed as missing, unreadable, timeout or too_large.
         cluster: Where the actors come from.
     """
 
@@ -81,7 +82,7 @@ class EncodeConfig(ArchiveConfig):
         weights: `imagenet`, a .npy, .h5 or .safetensors file (a path or a URL), or `random:SEED`.
         network: vgg16 or vgg19.
         layer: The layer whose activations are the code.
-        pool: How a layer that is a map becomes a row: avg or max over its positions, or flatten.
+        pool: How a feature map becomes a row: avg or max over its positions, or flatten.
         precision: float32, bfloat16, or auto: bfloat16 where the hardware supports it.
         code_dtype: The type of codes on disk: float16 or float32.
     """
@@ -109,12 +110,12 @@ class TrainConfig:
     Attributes:
         labels: `folder` (a photo's class is the name of its folder), or a CSV or Parquet file with the columns
             path,label. If a photo has several labels, the last one counts.
-        head: logistic (multinomial regression), mlp (256 hidden units), or auto: what is better on the validation
-            photos.
+        head: logistic (multinomial regression), mlp (256 hidden units), or auto: the one with the lower
+            validation loss.
         min_precision: Precision that labels must reach, above 0 and up to 1; less certain labels are marked unknown.
-        max_memory_mb: Megabytes of memory for codes, which are streamed if they need more; by default half of what is
-            free.
-        seed: Seed of all that is random, except the split.
+        max_memory_mb: Megabytes of memory for codes, which are streamed if they need more; by default half of the
+            free memory.
+        seed: Seed of everything random; the split does not depend on it.
     """
 
     labels: tuple[str, ...] = ("folder",)
@@ -140,17 +141,17 @@ class FinetuneConfig:
     """How a network is trained further, together with a classifier on top of it.
 
     Attributes:
-        encode: How photos are encoded before; its weights are where training starts (`random:SEED`: from scratch), and
-            its layer is below the classifier. Its cluster is not used. None takes the defaults or, for a folder of
-            codes, the settings that made it.
+        encode: How photos are encoded before training; its weights are where training starts (`random:SEED`: from
+            scratch), and its layer is below the classifier. Its cluster is not used. None takes the defaults or, for a
+            folder of codes, the settings that made it.
         train: The labels, and how the classifier on frozen codes, with which training starts, is fitted; its head is
             always `logistic`.
         unfreeze: What is trained: head (the classifier alone), fc (the fully connected layers too), conv5 (the last
             convolutions too), or all.
         epochs: Passes over all photos at most; training stops early if validation does not improve.
         batch_size: Photos per training step, over all GPUs; fewer need less memory.
-        lr_multiplier: Factor on the usual learning rates.
-        augment: Random variations of the photos, of crop, flip and colour.
+        lr_multiplier: Factor of all learning rates.
+        augment: Random changes of the training photos: any of crop, flip and colour.
         cluster: Where the actors come from.
     """
 

@@ -48,7 +48,7 @@ def gpu_memory() -> int:
 def prepare_device(threads: int, gpu: bool) -> None:
     """Prepare TensorFlow in an actor's process: how much of a GPU's memory and how many cores it takes.
 
-    It changes settings of the whole process, so it must never be called in a process that is not ours.
+    It changes settings of the whole process, so it must be called only in a process of our own.
 
     Args:
         threads: Threads that compute one operation.

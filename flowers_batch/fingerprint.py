@@ -87,7 +87,7 @@ class Fingerprint:
         """Read what `to_json` returned.
 
         Raises:
-            InputError: A field is unknown, which makes other rows than this version knows of, or is missing.
+            InputError: A field is missing, or is unknown: then the rows depend on something that this version ignores.
         """
         if not isinstance(value, dict):
             raise InputError("The fingerprint is not a JSON object: encode into a new folder.")

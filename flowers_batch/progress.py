@@ -28,7 +28,7 @@ class Progress:
         done: Images that are done; None for work that is not counted in images.
         total: Images in all; None if not known.
         failed: How many of those that are done failed.
-        resumed: How many of those that are done an earlier run did, which say nothing about the rate.
+        resumed: How many of those that are done an earlier run did; they do not count towards the rate.
     """
 
     text: str = ""
@@ -62,7 +62,7 @@ NULL_REPORTER = NullReporter()
 
 
 class _Rate:
-    """Images per second since the first image was done: starting up is no rate."""
+    """Images per second since the first image was done, so that start-up does not count."""
 
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None
@@ -91,7 +91,7 @@ class LineReporter:
         self._verb, self._seconds = verb, seconds
         self._last = time.monotonic()
         self._rate = _Rate()
-        self._unwritten: Progress | None = None  # counts that the next line, or the last one, is to show
+        self._unwritten: Progress | None = None  # counts that no line has shown yet
 
     def message(self, sentence: str) -> None:
         """Write a line."""
@@ -210,7 +210,7 @@ def console_reporter(verb: str, style: str = "auto") -> Iterator[Reporter]:
 
 
 def _tqdm(**options: Any) -> tqdm[Any]:
-    from tqdm import tqdm  # only where a bar is shown: the command is to answer at once
+    from tqdm import tqdm  # only where a bar is shown, so that the command starts quickly
 
     return tqdm(file=sys.stderr, **options)
 

@@ -38,7 +38,7 @@ def label_issues(
         reporter: Receives progress.
 
     Returns:
-        Rows with `path`, `label`, `suggested` and the `probability` of `suggested`, the most certain first.
+        Rows with `path`, `label`, `suggested` and the `probability` of `suggested`, the most confident first.
 
     Raises:
         InputError: The model, its codes or its labels do not exist.
@@ -152,7 +152,7 @@ def _distances(run: Run, rows: pa.Table) -> NDArray[np.float64]:
 
 
 def _codes(folder: str, rows: pa.Table) -> NDArray[np.floating] | None:
-    """Return the codes [rows, width] of rows of predictions; None if the codes folder does not exist any more."""
+    """Return the codes [rows, width] of rows of predictions; None if the codes folder no longer exists."""
     try:
         source = open_run(folder, CODES)
     except InputError:
@@ -176,6 +176,9 @@ def select_diverse(scores: NDArray[np.floating], distances: NDArray[np.float64],
         scores: [rows], 0 or more.
         distances: [rows, rows].
         count: How many rows; all of them, if there are fewer.
+
+    Returns:
+        The rows' positions, in the order in which they were chosen.
     """
     chosen: list[int] = []
     nearest = np.ones(len(scores))

@@ -1,4 +1,4 @@
-"""Errors as a person meets them: a sentence on standard error and an exit code."""
+"""Errors of a command: a sentence on standard error, and an exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN_FAILED, BAD_INPUT = 1, 2  # exit codes
 
 @contextmanager
 def failures_as_sentences(context: typer.Context, debug: bool) -> Iterator[None]:
-    """End the process with a sentence and an exit code where the block raises what a user can mend.
+    """End the process with a sentence and an exit code where the block raises an error that a user can fix.
 
     Other exceptions are faults of this program and pass, as their tracebacks are needed.
     """

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     def stop(number: int, frame: object) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
-        # An exit that is asked for while Python is in a callback is lost, and Ray may take its time to end.
+        # An exit that is requested while Python is in a callback is lost, and Ray may be slow to end.
         signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
         signal.alarm(_SECONDS_TO_END)
         stopped_by.append(number)
@@ -40,6 +40,6 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(sys.argv[1:] if arguments is None else arguments, prog_name="flowers-batch")
     except SystemExit:
-        if stopped_by:  # Ray turns an exit that is asked for while it waits into one with code 1
+        if stopped_by:  # Ray turns an exit that is requested while it waits into one with code 1
             sys.exit(128 + stopped_by[0])
         raise

@@ -1,4 +1,4 @@
-"""Results as text for a person."""
+"""Results as text."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _stage_lines(rates: Mapping[str, float | None], shares: Mapping[str, float])
 
 
 def training_text(metrics: Mapping[str, Any], model: str) -> str:
-    """Return what a person wants to know of a training.
+    """Return the result of a training as text.
 
     Args:
         metrics: The content of `metrics.json`.
@@ -74,7 +74,7 @@ def _training_lines(metrics: Mapping[str, Any], model: str) -> Iterator[str]:
     for split in ("validation", "test"):
         yield f"  {accuracy_text(split, metrics[split])}"
     yield from _split_lines(metrics["split"])
-    yield from _certainty_lines(metrics["calibration"], metrics["unknown"])
+    yield from _calibration_lines(metrics["calibration"], metrics["unknown"])
     if "tuning" in metrics:
         yield from _tuning_lines(metrics["tuning"])
     if len(metrics["learning_curve"]) > 1:
@@ -95,7 +95,7 @@ def _split_lines(split: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {split['moved']} photos changed their split since the last training, with their near-duplicates"
 
 
-def _certainty_lines(calibration: Mapping[str, Any], unknown: Mapping[str, Any]) -> Iterator[str]:
+def _calibration_lines(calibration: Mapping[str, Any], unknown: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"  expected calibration error {calibration['ece_after']:.1%} ({calibration['ece_before']:.1%} before "
         f"temperature scaling by {calibration['temperature']:.2f})"
@@ -103,7 +103,7 @@ def _certainty_lines(calibration: Mapping[str, Any], unknown: Mapping[str, Any])
     if unknown["precision"] is None:
         yield (
             f"  no threshold reaches a precision of {unknown['min_precision']:.0%}: all labels are marked unknown "
-            "(ask for less with --min-precision)"
+            "(lower it with --min-precision)"
         )
     else:
         yield (
@@ -149,7 +149,7 @@ def _class_lines(classes: Sequence[str], test: Mapping[str, Any]) -> Iterator[st
 
 
 def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the labels."""
+    """Yield the problems of the labels."""
     if conflicts := metrics["conflicts"]:
         yield f"  {len(conflicts)} sets of identical photos have different labels, such as:"
         for labels in conflicts[:_CONFLICTS_SHOWN]:
@@ -173,7 +173,7 @@ def accuracy_text(name: str, scores: Mapping[str, Any]) -> str:
 
 
 def demo_text(result: Mapping[str, Any]) -> str:
-    """Return what a demo found out."""
+    """Return the result of a demo as text."""
     lines = [accuracy_text("test", result["test"])]
     if result["notes"]:
         lines += [*result["notes"], "Therefore this accuracy says nothing about real photos."]
@@ -197,7 +197,7 @@ def list_text(lines: Iterable[str], count: int, subject: str, out: str | None) -
 
 
 def verification_text(folder: str, counts: Mapping[str, int], problems: Sequence[str]) -> str:
-    """Return what a verification counted, and what is wrong."""
+    """Return the counts and the problems of a verification as text."""
     counted = f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
     return "\n".join([counted, *(problems or ["complete: each image has one row, and all counts are right"])])
 

@@ -15,11 +15,11 @@ from flowers_batch.progress import Reporter
 @command(app, "label-issues", example="flowers-batch label-issues run/model --out issues.csv")
 def label_issues(
     model: Annotated[str, typer.Argument(help="Model folder, as `train` made it.")],
-    out: Annotated[str | None, typer.Option(help="CSV file for them, ready to be corrected.")] = None,
+    out: Annotated[str | None, typer.Option(help="CSV file for these labels, ready to be corrected.")] = None,
     *,
     reporter: Reporter,
 ) -> Output:
-    """List labels that are probably wrong, most certain first."""
+    """List labels that are probably wrong, the most confident first."""
     from flowers_batch.classifier.suggestions import label_issues as find_issues
 
     rows = find_issues(model, out, reporter=reporter)
@@ -33,7 +33,9 @@ def label_issues(
 def suggest(
     predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
     count: Annotated[int, typer.Option(help="Number of photos.")] = 100,
-    out: Annotated[str | None, typer.Option(help="CSV file for them, ready to be filled in.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="CSV file for these photos, whose labels are to be filled in.")
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,7 +54,7 @@ def suggest(
 @command(app, example="flowers-batch export run/model flowers.onnx --format onnx")
 def export(
     model: Annotated[str, typer.Argument(help="Model folder, as `train` made it.")],
-    out: Annotated[str, typer.Argument(help="What is written: a folder for savedmodel, else a file.")],
+    out: Annotated[str, typer.Argument(help="Path of the exported model: a folder for savedmodel, else a file.")],
     format_: Annotated[
         str,
         typer.Option(

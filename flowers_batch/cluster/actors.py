@@ -103,7 +103,7 @@ class ShardActor:
             raise RunError(f"Shard {shard.number} has {shard.images} images but got {done} rows.")
 
     def find_poison_images(self, shard: Shard, seconds: float) -> Quarantined:
-        """Find a shard's images that kill a process, or keep it busy for longer than `seconds` each."""
+        """Return a shard's images that kill a process, or keep it busy for longer than `seconds` each."""
         self._progress.advance()
         images = images_of(read_rows(self._folder, shard))
         return self._job.factory.find_poison_images(images, seconds, lambda done: self._progress.advance())

@@ -78,16 +78,16 @@ def _init(address: str | None) -> None:
 def _restored_environment() -> Iterator[None]:
     """Restore the environment variables that Ray sets as it is imported and initialized."""
 
-    def rays() -> dict[str, str]:
+    def ray_variables() -> dict[str, str]:
         return {
             name: value for name, value in os.environ.items() if name.startswith("RAY_") or name == "PYTHONBREAKPOINT"
         }
 
-    before = rays()
+    before = ray_variables()
     try:
         yield
     finally:
-        for name in rays().keys() - before.keys():
+        for name in ray_variables().keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
 

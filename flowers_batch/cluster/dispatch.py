@@ -12,7 +12,7 @@ from flowers_batch.cluster.pool import SHARDS_PER_ACTOR, PooledActor
 from flowers_batch.dataset.shard import Shard
 
 MAX_COPIES_IN_FLIGHT = 2  # actors that work on the same shard, once no other shards wait
-SPECULATION_FACTOR = 0.8  # a shard is copied to an actor that should need less than this part of the time left
+SPECULATION_FACTOR = 0.8  # a shard is re-run on an actor that should need less than this share of the time left
 
 IsSuspect = Callable[[Shard | None], bool]
 Assignment = tuple[PooledActor, Shard]
@@ -75,7 +75,7 @@ class Schedule:
         )
 
     def take(self, reference: Any) -> Task:
-        """Remove a task that was answered, and note which of the actor's shards are late."""
+        """Remove and return a task that was answered, and note which of the actor's shards are late."""
         task = self.tasks.pop(reference)
         task.actor.last_active = time.monotonic()
         if task.shard:
@@ -136,7 +136,7 @@ class Schedule:
     def speculate(self, idle: Iterable[PooledActor], is_suspect: IsSuspect) -> Iterator[Assignment]:
         """Assign copies of shards in flight to idle actors that should finish them sooner; the first result counts.
 
-        So the end of a run waits for no straggler.
+        So no straggler delays the end of a run.
         """
         tasks = [task for task in self.tasks.values() if task.shard]
         copies = Counter(task.shard.number for task in tasks if task.shard)

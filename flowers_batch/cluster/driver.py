@@ -19,9 +19,9 @@ from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Reporter
 
-POLL_SECONDS = 1.0  # between two looks at answers and heartbeats
-WAIT_SECONDS = 60.0  # after so long without work, the driver reports what it waits for
-_SCALE_SECONDS = 5.0  # between two looks at the cluster's nodes
+POLL_SECONDS = 1.0  # between two polls of answers and heartbeats
+WAIT_SECONDS = 60.0  # without work, after which the driver reports what it waits for
+_SCALE_SECONDS = 5.0  # between two checks of the cluster's nodes
 _IMAGE_SECONDS = 60.0  # more than any image takes to read and decode
 _IMAGE_SHARE = 1 / 4  # of the stall timeout, at most, for one image: it is tried twice
 
@@ -38,12 +38,15 @@ def run_shards(
 
     Args:
         job: What the actors do.
-        shards: What they do it to.
-        cluster: Which cluster, and how many actors.
+        shards: The shards to work on.
+        cluster: Where the actors come from, and how many there should be.
         on_first_fingerprint: Called with the first actor's fingerprint before any shard is dispatched; raises to
             refuse it.
         reporter: Receives messages, and the finished images of these shards.
         max_copies: How many actors may work on the same shard when no others wait.
+
+    Returns:
+        What was done, and by which actors.
 
     Raises:
         FlowersError: As an actor raised it; or too many actors died on one shard.
@@ -66,7 +69,7 @@ class ShardRun:
         schedule: The shards.
         totals: What the run has done so far, and the reporter.
         stall_timeout: Seconds after which an actor without progress is killed.
-        poll_seconds: Between two looks at answers and heartbeats.
+        poll_seconds: Between two polls of answers and heartbeats.
     """
 
     def __init__(
@@ -83,7 +86,14 @@ class ShardRun:
         self._stall_timeout, self._poll_seconds = stall_timeout, poll_seconds
 
     def run(self) -> PoolResult:
-        """Work until all shards are finished."""
+        """Work until all shards are finished.
+
+        Returns:
+            What was done, and by which actors.
+
+        Raises:
+            FlowersError: As an actor raised it; or too many actors died on one shard.
+        """
         last_scaled: float | None = None
         last_work = last_polled = time.monotonic()
         while self._schedule.unfinished:
@@ -95,7 +105,7 @@ class ShardRun:
             self.dispatch()
             now = time.monotonic()
             if self._schedule.busy_actors():
-                self._totals.work_goes_on(now)
+                self._totals.note_dispatch(now)
                 last_work = now
             elif now - last_work > WAIT_SECONDS:
                 last_work = now
@@ -133,7 +143,11 @@ class ShardRun:
         self._pool.remove(actor)
 
     def take_answers(self) -> None:
-        """Take all answers that have come, and only then count which actors died, and on what."""
+        """Take all answers that have come, and only then count which actors died, and on what.
+
+        Raises:
+            FlowersError: As an actor raised it; or too many actors died on one shard.
+        """
         import ray
 
         tasks = self._schedule.tasks
@@ -148,7 +162,7 @@ class ShardRun:
             try:
                 answer = ray.get(reference)
             except ray.exceptions.RayTaskError as error:
-                # The actor lives, and its program failed: a retry would fail identically.
+                # The actor is alive, and its code raised: a retry would fail identically.
                 if self._schedule.is_needed(task):
                     what = f"Shard {task.shard.number}" if task.shard else "An actor's start"
                     raise error_raised_by(error, what) from error

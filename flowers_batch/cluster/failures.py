@@ -11,7 +11,9 @@ from flowers_batch.dataset.shard import Shard
 from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import FlowersError, RunError, first_line
 
-MAX_ACTOR_DEATHS = 5  # a shard is retried until this many actors died or stalled on it; then the run ends
+# Deaths or stalls on one shard, or in a row while actors start. The last one ends the run, so a shard is retried one
+# time less than this.
+MAX_ACTOR_DEATHS = 5
 DEATHS_BEFORE_ISOLATION = 2  # on one shard; then its images are tried one by one, before it is retried
 
 
@@ -49,7 +51,7 @@ class FailureTracker:
     """Counts failures by shard, and ends the run when a shard has had too many.
 
     Args:
-        max_deaths: How many actors may die or stall on one shard, or in a row while they start.
+        max_deaths: Deaths or stalls on one shard, or in a row while actors start, of which the last ends the run.
     """
 
     def __init__(self, max_deaths: int = MAX_ACTOR_DEATHS):
@@ -106,11 +108,11 @@ class FailureTracker:
         return self.is_suspect(shard) and self._shards[shard.number].quarantined is None
 
     def quarantined(self, shard: Shard) -> Quarantined:
-        """Return a shard's poison images, as far as they are known."""
+        """Return a shard's poison images; none if they were not searched for."""
         return (self._shards[shard.number].quarantined or {}) if shard.number in self._shards else {}
 
     def quarantine(self, shard: Shard, images: Quarantined) -> None:
-        """Take over which of a shard's images are poison; if any are, its failures so far are explained."""
+        """Record a shard's poison images; if there are any, they explain its failures so far, which no longer count."""
         failures = self._shards[shard.number]
         failures.quarantined = images
         if images:
@@ -148,6 +150,9 @@ def error_raised_by(error: Any, what: str) -> Exception:
     Args:
         error: A `RayTaskError`.
         what: What failed, such as `Shard 3`.
+
+    Returns:
+        The exception itself, if a user can fix it; else a `RunError` that reports a bug.
     """
     if isinstance(error.cause, FlowersError | OSError):
         return error.cause

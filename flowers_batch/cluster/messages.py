@@ -33,7 +33,7 @@ class Factory(Protocol):
     def find_poison_images(
         self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
     ) -> Quarantined:
-        """Find the images that kill the process that works on them, or keep it busy for longer than `seconds`."""
+        """Return the images that kill the process that works on them, or keep it busy for longer than `seconds`."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class PoolResult:
         stages: Seconds by stage, over all actors, as in `ShardResult`.
         seconds: From the first dispatch of a shard to the last result.
         actors: Host and GPUs of each actor that started.
-        size: The mean number of actors over these seconds.
+        mean_actors: The mean number of actors over these seconds.
         deaths: How many actors died.
         stalls: How many actors were killed because they made no progress.
         reused: Rows that were copied from shards' previous files.
@@ -119,7 +119,7 @@ class PoolResult:
     stages: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     actors: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    size: float = 0.0
+    mean_actors: float = 0.0
     deaths: int = 0
     stalls: int = 0
     reused: int = 0

@@ -17,7 +17,7 @@ from flowers_batch.errors import RunError
 from flowers_batch.fingerprint import Fingerprint
 
 SHARDS_PER_ACTOR = 2  # in flight: images of one are read and decoded while those of the other are computed
-_IDLE_SECONDS = 30.0  # an actor that has had no work for so long is released, and with it perhaps its node
+_IDLE_SECONDS = 30.0  # an actor that has been idle for this long is released, so that its node can be too
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class PooledActor:
         return self.heartbeat.node if self.heartbeat else None
 
     def receive(self, heartbeat: Heartbeat) -> None:
-        """Take over a heartbeat, and reset the seconds without progress where it shows some."""
+        """Store a heartbeat, and reset the seconds without progress where it shows some."""
         before = self.heartbeat.rows if self.heartbeat else {}
         for number in self.late_shards:
             if heartbeat.rows.get(number) != before.get(number):
@@ -119,7 +119,7 @@ class ActorPool:
         ]
 
     def add(self, resources: Resources) -> PooledActor:
-        """Request an actor."""
+        """Request an actor, and return it; it takes shards once it was accepted."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -148,7 +148,7 @@ class ActorPool:
             ray.kill(actor.handle)
 
     def accept(self, actor: PooledActor, info: ActorInfo) -> bool:
-        """Let an actor that is ready take shards if its rows would be those of the first one.
+        """Accept an actor that is ready if its rows would equal those of the first one; it takes shards then.
 
         Actors that start after the first compute in the precision of the first.
 

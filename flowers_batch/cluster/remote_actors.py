@@ -36,7 +36,7 @@ class RemoteShardActor:
         self._is_started = False
 
     def start(self) -> ActorInfo:
-        """Make the worker."""
+        """Make the worker, and return what its rows depend on."""
         info = self._actor.start()
         self._is_started = True
         return info
@@ -48,6 +48,9 @@ class RemoteShardActor:
             shard: Which.
             quarantined: Its poison images, which become failed rows.
             attempt: How often it has been dispatched.
+
+        Returns:
+            Its footer, and the seconds spent in each stage.
         """
         started = time.monotonic()
         log_event("started", shard, attempt=attempt, images=shard.images, quarantined=len(quarantined))
@@ -63,7 +66,7 @@ class RemoteShardActor:
         return result
 
     def find_poison_images(self, shard: Shard, seconds: float) -> Quarantined:
-        """Try a shard's images one by one."""
+        """Try a shard's images one by one, and return those that kill or stall a process."""
         log_event("isolated", shard, attempt=0, images=shard.images)
         return self._actor.find_poison_images(shard, seconds)
 

@@ -58,7 +58,7 @@ def plan_actors(
     shards: int,
     actors_per_gpu: int = 1,
 ) -> tuple[list[Resources], list[int]]:
-    """Decide by the cluster's resources which actors to request, and which not to wait for any longer.
+    """Decide by the cluster's resources which actors to request, and which pending ones to give up.
 
     If the cluster can scale and the number of actors is open, more actors are requested than fit, so that an
     autoscaler starts nodes: as many again as there are now, so that the cluster doubles.
@@ -69,7 +69,7 @@ def plan_actors(
         wanted: The number of actors; None means `actors_per_gpu` per GPU or, without GPUs, one per node.
         gpu: Whether the actors can use GPUs.
         can_scale: Whether nodes may join.
-        shards: How many shards are unfinished; no more actors than these are of use.
+        shards: How many shards are unfinished; more actors than these would be idle.
         actors_per_gpu: How many actors share a GPU.
 
     Returns:
@@ -87,9 +87,9 @@ def plan_actors(
             else Resources(0, _cores_per_actor(list(cores.values()), wanted or 1))
         )
         given_up = [index for index, actor in enumerate(requested) if actor.resources.is_placeholder]
-        of_use = sum(actor.resources.gpus == each.gpus and not actor.resources.is_placeholder for actor in requested)
+        matching = sum(actor.resources.gpus == each.gpus and not actor.resources.is_placeholder for actor in requested)
         total = wanted or slots * (2 if can_scale else 1)
-        return [each] * (min(total, shards) - of_use), given_up
+        return [each] * (min(total, shards) - matching), given_up
     return _one_per_node(cores, requested, can_scale, shards)
 
 

@@ -14,8 +14,8 @@ from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import RunError
 from flowers_batch.progress import Progress, Reporter
 
-_POLL_SECONDS = 1.0  # between two looks at the actor's progress
-_WAIT_SECONDS = 60.0  # after so long without a heartbeat, what the run waits for is reported
+_POLL_SECONDS = 1.0  # between two polls of the actor's progress
+_WAIT_SECONDS = 60.0  # without a heartbeat, after which the run reports what it waits for
 
 
 class ResumableJob(Protocol):
@@ -27,7 +27,7 @@ class ResumableJob(Protocol):
         Args:
             threads: How many cores the node has.
             gpus: How many GPUs the actor has.
-            reporter: Receives its progress; a message counts as progress that a retry need not make again.
+            reporter: Receives its progress; a message marks progress that a retry does not repeat.
         """
 
 
@@ -42,7 +42,7 @@ def run_on_one_actor(
         job: What to do.
         cluster: Which cluster, and for how long an actor may report nothing.
         reporter: Receives the job's progress.
-        max_deaths: How many actors may die or stall in a row before they report a message.
+        max_deaths: Deaths or stalls in a row, before an actor reports a message, of which the last ends the run.
 
     Returns:
         What the job returned.
@@ -88,11 +88,16 @@ class SingleActor:
 
     @property
     def has_reported(self) -> bool:
-        """Whether it got so far that it reported a message."""
+        """Whether it has reported a message."""
         return self._messages > 0
 
     def run(self, job: ResumableJob) -> Any:
-        """Have it do a job, and return the job's result."""
+        """Have it do a job, and return the job's result.
+
+        Raises:
+            FlowersError: As the actor raised it.
+            _ActorLostError: It died or stalled.
+        """
         import ray
 
         self._handle = self._create()

@@ -27,12 +27,12 @@ class Totals:
         self.result = PoolResult()
         self.message = reporter.message
         self._reporter, self._metrics = reporter, RunMetrics(run)
-        self._began: float | None = None  # when the first shard was dispatched
+        self._first_dispatch: float | None = None  # of a shard
         self._actor_seconds = 0.0  # of actors that have left since then
 
-    def work_goes_on(self, now: float) -> None:
+    def note_dispatch(self, now: float) -> None:
         """Note when the first shard was dispatched."""
-        self._began = self._began or now
+        self._first_dispatch = self._first_dispatch or now
 
     def actor_started(self, info: ActorInfo) -> None:
         """Note an actor that takes shards from now on."""
@@ -76,7 +76,7 @@ class Totals:
         waiting = len(schedule.waiting)
         self._metrics.update(
             images=done,
-            seconds=time.monotonic() - self._began if self._began else 0.0,
+            seconds=time.monotonic() - self._first_dispatch if self._first_dispatch else 0.0,
             shards={"waiting": waiting, "in_flight": len(schedule.unfinished) - waiting, "done": len(finished)},
             actors={"pending": len(actors) - running, "running": running},
         )
@@ -89,11 +89,15 @@ class Totals:
         """
         now = time.monotonic()
         result = self.result
-        result.seconds = now - self._began if self._began else 0.0
+        result.seconds = now - self._first_dispatch if self._first_dispatch else 0.0
         seconds = self._actor_seconds + sum(self._seconds_of(actor, now) for actor in actors)
-        result.size = seconds / result.seconds if result.seconds else 0.0
+        result.mean_actors = seconds / result.seconds if result.seconds else 0.0
         return result
 
     def _seconds_of(self, actor: PooledActor, now: float) -> float:
         """Return for how long an actor could work since the first dispatch."""
-        return 0.0 if actor.started is None or self._began is None else now - max(actor.started, self._began)
+        return (
+            0.0
+            if actor.started is None or self._first_dispatch is None
+            else now - max(actor.started, self._first_dispatch)
+        )

@@ -42,11 +42,7 @@ from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
 _SHARDS_PER_PART = 256
-
-
 CHANGES = ("new", "changed", "missing", "returned", "pruned", "retried")
-
-
 _REPETITIVE = ["shard", "source", "attempt", "action"]
 
 
@@ -129,20 +125,20 @@ def grow_manifest(
         else [change_shard(folder, manifest.shards[number], pa.Table.from_batches(rows))]
         for number, rows in _by_shard(differences)
     )
-    must_know = bool(manifest.images) and (prune or describe_source(source) != manifest.source)
-    pieces = _checked(pieces, counts, must_know, source, manifest)
+    needs_known_images = bool(manifest.images) and (prune or describe_source(source) != manifest.source)
+    pieces = _checked(pieces, counts, needs_known_images, source, manifest)
     manifest = _publish(folder, manifest, pieces, source, run, shards_per_part)
     return manifest, {name: counts[name] for name in CHANGES}
 
 
 def _checked(
-    pieces: Iterator[_Piece], counts: Counter[str], must_know: bool, source: Source, manifest: Manifest
+    pieces: Iterator[_Piece], counts: Counter[str], needs_known_images: bool, source: Source, manifest: Manifest
 ) -> Iterator[_Piece]:
     """Refuse a listing that is empty or of another archive, before its first piece is published."""
     first = next(pieces, None)
     if not counts["listed"]:
         raise _no_images(source)
-    if must_know and not counts["known"]:
+    if needs_known_images and not counts["known"]:
         raise InputError(
             f"None of the images in {source.url} is one of those that the folder was made from, in "
             f"{manifest.source}: choose another folder for them."

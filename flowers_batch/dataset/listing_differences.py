@@ -36,7 +36,7 @@ def find_differences(
     for old, new in aligned([before, after], [KNOWN_SCHEMA, IMAGES]):
         found = new.take(pc.index_in(old["path"], new["path"]))  # rows of nulls if it is not listed
         # A name that leads nowhere any more, such as a link to a lost disk, is missing too.
-        known = _where(found["path"].is_valid()) & (_says_something(found) | ~_says_something(old))
+        known = _where(found["path"].is_valid()) & (_has_details(found) | ~_has_details(old))
         same, was_missing = _same(found, old), _where(pc.equal(old["action"], MISSING))
         retried = known & same & _where(old["failed"]) & (was_missing | retry)
         returned = known & same & was_missing & ~retried
@@ -77,7 +77,7 @@ def _same(rows: pa.RecordBatch, others: pa.RecordBatch) -> NDArray[np.bool_]:
     return same
 
 
-def _says_something(rows: pa.RecordBatch) -> NDArray[np.bool_]:
+def _has_details(rows: pa.RecordBatch) -> NDArray[np.bool_]:
     """Return where a listing gives more of an image than its name: bool [rows]."""
     has_time = pc.not_equal(rows["mtime"].cast(pa.int64()), 0)  # the epoch means none
     has_place = pc.or_(rows["source"].is_valid(), rows["offset"].is_valid())

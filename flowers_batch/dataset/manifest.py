@@ -48,7 +48,7 @@ class Manifest:
         first_shards: The first new shard of each generation.
         parts: How many parts it has.
         in_path_order: Whether each generation's new images are in the order of their paths' bytes.
-        is_complete: Whether no killed run left a generation without its end.
+        is_complete: Whether the last generation is complete: a killed run may leave one without its last part.
     """
 
     shards: list[Shard]
@@ -73,7 +73,7 @@ class Manifest:
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
-    """Read which shards there are; None if there is no manifest, or a killed run left it without its end.
+    """Read which shards there are; None if there is no manifest, or a killed run left its first generation incomplete.
 
     Parts after the last complete generation were left by a run that was killed while it listed.
 
@@ -85,19 +85,19 @@ def read_manifest(folder: Folder) -> Manifest | None:
     first_shards: list[int] = []
     runs: list[str] = []
     in_path_order = True
-    begun: tuple[str, int] | None = None  # run and first shard of the generation that is being read
+    generation: tuple[str, int] | None = None  # that is being read: its run and its first shard
     for part in itertools.count():
         content = read_part(folder, part)
         if content is None or content["runs"][:-1] != runs:
             break
-        begun = begun or (content["runs"][-1], len(shards))
-        if content["runs"][-1] != begun[0]:
+        generation = generation or (content["runs"][-1], len(shards))
+        if content["runs"][-1] != generation[0]:
             break
         for row_group, values in enumerate(content["shards"]):
             put_shard(shards, shard_from_json(values), (part, row_group))
         in_path_order &= content["in_path_order"]
         if content["last"]:
-            first_shards.append(begun[1])
+            first_shards.append(generation[1])
             runs = content["runs"]
             manifest = Manifest(
                 shards=list(shards),
@@ -109,10 +109,10 @@ def read_manifest(folder: Folder) -> Manifest | None:
                 parts=part + 1,
                 in_path_order=in_path_order,
             )
-            begun = None
+            generation = None
     if content is None and any(name > part_name(part) for name in parts_from(folder, part)):
         raise damaged_part(folder, part)
-    return manifest and replace(manifest, is_complete=not (content or begun))
+    return manifest and replace(manifest, is_complete=not (content or generation))
 
 
 def read_rows(folder: Folder, shard: Shard) -> pa.Table:

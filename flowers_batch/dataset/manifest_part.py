@@ -9,29 +9,21 @@ import pyarrow.parquet as pq
 
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format
-from flowers_batch.dataset.shard_file import read_note
+from flowers_batch.dataset.shard_file import read_metadata_json
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.retries import with_retries
 
 MANIFEST = "manifest"
-
-
 ADD, CHANGE, MISSING, REMOVE = "add", "change", "missing", "remove"
-
-
 PART_KEY = b"flowers_batch.manifest"  # version 0.1, which has another key, refuses parts of this one
-
-
 MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.int32(), nullable=False),
         *IMAGES,
-        pa.field("attempt", pa.int32(), nullable=False),  # how often it was asked for again after it had failed
-        pa.field(
-            "action", pa.string(), nullable=False
-        ),  # of its last generation: `add`, `change`, `missing` or `remove`
+        pa.field("attempt", pa.int32(), nullable=False),  # how often it was retried after it had failed
+        pa.field("action", pa.string(), nullable=False),  # of its last generation: one of the four above
     ]
 )
 
@@ -60,7 +52,7 @@ def read_part(folder: Folder, part: int) -> dict[str, Any] | None:
         InputError: The part is damaged, or a newer version of flowers_batch wrote it.
     """
     try:
-        content = read_note(folder, part_name(part), PART_KEY, formats_0_1.PART_KEY)
+        content = read_metadata_json(folder, part_name(part), PART_KEY, formats_0_1.PART_KEY)
         return in_current_format(content, folder.url_of(part_name(part)), formats_0_1.upgrade_part)
     except FileNotFoundError:
         return None

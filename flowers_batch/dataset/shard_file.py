@@ -194,12 +194,12 @@ def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
     """Read a shard's footer; return None if the file is missing or incomplete, or is not a shard."""
     try:
         name = shard_name(kind, shard)
-        return Footer.from_json(read_note(folder, name, _FOOTER_KEY), folder.url_of(name))
+        return Footer.from_json(read_metadata_json(folder, name, _FOOTER_KEY), folder.url_of(name))
     except (FileNotFoundError, TypeError, KeyError, ValueError):
         return None
 
 
-def read_note(folder: Folder, name: str, *keys: bytes) -> Any:
+def read_metadata_json(folder: Folder, name: str, *keys: bytes) -> Any:
     """Return the JSON value that a Parquet file's metadata has under the first of some keys that is there.
 
     Raises:

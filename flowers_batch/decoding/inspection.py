@@ -1,7 +1,7 @@
 """Finds the images that end or stall whatever decodes them: a child process tries each, and may die of it.
 
-The child gets one image at a time, as a line of JSON, and answers with another; so the parent knows which image it
-is at when no answer comes. Nothing but these lines passes between them.
+The child gets one image at a time, as a line of JSON, and answers with another; so the parent knows which image
+was in progress when no answer comes. Nothing but these lines passes between them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flowers_batch.sources.opening import open_source
 
 _START_SECONDS = 120.0  # the libraries may be on a slow disk
 _END_SECONDS = 10.0  # a large process takes its time to end
-_BYTES_PER_PIXEL = 32  # twice what the hungriest format (WebP) takes
+_BYTES_PER_PIXEL = 32  # twice what WebP takes, which needs the most
 _COPIES = 4  # of a file, that libraries may hold at once
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Unused threads would count as memory.
@@ -97,7 +97,7 @@ class _Child:
         self._poll.register(self._answers, select.POLLIN)
 
     def ask(self, request: dict[str, Any], seconds: float) -> str:
-        """Has the child do something, and gives its answer: `done` or `out of memory`.
+        """Have the child do something, and return its answer: `done` or `out of memory`.
 
         Raises:
             TimeoutError: There is no answer in time.
@@ -117,7 +117,7 @@ class _Child:
         return answer
 
     def fault_of(self, image: Image, seconds: float) -> tuple[str, str] | None:
-        """Has the child read and decode an image: reason and message, if that ends or stalls it."""
+        """Have the child read and decode an image; return reason and message if that ends or stalls it, else None."""
         try:
             answer = self.ask(asdict(image), seconds)
         except TimeoutError:
@@ -168,7 +168,7 @@ def _last_line(errors: IO[bytes]) -> str:
 
 
 def _serve() -> None:
-    """The child: answers each line that comes in, until there are no more."""
+    """Run the child: answer each line of standard input, until there are no more."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever the libraries print is no answer
 
@@ -196,8 +196,8 @@ def _serve() -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process with the thread that started it, even if it hangs; elsewhere than on Linux, if it does not."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is what it is for
+    """End this process when the thread that started it ends; on Linux, this process ends even if it hangs."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected: no core dumps
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -25,15 +25,15 @@ class PixelBudget:
 
     def __init__(self, pixels: int):
         self._all = self._free = pixels
-        self._door = threading.Lock()
+        self._turnstile = threading.Lock()
         self._freed = threading.Condition()
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
         """Wait until `pixels` are free, and hold them until the block ends."""
         pixels = min(pixels, self._all)
-        # The door is held while waiting: otherwise small photos could overtake a huge one for ever (starvation).
-        with self._door, self._freed:
+        # The turnstile is held while waiting: otherwise small photos could overtake a huge one for ever (starvation).
+        with self._turnstile, self._freed:
             self._freed.wait_for(lambda: pixels <= self._free)
             self._free -= pixels
         try:
@@ -47,7 +47,7 @@ class PixelBudget:
 def prepare_process() -> None:
     """Prepare a process of our own for threads that decode: libraries start no threads, and memory is reused.
 
-    It changes settings of the whole process, so it must never be called in a process that is not ours.
+    It changes settings of the whole process, so it must be called only in a process of our own.
     """
     threadpool_limits(1, "blas")
     cv2.setNumThreads(1)

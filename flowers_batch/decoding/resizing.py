@@ -65,14 +65,14 @@ def _enlarge(square: NDArray[Any], out: NDArray[Any]) -> None:
     share = -centres[centres < 0].astype(np.float32)[:, None, None]  # of the second pixel from the border
     beyond, second = len(share), min(1, side - 1)
 
-    def mend(enlarged: NDArray[Any], rows: NDArray[Any]) -> None:
+    def fix_borders(enlarged: NDArray[Any], rows: NDArray[Any]) -> None:
         enlarged[:beyond] = rows[0] * (1 - share) + rows[second] * share
         enlarged[SIDE - beyond :] = (rows[-1] * (1 - share) + rows[-1 - second] * share)[::-1]
 
     tall = cv2.resize(square, (side, SIDE), interpolation=cv2.INTER_LINEAR)
-    mend(tall, square)
+    fix_borders(tall, square)
     cv2.resize(tall, (SIDE, SIDE), dst=out, interpolation=cv2.INTER_LINEAR)
-    mend(out.swapaxes(0, 1), tall.swapaxes(0, 1))
+    fix_borders(out.swapaxes(0, 1), tall.swapaxes(0, 1))
 
 
 def _resize_by_bands(square: NDArray[np.uint8], out: Pixels) -> None:

@@ -53,7 +53,7 @@ class EncoderFactory:
     def find_poison_images(
         self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
     ) -> Quarantined:
-        """Find the images that end the process that decodes them, or take longer than `seconds`."""
+        """Return the images that end the process that decodes them, or take longer than `seconds`."""
         return find_poison_images(self.source.url, self.source.root, images, self.config.max_pixels, seconds, progress)
 
     def __call__(self, threads: int, gpu: bool) -> Worker:

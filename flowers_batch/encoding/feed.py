@@ -2,7 +2,7 @@
 
 Threads take the images of a shard one after the other. Each decodes its image straight into the next free slot of
 the batch that is being filled, so a batch holds whatever was ready first. A full batch goes to the network; while that
-is busy with it, the next ones are filled. A few pixel buffers are used again and again; threads block when no buffer is
+is busy with it, the next ones are filled. A few pixel buffers are reused; threads block when no buffer is
 free, which is the back-pressure from a slow network. Threads that reach the end of a shard begin with the next one
 while the last batches of the first are still being computed.
 """
@@ -77,7 +77,7 @@ class FeedSettings:
 
 
 class DecodingLimits:
-    """What the threads of a feed share sparingly.
+    """The limited resources that the threads of a feed share.
 
     Attributes:
         pixels: Pixels that may be decoded at once.
@@ -177,23 +177,23 @@ class Feed:
 
     def _launch(self, batch: PixelBatch, stages: Stages) -> None:
         # Another thread fetches: where the device computes after the call returns, the next batch is copied meanwhile.
-        begun = time.perf_counter()
+        started = time.perf_counter()
         size = min(1 << (batch.taken - 1).bit_length(), self.settings.batch_size)
         try:
             launched = self._network(batch.pixels[:size])
         except BaseException as error:
             self.finish(batch, error)
         else:
-            self._threads.fetching.submit(self._fetch, batch, launched, begun, stages)
+            self._threads.fetching.submit(self._fetch, batch, launched, started, stages)
 
-    def _fetch(self, batch: PixelBatch, launched: Any, begun: float, stages: Stages) -> None:
+    def _fetch(self, batch: PixelBatch, launched: Any, started: float, stages: Stages) -> None:
         try:
             codes: Codes | BaseException = _as_stored(np.asarray(launched)[: batch.taken], self.settings.code_dtype)
         except BaseException as error:
             codes = error
         now = time.perf_counter()
-        add_seconds(stages, "wait", max(0.0, begun - self._last_fetch))
-        add_seconds(stages, "network", now - max(begun, self._last_fetch))
+        add_seconds(stages, "wait", max(0.0, started - self._last_fetch))
+        add_seconds(stages, "network", now - max(started, self._last_fetch))
         self._last_fetch = now
         self.finish(batch, codes)
 
@@ -223,7 +223,7 @@ def _as_stored(codes: NDArray[np.float32], code_dtype: str) -> Codes:
     if not np.isfinite(stored).all():
         worst = np.abs(codes).max()
         raise RunError(
-            f"A code holds {worst:g}, which {code_dtype} cannot: "
+            f"A code contains {worst:g}, which {code_dtype} cannot represent: "
             + ("encode with `code_dtype` float32." if np.isfinite(worst) else "check the network's weights.")
         )
     return stored

@@ -79,16 +79,16 @@ class CodesLabeller:
         self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
         """Label the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
             self.images_seen += len(batch)
-            add_seconds(stages, "read", time.perf_counter() - begun)
-            begun = time.perf_counter()
+            add_seconds(stages, "read", time.perf_counter() - started)
+            started = time.perf_counter()
             codes, ok = codes_of(batch)
             columns = {name: batch[name] for name in IMAGE_COLUMNS} | self._labeller.columns(codes, ok)
-            add_seconds(stages, "network", time.perf_counter() - begun)
+            add_seconds(stages, "network", time.perf_counter() - started)
             yield pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
-            begun = time.perf_counter()
+            started = time.perf_counter()
 
 
 def _with_nulls(values: list[Any], ok: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:

@@ -26,7 +26,8 @@ class MicroBatcher:
     """A network that takes a batch in as many passes as the device's memory needs.
 
     Args:
-        run: One pass: pixels [N, 224, 224, 3] to codes [N, width], which may still be being computed when it returns.
+        run: One pass: pixels [N, 224, 224, 3] to codes [N, width], which the device may still be
+            computing when it returns.
         size: Images in a pass, at first; halved whenever one does not fit.
     """
 

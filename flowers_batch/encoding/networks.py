@@ -42,8 +42,7 @@ def code_width(config: EncodeConfig) -> int:
     """Return how many numbers a code has.
 
     Raises:
-        InputError: The network has no such layer, or the layer's output is a map and `pool` does not say how it becomes
-            a row.
+        InputError: The network has no such layer, or the layer's output is a feature map and `pool` is not given.
     """
     if config.network == NULL_NETWORK:
         return NullNetwork.width
@@ -54,11 +53,11 @@ def code_width(config: EncodeConfig) -> int:
     except ValueError as error:
         raise InputError(str(error)) from None
     if len(shape) == 1 and config.pool:
-        raise InputError(f"Layer {config.layer} gives a row of numbers already: leave `pool` {config.pool} out.")
+        raise InputError(f"The output of layer {config.layer} is a row already: leave `pool` {config.pool} out.")
     if len(shape) == 3 and not config.pool:
         raise InputError(
-            f"Layer {config.layer} gives a map of {shape[0]} x {shape[1]} x {shape[2]} numbers, not a row: say how it "
-            "becomes one with `pool` avg, max or flatten, or choose a layer such as relu6."
+            f"The output of layer {config.layer} is a feature map ({shape[0]} x {shape[1]} x {shape[2]}), not a row: "
+            "reduce it with `pool` avg, max or flatten, or choose a layer such as relu6."
         )
     return shape[-1] if config.pool in ("avg", "max") else math.prod(shape)
 

@@ -23,7 +23,7 @@ from flowers_batch.sources.images import Image
 if TYPE_CHECKING:
     from flowers_batch.encoding.feed import Feed
 
-BATCHES_AHEAD = 8  # images that are taken before an earlier one's row is: bounds the codes that wait
+BATCHES_AHEAD = 8  # of images in progress before the oldest row is taken: bounds the codes in memory
 KNOWN_FILES = 1024  # files whose copies are not decoded again: bounds the codes that are kept for that
 # Why an image failed; exceptions that are faults of the program may have a `reason` too (UnicodeError).
 _REASONS = {"missing", "unreadable", "not_an_image", "truncated", "too_large", "unsupported"}
@@ -38,8 +38,8 @@ class _State:
         chunk: The last chunk.
         ahead: Images whose rows were not taken yet.
         busy: Images that threads are working on.
-        is_ended: Whether no image will be taken any more.
-        is_stopped: Whether no code will be computed any more.
+        is_ended: Whether no more images will be taken.
+        is_stopped: Whether no more codes will be computed.
         error: What stopped the shard.
     """
 
@@ -107,7 +107,7 @@ class ShardFeed:
             raise self._state.error
 
     def stop(self) -> None:
-        """Take no more images; those in work are finished, but no more codes are computed."""
+        """Take no more images; those in progress are finished, but no more codes are computed."""
         with self._lock:
             self._state.is_stopped = True
             self._end()
@@ -159,7 +159,7 @@ class ShardFeed:
         settings = self._feed.settings
         is_large = pending.image.bytes > settings.large_file_bytes
         with self._feed.limits.large_file if is_large else nullcontext():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             read = decoding = None
             try:
                 data = self._feed.reader.read(pending.image)
@@ -181,7 +181,7 @@ class ShardFeed:
                     ) from error
                 pending.failure = (reason, str(error))
             ended = time.perf_counter()
-            return (read or ended) - begun, ended - (decoding or read or ended)
+            return (read or ended) - started, ended - (decoding or read or ended)
 
     def _is_known(self, pending: PendingImage) -> bool:
         """Return whether an earlier image had the same bytes, whose results then serve for this one."""
@@ -198,14 +198,14 @@ class ShardFeed:
 
     def _take_slot(self, pending: PendingImage) -> Pixels:
         """Return the next free slot of the batch that is being filled."""
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with self._filling.lock:
             batch = self._filling.batch = self._filling.batch or PixelBatch(self._feed.limits.buffers.get())
             pending.batch, pending.slot = batch, batch.taken
             batch.taken += 1
             if batch.taken == self._feed.settings.batch_size:
                 self._filling.batch = None
-        pending.waited = time.perf_counter() - begun
+        pending.waited = time.perf_counter() - started
         return batch.pixels[pending.slot]
 
     def _finish(self, pending: PendingImage, read: float = 0.0, decoded: float = 0.0) -> None:

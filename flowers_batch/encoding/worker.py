@@ -21,7 +21,7 @@ class Worker(Protocol):
     Attributes:
         schema: Of the rows.
         fingerprint: What the rows depend on.
-        can_reuse_rows: Whether unchanged rows of a shard's older file may be copied instead of being made again.
+        can_reuse_rows: Whether unchanged rows of a shard's older file may be copied instead of being computed again.
     """
 
     schema: pa.Schema

@@ -53,12 +53,12 @@ class PixelReader:
         prepare_process()
 
     @property
-    def keeps(self) -> bool:
-        """Whether the scratch file has room for all pixels."""
+    def has_scratch_file(self) -> bool:
+        """Whether pixels are kept in a scratch file: not if the disk has too little room."""
         return self._kept is not None
 
     def batches(self, indices: NDArray[np.int_]) -> Iterator[NDArray[np.uint8]]:
-        """Yields pixels: uint8 [N, 224, 224, 3], RGB, of the upright centre squares.
+        """Yield pixels: uint8 [N, 224, 224, 3], RGB, of the upright centre squares.
 
         Args:
             indices: int: which photos, in which order.

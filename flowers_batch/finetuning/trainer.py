@@ -131,7 +131,7 @@ class Trainer:
 
         An epoch's random order would read the row groups of a table from their beginning again and again.
         """
-        if not self._pixels.keeps:
+        if not self._pixels.has_scratch_file:
             return
         done, photos = 0, len(self._job.photos)
         for pixels in self.read_pixels(np.arange(photos), stages):

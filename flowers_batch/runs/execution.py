@@ -217,7 +217,7 @@ class RunExecution:
         already = result.reused + sum(footer.ok + footer.failed for footer in before.values())
         done = manifest.images - already
         rate = done / result.seconds if result.seconds else 0.0
-        shares = {name: seconds / (result.seconds * result.size) for name, seconds in result.stages.items()}
+        shares = {name: seconds / (result.seconds * result.mean_actors) for name, seconds in result.stages.items()}
         rates = {name: round(rate / share, 1) if share and name != "wait" else None for name, share in shares.items()}
         return Summary(
             images=manifest.images,

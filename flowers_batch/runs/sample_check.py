@@ -69,8 +69,8 @@ class SampleCheck:
         worker = factory_of(job)(threads, gpus > 0)
         if worker.fingerprint != job.fingerprint:
             raise InputError(
-                f"The rows cannot be made again, since what they depend on has changed: "
-                f"{worker.fingerprint.differences(job.fingerprint)}."
+                f"The rows cannot be computed again, since what they depend on has changed: "
+                f"{worker.fingerprint.differences(job.fingerprint)}; restore the weights, the model and the packages."
             )
         result = SampleResult()
         for shard, chosen in self._chosen(manifest):

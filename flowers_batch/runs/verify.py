@@ -71,7 +71,9 @@ def verify(
     folder = open_folder(where)
     job = read_job(folder)
     if job is None:
-        raise InputError(f"{folder.url} is not the folder of an encode or predict run: there is no job.json in it.")
+        raise InputError(
+            f"{folder.url} is not the folder of an encode or predict run: name one that contains job.json."
+        )
     found = Verification()
     try:
         manifest = read_manifest(folder)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pyarrow as pa
 from pyarrow import fs
 
-from flowers_batch.errors import InputError
+from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.images import (
     EPOCH,
     Image,
@@ -100,7 +100,10 @@ class FolderSource:
             selector = fs.FileSelector(self.folder.at(folder))
             infos = with_retries(lambda: self.folder.filesystem.get_file_info(selector))
         except OSError as error:
-            raise InputError(f"{self.folder.url}/{folder} cannot be listed: {error}.") from None
+            raise InputError(
+                f"{self.folder.url}/{folder} cannot be listed ({first_line(error)[:-1]}): check connection and "
+                "permissions, and run the same command again."
+            ) from None
         found = [(i.base_name.encode() + b"/" * (i.type == fs.FileType.Directory), i) for i in infos]
         for name, info in sorted(found, key=itemgetter(0)):
             if name.endswith(b"/"):

@@ -148,7 +148,7 @@ class ListSource:
                         yield batch.set_column(0, ENTRIES.field(0), self._keys(batch[PATH]))
             # ValueError: not UTF-8; OverflowError: a time beyond the year 9999.
             except (OSError, ValueError, OverflowError, csv.Error, pa.ArrowException) as error:
-                raise InputError(f"The list {url} cannot be read: {first_line(error)}") from None
+                raise InputError(f"The list {url} cannot be read: {first_line(error)} Correct it.") from None
 
     def _keys(self, paths: pa.Array) -> pa.Array:
         """Return `_key` of each entry: for most of them it is the path without the root."""

@@ -8,34 +8,13 @@ from pyarrow import fs
 
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.folders import FolderSource
-from flowers_batch.sources.images import (
-    IMAGES,
-    SUFFIXES,
-    Image,
-    images_of,
-    path_bytes,
-    paths_bytes,
-)
 from flowers_batch.sources.lists import ListSource
-from flowers_batch.sources.reading import ReadError
 from flowers_batch.sources.source import Source
 from flowers_batch.sources.tables import TableSource, image_columns
 from flowers_batch.sources.tars import TarSource
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder, split_file
 from flowers_batch.storage.retries import with_retries
 
-__all__ = [
-    "IMAGES",
-    "SUFFIXES",
-    "FolderSource",
-    "Image",
-    "ReadError",
-    "Source",
-    "images_of",
-    "open_source",
-    "path_bytes",
-    "paths_bytes",
-]
 _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
 
 
@@ -80,7 +59,10 @@ def _open_files(folder: Folder, pattern: str, root: str | None) -> Source:
         return TableSource(folder, pattern)
     if kind in ("txt", "csv", "parquet"):
         return ListSource(folder, pattern, root)
-    raise InputError(f"{url} is not a folder, nor a list (.txt, .csv, .parquet), a .tar or a .parquet table of images.")
+    raise InputError(
+        f"{url} is not a folder, nor a list (.txt, .csv, .parquet), a .tar or a .parquet table of images: "
+        "name one of these."
+    )
 
 
 def _schema(folder: Folder, name: str) -> pa.Schema:
@@ -88,4 +70,4 @@ def _schema(folder: Folder, name: str) -> pa.Schema:
         with with_retries(lambda: folder.open(name)) as file:
             return pq.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{folder.url_of(name)} cannot be read as Parquet: {first_line(error)}") from None
+        raise InputError(f"{folder.url_of(name)} cannot be read as Parquet: {first_line(error)} Restore it.") from None

@@ -64,7 +64,12 @@ def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
 
 
 def read_disk(path: bytes) -> bytes:
-    """Read a file on this machine, once."""
+    """Return the bytes of a file on this machine, read once.
+
+    Raises:
+        OSError: It does not exist, or cannot be read.
+        ReadError: It is not a regular file, or is too large.
+    """
     # O_NONBLOCK: a pipe that is named like a photo must not block.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -84,7 +89,12 @@ def read_disk(path: bytes) -> bytes:
 
 
 def read_store(folder: Folder, name: str) -> bytes:
-    """Read a file of any folder, once."""
+    """Return the bytes of a file of any folder, read once.
+
+    Raises:
+        OSError: It does not exist, or cannot be read.
+        ReadError: It is too large.
+    """
     with folder.open(name) as file:
         check_size(file.size())
         return file.read()

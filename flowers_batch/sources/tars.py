@@ -67,7 +67,7 @@ def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
             end = file.seek(tar.offset)
             rest = file.read(tarfile.BLOCKSIZE)
             if not rest:
-                raise tarfile.ReadError("the mark of its end is missing")
+                raise tarfile.ReadError("the end-of-archive marker is missing")
             while rest:
                 if rest.count(0) < len(rest):
                     raise tarfile.ReadError("no header is there")

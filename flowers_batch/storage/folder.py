@@ -25,7 +25,7 @@ from flowers_batch.storage.locks import hold_lock
 from flowers_batch.storage.retries import is_store_error, with_retries
 from flowers_batch.storage.urls import CREDENTIAL_PARAMETERS
 
-SCRATCH = "_tmp-"  # an unfinished file's name begins so; readers pass over names that begin with `_`
+SCRATCH = "_tmp-"  # begins an unfinished file's name; readers skip names that begin with `_`
 LOCK = "_lock"
 NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is not UTF-8; no other path does
 _BLOCK_BYTES = 8 << 20
@@ -112,7 +112,11 @@ class Folder:
             return self.is_local and not isinstance(error, PermissionError)
 
     def open(self, name: str) -> pa.NativeFile:
-        """Open a file for random access."""
+        """Return a file that is open for random access.
+
+        Raises:
+            OSError: It does not exist, or cannot be read.
+        """
         return self.filesystem.open_input_file(self.at(name))
 
     @contextmanager
@@ -128,7 +132,7 @@ class Folder:
             yield path
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file.
+        """Return the content of a JSON file.
 
         Raises:
             FileNotFoundError: It does not exist.
@@ -248,7 +252,7 @@ def open_folder(where: PathOrUrl) -> Folder:
     try:
         parts = urlsplit(name)
     except ValueError as error:
-        raise InputError(f"The URL cannot be opened: {first_line(error)}") from None
+        raise InputError(f"The URL cannot be opened: {first_line(error)} Correct it.") from None
     # A name alone before `@` is no secret: it is Azure's container, or Google's `anonymous`.
     if parts.password or CREDENTIAL_PARAMETERS & set(parse_qs(parts.query)):
         raise InputError(
@@ -262,7 +266,7 @@ def open_folder(where: PathOrUrl) -> Folder:
             raise InputError(
                 f"The {parts.scheme} URL cannot be opened: check it, and leave credentials out if it has any."
             ) from None
-        raise InputError(f"{name} cannot be opened: {first_line(error)}") from None
+        raise InputError(f"{name} cannot be opened: {first_line(error)} Check the URL.") from None
     return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
 
 

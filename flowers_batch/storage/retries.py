@@ -20,13 +20,17 @@ PERMANENT_ERRNOS = (  # a retry would fail identically
     errno.ENAMETOOLONG,
     errno.ENXIO,  # a socket
 )
-# Errors of stores have no number, and neither have those of broken Parquet files, which last.
+# Errors of stores have no number, and neither have those of broken Parquet files, which are permanent.
 _STORE_ERROR = re.compile("AWS Error|google::cloud|Azure|HTTP|connect|time.?out", re.IGNORECASE)
 _REFUSED = "ACCESS_DENIED"
 
 
 def with_retries(act: Callable[[], T]) -> T:
-    """Call a function of files, and retry it where the error may be transient."""
+    """Return the result of a function that reads or writes files; retry it if its error may be transient.
+
+    Raises:
+        OSError: As the function raised it, at once or after the last retry.
+    """
     for seconds in RETRY_SECONDS:
         try:
             return act()

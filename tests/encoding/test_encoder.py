@@ -271,7 +271,7 @@ def test_code_that_float16_cannot_hold_stops_the_run():
         return np.full((len(pixels), 3), -70_000, np.float32)
 
     with pytest.raises(
-        RunError, match=r"^A code holds 70000, which float16 cannot: encode with `code_dtype` float32\.$"
+        RunError, match=r"^A code contains 70000, which float16 cannot represent: encode with `code_dtype` float32\.$"
     ):
         table(encoder(Photos(photos), network, 3), photos)
     rows = table(encoder(Photos(photos), network, 3, code_dtype="float32"), photos)

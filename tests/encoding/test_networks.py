@@ -53,7 +53,7 @@ def test_rows_have_the_width_of_their_layer_and_are_not_pooled(layer, width):
 
 
 def test_a_map_that_nothing_makes_a_row_of_is_refused():
-    with pytest.raises(fb.InputError, match=r"7 x 7 x 512 numbers, not a row: .* `pool` avg, max or flatten"):
+    with pytest.raises(fb.InputError, match=r"7 x 7 x 512\), not a row: .* `pool` avg, max or flatten"):
         code_width(fb.EncodeConfig(layer="pool5"))
 
 

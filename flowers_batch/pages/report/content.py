@@ -55,7 +55,7 @@ def collect_content(folder: Folder, run: Run | None, model_url: str | None, limi
     finally:
         for photos in shown_photos:
             photos.close()
-    warnings = _warn_of_unreal(shown_photos, run, model, has_accuracy=content["metrics"] is not None)
+    warnings = _warn_of_synthetic(shown_photos, run, model, has_accuracy=content["metrics"] is not None)
     return content | {"warnings": warnings + notes + (run.summary["notes"] if run else [])}
 
 
@@ -89,7 +89,7 @@ def _find_codes(folder: str) -> Run | None:
         return None
 
 
-def _warn_of_unreal(photos: list[Photos], run: Run | None, model: Model | None, has_accuracy: bool) -> list[str]:
+def _warn_of_synthetic(photos: list[Photos], run: Run | None, model: Model | None, has_accuracy: bool) -> list[str]:
     """Return sentences about synthetic photos and random weights, which make the accuracy meaningless."""
     warnings = []
     if any(each.source and _is_synthetic(each.source.folder) for each in photos):
