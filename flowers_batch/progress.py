@@ -112,7 +112,7 @@ class LineReporter:
             self._write(self._unwritten, None)
 
     def _write(self, progress: Progress, rate: float | None) -> None:
-        self.message(_describe(progress, rate))
+        self.message(_progress_text(progress, rate))
 
 
 class JsonReporter(LineReporter):
@@ -215,7 +215,7 @@ def _tqdm(**options: Any) -> tqdm[Any]:
     return tqdm(file=sys.stderr, **options)
 
 
-def _describe(progress: Progress, rate: float | None) -> str:
+def _progress_text(progress: Progress, rate: float | None) -> str:
     if progress.done is None:
         return progress.text
     line = f"{progress.done} of {progress.total} images, {progress.failed} failed"

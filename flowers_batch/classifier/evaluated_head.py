@@ -58,6 +58,9 @@ def evaluate_head(
         head: A fitted head, without temperature and threshold.
         config: The settings.
         reporter: Receives progress.
+
+    Returns:
+        The head with temperature and threshold, its probabilities, and its metrics.
     """
     targets = labelled.codes.targets
     logits = predict_logits(head, labelled.codes, reporter)
@@ -69,7 +72,7 @@ def evaluate_head(
     probabilities = head.probabilities_of(logits)
     predictions = [(targets[mask], probabilities[mask]) for mask in masks]
     head = replace(head, threshold=find_threshold(*predictions[VALIDATION], config.min_precision))
-    metrics = _describe(run, labelled)
+    metrics = _describe_photos(run, labelled)
     for name, each in zip(SPLITS, predictions, strict=True):
         metrics[name] = evaluate(*each, list(labelled.classes))
     curve = calibration_curve(*predictions[TEST])
@@ -92,7 +95,7 @@ def evaluate_head(
     return EvaluatedHead(head, probabilities, metrics)
 
 
-def _describe(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
+def _describe_photos(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
     """Return what metrics say about the labelled photos and their codes."""
     return {
         "classes": list(labelled.classes),

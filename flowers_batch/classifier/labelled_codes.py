@@ -22,7 +22,7 @@ CHUNK_SIZE = 8192  # photos that are in memory at once, and shuffled among each 
 _BYTES_PER_VALUE = 12  # of codes to train on: as stored, in float32, and standardised
 ROW_GROUPS_AHEAD = 2  # that are read ahead of the one in use
 
-Chunk = tuple[NDArray[np.int_], NDArray[np.floating]]
+CodesChunk = tuple[NDArray[np.int_], NDArray[np.floating]]
 
 
 class Codes(Protocol):
@@ -33,7 +33,9 @@ class Codes(Protocol):
     def take(self, indices: NDArray[np.int_]) -> NDArray[np.floating]:
         """Return codes [indices, width]; `indices` must ascend."""
 
-    def chunks(self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int) -> Iterator[Chunk]:
+    def chunks(
+        self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int
+    ) -> Iterator[CodesChunk]:
         """Yield positions in `indices`, which must ascend, and their codes [chunk, width], until all were yielded.
 
         Args:
@@ -57,7 +59,9 @@ class CodesInMemory:
         """Return codes by index."""
         return self._codes[indices]
 
-    def chunks(self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int) -> Iterator[Chunk]:
+    def chunks(
+        self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int
+    ) -> Iterator[CodesChunk]:
         """Yield positions and codes."""
         positions = random.permutation(len(indices)) if random else np.arange(len(indices))
         for start in range(0, len(indices), chunk_size):
@@ -89,9 +93,11 @@ class CodesOnDisk:
         parts = [codes for _, codes in self._read(indices, None)]
         return np.concatenate(parts) if parts else np.empty((0, self.width), np.float16)
 
-    def chunks(self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int) -> Iterator[Chunk]:
+    def chunks(
+        self, indices: NDArray[np.int_], random: np.random.Generator | None, chunk_size: int
+    ) -> Iterator[CodesChunk]:
         """Yield positions and codes; a shuffled chunk mixes a few row groups from all over the folder."""
-        held: list[Chunk] = []
+        held: list[CodesChunk] = []
         for part in self._read(indices, random):
             held.append(part)
             if sum(len(positions) for positions, _ in held) >= chunk_size:
@@ -100,7 +106,7 @@ class CodesOnDisk:
         if held:
             yield _joined(held, random)
 
-    def _read(self, indices: NDArray[np.int_], random: np.random.Generator | None) -> Iterator[Chunk]:
+    def _read(self, indices: NDArray[np.int_], random: np.random.Generator | None) -> Iterator[CodesChunk]:
         """Yield positions in `indices` and codes of each row group that has any."""
         rows = self._rows[indices]
         bounds = np.searchsorted(rows, self._starts)
@@ -108,7 +114,7 @@ class CodesOnDisk:
         if random:
             groups = random.permutation(groups)
 
-        def read(number: int) -> Chunk:
+        def read(number: int) -> CodesChunk:
             group = self._groups[number]
             positions = np.arange(bounds[number], bounds[number + 1])
             wanted = rows[positions] - self._starts[number]
@@ -119,7 +125,7 @@ class CodesOnDisk:
             codes = np.concatenate([codes for codes, _ in parts])
             return positions, codes[np.cumsum(ok)[wanted] - 1]
 
-        ahead: deque[Future[Chunk]] = deque()
+        ahead: deque[Future[CodesChunk]] = deque()
         with ThreadPoolExecutor(1) as reader:
             for number in groups.tolist():
                 ahead.append(reader.submit(read, number))
@@ -129,7 +135,7 @@ class CodesOnDisk:
                 yield ahead.popleft().result()
 
 
-def _joined(parts: list[Chunk], random: np.random.Generator | None) -> Chunk:
+def _joined(parts: list[CodesChunk], random: np.random.Generator | None) -> CodesChunk:
     positions = np.concatenate([positions for positions, _ in parts])
     codes = np.concatenate([codes for _, codes in parts])
     if random is None:
@@ -182,7 +188,7 @@ class LabelledCodes:
         """Return all codes [N, width]."""
         return self.codes.take(self.indices)
 
-    def chunks(self, random: np.random.Generator | None = None, chunk_size: int = CHUNK_SIZE) -> Iterator[Chunk]:
+    def chunks(self, random: np.random.Generator | None = None, chunk_size: int = CHUNK_SIZE) -> Iterator[CodesChunk]:
         """Yield positions in 0..N-1 and their codes, chunk by chunk; shuffled if `random` is given."""
         return self.codes.chunks(self.indices, random, chunk_size)
 

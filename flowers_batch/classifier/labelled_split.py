@@ -43,7 +43,7 @@ class LabelledSplit:
 
 
 def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPORTER) -> LabelledSplit:
-    """Read the labelled photos of a codes folder, and split them so that near-duplicates stay together.
+    """Return the labelled photos of a codes folder, split so that near-duplicates stay together.
 
     Raises:
         InputError: The labels are not valid, or too few.

@@ -81,7 +81,7 @@ class LabelledPhotos:
 
 
 def read_labelled(run: Run, labels: Sequence[str]) -> LabelledPhotos:
-    """Read the labelled photos of a codes folder as a stream, without their codes.
+    """Return the labelled photos of a codes folder, read as a stream and without their codes.
 
     Args:
         run: The codes folder.
@@ -155,7 +155,7 @@ class LabelsFile:
 
 
 def read_labels(file: str) -> LabelsFile:
-    """Read `path,label` from a CSV (UTF-8, with a header) or Parquet file; of equal paths the last one counts.
+    """Return the `path,label` rows of a CSV (UTF-8, with a header) or Parquet file; of equal paths the last one counts.
 
     Raises:
         InputError: The file does not exist, or lacks the columns.

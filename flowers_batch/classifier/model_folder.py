@@ -73,7 +73,7 @@ def save_model(folder: Folder, model: Model) -> None:
 
 
 def load_model(where: PathOrUrl) -> Model:
-    """Load a model folder.
+    """Return the model that a folder contains.
 
     Raises:
         InputError: It is no model folder, or its two files do not belong together.
@@ -113,7 +113,7 @@ def write_metrics(folder: Folder, metrics: dict[str, Any]) -> None:
 
 
 def read_metrics(folder: Folder) -> dict[str, Any]:
-    """Read `metrics.json`.
+    """Return the content of `metrics.json`.
 
     Raises:
         FileNotFoundError: There is none.
@@ -126,7 +126,7 @@ def read_metrics(folder: Folder) -> dict[str, Any]:
 
 
 def read_split(folder: Folder, columns: Sequence[str]) -> pa.Table:
-    """Read columns of `split.parquet`: the labelled photos of a model, and the split that each is in.
+    """Return columns of `split.parquet`: the labelled photos of a model, and the split that each is in.
 
     Raises:
         OSError, pa.ArrowException: There is none, or it cannot be read.

@@ -239,7 +239,7 @@ def _publish(
 
 
 def shard_of(number: int, rows: pa.Table) -> Shard:
-    """Return the shard of these rows, without their places."""
+    """Return the shard of these rows, without their locations."""
     return Shard(number, len(rows), inputs_digest_of(rows), pc.sum(pc.equal(rows["action"], MISSING)).as_py() or 0)
 
 

@@ -73,7 +73,7 @@ class Manifest:
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
-    """Read which shards there are; None if there is no manifest, or a killed run left its first generation incomplete.
+    """Return all shards; None if there is no manifest, or a killed run left its first generation incomplete.
 
     Parts after the last complete generation were left by a run that was killed while it listed.
 
@@ -116,7 +116,7 @@ def read_manifest(folder: Folder) -> Manifest | None:
 
 
 def read_rows(folder: Folder, shard: Shard) -> pa.Table:
-    """Read a shard's manifest rows as they are now."""
+    """Return a shard's manifest rows as they are now."""
     *_, rows = shard_states(folder, shard)
     return rows
 
@@ -155,7 +155,7 @@ def rows_in_path_order(
 
 
 def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:
-    """Look up a few images by their paths; those that the manifest does not name are left out."""
+    """Return a few images by their paths; those that the manifest does not name are left out."""
     found: dict[str, Image] = {}
     wanted = pa.array(list(paths), pa.string())
     manifest = read_manifest(folder)
@@ -184,8 +184,8 @@ def describe_source(source: Source) -> str:
     return source.url if source.root is None else f"{source.url}, below {source.root}"
 
 
-def put_shard(shards: list[Shard], shard: Shard, place: tuple[int, int]) -> None:
-    """Put a shard at its number, with a row group added to its places."""
+def put_shard(shards: list[Shard], shard: Shard, location: tuple[int, int]) -> None:
+    """Put a shard at its number, with a row group added to its locations."""
     number = shard.number
-    before = shards[number].places if number < len(shards) else ()
-    shards[number : number + 1] = [replace(shard, places=(*before, place))]
+    before = shards[number].locations if number < len(shards) else ()
+    shards[number : number + 1] = [replace(shard, locations=(*before, location))]

@@ -46,7 +46,7 @@ def delete_parts_from(folder: Folder, part: int) -> None:
 
 
 def read_part(folder: Folder, part: int) -> dict[str, Any] | None:
-    """Read what a part's metadata says; return None if there is no such part.
+    """Return what a part's metadata says; None if there is no such part.
 
     Raises:
         InputError: The part is damaged, or a newer version of flowers_batch wrote it.
@@ -61,7 +61,7 @@ def read_part(folder: Folder, part: int) -> dict[str, Any] | None:
 
 
 def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
-    """Read a row group of a part: rows of one shard.
+    """Return a row group of a part: rows of one shard.
 
     Raises:
         InputError: The part is damaged.

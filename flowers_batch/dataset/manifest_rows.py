@@ -20,7 +20,7 @@ _INPUTS = (*IMAGES.names, "attempt")  # what a shard's file is made from
 def shard_states(folder: Folder, shard: Shard) -> Iterator[pa.Table]:
     """Yield a shard's manifest rows after each generation that touched it."""
     rows = None
-    for part, row_group in shard.places:
+    for part, row_group in shard.locations:
         delta = read_row_group(folder, part, row_group)
         rows = delta if rows is None else apply_delta(rows, delta)
         yield rows

@@ -71,7 +71,7 @@ def write_job(folder: Folder, job: Job) -> None:
 
 
 def read_job(folder: Folder) -> Job | None:
-    """Read `job.json`; return None if there is none. Unknown fields are ignored, except in the fingerprint.
+    """Return the content of `job.json`, None without it; unknown fields are ignored, except in the fingerprint.
 
     Raises:
         InputError: It is damaged, or a newer version of flowers_batch wrote it.
@@ -103,7 +103,7 @@ def write_summary(folder: Folder, summary: dict[str, Any]) -> None:
 
 
 def read_summary(folder: Folder) -> dict[str, Any]:
-    """Read `_SUCCESS`.
+    """Return the content of `_SUCCESS`.
 
     Raises:
         FileNotFoundError: It does not exist: the run has not ended.
@@ -155,7 +155,7 @@ class Run:
 
 
 def open_run(where: PathOrUrl, kind: str) -> Run:
-    """Open a finished run's folder.
+    """Return the run in a folder; it must be finished.
 
     Raises:
         InputError: It does not exist, contains something else, or its run has not ended.

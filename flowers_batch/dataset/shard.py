@@ -15,18 +15,18 @@ class Shard:
         images: How many images it holds.
         inputs_digest: SHA-256 of its manifest rows.
         missing: How many of its images the last listing did not find.
-        places: Part and row group of its rows, in the order of their generations.
+        locations: Part and row group of its rows, in the order of their generations.
     """
 
     number: int
     images: int
     inputs_digest: str
     missing: int = 0
-    places: tuple[tuple[int, int], ...] = ()
+    locations: tuple[tuple[int, int], ...] = ()
 
 
 def shard_to_json(shard: Shard) -> dict[str, Any]:
-    """Return the JSON for a shard in a part's metadata; its place is that of its row group."""
+    """Return the JSON for a shard in a part's metadata; its location is that of its row group."""
     return {
         "number": shard.number,
         "images": shard.images,

@@ -191,7 +191,7 @@ def _digests(table: pa.Table) -> bytes:
 
 
 def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
-    """Read a shard's footer; return None if the file is missing or incomplete, or is not a shard."""
+    """Return a shard's footer; None if the file is missing or incomplete, or is not a shard."""
     try:
         name = shard_name(kind, shard)
         return Footer.from_json(read_metadata_json(folder, name, _FOOTER_KEY), folder.url_of(name))
@@ -261,7 +261,11 @@ def row_groups_of(folder: Folder, kind: str, shard: int) -> list[RowGroup]:
 
 @contextmanager
 def open_shard(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile]:
-    """Open a shard's file; errors of the block that reads it become `InputError`."""
+    """Open a shard's file until the block ends.
+
+    Raises:
+        InputError: The file, or the block that reads it, fails.
+    """
     name = shard_name(kind, shard)
     try:
         with with_retries(lambda: folder.open(name)) as handle:

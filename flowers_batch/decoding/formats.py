@@ -88,7 +88,7 @@ def open_image(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
 
 
 def upright_pixels(image: Image.Image, data: bytes, min_side: int | None = None) -> NDArray[np.uint8]:
-    """Decode the first frame, upright: uint8 [height, width, 3], RGB."""
+    """Return the first frame, decoded and upright: uint8 [height, width, 3], RGB."""
     photo = _rgb_pixels(image, data, min_side)
     # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

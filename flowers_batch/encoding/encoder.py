@@ -61,7 +61,7 @@ class Encoder:
     def batches(
         self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
-        """Encode a shard; another thread may begin with the next one meanwhile, which then follows without a pause.
+        """Yield the rows of a shard; another thread may begin with the next one meanwhile, so that there is no pause.
 
         Equal files go through the network once, unless too many other files are between them.
 

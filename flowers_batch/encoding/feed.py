@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD, PixelBudget
 from flowers_batch.decoding.resizing import SIDE, Pixels
 from flowers_batch.encoding.daemon_threads import DaemonThreads
-from flowers_batch.encoding.pending_image import Codes, PendingImage, PixelBatch
+from flowers_batch.encoding.pending_image import CodeArray, PendingImage, PixelBatch
 from flowers_batch.encoding.shard_feed import ShardFeed
 from flowers_batch.encoding.stages import Stages, add_seconds
 from flowers_batch.encoding.worker import Quarantined
@@ -188,7 +188,7 @@ class Feed:
 
     def _fetch(self, batch: PixelBatch, launched: Any, started: float, stages: Stages) -> None:
         try:
-            codes: Codes | BaseException = _as_stored(np.asarray(launched)[: batch.taken], self.settings.code_dtype)
+            codes: CodeArray | BaseException = _as_stored(np.asarray(launched)[: batch.taken], self.settings.code_dtype)
         except BaseException as error:
             codes = error
         now = time.perf_counter()
@@ -197,7 +197,7 @@ class Feed:
         self._last_fetch = now
         self.finish(batch, codes)
 
-    def finish(self, batch: PixelBatch, codes: Codes | BaseException) -> None:
+    def finish(self, batch: PixelBatch, codes: CodeArray | BaseException) -> None:
         """Free a batch's buffer, and set its codes or the error in place of them."""
         self.limits.buffers.put(batch.pixels)
         if isinstance(codes, BaseException):
@@ -216,7 +216,7 @@ def _end_feeds() -> None:
         feed.end()
 
 
-def _as_stored(codes: NDArray[np.float32], code_dtype: str) -> Codes:
+def _as_stored(codes: NDArray[np.float32], code_dtype: str) -> CodeArray:
     """Return codes in the type that they are stored in, so that labels from photos equal labels from stored codes."""
     with np.errstate(over="ignore"):
         stored = codes.astype(code_dtype)

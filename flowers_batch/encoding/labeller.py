@@ -78,7 +78,7 @@ class CodesLabeller:
     def batches(
         self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
-        """Label the codes of a shard; `stages` gains the seconds spent in `read` and `network`."""
+        """Yield the labels of a shard's codes; `stages` gains the seconds spent in `read` and `network`."""
         started = time.perf_counter()
         for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
             self.images_seen += len(batch)

@@ -63,7 +63,7 @@ def code_width(config: EncodeConfig) -> int:
 
 
 def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, seed: int = 0) -> tuple[keras.Model, str]:
-    """Build VGG up to the layer of the codes; return it and the identity of its weights.
+    """Return VGG, built up to the layer of the codes, and the identity of its weights.
 
     Args:
         config: How photos become codes.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flowers_batch.decoding.resizing import Pixels
 from flowers_batch.sources.images import Image
 
-Codes = NDArray[np.floating]
+CodeArray = NDArray[np.floating]
 
 
 class PendingImage:
@@ -48,7 +48,7 @@ class PendingImage:
         self.height: int | None = None
         self.phash: int | None = None
         self.failure: tuple[str, str] | None = None
-        self.code: Codes | None = None
+        self.code: CodeArray | None = None
         self.chunk: Chunk | None = chunk  # None once all results are there
         self.batch: PixelBatch | None = None
         self.slot: int | PendingImage = 0  # in its batch; or the first image with equal bytes
@@ -70,4 +70,4 @@ class PixelBatch:
     def __init__(self, pixels: Pixels):
         self.pixels = pixels
         self.taken = self.filled = 0
-        self.codes: Future[Codes] = Future()
+        self.codes: Future[CodeArray] = Future()

@@ -95,7 +95,11 @@ class ShardFeed:
                 self._finish(pending)
 
     def results(self) -> Iterator[list[PendingImage]]:
-        """Yield all images in their order, as many at a time as a batch has, as soon as their codes are there."""
+        """Yield all images in their order, as many at a time as a batch has, as soon as their codes are there.
+
+        Raises:
+            Exception: Whatever stopped the shard.
+        """
         while (chunk := self._first()) is not None:
             for pending in chunk.images:
                 self._resolve(pending)

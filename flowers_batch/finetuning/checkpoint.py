@@ -39,7 +39,7 @@ def save_epoch(folder: Folder, model: TrainableModel, state: TrainingState) -> f
 
 
 def restore_last_epoch(folder: Folder, model: TrainableModel) -> TrainingState | None:
-    """Restore the model as it was after the last epoch that was saved; None if there is none."""
+    """Restore the model as it was after the last saved epoch, and return the state then; None if no epoch was saved."""
     from safetensors import safe_open
 
     saved = [name for name in folder.names(EPOCHS) if name.startswith("epoch-")]

@@ -74,7 +74,7 @@ class TrainableModel:
 
 
 def build_trainable_model(job: FinetuningJob, steps_per_epoch: int, dropout: float = DROPOUT) -> TrainableModel:
-    """Build a network with its initial weights, and a classifier that starts as the job's head.
+    """Return a network with its initial weights, and a classifier that starts as the job's head.
 
     Args:
         job: What to train.

@@ -55,6 +55,9 @@ class Trainer:
     def train(self, reporter: Reporter) -> TrainingState:
         """Train until all epochs are done or validation stops improving, from the last epoch that was saved.
 
+        Returns:
+            All epochs, and which of them is the best.
+
         Raises:
             RunError: The loss became NaN or infinite before any epoch was better than none.
         """
@@ -84,8 +87,8 @@ class Trainer:
             stages = {"save": save_epoch(self._folder, self.model, state)}
             # Only after saving: a message counts as progress, and an actor that dies while it saves has made none.
             reporter.message(
-                f"epoch {number} of {epochs}: {_describe(epoch.loss, epoch.accuracy)}; "
-                f"on validation photos {_describe(epoch.validation_loss, epoch.validation_accuracy)}"
+                f"epoch {number} of {epochs}: {_figures_text(epoch.loss, epoch.accuracy)}; "
+                f"on validation photos {_figures_text(epoch.validation_loss, epoch.validation_accuracy)}"
                 + (", the best so far" if is_best else "")
             )
         return state
@@ -159,7 +162,7 @@ class Trainer:
                 accuracy += results["accuracy"] * len(pixels)
             passed = number - 1 + done / len(order)  # epochs
             left = (seconds_before + time.monotonic() - self._last_lap) / passed * (epochs - passed)
-            figures = _describe(loss / max(1, counted), accuracy / max(1, counted))
+            figures = _figures_text(loss / max(1, counted), accuracy / max(1, counted))
             reporter.update(
                 Progress(
                     f"epoch {number} of {epochs}: {done} of {len(order)} photos, {figures}, "
@@ -182,7 +185,7 @@ class Trainer:
         )
 
 
-def _describe(loss: float, accuracy: float) -> str:
+def _figures_text(loss: float, accuracy: float) -> str:
     return f"loss {loss:.3f}, accuracy {accuracy:.1%}"
 
 

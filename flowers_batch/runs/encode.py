@@ -30,6 +30,9 @@ def encode(
         config: How; the defaults are those of the command.
         reporter: Receives messages and progress.
 
+    Returns:
+        The summary, as `_SUCCESS` has it.
+
     Raises:
         InputError: The images, the weights or the folder cannot be used.
         RunError: The run failed; the same call resumes it.

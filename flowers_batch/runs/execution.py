@@ -61,7 +61,9 @@ class RunExecution:
         self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if codes are
 
     def plan_images(self, source: Source, config: ArchiveConfig) -> Manifest:
-        """List the images, and divide the new ones into shards; or resume an earlier execution that was stopped.
+        """List the images, divide the new ones into shards, and return the manifest.
+
+        An earlier execution that was stopped is resumed with the manifest that it wrote.
 
         Raises:
             InputError: The folder belongs to other images.
@@ -97,7 +99,7 @@ class RunExecution:
         return failed_paths(self.folder, self.job.kind, shard.number, RETRYABLE_REASONS)
 
     def plan_codes(self, codes: Run) -> Manifest:
-        """Adopt the manifest of a codes folder.
+        """Copy the manifest of a codes folder, and return it.
 
         Raises:
             InputError: The codes are incomplete, or this folder belongs to other images.
@@ -125,7 +127,7 @@ class RunExecution:
             )
 
     def execute(self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, reporter: Reporter) -> Summary:
-        """Have actors process the missing shards, check that all are complete, and write `_SUCCESS`.
+        """Have actors process the missing shards, check that all are complete, and write and return the summary.
 
         Raises:
             RunError: Shards are missing.

@@ -20,7 +20,7 @@ from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.execution import RunExecution
 from flowers_batch.runs.imagenet_model import imagenet_model
-from flowers_batch.runs.reproduction import encoding_settings_of
+from flowers_batch.runs.reproduction import encode_config_for
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import PathOrUrl, open_folder
@@ -46,6 +46,9 @@ def predict(
         config: How; the defaults are those of the command.
         csv: A file to write the predictions to, for a spreadsheet.
         reporter: Receives messages and progress.
+
+    Returns:
+        The summary, as `_SUCCESS` has it.
 
     Raises:
         InputError: The images, the model or the folder cannot be used.
@@ -111,7 +114,7 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
 
 def _label_images(source: PathOrUrl, model: Model, config: PredictConfig) -> _Labelling:
     images = open_source(source, config.root)
-    encoding = encoding_settings_of(model.fingerprint, config.weights or model.weights, config)
+    encoding = encode_config_for(model.fingerprint, config.weights or model.weights, config)
     weights, name = weights_identity(encoding)
     if weights != model.fingerprint.weights:
         raise InputError(

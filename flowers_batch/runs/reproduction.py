@@ -21,7 +21,7 @@ def factory_of(job: Job) -> EncoderFactory:
         InputError: The images or the model are not available.
     """
     config = ArchiveConfig(root=job.root, max_pixels=sys.maxsize)
-    encoding = encoding_settings_of(job.fingerprint, job.weights, config)
+    encoding = encode_config_for(job.fingerprint, job.weights, config)
     factory = EncoderFactory(encoding, open_source(job.images, job.root))
     if job.model is None:
         return factory
@@ -32,6 +32,12 @@ def factory_of(job: Job) -> EncoderFactory:
     return replace(factory, head=head, top_k=job.fingerprint.top_k)
 
 
-def encoding_settings_of(made: Fingerprint, weights: str, config: ArchiveConfig) -> EncodeConfig:
-    """Return the settings that make codes of this kind."""
+def encode_config_for(made: Fingerprint, weights: str, config: ArchiveConfig) -> EncodeConfig:
+    """Return the settings that make codes with a given fingerprint.
+
+    Args:
+        made: The fingerprint.
+        weights: The weights' name.
+        config: Its batch size and its limit of pixels are kept.
+    """
     return EncodeConfig(weights=weights, batch_size=config.batch_size, max_pixels=config.max_pixels, **made.encoding)

@@ -37,7 +37,7 @@ class ShardCheck:
 
 
 def check_shard(folder: Folder, job: Job, shard: Shard) -> ShardCheck:
-    """Read a shard's file and compare it with what the manifest and the job say about it.
+    """Compare a shard's file with what the manifest and the job say about it; return what was found.
 
     Raises:
         InputError: The manifest's rows cannot be read.
@@ -88,10 +88,10 @@ def _path_problems(name: str, found: list[str], expected: list[str]) -> list[str
     if rows == images and found != expected:
         return [f"{name} has its rows in another order than the manifest."]
     differences = (("lacks", images - rows), ("has in excess", rows - images))
-    return [f"{name} {verb} {_describe(paths)}." for verb, paths in differences if paths]
+    return [f"{name} {verb} {_rows_text(paths)}." for verb, paths in differences if paths]
 
 
-def _describe(paths: Counter[str]) -> str:
+def _rows_text(paths: Counter[str]) -> str:
     named = ", ".join(list(paths)[:_NAMED_PATHS])
     return f"{paths.total()} rows, such as {named}" if paths.total() > 1 else f"a row of {named}"
 

@@ -63,6 +63,9 @@ def verify(
         cluster: Where that actor comes from.
         reporter: Receives the progress of `deep`.
 
+    Returns:
+        The counts, and one sentence per problem.
+
     Raises:
         InputError: It is not the folder of a run; or, with `deep`, the images, the weights or the model are not
             available.

@@ -66,7 +66,7 @@ class ContainerSource(ABC):
         """Yield path, size and offset of each image in a file."""
 
     def read(self, image: Image) -> bytes:
-        """Read an image's bytes.
+        """Return an image's bytes.
 
         Raises:
             ReadError: It is not there, is too large, or cannot be read.

@@ -114,7 +114,7 @@ class FolderSource:
                 self.ignored += 1
 
     def read(self, image: Image) -> bytes:
-        """Read an image's bytes.
+        """Return an image's bytes.
 
         Raises:
             ReadError: It is not there, is not a regular file, is too large, or cannot be read.

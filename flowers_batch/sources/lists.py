@@ -111,7 +111,7 @@ class ListSource:
         return os.path.join(os.fsencode(self._base.path), path)  # an absolute path stays as it is
 
     def read(self, image: Image) -> bytes:
-        """Read an image's bytes.
+        """Return an image's bytes.
 
         Raises:
             ReadError: It is not there, is not a regular file, is too large, or cannot be read.

@@ -26,6 +26,9 @@ def open_source(where: PathOrUrl, root: str | None = None) -> Source:
             match, such as `shards/*.tar`; in a folder, only images are looked for.
         root: What the paths of a list are relative to; None: the folder of the list.
 
+    Returns:
+        The source, which has listed nothing yet.
+
     Raises:
         InputError: There is no such file or folder, it is of another kind, or `root` is given without a list.
     """

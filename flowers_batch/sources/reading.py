@@ -39,7 +39,7 @@ def check_size(size: int) -> None:
 
 
 def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
-    """Read an image's bytes, with retries.
+    """Return an image's bytes, read with retries.
 
     Args:
         root: The folder that contains the image: if that is missing, the run ends, instead of the image failing.

@@ -48,4 +48,4 @@ class Source(Protocol):
         """List the images, each path once, some thousands at a time: batches with the columns `IMAGES`."""
 
     def read(self, image: Image) -> bytes:
-        """Read an image's bytes, or raise `ReadError`."""
+        """Return an image's bytes, or raise `ReadError`."""

@@ -236,7 +236,7 @@ class Folder:
 
 
 def open_folder(where: PathOrUrl) -> Folder:
-    """Open a folder by its path or URL; it need not exist.
+    """Return a folder by its path or URL; it need not exist.
 
     Raises:
         InputError: The path is not UTF-8, the URL contains credentials, or `pyarrow.fs` knows no such file system.
@@ -271,7 +271,7 @@ def open_folder(where: PathOrUrl) -> Folder:
 
 
 def split_file(where: PathOrUrl) -> tuple[Folder, str]:
-    """Open the folder of a file, by the file's path or URL; return it and the file's name."""
+    """Return the folder and the name of a file, by its path or URL."""
     base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
     parent, slash, name = base.rpartition("/")
     return open_folder(f"{parent or slash or '.'}{query}{options}"), name

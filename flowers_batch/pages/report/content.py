@@ -41,7 +41,7 @@ def collect_content(folder: Folder, run: Run | None, model_url: str | None, limi
         photos = Photos(model.codes, model.images)
         shown_photos.append(photos)
         content |= describe_held_out(open_folder(model_url), photos, album)
-        run = run or _find_codes(model.codes)
+        run = run or _open_codes(model.codes)
     if run:
         photos = Photos(run.folder.url, run.job.images)
         shown_photos.append(photos)
@@ -82,7 +82,7 @@ def _find_model(url: str, run: Run | None, notes: list[str]) -> Model | None:
     return None
 
 
-def _find_codes(folder: str) -> Run | None:
+def _open_codes(folder: str) -> Run | None:
     try:
         return open_run(folder, CODES)
     except InputError:

@@ -79,7 +79,7 @@ class Survey:
 
 
 def survey_run(run: Run, limits: PageLimits) -> Survey:
-    """Stream the rows of a run once."""
+    """Return what the rows of a run add up to; they are read once, as a stream."""
     survey = Survey(limits)
     is_predictions, has_duplicates = run.job.kind == PREDICTIONS, run.summary["duplicates"] > 0
     if not is_predictions and not has_duplicates:

@@ -43,7 +43,7 @@ class TrainingSource:
 
 
 def find_training_source(run: Run) -> TrainingSource:
-    """Find what a retraining of the classifier of some predictions can start from."""
+    """Return what a retraining of the classifier of some predictions can start from."""
     url = run.job.model
     model = load_model(url) if url and url != IMAGENET and open_folder(url).exists(MODEL) else None
     made_predictions = model is not None and model.head.identity == run.job.fingerprint.head
