@@ -66,7 +66,7 @@ SLIGHT = [name for name in EDITS if name not in ("5% cut off", "10% cut off")]
 
 
 def main() -> None:
-    """Measures, and tells."""
+    """Measure and print."""
     options = parse_arguments(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         found = find_photos(options.photos, Path(scratch))[:PHOTOS]

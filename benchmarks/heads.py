@@ -32,7 +32,7 @@ def drawn() -> LabelledCodes:
 
 
 def main() -> None:
-    """Fits both in turn, and tells times and accuracies."""
+    """Fit both in turn and print times and accuracies."""
     codes = drawn()
     train, test = codes[np.arange(len(codes)) < PHOTOS], codes[np.arange(len(codes)) >= PHOTOS]
     classes = tuple(f"class {number}" for number in range(CLASSES))

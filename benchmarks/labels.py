@@ -106,7 +106,7 @@ def chosen_or_random(codes: Path, scratch: Path, seed: int) -> tuple[float, floa
 
 
 def main() -> None:
-    """Measures both, and tells."""
+    """Measure both and print."""
     options = parse_arguments(__doc__, weights={"default": "random:0"})
     if options.photos is None:
         raise SystemExit("Name a folder of photos, a class a folder, with --photos.")

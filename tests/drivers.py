@@ -25,7 +25,7 @@ ENDED_WITHIN = 10.0  # seconds after a signal
 
 
 class Driver:
-    """An encoding command, and all processes that it leads to: they inherit its environment.
+    """An encoding command, and all its descendants, which inherit its environment.
 
     Args:
         photos: The images.
@@ -61,7 +61,7 @@ class Driver:
         return found
 
     def actors(self, method: str = "") -> list[int]:
-        """Its actors' processes; of those that are in a method, if one is named: Ray tells in the command line."""
+        """Its actors' processes, or only those that run a method, which Ray shows in the command line."""
         return self.processes(f"{ACTOR}.{method}" if method else ACTOR)
 
     def shards(self) -> int:
@@ -80,8 +80,8 @@ class Driver:
         out, err = self.process.communicate(timeout=150)
         return self.process.returncode, json.loads(out or "{}"), err
 
-    def gone(self, words: str = "") -> bool:
-        """Whether all its processes end in time."""
+    def ends(self, words: str = "") -> bool:
+        """Return whether all its processes end within `ENDED_WITHIN` seconds."""
         begun = time.monotonic()
         while self.processes(words) and time.monotonic() - begun < ENDED_WITHIN:
             time.sleep(0.05)

@@ -39,7 +39,7 @@ START = datetime(2024, 5, 1, 12, 0, 0, 123456, UTC)
 
 
 def draw_archive(folder: Path, per_class: int, seed: int = 0) -> Path:
-    """Draw small noisy pictures of three colours, a folder each: classes that any network's codes tell apart."""
+    """Draw small noisy pictures of three colours, in a folder each: classes that the codes of any network separate."""
     random = np.random.default_rng(seed)
     for kind, colour in KINDS.items():
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def poisoned(decode):
             open(state, "w").close()
             kind = "POISON crash"
         if kind == "POISON crash":
-            signal.raise_signal(11)  # in this thread, which goes on no more, as after a real one
+            signal.raise_signal(11)  # in this thread, which ends, as after a real crash
         if kind == "POISON hang":
             time.sleep(3600)
         if kind == "POISON memory":

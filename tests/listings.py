@@ -16,7 +16,7 @@ PATHS = [f"{folder}/{number:03d}.jpg" for folder in ("a", "b", "ü") for number 
 
 
 class Listing:
-    """A source that lists what it is told."""
+    """A source that lists given images."""
 
     url = "/photos"
     root = None

@@ -105,10 +105,10 @@ class Messages:
     """A reporter that keeps messages."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def message(self, sentence: str) -> None:
-        self.said.append(sentence)
+        self.messages.append(sentence)
 
     def update(self, progress: Progress) -> None:
         pass
@@ -125,7 +125,7 @@ def scripted_run(
 
 
 class Script:
-    """Answers of actors to one shard, one after the other; all other shards they do at once.
+    """Answers of actors to one shard, one after the other; they finish all other shards immediately.
 
     Attributes:
         calls: Methods that were called for that shard, and their first argument besides it.

@@ -13,7 +13,7 @@ from flowers_batch.devices import hardware_precision
     ("flags", "expected"),
     [("sse2 avx2 avx512f", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("", "float32")],
 )
-def test_precision_of_a_processor_is_what_it_computes_in(tmp_path, flags, expected):
+def test_precision_is_the_one_that_the_processor_supports(tmp_path, flags, expected):
     (tmp_path / "cpuinfo").write_text(f"model name : amx\nflags : {flags}\n")
     assert hardware_precision(False, tmp_path / "cpuinfo") == expected
 

@@ -138,7 +138,7 @@ def test_quoted_calls_take_the_arguments_they_are_given():
     assert checked > 10
 
 
-def test_each_fault_names_tests_that_exist():
+def test_faults_name_tests_that_exist():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "faults.md").read_text()))
     there = {
         name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
@@ -146,7 +146,7 @@ def test_each_fault_names_tests_that_exist():
     assert named and named <= there
 
 
-def test_each_decision_is_listed_and_has_its_parts():
+def test_decisions_are_listed_and_have_all_parts():
     index = (DECISIONS / "index.md").read_text()
     for page in DECISIONS.glob("*.md"):
         if page.name != "index.md":

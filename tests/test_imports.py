@@ -1,4 +1,4 @@
-"""What importing the package loads; which package may import which is in pyproject.toml, held by `make lint`."""
+"""What importing the package loads. `make lint` checks which package imports which."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def test_package_loads_no_framework_until_it_is_used():
     assert run(script).split() == []
 
 
-def test_package_offers_classes_and_functions():
+def test_package_exports_only_classes_and_functions():
     script = "import flowers_batch as fb; print(*(type(getattr(fb, name)).__name__ for name in fb.__all__))"
     assert set(run(script).split()) <= {"type", "function", "_ProtocolMeta"}

@@ -47,7 +47,7 @@ def test_bad_input_is_a_sentence_and_exit_code_2(capsys, archive, tmp_path, argu
     assert sentence in err and "Traceback" not in err and "secret" not in err
 
 
-def test_an_output_folder_that_cannot_be_made_is_exit_code_2(capsys, archive, tmp_path):
+def test_output_folder_that_cannot_be_made_is_exit_code_2(capsys, archive, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run(capsys, "encode", str(archive), str(tmp_path / "file" / "out"), "--network", "null")
     assert code == 2 and "Traceback" not in err and "cannot be written to (Not a directory)" in err

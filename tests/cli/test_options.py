@@ -42,7 +42,7 @@ def options_of(options: ConfigOptions) -> dict[str, tuple[object, str]]:
     return {each.name: (each.default, each.annotation.__metadata__[0].help) for each in options.parameters()}
 
 
-def test_each_field_is_an_option_with_its_default_and_help():
+def test_fields_become_options_with_defaults_and_help():
     assert options_of(ConfigOptions(TrainConfig)).keys() == {each.name for each in fields(TrainConfig)}
     options = options_of(ConfigOptions(Painting))
     assert options["colours"] == (
@@ -54,11 +54,11 @@ def test_each_field_is_an_option_with_its_default_and_help():
 
 
 @pytest.mark.parametrize("config", [ClusterConfig, EncodeConfig, FinetuneConfig, PredictConfig, TrainConfig])
-def test_each_setting_is_explained(config):
+def test_settings_have_a_help_text(config):
     assert {each.name for each in fields(config)} <= explanations(config).keys()
 
 
-def test_config_is_built_from_values_of_its_own_and_nested_fields():
+def test_config_is_built_from_own_and_nested_fields():
     options = ConfigOptions(EncodeConfig)
     values = {each.name: each.default for each in options.parameters()}
     assert options.build(values) == EncodeConfig()
@@ -66,7 +66,7 @@ def test_config_is_built_from_values_of_its_own_and_nested_fields():
     assert built == EncodeConfig(layer="relu7", prune=True, cluster=ClusterConfig(actors=2))
 
 
-def test_partial_options_give_what_was_given_alone():
+def test_partial_options_contain_only_given_values():
     options = ConfigOptions(EncodeConfig, only=("layer", "pool"), partial=True)
     assert options_of(options)["layer"][0] is None
     assert options.build({"layer": None, "pool": "avg"}) == {"pool": "avg"}

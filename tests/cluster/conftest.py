@@ -24,6 +24,6 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[PoolResult,
     def run(behave: Callable[..., Any], actors: int = 1, shards: int = 3, **options: Any) -> Any:
         messages = Messages()
         shard_run, _ = scripted_run(behave, actors, shards, messages, **options)
-        return shard_run.run(), messages.said
+        return shard_run.run(), messages.messages
 
     return run

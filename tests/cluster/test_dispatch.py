@@ -23,7 +23,7 @@ def test_every_actor_gets_a_shard_before_any_gets_a_second(scripted):
     assert shards_per_actor(actors=2, shards=9) == [2, 2]
 
 
-def test_shard_that_later_ones_overtake_for_long_is_a_stall(scripted):
+def test_shard_that_many_later_shards_overtake_is_stalled(scripted):
     times: Counter[tuple[str, int]] = Counter()
 
     def behave(method: str, shard: int, *arguments: Any) -> Any:
@@ -33,9 +33,9 @@ def test_shard_that_later_ones_overtake_for_long_is_a_stall(scripted):
         # Others make progress for long after their actor could have been noticed by its silence alone.
         return STALLS if (shard, times[method, shard]) == (0, 1) else Answer(looks=20, moves=True)
 
-    result, said = scripted(behave, shards=40)
+    result, messages = scripted(behave, shards=40)
     assert result.stalls == 1 and len(result.footers) == 40
-    assert any("shard 0: its images are tried one by one" in sentence for sentence in said)
+    assert any("shard 0: its images are tried one by one" in sentence for sentence in messages)
 
 
 def test_time_without_work_is_no_stall(scripted):
@@ -53,7 +53,7 @@ def test_idle_actor_re_runs_the_shard_of_a_straggler(scripted):
 
 @pytest.mark.parametrize("end", [DIES, OSError("its old file is gone")], ids=["dies", "fails"])
 def test_failure_of_the_slower_copy_of_a_shard_changes_nothing(scripted, end):
-    long = [Answer(looks=500, moves=True), Answer(looks=10**6, moves=True)]  # so that the run goes on meanwhile
+    long = [Answer(looks=500, moves=True), Answer(looks=10**6, moves=True)]  # so that the run continues meanwhile
     twice = Twice(shard11=[Answer(end, looks=200, moves=True), Answer(looks=5)], shard10=long)
     result, _ = scripted(twice, actors=3, shards=12)
     assert sorted(result.footers) == list(range(12))
@@ -66,7 +66,7 @@ def test_actors_that_started_together_re_run_nothing(scripted):
     assert twice.times == {0: 1, 1: 1}
 
 
-def test_driver_that_was_stopped_itself_takes_no_actor_for_stalled(scripted, monkeypatch):
+def test_suspended_driver_considers_no_actor_stalled(scripted, monkeypatch):
     hours = itertools.count(0.0, 3600.0)
     monkeypatch.setattr("flowers_batch.cluster.driver.time", SimpleNamespace(monotonic=lambda: next(hours)))
     result, _ = scripted(Script(1, Answer(looks=8)))

@@ -14,23 +14,23 @@ from flowers_batch.dataset.shard import Shard
 DEATH = ActorFailure("its process was killed.")
 
 
-def test_shard_on_which_two_actors_died_is_retried_without_its_poison_images(scripted):
+def test_shard_of_two_deaths_is_retried_without_poison_images(scripted):
     poison = {"a.png": ("crashed_decoder", "It ended its process.")}
     script = Script(1, DIES, DIES, poison)
-    result, said = scripted(script)
+    result, messages = scripted(script)
     seconds = pytest.approx(0.1 / 4)
     assert script.calls == [("run", {}), ("run", {}), ("find_poison_images", seconds), ("run", poison)]
     assert (len(result.footers), result.deaths, result.stalls) == (3, 2, 0)
-    assert any("on shard 1: its images are tried one by one" in sentence for sentence in said)
-    assert "a.png becomes a failed row (crashed_decoder): It ended its process." in said
+    assert any("on shard 1: its images are tried one by one" in sentence for sentence in messages)
+    assert "a.png becomes a failed row (crashed_decoder): It ended its process." in messages
 
 
-def test_images_are_tried_one_by_one_after_the_first_stall(scripted):
+def test_images_are_isolated_after_the_first_stall(scripted):
     script = Script(1, STALLS, {})
-    result, said = scripted(script)
+    result, messages = scripted(script)
     assert script.methods == ["run", "find_poison_images", "run"]
     assert (len(result.footers), result.deaths, result.stalls) == (3, 0, 1)
-    assert "An actor was killed: it made no progress for 0.1 seconds. Its shards are retried." in said
+    assert "An actor was killed: it made no progress for 0.1 seconds. Its shards are retried." in messages
 
 
 def test_five_deaths_on_a_shard_without_poison_images_end_the_run(scripted):
@@ -40,7 +40,7 @@ def test_five_deaths_on_a_shard_without_poison_images_end_the_run(scripted):
     assert script.methods.count("find_poison_images") == 1
 
 
-def test_deaths_while_images_are_tried_one_by_one_count_too(scripted):
+def test_deaths_while_images_are_isolated_count_too(scripted):
     with pytest.raises(fb.RunError, match=r"5 actors died on shard 1\. Cause"):
         scripted(Script(1, DIES, DIES, DIES, STALLS, DIES))
 

@@ -59,7 +59,7 @@ def test_no_actor_requests_more_cores_than_a_node_has():
     assert planned(nodes, 24) == [Resources(0, 1)] * 24
 
 
-def test_wanted_actors_are_all_requested_however_few_fit():
+def test_all_wanted_actors_are_requested_even_if_few_fit():
     nodes = [node("a", CPU=8, GPU=1)]
     assert planned(nodes, 5) == [GPU] * 5
     requested = [RequestedActor(GPU, "a"), *[RequestedActor(GPU)] * 4]

@@ -16,7 +16,7 @@ from flowers_batch.errors import InputError, RunError
 from flowers_batch.progress import Progress
 
 
-def run_alone(how: str, state: str = "", stall_timeout: float = 600.0, max_deaths: int = 5) -> tuple[Any, list[str]]:
+def run_job(how: str, state: str = "", stall_timeout: float = 600.0, max_deaths: int = 5) -> tuple[Any, list[str]]:
     """The result of a job that one actor does alone, and the messages it reported."""
 
     def job(threads, gpus, reporter):
@@ -40,23 +40,23 @@ def run_alone(how: str, state: str = "", stall_timeout: float = 600.0, max_death
         reporter.message("ended")
         return threads, gpus
 
-    said: list[str] = []
-    reporter = SimpleNamespace(message=said.append, update=lambda progress: None)
+    messages: list[str] = []
+    reporter = SimpleNamespace(message=messages.append, update=lambda progress: None)
     config = ClusterConfig(stall_timeout=stall_timeout)
-    return run_on_one_actor(job, config, reporter, max_deaths), said
+    return run_on_one_actor(job, config, reporter, max_deaths), messages
 
 
 def test_single_actor_has_all_cores_and_reports_to_the_end(local_ray):
-    result, said = run_alone("")
+    result, messages = run_job("")
     assert result == (2, 0)
-    assert said == ["started", "ended"]
+    assert messages == ["started", "ended"]
 
 
 def test_exception_of_a_single_actor_ends_the_run(local_ray):
     with pytest.raises(InputError, match="There are no photos"):
-        run_alone("bad input")
+        run_job("bad input")
     with pytest.raises(RunError, match=r"failed because of a bug: ValueError\('of the program'\)"):
-        run_alone("fault")
+        run_job("fault")
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_exception_of_a_single_actor_ends_the_run(local_ray):
         pytest.param("stalls once", "it made no progress for 2 seconds", marks=pytest.mark.faults),
     ],
 )
-def test_single_actor_that_is_lost_is_replaced(local_ray, tmp_path, how, why):
-    result, said = run_alone(how, str(tmp_path / "state"), stall_timeout=2)
+def test_lost_single_actor_is_replaced(local_ray, tmp_path, how, why):
+    result, messages = run_job(how, str(tmp_path / "state"), stall_timeout=2)
     assert result == (2, 0)
-    assert said[0] == said[2] == "started" and said[-1] == "ended"
-    assert why in said[1] and said[1].endswith("Another resumes the work.")
+    assert messages[0] == messages[2] == "started" and messages[-1] == "ended"
+    assert why in messages[1] and messages[1].endswith("Another resumes the work.")
 
 
-def test_single_actors_that_die_again_and_again_end_the_run(local_ray):
+def test_repeated_deaths_of_a_single_actor_end_the_run(local_ray):
     with pytest.raises(RunError, match=r"2 actors died before they made any progress\. .* Run the same command again"):
-        run_alone("dies", max_deaths=2)
+        run_job("dies", max_deaths=2)

@@ -34,7 +34,7 @@ def finish(folder: Folder, expected: Shard, /, images: int | None = None, at: in
         folder.delete(written)
 
 
-def test_shard_is_complete_only_when_all_that_its_footer_says_is_expected(folder):
+def test_shard_is_complete_only_if_its_footer_is_as_expected(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
     shards = manifest.shards  # 7
     finish(folder, shards[0])
@@ -58,7 +58,7 @@ def test_footers_of_complete_shards_are_returned(folder):
 
 
 def encoded_shard(folder: Folder, shard: Shard, mark: float, inputs_digest: str | None = None) -> None:
-    """A shard's file as an encoder writes it, whose codes tell when it was written."""
+    """Write a shard's file as an encoder does, with a mark in its codes."""
     schema = codes_schema(2, "float16")
     paths = read_rows(folder, shard)["path"].to_pylist()
     row = dict.fromkeys(schema.names) | {"status": "ok", "code": [mark, 0]}
@@ -77,17 +77,17 @@ def kept(folder: Folder, shard: Shard, fingerprint: str = "print") -> dict[str, 
     return dict(zip(rows["path"].to_pylist(), rows["code"].to_pylist(), strict=True))
 
 
-def test_unchanged_rows_are_reused_from_any_former_state_of_the_shard(folder):
+def test_unchanged_rows_are_reused_from_any_earlier_generation(folder):
     images = listed(PATHS[:5])
     first = write_manifest(folder, Listing(images), 10, "run").shards[0]
     encoded_shard(folder, first, 1)
-    assert kept(folder, first) == {}  # nothing changed: whoever asks wants it anew
+    assert kept(folder, first) == {}  # nothing changed: the caller wants all rows made again
     images[1] = replace(images[1], bytes=99)
     second = grown(folder, images)[0].shards[0]
     assert kept(folder, second).keys() == {PATHS[0], *PATHS[2:5]}
     assert kept(folder, second)[PATHS[0]] is None and kept(folder, second)[PATHS[2]] == [1, 0]
     assert kept(folder, second, "other") == {}
-    images[2] = replace(images[2], bytes=99)  # and again, before the shard was made anew
+    images[2] = replace(images[2], bytes=99)  # and again, before the shard was rewritten
     third = grown(folder, images[:4], prune=True)[0].shards[0]
     assert kept(folder, third).keys() == {PATHS[0], PATHS[3]}
     encoded_shard(folder, third, 3)

@@ -23,14 +23,14 @@ from flowers_batch.sources.images import Image, path_bytes
 from flowers_batch.storage.folder import Folder, open_folder
 
 
-def test_an_equal_listing_changes_nothing_and_success_stays(folder):
+def test_equal_listing_changes_nothing_and_keeps_success(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
     folder.write_json("_SUCCESS", {})
     assert grown(folder, listed(PATHS)) == (manifest, dict.fromkeys(COUNTS, 0))
     assert read_manifest(folder) == manifest and folder.exists("_SUCCESS")
 
 
-def test_new_images_go_into_new_shards_and_success_goes(folder):
+def test_new_images_go_into_new_shards_and_delete_success(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images[1::2]), 4, "run")  # 13 images, 4 shards
     folder.write_json("_SUCCESS", {})
@@ -40,7 +40,7 @@ def test_new_images_go_into_new_shards_and_success_goes(folder):
     assert paths_of(folder, manifest)[4:] == [PATHS[::2][:10], PATHS[::2][10:]]
 
 
-def test_a_changed_image_changes_its_shard_alone_and_keeps_its_place(folder):
+def test_changed_image_changes_only_its_shard_and_keeps_its_place(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 4, "run")
     images[5] = replace(images[5], bytes=999)
@@ -79,23 +79,23 @@ def test_returned_image_is_retried_only_if_it_had_failed(folder):
     ]
 
 
-def test_a_name_that_leads_nowhere_any_more_is_gone_and_keeps_its_row(folder):
+def test_listed_name_without_a_file_is_missing_and_keeps_its_row(folder):
     """A list's entries and links to a disk that is not there: their rows would be lost for nothing."""
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 4, "run")
-    nowhere = [Image(path) for path in PATHS]
-    manifest, counts = grown(folder, [*nowhere[:3], *images[3:]])
+    without_files = [Image(path) for path in PATHS]
+    manifest, counts = grown(folder, [*without_files[:3], *images[3:]])
     assert (counts["missing"], counts["changed"], manifest.missing) == (3, 0, 3)
     assert [shard.inputs_digest for shard in manifest.shards] == [shard.inputs_digest for shard in before.shards]
     with pytest.raises(InputError, match="There are no images"):
-        grown(folder, nowhere)
+        grown(folder, without_files)
     assert grown(folder, images)[1]["returned"] == 3
 
 
-def test_a_list_that_tells_only_names_may_grow(folder):
-    nowhere = [Image(path) for path in PATHS]
-    write_manifest(folder, Listing(nowhere[:20]), 4, "run")
-    manifest, counts = grown(folder, nowhere)
+def test_list_with_only_names_may_grow(folder):
+    without_files = [Image(path) for path in PATHS]
+    write_manifest(folder, Listing(without_files[:20]), 4, "run")
+    manifest, counts = grown(folder, without_files)
     assert counts == dict.fromkeys(COUNTS, 0) | {"new": 7} and manifest.missing == 0
 
 
@@ -112,7 +112,7 @@ def test_another_root_of_a_list_is_another_place(folder):
     assert write_manifest(folder, listing, 4, "run").source == describe_source(listing) != listing.url
 
 
-def test_a_shard_may_lose_all_its_images(folder):
+def test_shard_may_lose_all_its_images(folder):
     images = listed(PATHS)
     write_manifest(folder, Listing(images), 4, "run")
     manifest, _ = grown(folder, images[4:], prune=True)
@@ -120,7 +120,7 @@ def test_a_shard_may_lose_all_its_images(folder):
     assert read_manifest(folder) == manifest
 
 
-def test_an_archive_that_is_empty_now_is_refused_and_nothing_changes(folder):
+def test_emptied_archive_is_refused_and_changes_nothing(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
     folder.write_json("_SUCCESS", {})
     with pytest.raises(InputError, match="There are no images in /photos"):
@@ -139,7 +139,7 @@ def test_another_archive_is_refused_and_one_that_moved_is_not(folder):
     assert grow_manifest(folder, manifest, moved, 4, "next")[1]["new"] == 1
 
 
-def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
+def test_killed_generation_is_listed_again(folder, monkeypatch):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images[:9]), 5, "run", shards_per_part=1)
     publish, published = Folder.publish, []
@@ -161,7 +161,7 @@ def test_a_generation_that_was_killed_is_listed_again(folder, monkeypatch):
     assert sorted(itertools.chain(*paths_of(folder, manifest))) == sorted(PATHS)
 
 
-def test_a_part_that_is_lost_in_the_middle_is_refused(folder):
+def test_manifest_that_lost_a_middle_part_is_refused(folder):
     """Taken for a killed listing, it would cost all later generations."""
     images = listed(PATHS)
     write_manifest(folder, Listing(images[:9]), 5, "run")
@@ -172,7 +172,7 @@ def test_a_part_that_is_lost_in_the_middle_is_refused(folder):
         read_manifest(folder)
 
 
-def test_a_killed_generation_that_nothing_is_left_of_is_cleaned_up(folder, monkeypatch):
+def test_leftovers_of_a_killed_generation_are_deleted(folder, monkeypatch):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images[:9]), 5, "run", shards_per_part=1)
 
@@ -215,14 +215,14 @@ def killed_after(pieces, count):
 
 @pytest.mark.parametrize("in_path_order", [True, False])
 @pytest.mark.parametrize("seed", range(2))
-def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, seed, in_path_order):
+def test_random_generations_keep_every_image_in_one_shard(tmp_path, seed, in_path_order):
     """Against a model of the promise: a path keeps its shard while it is in the manifest, and nothing is lost."""
     draw = random.Random(seed)
     names = [f"{draw.choice(['a', 'a-b', 'a.b', 'B', 'é', '😀'])}/{number}.jpg" for number in range(60)]
     names += [f"//bytes/{folder}/%FF{number}.jpg" for folder in ("a", "a-b", "%E9", "zz") for number in range(5)]
     names = sorted(set(names), key=path_bytes)
     folder = open_folder(tmp_path)
-    model: dict[str, tuple[int, int, bool]] = {}  # size, shard, gone
+    model: dict[str, tuple[int, int, bool]] = {}  # size, shard, missing
     for generation in range(9):
         sizes = {name: draw.randint(1, 2) if draw.random() < 0.3 else 1 for name in names if draw.random() < 0.6}
         images = [replace(listed([name])[0], bytes=size) for name, size in sizes.items()]
@@ -249,20 +249,20 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, s
             for row in table.to_pylist()
         }
         assert len(found) == sum(map(len, tables)) == manifest.images
-        for path, (old, _, gone) in model.items():
+        for path, (old, _, missing) in model.items():
             if path not in sizes:
                 expected["pruned"] += prune
-                expected["missing"] += not prune and not gone
+                expected["missing"] += not prune and not missing
             elif in_path_order:
                 expected["changed"] += old != sizes[path]
-                expected["returned"] += old == sizes[path] and gone
+                expected["returned"] += old == sizes[path] and missing
         expected["new"] = len(sizes.keys() - model.keys())
         if in_path_order:
             assert counts == expected
         kept = model.keys() if not prune else model.keys() & sizes.keys()
         assert found.keys() == sizes.keys() | kept
-        for path, (size, shard, gone) in found.items():
-            assert gone == (path not in sizes)
+        for path, (size, shard, missing) in found.items():
+            assert missing == (path not in sizes)
             assert size == sizes.get(path, size)
             assert shard == (model[path][1] if path in model else shard)
         in_order = [path for rows in rows_in_path_order(folder, manifest) for path in rows["path"].to_pylist()]
@@ -270,7 +270,7 @@ def test_generations_of_random_changes_keep_every_image_in_one_shard(tmp_path, s
         model = found
 
 
-def test_images_to_be_tried_again_change_their_shards_and_no_others(folder):
+def test_retried_images_change_only_their_shards(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 9, "run")
     again = {1: {PATHS[10], PATHS[12], "elsewhere"}}

@@ -38,7 +38,7 @@ def test_every_image_is_in_exactly_one_shard_in_order(folder, size):
     assert manifest.images == len(PATHS)
 
 
-def test_rows_tell_all_that_was_listed(folder):
+def test_rows_contain_all_that_was_listed(folder):
     images = listed(["a.jpg", "//bytes/%FF.jpg"], size=2**40)
     manifest = write_manifest(folder, Listing(images), 10, "run")
     rows = read_rows(folder, manifest.shards[0])
@@ -81,11 +81,11 @@ def test_manifest_without_a_part_in_the_middle_is_damaged(folder):
         read_manifest(folder)
 
 
-def test_no_manifest_is_none(folder):
+def test_manifest_that_does_not_exist_is_none(folder):
     assert read_manifest(folder) is None
 
 
-def test_cut_or_foreign_part_is_refused_since_no_killed_run_leaves_it(tmp_path):
+def test_truncated_or_foreign_part_is_refused(tmp_path):
     folder = open_folder(tmp_path)
     write_manifest(folder, Listing(listed(PATHS)), 9, "run")
     part = tmp_path / "manifest" / "part-000000.parquet"
@@ -99,7 +99,7 @@ def test_cut_or_foreign_part_is_refused_since_no_killed_run_leaves_it(tmp_path):
         read_manifest(folder)
 
 
-def test_rows_that_are_damaged_are_refused(tmp_path):
+def test_damaged_rows_are_refused(tmp_path):
     folder = open_folder(tmp_path)
     manifest = write_manifest(folder, Listing(listed(PATHS)), 9, "run")
     part = tmp_path / "manifest" / "part-000000.parquet"
@@ -110,7 +110,7 @@ def test_rows_that_are_damaged_are_refused(tmp_path):
         paths_of(folder, manifest)
 
 
-def test_an_error_of_the_disk_is_never_taken_for_a_killed_listing(folder, monkeypatch):
+def test_disk_error_is_not_mistaken_for_a_killed_listing(folder, monkeypatch):
     write_manifest(folder, Listing(listed(PATHS)), 9, "run")
 
     def fails(*_):
@@ -147,7 +147,7 @@ def test_parts_of_two_runs_are_no_complete_manifest(folder):
     assert read_manifest(folder) is None
 
 
-def test_listing_of_a_folder_is_written_with_what_it_ignored(tmp_path):
+def test_manifest_counts_ignored_files(tmp_path):
     write(tmp_path / "photos", {"a.jpg": b"1", "b/c.png": b"12", "b/notes.txt": b""})
     folder = open_folder(tmp_path / "run")
     manifest = write_manifest(folder, source(tmp_path / "photos"), 10, "run")
@@ -205,7 +205,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     assert manifest.images == 400_000
 
 
-def test_copied_manifest_is_the_same(tmp_path):
+def test_copied_manifest_equals_the_original(tmp_path):
     here, there = open_folder(tmp_path / "here"), store(tmp_path / "there")
     manifest = write_manifest(here, Listing(listed(PATHS), ignored=2), 5, "run", shards_per_part=2)
     copy_manifest(here, there, manifest)

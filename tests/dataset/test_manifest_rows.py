@@ -24,7 +24,7 @@ def inputs_of(tmp_path: Path, images: list[Image]) -> str:
     return write_manifest(open_folder(tmp_path), Listing(images), 100, "run").shards[0].inputs_digest
 
 
-def test_inputs_change_with_path_size_and_time_of_any_image(tmp_path):
+def test_inputs_digest_depends_on_path_size_and_time_of_each_image(tmp_path):
     images = listed(["a.jpg", "b.jpg", "c.jpg"])
     variants = [images, images[:2], images[1:], [*images, listed(["d.jpg"])[0]]]
     for number, image in enumerate(images):
@@ -37,14 +37,14 @@ def test_inputs_change_with_path_size_and_time_of_any_image(tmp_path):
     assert len({inputs_of(tmp_path, variant) for variant in variants}) == len(variants)
 
 
-def test_inputs_of_equal_images_are_equal_whatever_the_run_and_the_shard(tmp_path):
+def test_inputs_digest_does_not_depend_on_run_or_shard(tmp_path):
     images = listed(PATHS)
     one = write_manifest(open_folder(tmp_path / "1"), Listing(images), 9, "one")
     other = write_manifest(open_folder(tmp_path / "2"), Listing(images[9:]), 9, "other")
     assert [shard.inputs_digest for shard in one.shards][1:] == [shard.inputs_digest for shard in other.shards]
 
 
-def test_paths_cannot_be_shifted_from_one_row_to_the_next_unnoticed(tmp_path):
+def test_inputs_digest_separates_the_paths_of_rows(tmp_path):
     assert inputs_of(tmp_path, listed(["a", "b,c"])) != inputs_of(tmp_path, listed(["a,b", "c"]))
 
 
@@ -76,7 +76,7 @@ def test_inputs_digest_ignores_chunks_and_layout_of_nulls():
     assert inputs_digest_of(rows.set_column(2, rows.schema.field(2), hidden)) == inputs
 
 
-def test_inputs_of_a_table_are_what_their_description_says():
+def test_inputs_digest_equals_its_definition():
     rows = some_rows(3)
     whole = hashlib.sha256((3).to_bytes(8, "little"))
     for name in ("path", "source", "offset", "bytes", "mtime", "attempt"):
@@ -91,7 +91,7 @@ def test_inputs_of_a_table_are_what_their_description_says():
     assert inputs_digest_of(rows) == whole.hexdigest()
 
 
-def test_inputs_differ_when_a_value_moves_to_another_row_or_column():
+def test_inputs_digest_depends_on_row_and_column_of_a_value():
     images = [Image("a", 1), Image("b", 2), Image("c", 3, EPOCH, "t", 5)]
     moved = [
         images,

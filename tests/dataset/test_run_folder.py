@@ -91,7 +91,7 @@ def test_folder_of_the_other_kind_is_refused_in_a_sentence(tmp_path):
         open_run(str(tmp_path / "predictions"), CODES)
 
 
-def test_a_file_in_place_of_a_runs_folder_is_refused(tmp_path):
+def test_file_in_place_of_a_runs_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="not a folder of codes"):
         run_folder.open_run(str(tmp_path / "file"), schema_module.CODES)

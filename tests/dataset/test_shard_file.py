@@ -86,7 +86,7 @@ def test_large_shard_is_written_and_read_a_row_group_at_a_time(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("mask", ["", "0", "1", "0110", "1" * 1500 + "01" * 800 + "0" * 700])
-def test_two_streams_of_rows_become_one_in_the_order_that_is_asked_for(mask):
+def test_two_streams_of_rows_are_interleaved_as_requested(mask):
     is_first = np.array([letter == "1" for letter in mask], bool)
     expected = [
         f"{'first' if first else 'second'} {is_first[:row].tolist().count(first)}" for row, first in enumerate(is_first)
@@ -103,7 +103,7 @@ def test_two_streams_of_rows_become_one_in_the_order_that_is_asked_for(mask):
     assert rows["path"].to_pylist() == expected
 
 
-def test_shard_without_rows_is_a_shard(tmp_path):
+def test_shard_without_rows_is_valid(tmp_path):
     folder = open_folder(tmp_path)
     write_shard(folder, CODES, codes_schema(8, "float16"), [], LIKE)
     assert replace(read_footer(folder, CODES, 3), content_digest="") == LIKE
@@ -111,7 +111,7 @@ def test_shard_without_rows_is_a_shard(tmp_path):
 
 
 @pytest.mark.parametrize("is_local", [True, False])
-def test_footer_tells_fingerprint_number_inputs_and_counts(tmp_path, is_local):
+def test_footer_has_fingerprint_number_inputs_and_counts(tmp_path, is_local):
     folder = open_folder(tmp_path / "run") if is_local else store(tmp_path / "run")
     batch = codes_batch(9, failed=(1, 4, 8))
     table = pa.Table.from_batches([batch]).to_pylist()
@@ -144,7 +144,7 @@ def leave_what_a_failed_writer_leaves(folder: Folder, monkeypatch) -> Path:
     return left
 
 
-def test_file_that_a_failed_writer_left_is_not_taken_for_a_shard(tmp_path, monkeypatch):
+def test_file_left_by_a_failed_writer_is_no_shard(tmp_path, monkeypatch):
     folder = open_folder(tmp_path)
     left = leave_what_a_failed_writer_leaves(folder, monkeypatch)
     assert len(pq.read_table(left)) == 2  # whole to everyone else
@@ -153,7 +153,7 @@ def test_file_that_a_failed_writer_left_is_not_taken_for_a_shard(tmp_path, monke
     assert read_footer(folder, CODES, 3) is None
 
 
-def test_failed_writer_leaves_nothing_while_it_lives(tmp_path):
+def test_failed_writer_deletes_its_scratch_file(tmp_path):
     def batches():
         yield codes_batch(3)
         raise ValueError
@@ -163,7 +163,7 @@ def test_failed_writer_leaves_nothing_while_it_lives(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_cut_shard_is_not_taken_for_a_shard(tmp_path):
+def test_truncated_file_is_no_shard(tmp_path):
     folder, batch = open_folder(tmp_path), codes_batch(5)
     write_shard(folder, CODES, batch.schema, [batch], LIKE)
     whole = (tmp_path / SHARD).read_bytes()
@@ -173,14 +173,14 @@ def test_cut_shard_is_not_taken_for_a_shard(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b"null", b"{", b'{"fingerprint": "print"}', b'{"unknown": 1}'])
-def test_footer_of_another_version_is_not_taken_for_one(tmp_path, content):
+def test_footer_of_another_version_is_no_footer(tmp_path, content):
     (tmp_path / CODES).mkdir()
     table = pa.table({"path": ["a"]}).replace_schema_metadata({b"flowers_batch.shard": content})
     pq.write_table(table, tmp_path / SHARD)
     assert read_footer(open_folder(tmp_path), CODES, 3) is None
 
 
-def test_columns_of_a_shard_are_read_as_asked(tmp_path):
+def test_requested_columns_of_a_shard_are_read(tmp_path):
     folder, batch = open_folder(tmp_path), codes_batch(5)
     write_shard(folder, CODES, batch.schema, [batch], LIKE)
     (read,) = read_shard(folder, CODES, 3, ["status", "path"])
@@ -190,17 +190,17 @@ def test_columns_of_a_shard_are_read_as_asked(tmp_path):
 
 def test_shard_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
     folder = open_folder(tmp_path)
-    told = r"codes/shard-000003\.parquet cannot be read \(.+\): delete it, and run the same command again\.$"
-    with pytest.raises(InputError, match=told):
+    message = r"codes/shard-000003\.parquet cannot be read \(.+\): delete it, and run the same command again\.$"
+    with pytest.raises(InputError, match=message):
         list(read_shard(folder, CODES, 3, ["path"]))
     (tmp_path / CODES).mkdir()
     (tmp_path / SHARD).write_bytes(b"PAR1 and so on")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         list(read_shard(folder, CODES, 3, ["path"]))
 
 
 def test_shard_with_flipped_bit_in_its_footer_is_incomplete(tmp_path):
-    """pyarrow tells of such files by many kinds of exception; each means that the shard is made again."""
+    """pyarrow raises many kinds of exceptions for such files; each means that the shard is incomplete."""
     folder = open_folder(tmp_path)
     schema = codes_schema(2, "float16")
     row = dict.fromkeys(schema.names) | {"path": "a", "status": "ok", "code": [1, 2]}

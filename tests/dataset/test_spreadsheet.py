@@ -19,7 +19,7 @@ def csv_of(tmp_path: Path, rows: list[dict]) -> bytes:
     return (tmp_path / "out" / "labels.csv").read_bytes()
 
 
-def test_csv_begins_with_the_mark_of_utf8_and_holds_a_line_for_each_image(tmp_path):
+def test_csv_has_a_byte_order_mark_and_a_line_per_image(tmp_path):
     failed = image_row("kaputt/ü.jpg", "truncated") | dict.fromkeys(predictions_schema().names[len(IMAGE_FIELDS) :])
     content = csv_of(tmp_path, [labelled("a/b.jpg", "Gänseblümchen", 0.98766), failed])
     assert content.startswith(b"\xef\xbb\xbfpath,prediction,probability,is_unknown,status,reason,message\r\n")
@@ -29,7 +29,7 @@ def test_csv_begins_with_the_mark_of_utf8_and_holds_a_line_for_each_image(tmp_pa
     ]
 
 
-def test_csv_has_no_name_that_a_spreadsheet_takes_for_a_formula(tmp_path):
+def test_csv_has_no_name_that_is_a_formula(tmp_path):
     names = ["=1+1.jpg", "+a.jpg", "-a.jpg", "@a.jpg", "\ta.jpg", "\ra.jpg", "a=b.jpg"]
     content = csv_of(tmp_path, [labelled(name, label="=HYPERLINK(1)") for name in names]).decode("utf-8-sig")
     rows = list(csv.reader(content.splitlines(keepends=True)))[1:]

@@ -91,7 +91,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int, colours: int, values: bytes, clear: bytes = b"") -> bytes:
-    """A PNG of those values, or of another size than its header tells; `clear` is its transparent colour."""
+    """A PNG of those values, whose size may differ from that in its header; `clear` is its transparent colour."""
     header = struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0)
     chunks = [
         (b"IHDR", header),
@@ -122,7 +122,7 @@ def retagged(data: bytes, tags: dict[int, int]) -> bytes:
 
 
 def claiming(kind: str, width: int, height: int) -> bytes:
-    """A small image file whose header tells of another size."""
+    """A small image file whose header claims another size."""
     if kind == "PNG":
         return png(width, height, 8, 2, bytes(100_000))
     data = encoded(blocks(), kind, **({} if kind == "GIF" else FORMATS[kind][0]))
@@ -201,7 +201,7 @@ def test_every_exif_orientation_comes_out_upright(kind, orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_orientation_that_exif_does_not_know_is_passed_over(orientation):
+def test_unknown_exif_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert off(decode_photo(encoded(blocks(), exif=exif.tobytes())), blocks()) == 0
@@ -209,7 +209,7 @@ def test_orientation_that_exif_does_not_know_is_passed_over(orientation):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("broken", [b"XXXXXXXX", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff"])
-def test_broken_exif_costs_no_photo(broken):
+def test_photo_with_broken_exif_is_decoded(broken):
     data = encoded(blocks(), "JPEG", exif=Image.Exif().tobytes() + bytes(16), quality=100, subsampling=0)
     at = data.index(b"Exif\0\0") + 6
     assert off(decode_photo(data[:at] + broken + data[at + len(broken) :]), blocks()) <= 2
@@ -227,7 +227,7 @@ def test_arithmetic_coded_jpeg_is_decoded(kind):
     assert off(photo, np.uint8([[30, 90], [150, 220]]).repeat(8, 0).repeat(8, 1)[:, :, None].repeat(3, 2)) <= 2
 
 
-def test_jpeg_of_12_bits_is_unsupported_and_not_broken():
+def test_jpeg_of_12_bits_is_unsupported():
     # Of one grey block, each table of one code: it is whole, and decoders for 12 bits show it.
     table = bytes([1, *[0] * 15])
     segments = {
@@ -250,7 +250,7 @@ def test_every_format_is_decoded(kind):
     assert off(decode_photo(encoded(blocks(), kind, **options)), blocks()) <= allowed
 
 
-def test_name_plays_no_part_and_other_formats_are_no_images():
+def test_format_is_detected_from_the_content_alone():
     assert refused(encoded(blocks(), "PPM")).reason == "not_an_image"
 
 
@@ -405,7 +405,7 @@ def test_first_frame_of_an_animation_counts(kind, options):
 @pytest.mark.parametrize(
     "data", [b"", b"\0" * 1000, b"This is no picture, but a letter.\n", b"\xff\xd8", b"%PDF-1.4", b"<svg/>"]
 )
-def test_what_is_no_image_is_said_to_be_none(data):
+def test_other_content_is_not_an_image(data):
     error = refused(data)
     assert error.reason == "not_an_image"
     assert (str(error) == "The file is empty.") == (data == b"")
@@ -493,7 +493,7 @@ def test_bomb_in_a_text_or_profile_of_a_png_is_refused(kind):
     assert refused_at_once(whole[:33] + bomb + whole[33:]).reason == "too_large"
 
 
-def test_more_pixels_in_a_file_than_its_header_tells_are_passed_over():
+def test_pixels_beyond_the_size_in_the_header_are_ignored():
     data = png(8, 8, 8, 2, bytes(100 << 20))
     with little_memory():
         assert decode(data).width == 8
@@ -514,7 +514,7 @@ def test_picture_of_the_largest_allowed_size_is_not_refused():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", FORMATS)
-def test_damaged_file_gives_a_picture_or_a_decode_error_and_nothing_else(kind):
+def test_damaged_file_gives_a_picture_or_a_decode_error(kind):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(blocks(), kind, **FORMATS[kind][0], **({} if kind in ("GIF", "BMP") else {"exif": exif.tobytes()}))
@@ -548,13 +548,13 @@ def test_picture_that_does_not_fit_in_memory_says_so(monkeypatch):
     assert isinstance(error.__cause__, MemoryError)
 
 
-def test_limit_is_the_only_one_and_pillows_own_stays_as_it_is(monkeypatch):
+def test_limit_of_pillow_is_neither_used_nor_changed(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     decode(encoded(blocks()))
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_pixels_that_are_held_stay_within_the_budget():
+def test_pixels_in_memory_stay_within_the_budget():
     budget, held, most = PixelBudget(100), 0, 0
     lock = threading.Lock()
 
@@ -575,7 +575,7 @@ def test_pixels_that_are_held_stay_within_the_budget():
         pass
 
 
-def test_budget_is_given_back_when_decoding_fails():
+def test_budget_is_released_when_decoding_fails():
     budget = PixelBudget(48 * 72)
     for data in (encoded(blocks())[:200], b"", encoded(blocks())):
         with suppress(DecodeError):
@@ -584,7 +584,7 @@ def test_budget_is_given_back_when_decoding_fails():
         pass
 
 
-def test_huge_photo_is_not_overtaken_for_ever():
+def test_huge_photo_waits_for_a_bounded_time():
     budget, order = PixelBudget(10), []
 
     def hold(name: str, pixels: int) -> None:
@@ -607,7 +607,7 @@ def distance(one: int, other: int) -> int:
     return (one ^ other).bit_count()
 
 
-def test_perceptual_hash_stays_when_a_picture_is_resized_and_recompressed():
+def test_perceptual_hash_survives_resizing_and_recompression():
     for seed in range(5):
         drawn = Image.fromarray(draw_flower("roses", np.random.default_rng(seed)))
         copy = drawn.resize((drawn.width * 2 // 3, drawn.height * 2 // 3), Image.Resampling.LANCZOS)
@@ -615,7 +615,7 @@ def test_perceptual_hash_stays_when_a_picture_is_resized_and_recompressed():
         assert distance(one, other) <= 10
 
 
-def test_perceptual_hash_passes_over_fine_noise():
+def test_perceptual_hash_ignores_fine_noise():
     drawn = draw_flower("roses", np.random.default_rng(0)).repeat(2, 0).repeat(2, 1)
     noisy = drawn.astype(int) + np.random.default_rng(1).integers(-90, 91, drawn.shape)
     assert distance(perceptual_hash(drawn), perceptual_hash(noisy.clip(0, 255).astype(np.uint8))) <= 6

@@ -52,10 +52,10 @@ def test_image_that_ends_the_process_only_once_is_not_blamed(tmp_path, poison):
     assert (tmp_path / "state").exists()
 
 
-def test_images_that_fail_as_images_do_are_not_blamed(tmp_path):
+def test_images_that_fail_to_decode_are_not_blamed(tmp_path):
     photos = good(3) | {"a.png": b"a letter", "b.png": b"", "c.png": encoded(random_pixels(40, 40))[:300]}
     folder = write(tmp_path / "photos", photos)
-    (folder / "gone.png").symlink_to("nowhere")
+    (folder / "missing.png").symlink_to("nowhere")
     os.mkfifo(folder / "pipe.png")
     assert poison_in(folder) == {}
 
@@ -75,7 +75,7 @@ def test_names_of_all_kinds_reach_the_child(tmp_path, poison):
     assert set(poison_in(folder)) == {image.path for image in images_in(source(folder))}
 
 
-def test_what_libraries_print_is_no_answer(tmp_path, monkeypatch):
+def test_output_of_libraries_is_no_answer(tmp_path, monkeypatch):
     hook = Path(poisonous(tmp_path / "poison"))
     noise = (
         "import os\nkill = os.kill\nos.kill = lambda *at: (print('[]', flush=True), os.write(1, b'[]\\n'), kill(*at))\n"

@@ -15,7 +15,7 @@ def files(folder):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_flower_is_a_picture_of_the_promised_size_and_contrast(kind):
+def test_flower_has_the_documented_size_and_contrast(kind):
     for seed in range(4):
         picture = drawn(kind, seed)
         height, width, channels = picture.shape
@@ -33,23 +33,23 @@ def test_pictures_are_landscapes_and_portraits():
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_flower_is_the_same_for_the_same_seed_and_another_for_another(kind):
+def test_flower_depends_on_its_seed_alone(kind):
     first, again, other = drawn(kind, 7), drawn(kind, 7), drawn(kind, 8)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_each_kind_is_drawn_in_its_own_way():
+def test_kinds_differ_in_how_they_are_drawn():
     pictures = [drawn(kind, 3) for kind in CLASSES]
     assert len({picture.tobytes() for picture in pictures}) == len(CLASSES)
 
 
-def test_an_unknown_kind_is_refused_by_name():
+def test_unknown_kind_is_refused_by_name():
     with pytest.raises(ValueError, match=r"orchid.*daisy, dandelion, roses, sunflowers, tulips"):
         drawn("orchid", 0)
 
 
-def test_a_draw_goes_on_from_the_generators_state():
+def test_drawing_advances_the_generator():
     generator = np.random.default_rng(0)
     assert not np.array_equal(draw_flower("daisy", generator), draw_flower("daisy", generator))
 
@@ -72,7 +72,7 @@ def test_photos_are_spread_evenly_over_the_classes(tmp_path, quick, count, numbe
     assert {path.name for path in (tmp_path / "new").iterdir()} == set(CLASSES)
 
 
-def test_a_larger_count_adds_pictures_and_leaves_the_others_as_they_are(tmp_path, quick):
+def test_larger_count_adds_photos_and_keeps_the_others(tmp_path, quick):
     few, many = tmp_path / "few", tmp_path / "many"
     draw_photos(few, 7, seed=4)
     draw_photos(many, 23, seed=4)
@@ -80,14 +80,14 @@ def test_a_larger_count_adds_pictures_and_leaves_the_others_as_they_are(tmp_path
     assert files(few).items() <= files(many).items()
 
 
-def test_each_picture_is_another_one(tmp_path, quick):
+def test_photos_differ_from_each_other(tmp_path, quick):
     draw_photos(tmp_path / "a", 15, seed=1)
     draw_photos(tmp_path / "b", 15, seed=2)
     pictures = [*files(tmp_path / "a").values(), *files(tmp_path / "b").values()]
     assert len(set(pictures)) == 30
 
 
-def test_photos_are_the_flowers_that_their_seed_class_and_number_draw(tmp_path):
+def test_photo_depends_on_its_seed_class_and_number(tmp_path):
     draw_photos(tmp_path, 6, seed=5)
     for name, number, index in (("daisy/daisy-0001", 0, 1), ("tulips/tulips-0000", 4, 0)):
         with Image.open(tmp_path / f"{name}.jpg") as photo:

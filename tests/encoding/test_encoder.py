@@ -58,7 +58,7 @@ def test_each_image_is_one_row_in_the_manifests_order(batch_size, threads):
 
 @pytest.mark.parametrize("code_dtype", ["float16", "float32"])
 @pytest.mark.parametrize("batch_size", [3, 64])
-def test_codes_are_what_the_network_gives_for_the_decoded_photo(code_dtype, batch_size):
+def test_codes_are_the_networks_output_for_the_decoded_photo(code_dtype, batch_size):
     photos = some_failing()
     rows = table(encoder(Photos(photos), batch_size=batch_size, code_dtype=code_dtype), photos)
     checked = 0
@@ -70,7 +70,7 @@ def test_codes_are_what_the_network_gives_for_the_decoded_photo(code_dtype, batc
     assert checked == 26
 
 
-def test_columns_of_an_image_tell_what_it_is():
+def test_columns_describe_the_image():
     photos = drawn(5) | {"x.png": encoded(random_pixels(30, 50))}
     rows = table(encoder(Photos(photos)), photos).to_pylist()
     for row in rows:
@@ -96,7 +96,7 @@ def test_failed_image_is_a_row_with_a_reason_and_without_a_code():
         assert was_read == (row["sha256"] is not None) == (row["bytes"] is not None)
 
 
-def test_shard_of_failures_only_never_asks_the_network():
+def test_shard_of_failures_only_does_not_call_the_network():
     def never(pixels):
         raise AssertionError
 
@@ -105,11 +105,11 @@ def test_shard_of_failures_only_never_asks_the_network():
     assert rows["code"].null_count == 20
 
 
-def test_shard_without_rows_gives_none():
+def test_shard_without_rows_gives_no_rows():
     assert len(table(encoder(Photos({})), [])) == 0
 
 
-def test_network_gets_whole_batches_but_for_the_last():
+def test_network_gets_full_batches_except_the_last():
     photos, sizes = some_failing(), []
 
     def network(pixels):
@@ -160,7 +160,7 @@ def test_equal_files_that_fail_all_fail():
     assert sizes == [1]
 
 
-def test_shard_of_equal_files_keeps_the_pixels_of_none(monkeypatch):
+def test_shard_of_equal_files_holds_no_pixels(monkeypatch):
     photos = dict.fromkeys([f"{n}.png" for n in range(400)], encoded(random_pixels(8, 8)))
     alive: set[int] = set()
     most = 0
@@ -384,8 +384,8 @@ def test_labels_from_images_equal_labels_from_their_codes(tmp_path, top_k, code_
 def test_failed_image_has_no_label(tmp_path):
     for rows in labels(some_head(CLASSES, 768), Photos(some_failing()), tmp_path, 3, "float16"):
         for row in rows.to_pylist():
-            told = [row[name] for name in predictions_schema().names if name not in IMAGE_COLUMNS]
-            assert told == [None] * 5 if row["status"] == "failed" else None not in told
+            values = [row[name] for name in predictions_schema().names if name not in IMAGE_COLUMNS]
+            assert values == [None] * 5 if row["status"] == "failed" else None not in labels
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 4, 9])
@@ -410,7 +410,7 @@ def test_label_below_the_threshold_is_unknown():
     assert 0 < (highest < threshold).sum() < 200
 
 
-def test_rows_without_a_code_become_nulls_in_their_places():
+def test_rows_without_a_code_become_nulls():
     codes, ok = np.eye(8, dtype=np.float32)[:2], np.array([False, True, False, True, False])
     columns = Labeller(some_head(CLASSES, 8), 2).columns(codes, ok)
     assert all(column.is_valid().to_pylist() == ok.tolist() for column in columns.values())
@@ -454,7 +454,7 @@ def test_factory_with_a_head_makes_an_encoder_of_labels(tmp_path):
     assert {len(found) for found in table(worker, drawn(6))["top_labels"].to_pylist()} == {2}
 
 
-def test_factories_are_small_and_want_a_gpu_only_to_compute(tmp_path):
+def test_factories_are_small_and_need_a_gpu_only_to_compute(tmp_path):
     write(tmp_path, drawn(1))
     encoding = EncoderFactory(EncodeConfig(network="null"), source(tmp_path))
     labelling = LabellerFactory("/codes", fingerprint(), some_head(CLASSES, 8), 2)
@@ -464,7 +464,7 @@ def test_factories_are_small_and_want_a_gpu_only_to_compute(tmp_path):
     assert labelling(1, False).fingerprint == fingerprint(head=labelling.head.identity, top_k=2)
 
 
-def test_weights_that_are_not_there_are_refused(tmp_path):
+def test_missing_weights_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.npy"):
         weights_identity(EncodeConfig(weights=str(tmp_path / "nowhere.npy")))
 

@@ -49,7 +49,7 @@ def test_pixels_are_rounded_to_bytes_where_the_network_takes_bytes():
 
 
 @pytest.mark.parametrize(("images", "sizes"), [(1, [1]), (5, [8]), (8, [8]), (11, [4, 8]), (12, [4, 8]), (24, [8] * 3)])
-def test_network_sees_whole_batches_and_powers_of_two(images, sizes):
+def test_network_gets_full_batches_and_powers_of_two(images, sizes):
     seen = []
 
     def network(pixels):
@@ -92,7 +92,7 @@ def test_two_shards_are_fed_at_once_and_each_keeps_its_rows():
         np.testing.assert_array_equal(pending.code, mean_colour(decode(photos[pending.image.path]).pixels[None])[0])
 
 
-def test_the_second_shard_is_decoded_while_the_first_is_computed():
+def test_second_shard_is_decoded_while_the_first_is_computed():
     photos = drawn(12)
     paths = list(photos)
     hold, reader = threading.Event(), Photos(photos)
@@ -216,7 +216,7 @@ print("ended", flush=True)
 """
 
 
-def test_process_ends_although_a_run_in_it_has_not():
+def test_process_ends_despite_an_unfinished_run():
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", _GIVEN_UP.replace("MODULE", __name__)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

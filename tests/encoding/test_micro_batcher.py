@@ -7,18 +7,18 @@ from flowers_batch.encoding.micro_batcher import MicroBatcher, compiled, pixel_t
 
 
 class ResourceExhaustedError(Exception):
-    """As TensorFlow's is named."""
+    """Named like TensorFlow's exception."""
 
 
 class Small:
-    """A network on a device that has room for a few pictures only."""
+    """A network on a device whose memory fits a few pictures only."""
 
-    def __init__(self, room: int, error: Exception):
-        self.room, self.error, self.asked = room, error, list[int]()
+    def __init__(self, capacity: int, error: Exception):
+        self.capacity, self.error, self.asked = capacity, error, list[int]()
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         self.asked.append(len(pixels))
-        if len(pixels) > self.room:
+        if len(pixels) > self.capacity:
             raise self.error
         return pixels.reshape(len(pixels), -1)[:, :3].astype(np.float32)
 
@@ -43,7 +43,7 @@ def test_batch_that_does_not_fit_is_halved_and_gives_the_same_codes(error):
     assert small.asked[-2:] == [4, 4]  # it is not tried again
 
 
-def test_the_size_that_fits_is_found_before_the_first_batch():
+def test_fitting_size_is_found_before_the_first_batch():
     passes = MicroBatcher(Small(6, ResourceExhaustedError("OOM")), 20)
     passes.fit(PIXELS)
     assert passes.size == 5

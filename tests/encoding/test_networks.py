@@ -25,7 +25,7 @@ def encode_one(archive, config: fb.EncodeConfig) -> tuple[fb.EncodeConfig, np.nd
 
 
 @pytest.mark.parametrize("pool", ["avg", "max", "flatten"])
-def test_a_map_becomes_a_row_as_asked(archive, pool):
+def test_map_becomes_a_row_by_the_requested_pooling(archive, pool):
     config = fb.EncodeConfig(weights="random:0", network="vgg19", layer="pool2", pool=pool, precision="float32")
     fingerprint, code, pixels = encode_one(archive, config)
     maps = network.build("vgg19", "pool2", weights.load(weights.find("random:0"), "vgg19", "pool2"))
@@ -52,7 +52,7 @@ def test_rows_have_the_width_of_their_layer_and_are_not_pooled(layer, width):
         code_width(fb.EncodeConfig(layer=layer, pool="avg"))
 
 
-def test_a_map_that_nothing_makes_a_row_of_is_refused():
+def test_map_without_pooling_is_refused():
     with pytest.raises(fb.InputError, match=r"7 x 7 x 512\), not a row: .* `pool` avg, max or flatten"):
         code_width(fb.EncodeConfig(layer="pool5"))
 
@@ -94,5 +94,5 @@ def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "bucket").iterdir()] == ["vgg.safetensors"]
 
 
-def test_both_packages_mean_the_same_variable_by_the_weights_of_a_machine():
+def test_both_packages_use_the_same_variable_for_weights():
     assert config_module.WEIGHTS_ENVIRONMENT == weights.ENVIRONMENT_VARIABLE

@@ -1,52 +1,95 @@
-"""What a run leaves behind in the process that calls it: nothing."""
+"""The caller's process, such as a notebook, is afterwards as it was before."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 SCRIPT = """
 import faulthandler, json, os, resource, signal, sys, threading
-from pathlib import Path
-import cv2
-import numpy
+import cv2, numpy
 from threadpoolctl import threadpool_info
 import flowers_batch as fb
 
+redirected = []
+dup2 = os.dup2
+os.dup2 = lambda *arguments: (redirected.append(arguments), dup2(*arguments))[1]
+
+
 def state():
-    return {
-        "signals": {number: repr(signal.getsignal(number)) for number in signal.valid_signals()},
-        "streams": [sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
-        "descriptors": [os.readlink(f"/proc/self/fd/{number}") for number in range(3)],
+    found = {
+        "signal handlers": {number: repr(signal.getsignal(number)) for number in signal.valid_signals()},
+        "streams": [id(sys.stdin), id(sys.stdout), id(sys.stderr)],
+        "file descriptors": [[os.readlink(f"/proc/self/fd/{n}"), *os.fstat(n)[:3]] for n in range(3)],
+        "redirections": list(redirected),
         "environment": dict(os.environ),
         "faulthandler": faulthandler.is_enabled(),
-        "threads": {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()} | {"cv2": cv2.getNumThreads()},
-        "python threads": sorted(thread.name for thread in threading.enumerate()),
+        "libraries' threads": {each["filepath"]: each["num_threads"] for each in threadpool_info()},
+        "OpenCV's threads": cv2.getNumThreads(),
+        "Python's threads": sorted(thread.name for thread in threading.enumerate()),
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if "RLIMIT" in name},
         "folder": os.getcwd(),
     }
+    if "tensorflow" in sys.modules:
+        found["TensorFlow's threads"] = sys.modules["tensorflow"].config.threading.get_intra_op_parallelism_threads()
+    return found
+
+
+def record_changes(name, before):
+    after = state()
+    changes[name] = {key: [before[key], after[key]] for key in before if before[key] != after[key]}
+
 
 def stop(number, frame):
     sys.exit("SIGTERM came to the caller's own handler")
 
-def encode(out):
-    assert fb.encode(sys.argv[1], out, fb.EncodeConfig(network="null", shard_size=16)).ok == 30
 
+def encode(out):
+    assert fb.encode(f"{folder}/photos", out, fb.EncodeConfig(network="null", shard_size=16)).ok == 30
+
+
+folder = sys.argv[1]
+changes = {}
 signal.signal(signal.SIGTERM, stop)
+cv2.setNumThreads(3)  # OpenCV sets up its threads at first use
+
 before = state()
-encode(sys.argv[2])
-thread = threading.Thread(target=encode, args=sys.argv[3:])
+encode(f"{folder}/codes")
+record_changes("encode", before)
+
+before = state()
+thread = threading.Thread(target=encode, args=[f"{folder}/codes of a thread"])
 thread.start()
 thread.join()
-assert (Path(sys.argv[3]) / "_SUCCESS").exists()
-after = state()
-json.dump({name: [before[name], after[name]] for name in before if before[name] != after[name]}, sys.stdout)
+assert os.path.exists(f"{folder}/codes of a thread/_SUCCESS")
+record_changes("encode in a thread", before)
+
+# What importing libraries changes is theirs.
+import keras, matplotlib.pyplot, ray, sklearn.linear_model, tensorflow
+
+before = state()
+verified = fb.verify(f"{folder}/codes", deep=True)
+assert (verified.is_complete, verified.sampled) == (True, 30), verified
+record_changes("verify", before)
+
+before = state()
+fb.train(f"{folder}/codes", f"{folder}/model", fb.TrainConfig(head="mlp"))
+fb.predict(f"{folder}/codes", f"{folder}/labels", f"{folder}/model")
+fb.report(f"{folder}/labels")
+record_changes("train, predict and report", before)
+
+print(json.dumps(changes))
 """
 
 
-def test_encode_leaves_the_calling_process_as_it_was(archive, tmp_path):
-    """Also a second run, with a Ray of its own, in a thread other than the main one."""
-    command = [sys.executable, "-c", SCRIPT, str(archive), str(tmp_path / "first"), str(tmp_path / "second")]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=180, check=True)
-    assert json.loads(ended.stdout) == {}
+def test_callers_process_is_left_as_it_was(archive, tmp_path):
+    """Runs with a Ray of their own, also in a thread other than the main one, and what runs without Ray."""
+    (tmp_path / "photos").symlink_to(archive)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TF_"))}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=300, check=True)
+    changes = json.loads(ended.stdout.splitlines()[-1])
+    steps = ("encode", "encode in a thread", "verify", "train, predict and report")
+    assert changes == {step: {} for step in steps}

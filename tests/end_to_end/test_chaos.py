@@ -87,7 +87,7 @@ class Storm:
 
 
 def through_a_storm(tmp_path: Path, seed: int, shards: int, drivers: int, seconds: tuple[float, float]) -> Storm:
-    """Encodes while actors die every few seconds, so many drivers die after progress, and a node once."""
+    """Encode while actors die every few seconds, `drivers` drivers die after progress, and a node dies once."""
     size = 8
     photos, out = draw(tmp_path / "photos", shards * size, seed), tmp_path / "codes"
     dice = random.Random(seed)

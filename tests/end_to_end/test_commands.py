@@ -13,7 +13,7 @@ from flowers_batch.demo import demo
 from flowers_batch.demo.inputs import PHOTOS_ENVIRONMENT
 
 
-def test_all_commands_from_encode_to_report(capsys, archive, tmp_path, local_ray):
+def test_commands_work_from_encode_to_report(capsys, archive, tmp_path, local_ray):
     codes, model, labels, page = (str(tmp_path / name) for name in ("codes", "model", "labels", "page.html"))
     code, out, err = run(capsys, "encode", str(archive), codes, "--network", "null", "--shard-size", "8", "--json")
     assert code == 0 and err == "encode: 30 of 30 images, 0 failed\n"
@@ -71,7 +71,7 @@ def test_demo_labels_real_photos_of_the_named_folder(capsys, tmp_path, monkeypat
     assert code == 2 and "something other than a demo" in err
 
 
-def test_demo_draws_photos_if_there_are_none(capsys, tmp_path, monkeypatch, local_ray):
+def test_demo_draws_photos_if_none_are_available(capsys, tmp_path, monkeypatch, local_ray):
     monkeypatch.delenv(PHOTOS_ENVIRONMENT, raising=False)
     monkeypatch.delenv("FLOWERS_BATCH_WEIGHTS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -95,7 +95,7 @@ def test_stopped_actor_is_replaced(slow_photos, drive):
     assert (code, summary["ok"], summary["deaths"]) == (0, 40, 0), err
     assert "An actor was killed: it made no progress for 4 seconds. Its shards are retried." in err
     assert_each_image_is_one_row(slow_photos, driver.out)
-    assert driver.gone()
+    assert driver.ends()
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,13 @@ def test_five_kills_on_a_shard_end_the_run_and_quarantine_no_image(slow_photos, 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("stuck", [False, True], ids=["at work", "stuck"])
-def test_a_killed_driver_leaves_no_actor(photos, drive, tmp_path, stuck):
+def test_killed_driver_leaves_no_actor(photos, drive, tmp_path, stuck):
     if stuck:
         (photos / "red" / "0011.png").write_bytes(b"POISON hang")
     driver = drive(photos, "--shard-size", "1", path=poisonous(tmp_path))
     driver.until(lambda: driver.shards() == 71 if stuck else driver.shards() > 1)
     driver.process.kill()
-    assert driver.gone(ACTOR)
+    assert driver.ends(ACTOR)
     (photos / "red" / "0011.png").write_bytes((photos / "red" / "0012.png").read_bytes())
     again = drive(photos, "--shard-size", "1")
     assert again.end()[0] == 0
@@ -157,7 +157,7 @@ def test_a_killed_driver_leaves_no_actor(photos, drive, tmp_path, stuck):
         pytest.param(signal.SIGINT, False, marks=pytest.mark.nightly),
     ],
 )
-def test_a_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck):
+def test_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck):
     (photos / "red" / "0011.png").write_bytes(b"POISON hang")
     driver = drive(photos, "--shard-size", "1", path=poisonous(tmp_path))
     driver.until(lambda: driver.shards() == 71 if stuck else driver.shards() > 1)
@@ -166,7 +166,7 @@ def test_a_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck)
     begun = time.monotonic()
     driver.process.send_signal(number)
     code, _, err = driver.end()
-    assert driver.gone() and time.monotonic() - begun < ENDED_WITHIN
+    assert driver.ends() and time.monotonic() - begun < ENDED_WITHIN
     assert (code, "to resume" in err) == (128 + number, True), err
     assert not (driver.out / "_SUCCESS").exists()
 
@@ -182,7 +182,7 @@ def test_run_stopped_while_it_inspects_leaves_no_decoding_child(photos, drive, t
     driver.until(lambda: driver.processes("flowers_batch.decoding.inspection"))
     driver.process.send_signal(signal.SIGTERM)
     assert driver.end()[0] == 143
-    assert driver.gone()
+    assert driver.ends()
 
 
 @pytest.mark.nightly
@@ -194,4 +194,4 @@ def test_run_stopped_while_it_starts_leaves_no_actor(photos, drive, seconds):
     driver.process.send_signal(signal.SIGTERM)
     code, _, err = driver.end()
     assert code in (143, -signal.SIGTERM)  # Python that has not yet begun with the command ends without a word
-    assert driver.gone(ACTOR) and "Traceback" not in err
+    assert driver.ends(ACTOR) and "Traceback" not in err

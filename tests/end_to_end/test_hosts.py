@@ -161,7 +161,7 @@ def test_cut_link_slow_link_and_lost_host_cost_no_row(hosts, tmp_path, tmp_path_
     until(lambda: done() >= 6, 120, "no shard was done")
     hosts.slow(2)
     hosts.cut(1, True)
-    until(lambda: done() >= 12, 120, "the others do not go on")
+    until(lambda: done() >= 12, 120, "the other hosts make no progress")
     hosts.lose(3)
     time.sleep(10)
     hosts.cut(1, False)
@@ -170,5 +170,5 @@ def test_cut_link_slow_link_and_lost_host_cost_no_row(hosts, tmp_path, tmp_path_
     summary = json.loads(out)
     assert (summary["images"], summary["ok"]) == (120, 120) and summary["deaths"] >= 2
     verified = hosts.start(0, sys.executable, "-m", "flowers_batch", "verify", url % "codes", stdout=subprocess.PIPE)
-    told, _ = verified.communicate(timeout=120)
-    assert verified.returncode == 0 and "complete" in told
+    output, _ = verified.communicate(timeout=120)
+    assert verified.returncode == 0 and "complete" in output

@@ -37,7 +37,7 @@ print(json.dumps([fb.verify(url(kind), deep=True).problems for kind in ("codes",
 """
 
 
-def test_a_run_from_an_object_store_into_one(s3, tmp_path):
+def test_runs_read_and_write_object_stores(s3, tmp_path):
     photos = draw_archive(tmp_path / "photos", 6)
     as_tars(photos, tmp_path)
     s3.upload(photos, "photos")

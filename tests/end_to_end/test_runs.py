@@ -28,12 +28,12 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def rows(folder: Path, kind: str, *columns: str) -> list[dict]:
-    """All rows of a finished run."""
+    """Return all rows of a finished run."""
     return [row for batch in open_run(str(folder), kind).batches(columns) for row in batch.to_pylist()]
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Each shard's file by name, with what changes when it is written anew."""
+    """Return what changes when a shard's file is rewritten: its inode and time, by name."""
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("shard-*")}
 
 
@@ -76,7 +76,7 @@ def test_running_again_does_nothing(archive, encoded):
     assert files(encoded / "codes") == before
 
 
-def test_only_missing_and_broken_shards_are_made_again(archive, encoded, tmp_path):
+def test_only_missing_and_broken_shards_are_rewritten(archive, encoded, tmp_path):
     folder = shutil.copytree(encoded, tmp_path / "codes")
     shards = folder / "codes"
     (shards / "shard-000001.parquet").unlink()
@@ -89,11 +89,11 @@ def test_only_missing_and_broken_shards_are_made_again(archive, encoded, tmp_pat
     assert fb.verify(str(folder)).is_complete
 
 
-def test_bad_image_is_a_failed_row_and_its_neighbours_are_not(tmp_path):
+def test_bad_image_fails_alone(tmp_path):
     photos = draw_archive(tmp_path / "photos", 3)
     (photos / "red" / "0001.png").write_bytes(b"")
     (photos / "green" / "0001.png").write_text("a shopping list")
-    (photos / "blue" / "gone.jpg").symlink_to(tmp_path / "nothing")
+    (photos / "blue" / "missing.jpg").symlink_to(tmp_path / "nothing")
     whole = (photos / "blue" / "0001.png").read_bytes()
     (photos / "blue" / "0001.png").write_bytes(whole[: len(whole) // 2])
     summary = fb.encode(str(photos), str(tmp_path / "codes"), NULL)
@@ -103,7 +103,7 @@ def test_bad_image_is_a_failed_row_and_its_neighbours_are_not(tmp_path):
         assert (row["status"] == "ok") == (row["code"] is not None) == (row["reason"] is None) == (not row["message"])
 
 
-def test_other_codes_are_never_mixed_in(archive, encoded):
+def test_codes_of_other_settings_are_never_mixed_in(archive, encoded):
     before = files(encoded / "codes")
     with pytest.raises(fb.InputError, match=r"code_dtype \(float32, not float16\)"):
         fb.encode(str(archive), str(encoded), fb.EncodeConfig(network="null", code_dtype="float32", shard_size=8))
@@ -123,7 +123,7 @@ def test_another_archive_is_never_mixed_in(tmp_path):
     assert fb.encode(photos, tmp_path / "codes", NULL).resumed == 6
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_empty_folder_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "readme.txt").write_text("none here")
     with pytest.raises(fb.InputError, match=r"no images .* 1 files"):
@@ -156,7 +156,7 @@ def test_failed_codes_are_failed_predictions_with_their_reasons(model, tmp_path)
     assert failed == [{"path": "red/0001.png", "prediction": None, "reason": "not_an_image"}]
 
 
-def test_a_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
+def test_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
     fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
     names = tmp_path / "names.csv"
     names.write_text(
@@ -189,7 +189,7 @@ def test_moved_archive_keeps_its_codes(archive, tmp_path):
     assert json.loads((tmp_path / "codes" / "job.json").read_text())["images"] == str(tmp_path / "after")
 
 
-def test_labels_of_changed_codes_are_made_again(model, tmp_path):
+def test_labels_of_changed_codes_are_rewritten(model, tmp_path):
     photos = draw_archive(tmp_path / "photos", 4)
     whole = (photos / "red" / "0000.png").read_bytes()
     times = os.stat(photos / "red" / "0000.png")
@@ -211,7 +211,7 @@ def test_codes_of_a_foreign_shard_are_never_labelled(encoded, model, tmp_path):
         fb.predict(str(codes), str(tmp_path / "labels"), str(model))
 
 
-def test_run_killed_before_its_first_shard_resumes_without_a_new_listing(archive, tmp_path):
+def test_run_killed_before_its_first_shard_resumes(archive, tmp_path):
     photos = shutil.copytree(archive, tmp_path / "photos")
     fb.encode(str(photos), str(tmp_path / "codes"), NULL)
     for name in ("job.json", "_SUCCESS"):
@@ -221,20 +221,20 @@ def test_run_killed_before_its_first_shard_resumes_without_a_new_listing(archive
     assert fb.encode(str(photos), str(tmp_path / "codes"), NULL).images == 30
 
 
-def test_a_model_of_other_codes_is_refused(archive, model, tmp_path):
+def test_model_of_other_codes_is_refused(archive, model, tmp_path):
     fb.encode(str(archive), str(tmp_path / "codes"), fb.EncodeConfig(network="null", code_dtype="float32"))
     with pytest.raises(fb.InputError, match=r"code_dtype \(float16, not float32\)"):
         fb.predict(str(tmp_path / "codes"), str(tmp_path / "labels"), str(model))
 
 
-def test_csv_holds_every_image(encoded, model, tmp_path):
+def test_csv_has_a_line_per_image(encoded, model, tmp_path):
     fb.predict(str(encoded), str(tmp_path / "labels"), str(model), csv=str(tmp_path / "labels.csv"))
     lines = (tmp_path / "labels.csv").read_text("utf-8-sig").splitlines()
     assert lines[0] == "path,prediction,probability,is_unknown,status,reason,message"
     assert len(lines) == 31
 
 
-def test_folders_of_codes_and_of_predictions_are_kept_apart(archive, encoded, model, tmp_path):
+def test_predictions_are_never_written_into_codes_folders(archive, encoded, model, tmp_path):
     fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
     with pytest.raises(fb.InputError, match="holds predictions"):
         fb.encode(str(archive), str(tmp_path / "labels"), NULL)
@@ -242,7 +242,7 @@ def test_folders_of_codes_and_of_predictions_are_kept_apart(archive, encoded, mo
         fb.predict(str(archive), str(encoded), str(model))
 
 
-def test_a_second_driver_is_refused_while_the_first_runs(archive, encoded):
+def test_second_driver_is_refused_while_the_first_runs(archive, encoded):
     from flowers_batch.storage.folder import open_folder
 
     with open_folder(str(encoded)).locked(), pytest.raises(fb.InputError, match=f"process {os.getpid()}"):
@@ -314,16 +314,16 @@ print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], config).actors))
 
 
 @pytest.mark.parametrize(
-    ("gpus", "sharing", "given"),
+    ("gpus", "actors_per_gpu", "expected"),
     [(2, 1, [["0"], ["1"]]), pytest.param(1, 2, [["0"], ["0"]], marks=pytest.mark.slow)],
 )
-def test_actors_get_one_gpu_each_or_share_one(archive, tmp_path, gpus, sharing, given):
+def test_actors_get_one_gpu_each_or_share_one(archive, tmp_path, gpus, actors_per_gpu, expected):
     meeting = tmp_path / "meeting"
     meeting.mkdir()
     script = GPUS.replace("MEETING", repr(str(meeting)))
-    command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes"), str(gpus), str(sharing)]
+    command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes"), str(gpus), str(actors_per_gpu)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120).stdout
-    assert sorted(gpus for _, gpus in json.loads(printed)) == given
+    assert sorted(gpus for _, gpus in json.loads(printed)) == expected
     assert [actor.read_text() for actor in meeting.iterdir()] == ["3", "3"]
 
 
@@ -435,7 +435,7 @@ def grown(photos: Path) -> None:
         shutil.copy(photos / "red" / "0000.png", photos / name)
 
 
-def test_a_grown_archive_costs_only_what_changed(tmp_path):
+def test_only_new_and_changed_photos_of_a_grown_archive_are_encoded(tmp_path):
     photos = draw_archive(tmp_path / "photos", 8)
     fb.encode(photos, tmp_path / "codes", NULL)
     before, written = codes_by_path(tmp_path / "codes"), files(tmp_path / "codes" / "codes")
@@ -451,8 +451,8 @@ def test_a_grown_archive_costs_only_what_changed(tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
     shutil.rmtree(tmp_path / "codes")
     fb.encode(photos, tmp_path / "codes", NULL)
-    anew = codes_by_path(tmp_path / "codes")
-    assert anew == {path: code for path, code in after.items() if path != "blue/0003.png"}
+    encoded_again = codes_by_path(tmp_path / "codes")
+    assert encoded_again == {path: code for path, code in after.items() if path != "blue/0003.png"}
 
 
 def test_pruned_photos_lose_their_rows(tmp_path):
@@ -496,7 +496,7 @@ def test_labels_follow_codes_that_grew(model, tmp_path):
     fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8))
     grown(photos)
     fb.encode(photos, tmp_path / "codes", NULL)
-    # Labels of codes are made anew by the shard, in no time; those of photos by the photo.
+    # Labels of codes are rewritten by the shard, since that is quick; labels of photos by the photo.
     assert fb.predict(tmp_path / "codes", tmp_path / "labels", model).resumed == 16
     assert fb.predict(photos, tmp_path / "direct", model, fb.PredictConfig(shard_size=8)).resumed == 23
     columns = ("path", "prediction", "sha256")
@@ -506,7 +506,7 @@ def test_labels_follow_codes_that_grew(model, tmp_path):
 
 
 def test_driver_killed_while_it_rewrites_shards_loses_nothing(tmp_path):
-    """Shards that were not made anew yet carry their rows over from the state that their file has."""
+    """Shards that were not rewritten yet reuse rows of the generation that their file has."""
     photos = draw_archive(tmp_path / "photos", 8)
     fb.encode(photos, tmp_path / "codes", NULL)
     old = {path.name: path.read_bytes() for path in (tmp_path / "codes" / "codes").iterdir()}
@@ -567,7 +567,7 @@ def test_output_folder_that_disappears_ends_the_run(tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
-def test_labels_follow_codes_whose_change_no_listing_shows(model, tmp_path):
+def test_labels_follow_codes_that_changed_without_a_listing(model, tmp_path):
     photos = draw_archive(tmp_path / "photos", 4)
     paths = sorted(photos.rglob("*.png"))
     listing = tmp_path / "list.csv"

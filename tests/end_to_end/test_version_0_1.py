@@ -143,7 +143,7 @@ def test_growing_encodes_only_new_and_changed_photos(archive, given):
     assert fb.verify(archive.run / "codes", deep=True).is_complete
 
 
-def test_missing_photo_is_pruned_or_back(archive, given):
+def test_missing_photo_is_pruned_or_returns(archive, given):
     folder = open_folder(archive.run / "codes")
     rows = [row for shard in read_manifest(folder).shards for row in read_rows(folder, shard).to_pylist()]
     (lost,) = (row for row in rows if row["action"] == "missing")
@@ -160,12 +160,12 @@ def test_missing_photo_is_pruned_or_back(archive, given):
 
 
 @pytest.mark.parametrize("name", ["codes", "predictions", "tuned/codes", "tuned/fixed/codes", "tuned_predictions"])
-def test_folders_are_verified(archive, name):
+def test_folders_of_0_1_are_complete(archive, name):
     assert fb.verify(archive.run / name).problems == []
 
 
 @pytest.mark.parametrize("name", ["codes", "predictions", "tuned_predictions"])
-def test_rows_are_those_that_photos_give_now(archive, narrow, name):
+def test_rows_of_0_1_equal_todays(archive, narrow, name):
     found = fb.verify(archive.run / name, deep=True)
     assert found.problems == [] and found.sampled == found.images - (name == "codes")
 
@@ -222,14 +222,14 @@ def test_prediction_from_photos_relabels_only_changed_photos(archive, given):
     assert fb.predict(archive.photos, archive.run / "predictions", model, config).resumed == 51 and given == [3]
 
 
-def test_prediction_from_codes_of_version_0_1(archive, given):
+def test_predictions_are_made_from_codes_of_0_1(archive, given):
     fb.predict(archive.run / "codes", archive.run / "labels", archive.run / "model", fb.PredictConfig(top_k=3))
     assert given == [0, 1, 2, 3] and fb.verify(archive.run / "labels").is_complete
     here, there = labels_in(archive.run / "labels"), labels_in(archive.run / "predictions")
     assert {path: here[path] for path in there} == there
 
 
-def test_stopped_fine_tuning_goes_on_after_its_epoch(archive, narrow, given, trained_epochs):
+def test_stopped_fine_tuning_resumes_after_its_epoch(archive, narrow, given, trained_epochs):
     frozen = contents(archive.run / "stopped" / "fixed")
     metrics = fb.finetune(archive.photos, archive.run / "stopped", replace(TUNING, epochs=3))
     assert trained_epochs == [2, 3] and contents(archive.run / "stopped" / "fixed") == frozen
@@ -291,8 +291,10 @@ def newer(archive: Archive, name: str) -> None:
 def test_newer_format_is_refused(archive, narrow, name, use):
     newer(archive, name)
     before = contents(archive.run)
-    told = rf"{name} has format 3, and this version of flowers_batch reads formats up to 2: install a newer version\.$"
-    with pytest.raises(fb.InputError, match=told):
+    message = (
+        rf"{name} has format 3, and this version of flowers_batch reads formats up to 2: install a newer version\.$"
+    )
+    with pytest.raises(fb.InputError, match=message):
         use(archive.run)
     assert contents(archive.run) == before
 

@@ -68,7 +68,7 @@ def test_page_requests_nothing(base, tmp_path):
     assert not {"script", "iframe", "link", "object", "form"} & set(page.tags)
 
 
-def test_names_are_text_everywhere(base):
+def test_names_are_escaped_everywhere(base):
     text, page = page_of(base / "labels")
     assert "<script" not in text and "<b>." not in text
     assert "alert(1)" in page.text and "bad<b>.jpg" in page.text and "$x^2$" in page.text
@@ -128,7 +128,7 @@ def test_report_warns_of_random_weights(base, tmp_path):
     assert "random weights (random:3)" in page.text and "says nothing about real photos" in page.text
 
 
-def test_missing_photos_leave_their_names(base, tmp_path):
+def test_missing_photos_are_shown_by_name(base, tmp_path):
     (base / "photos").rename(base / "moved")
     try:
         _, page = page_of(base / "labels", tmp_path / "page.html")

@@ -163,7 +163,7 @@ def test_names_are_shown_as_text(base, chromium, tmp_path):
         assert watched.complaints == []
 
 
-def test_each_view_opens(base, chromium, tmp_path):
+def test_all_views_open(base, chromium, tmp_path):
     with reviewing(chromium, base / "predictions", tmp_path / "labels.csv") as watched:
         page = watched.page
         for view, count in {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import draw_archive, run_shards_here
+from helpers import draw_archive, run_on_one_actor_here, run_shards_here
 
 import flowers_batch as fb
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
@@ -63,13 +63,17 @@ def test_sample_has_its_size(complete):
     assert check(complete / "codes", size=5) == SampleResult(5, [])
 
 
-def test_photo_with_other_bytes_is_named(complete, codes):
+def test_photo_with_other_bytes_is_named(complete, codes, monkeypatch):
+    monkeypatch.setattr("flowers_batch.runs.verify.run_on_one_actor", run_on_one_actor_here)
     photo = complete / "photos" / "green" / "0002.png"
     before, times = photo.read_bytes(), photo.stat()
     try:
         photo.write_bytes((complete / "photos" / "red" / "0003.png").read_bytes())
-        (problem,) = check(codes).problems
-        assert problem.startswith("green/0002.png has other bytes now")
+        verified = fb.verify(codes, deep=True)
+        assert verified.sampled == 12
+        assert verified.problems == [
+            "green/0002.png has other bytes now than when its row was made: run the same command again."
+        ]
         photo.unlink()
         (problem,) = check(codes).problems
         assert problem.startswith("green/0002.png has other bytes now")

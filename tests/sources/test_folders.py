@@ -71,12 +71,12 @@ def reason_of(photos: FolderSource, path: str) -> str:
     return refused.value.reason
 
 
-def test_images_come_in_the_order_of_their_full_paths_bytes(opened, tmp_path):
+def test_images_are_ordered_by_the_bytes_of_their_full_paths(opened, tmp_path):
     write(tmp_path / "photos", dict.fromkeys(NAMES, b"x"))
     assert paths(opened) == sorted(NAMES, key=str.encode)
 
 
-def test_folders_may_lie_deeper_than_calls_can(opened, tmp_path):
+def test_folders_may_be_deeper_than_the_recursion_limit(opened, tmp_path):
     names = ["d/" * 150 + "a.jpg", "d.jpg"]
     write(tmp_path / "photos", dict.fromkeys(names, b"x"))
     limit = sys.getrecursionlimit()
@@ -88,7 +88,7 @@ def test_folders_may_lie_deeper_than_calls_can(opened, tmp_path):
     assert found == sorted(names)
 
 
-def test_order_is_that_of_the_paths_for_random_trees(opened, tmp_path):
+def test_random_trees_are_listed_in_path_order(opened, tmp_path):
     draw = random.Random(1)
     names = {
         "/".join("".join(draw.choices("aA.-0 é", k=2)) + "_" for _ in range(draw.randint(1, 4))) for _ in range(300)
@@ -105,13 +105,13 @@ def test_size_and_time_of_each_image_are_listed(opened, tmp_path):
     assert image.mtime == datetime.fromtimestamp(1_700_000_000.25, UTC)
 
 
-def test_bytes_are_read_as_they_lie_there(opened, tmp_path):
+def test_bytes_are_read_unchanged(opened, tmp_path):
     contents = {name: os.urandom(100) for name in NAMES}
     write(tmp_path / "photos", contents)
     assert {path: opened.read(Image(path)) for path in paths(opened)} == contents
 
 
-def test_suffix_decides_in_any_case_and_other_files_are_ignored(opened, tmp_path):
+def test_suffixes_of_any_case_are_listed_and_other_files_ignored(opened, tmp_path):
     images = [f"{number}.{suffix}" for number, suffix in enumerate(SUFFIXES)]
     images += [f"upper{number}.{suffix.upper()}" for number, suffix in enumerate(SUFFIXES)] + ["deep/er/x.JpG", ".jpg"]
     others = ["notes.txt", "deep/Thumbs.db", "jpg", "a.jpg.part", "b.jpgx", "c.svg", "deep/er/.DS_Store"]
@@ -131,7 +131,7 @@ def test_folder_named_like_an_image_is_walked_and_is_no_image(opened, tmp_path):
     assert paths(opened) == ["album.jpg/a.jpg"]
 
 
-def test_store_lists_and_reads_as_the_disk_does(tmp_path):
+def test_store_and_disk_list_and_read_the_same(tmp_path):
     write(tmp_path / "photos", {name: name.encode() for name in [*NAMES, "notes.txt"]})
     local, remote = source(tmp_path / "photos"), FolderSource(store(tmp_path / "photos"))
     there = [(image.path, image.bytes) for image in images_in(remote)]
@@ -164,7 +164,7 @@ def test_root_that_is_a_symlink_is_followed(tmp_path):
     assert paths(source(tmp_path / "link")) == ["a.jpg"]
 
 
-def test_broken_link_is_an_image_that_is_missing(tmp_path):
+def test_broken_link_is_missing(tmp_path):
     (tmp_path / "a.jpg").symlink_to(tmp_path / "nowhere")
     photos = source(tmp_path)
     (image,) = images_in(photos)
@@ -172,14 +172,14 @@ def test_broken_link_is_an_image_that_is_missing(tmp_path):
     assert reason_of(photos, "a.jpg") == "missing"
 
 
-def test_link_to_itself_is_an_image_that_is_unreadable(tmp_path):
+def test_link_to_itself_is_unreadable(tmp_path):
     (tmp_path / "a.jpg").symlink_to(tmp_path / "a.jpg")
     photos = source(tmp_path)
     assert paths(photos) == ["a.jpg"]
     assert reason_of(photos, "a.jpg") == "unreadable"
 
 
-def test_name_that_is_no_utf8_round_trips(tmp_path):
+def test_name_not_utf8_round_trips(tmp_path):
     root = os.fsencode(tmp_path)
     names = [b"caf\xe9.jpg", b"b%20\xff/x.jpg", b"b%20\xff/\xc3\xa9.jpg", b"plain.jpg", b"\xff\xfe.JPG"]
     for name in names:
@@ -324,7 +324,7 @@ def fails(errors: list[OSError], content: bytes = b"photo"):
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, None])
-def test_error_that_passes_is_tried_again(opened, tmp_path, number):
+def test_transient_error_is_retried(opened, tmp_path, number):
     write(tmp_path / "photos", {"a.jpg": b"x"})
     errors = [OSError(number, "bad moment") if number else OSError("AWS Error SLOW_DOWN")]
     assert reading.read_bytes(opened.folder, fails(errors * 3)) == b"photo"
@@ -337,13 +337,13 @@ def test_error_that_passes_is_tried_again(opened, tmp_path, number):
     "error",
     [FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(errno.ELOOP, "o"), OSError("ACCESS_DENIED")],
 )
-def test_error_that_lasts_is_not_tried_again(opened, tmp_path, monkeypatch, error):
+def test_permanent_error_is_not_retried(opened, tmp_path, monkeypatch, error):
     write(tmp_path / "photos", {"a.jpg": b"x"})
     with pytest.raises(ReadError):
         reading.read_bytes(opened.folder, fails([error]))
 
 
-def test_tries_wait_longer_each_time(monkeypatch):
+def test_retries_wait_longer_each_time(monkeypatch):
     waited: list[float] = []
     monkeypatch.setattr(retries, "RETRY_SECONDS", (0.1, 0.5, 2.0))
     monkeypatch.setattr(folder.time, "sleep", waited.append)
@@ -358,13 +358,13 @@ def test_file_that_shrank_since_it_was_listed_is_read_as_it_is(opened, tmp_path)
     assert opened.read(image) == b"12"
 
 
-def test_source_travels_to_another_process(opened, tmp_path):
+def test_source_can_be_pickled(opened, tmp_path):
     write(tmp_path / "photos", {"a.jpg": b"12345"})
     if opened.folder.is_local:
         assert pickle.loads(pickle.dumps(opened)).read(Image("a.jpg")) == b"12345"
 
 
-def test_root_is_refused_for_what_is_no_list(tmp_path):
+def test_root_is_refused_for_sources_other_than_lists(tmp_path):
     write(tmp_path, {"photos/a.jpg": b""})
     with pytest.raises(InputError, match=r"^`root` is for lists of paths, and /.*/photos is not one: leave it out\.$"):
         open_source(tmp_path / "photos", str(tmp_path))
@@ -377,13 +377,13 @@ def test_compressed_file_is_refused_in_a_sentence(tmp_path, name):
         open_source(tmp_path / name)
 
 
-def test_pattern_that_fits_files_of_several_kinds_is_refused(tmp_path):
+def test_pattern_that_matches_several_kinds_is_refused(tmp_path):
     write(tmp_path, {"a.tar": b"", "a.txt": b""})
     with pytest.raises(InputError, match=r"/a\.\* names files of several kinds \(tar, txt\): give one kind per run\.$"):
         open_source(tmp_path / "a.*")
 
 
-def test_pattern_that_fits_nothing_is_refused(tmp_path):
+def test_pattern_that_matches_nothing_is_refused(tmp_path):
     write(tmp_path, {"a.tar": b"", "x.tar/a.jpg": b""})
     with pytest.raises(InputError, match=r"^There is no file /.*/b\*\.tar: check its name\.$"):
         open_source(tmp_path / "b*.tar")
@@ -402,7 +402,7 @@ def test_hundred_thousand_files_are_listed_in_bounded_memory(tmp_path):
     assert found == 100_000
 
 
-def test_file_whose_size_nobody_tells_is_read_to_its_end():
+def test_file_of_unknown_size_is_read_to_its_end():
     from flowers_batch.sources.reading import read_disk
 
     assert os.stat("/proc/self/mountinfo").st_size == 0

@@ -80,16 +80,16 @@ def test_entries_are_relative_or_absolute_and_keyed_as_written(listing, tmp_path
     assert photos.in_path_order and photos.repeated == photos.ignored == 0
 
 
-def test_size_and_time_are_those_of_the_file_unless_the_list_tells_both(tmp_path):
+def test_size_and_time_are_the_files_unless_the_list_has_both(tmp_path):
     write(tmp_path, {"a.jpg": b"12345"})
     os.utime(tmp_path / "a.jpg", (TIME.timestamp(), TIME.timestamp()))
     expected = Image("a.jpg", 5, TIME)
     assert images_in(open_source(text(tmp_path / "l.txt", ["a.jpg"]))) == [expected]
     for write_list, name in ((comma_separated, "l.csv"), (table, "l.parquet")):
-        told = write_list(tmp_path / name, ["a.jpg"], size=[7])
-        assert images_in(open_source(told)) == [expected]
-        told = write_list(tmp_path / name, ["a.jpg"], bytes=[7], mtime=["2020-01-02T03:04:05.000Z"])
-        assert images_in(open_source(told)) == [Image("a.jpg", 7, datetime(2020, 1, 2, 3, 4, 5, 0, UTC))]
+        path = write_list(tmp_path / name, ["a.jpg"], size=[7])
+        assert images_in(open_source(path)) == [expected]
+        path = write_list(tmp_path / name, ["a.jpg"], bytes=[7], mtime=["2020-01-02T03:04:05.000Z"])
+        assert images_in(open_source(path)) == [Image("a.jpg", 7, datetime(2020, 1, 2, 3, 4, 5, 0, UTC))]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_size_and_time_are_those_of_the_file_unless_the_list_tells_both(tmp_path
     ],
 )
 def test_time_may_be_written_in_many_ways(tmp_path, written, meant):
-    told = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=[1], mtime=[written])
-    assert images_in(open_source(told))[0].mtime == meant
+    path = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=[1], mtime=[written])
+    assert images_in(open_source(path))[0].mtime == meant
 
 
 def test_entry_at_a_url_has_no_size_and_no_time(tmp_path):
@@ -156,7 +156,7 @@ def test_missing_root_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"a.jpg\nb c.jpg\n", b"\xef\xbb\xbfa.jpg\r\n\r\n  \r\nb c.jpg", b"\n\na.jpg\n\nb c.jpg"]
 )
-def test_text_may_have_a_mark_blank_lines_and_line_ends_of_any_kind(tmp_path, content):
+def test_text_may_have_a_mark_blank_lines_and_any_line_ends(tmp_path, content):
     (tmp_path / "l.txt").write_bytes(content)
     assert paths(open_source(tmp_path / "l.txt")) == ["a.jpg", "b c.jpg"]
 
@@ -168,7 +168,7 @@ def test_text_that_is_utf16_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["l.txt", "l.csv"])
-def test_name_that_is_no_utf8_is_found(tmp_path, name):
+def test_name_not_utf8_is_found(tmp_path, name):
     raw = b"caf\xe9.jpg"
     with open(os.path.join(os.fsencode(tmp_path), raw), "wb") as file:
         file.write(b"photo")
@@ -179,7 +179,7 @@ def test_name_that_is_no_utf8_is_found(tmp_path, name):
     assert photos.read(image) == b"photo" and photos.repeated == 1
 
 
-def test_named_file_that_is_not_there_is_a_row_that_is_missing(listing):
+def test_listed_file_that_does_not_exist_is_missing(listing):
     photos = open_source(listing(["nowhere.jpg"]))
     assert images_in(photos) == [Image("nowhere.jpg")]
     assert reason_of(photos, "nowhere.jpg")[0] == "missing"
@@ -188,7 +188,7 @@ def test_named_file_that_is_not_there_is_a_row_that_is_missing(listing):
 @pytest.mark.parametrize(
     "entry", ["folder", "what://ever/a.jpg", "s3://b/a.jpg?what=1", "nul\0.jpg", "x" * 300, "a.jpg/b"]
 )
-def test_entry_that_cannot_be_read_is_a_row(tmp_path, entry):
+def test_unreadable_entry_is_a_row(tmp_path, entry):
     write(tmp_path, {"folder/x": b"", "a.jpg": b""})
     photos = open_source(text(tmp_path / "l.txt", [entry]))
     assert paths(photos) == [entry]
@@ -228,14 +228,14 @@ def test_url_without_credentials_stays_as_it_is(tmp_path, entry):
         (f"path\n{'x' * 200_000}\n", r"^The list .* cannot be read: field larger than"),
     ],
 )
-def test_list_that_cannot_be_understood_is_refused_in_a_sentence(tmp_path, content, sentence):
+def test_invalid_list_is_refused_in_a_sentence(tmp_path, content, sentence):
     (tmp_path / "l.csv").write_text(content)
     with pytest.raises(InputError, match=sentence):
         paths(open_source(tmp_path / "l.csv"))
 
 
 @pytest.mark.parametrize("time", [0, 1_700_000_000, 1.5, date(2024, 5, 1), True])
-def test_time_of_a_parquet_list_that_is_none_is_refused_in_a_sentence(tmp_path, time):
+def test_invalid_time_in_parquet_is_refused_in_a_sentence(tmp_path, time):
     pq.write_table(pa.table({"path": ["a.jpg"], "mtime": [time]}), tmp_path / "l.parquet")
     with pytest.raises(
         InputError, match=r"^Row 1 of the list .* cannot be parsed \(.* is not a time\): .* ISO 8601\.$"
@@ -256,27 +256,27 @@ def test_time_of_a_parquet_list_that_is_none_is_refused_in_a_sentence(tmp_path, 
 )
 def test_sizes_may_be_written_in_many_ways(tmp_path, sizes, meant):
     entries = ["s3://b/0.jpg", "s3://b/1.jpg", "s3://b/2.jpg"]
-    told = table(tmp_path / "l.parquet", entries, size=sizes)
-    assert [image.bytes for image in images_in(open_source(told))] == meant
+    path = table(tmp_path / "l.parquet", entries, size=sizes)
+    assert [image.bytes for image in images_in(open_source(path))] == meant
 
 
 @pytest.mark.parametrize(
     "size", ["0x10", "1e3", "7.5", pa.scalar(2**63, pa.uint64()), str(2**63), date(2024, 5, 1), [1]]
 )
-def test_size_that_is_none_is_refused_in_a_sentence(tmp_path, size):
-    told = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=pa.array([size]))
+def test_invalid_size_is_refused_in_a_sentence(tmp_path, size):
+    path = table(tmp_path / "l.parquet", ["s3://b/a.jpg"], size=pa.array([size]))
     with pytest.raises(InputError, match=r"^Row 1 of the list .* cannot be parsed \(.*\): give sizes in bytes"):
-        paths(open_source(told))
+        paths(open_source(path))
 
 
 @pytest.mark.parametrize("write_list", [comma_separated, table])
-def test_times_with_and_without_zone_may_stand_in_one_list(tmp_path, write_list):
+def test_list_may_mix_times_with_and_without_zone(tmp_path, write_list):
     times = ["2020-01-02T03:04:05", "2020-01-02T03:04:05-01:00", "2020-01-02", "20200102T030405.1234567Z", "", None]
     entries = [f"s3://b/{number}.jpg" for number in range(6)]
     name = "l.csv" if write_list is comma_separated else "l.parquet"
-    told = write_list(tmp_path / name, entries, bytes=[1] * 6, mtime=times)
+    path = write_list(tmp_path / name, entries, bytes=[1] * 6, mtime=times)
     day = datetime(2020, 1, 2, tzinfo=UTC)
-    assert [image.mtime for image in images_in(open_source(told))] == [
+    assert [image.mtime for image in images_in(open_source(path))] == [
         day.replace(hour=3, minute=4, second=5),
         day.replace(hour=4, minute=4, second=5),
         day,
@@ -287,7 +287,7 @@ def test_times_with_and_without_zone_may_stand_in_one_list(tmp_path, write_list)
 
 
 @pytest.mark.parametrize("time", ["0000-01-01T00:00:00", "10000-01-01", pa.scalar(-(2**60), pa.timestamp("us"))])
-def test_time_that_python_does_not_know_is_refused(tmp_path, time):
+def test_time_out_of_pythons_range_is_refused(tmp_path, time):
     pq.write_table(pa.table({"path": ["a.jpg"], "mtime": pa.array([time])}), tmp_path / "l.parquet")
     with pytest.raises(InputError, match=r"l\.parquet cannot be (read|parsed)"):
         paths(open_source(tmp_path / "l.parquet"))
@@ -296,17 +296,17 @@ def test_time_that_python_does_not_know_is_refused(tmp_path, time):
 @pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
 def test_text_of_a_parquet_list_may_be_of_any_type(tmp_path, type_):
     entries, times = pa.array(["s3://b/a.jpg", "s3://b/b.jpg"]), pa.array(["2020-01-02", "2020-01-02"])
-    told = table(tmp_path / "l.parquet", entries.cast(type_), size=[1, 2], mtime=times.cast(type_))
+    path = table(tmp_path / "l.parquet", entries.cast(type_), size=[1, 2], mtime=times.cast(type_))
     day = datetime(2020, 1, 2, tzinfo=UTC)
-    assert images_in(open_source(told)) == [Image("s3://b/a.jpg", 1, day), Image("s3://b/b.jpg", 2, day)]
+    assert images_in(open_source(path)) == [Image("s3://b/a.jpg", 1, day), Image("s3://b/b.jpg", 2, day)]
 
 
-def test_paths_that_are_no_text_are_none(tmp_path):
+def test_paths_that_are_not_text_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"^Row 1 of the list .* has no path: "):
         paths(open_source(table(tmp_path / "l.parquet", [1, 2])))
 
 
-def test_parquet_text_that_is_no_utf8_is_refused_in_a_sentence(tmp_path):
+def test_parquet_text_not_utf8_is_refused_in_a_sentence(tmp_path):
     offsets, content = pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe")
     broken = pa.Array.from_buffers(pa.string(), 1, [None, offsets, content])
     with pytest.raises(InputError, match=r"l\.parquet cannot be read: "):
@@ -324,7 +324,7 @@ def test_wrong_row_is_reported_by_its_number(tmp_path, monkeypatch, write_list, 
         paths(open_source(write_list(tmp_path / name, [*entries[:6], broken, *entries[7:]])))
 
 
-def test_rows_of_csv_may_be_short_or_long_and_blank_lines_are_none(tmp_path):
+def test_csv_rows_may_be_short_or_long_and_blank_lines_are_ignored(tmp_path):
     (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg,,more\n3\n')
     photos = open_source(tmp_path / "l.csv")
     with pytest.raises(InputError, match=r"^Row 3 of the list .* has no path"):
@@ -333,14 +333,14 @@ def test_rows_of_csv_may_be_short_or_long_and_blank_lines_are_none(tmp_path):
     assert images_in(photos) == [Image("s3://b/a,\n1.jpg", 1), Image("s3://b/b.jpg", 2)]
 
 
-def test_repeats_and_order_are_noticed_however_many_rows_are_read_at_once(tmp_path, monkeypatch):
+def test_repeats_and_order_are_noticed_across_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(list_files, "_COLUMN_ROWS", 2)
     for entries, repeated in ((["a", "b", "b", "b", "b", "c"], 3), (["a", "c", "b", "d"], 0), (["b", "b", "a"], 1)):
         photos = open_source(table(tmp_path / "l.parquet", entries))
         assert (paths(photos), photos.repeated) == (sorted(set(entries)), repeated)
 
 
-def test_entries_of_all_kinds_below_a_root_are_keyed_one_by_one(tmp_path):
+def test_entries_of_all_kinds_below_a_root_are_keyed(tmp_path):
     root = write(tmp_path / "dätä", {"a.jpg": b"1"})
     raw = os.fsencode(root) + b"/caf\xe9.jpg"
     entries = [str(root / "a?b@c.jpg").encode(), b"x", os.fsencode(root) + b"/", b"s3://b/k?p=1", raw, b"/dat"]
@@ -349,7 +349,7 @@ def test_entries_of_all_kinds_below_a_root_are_keyed_one_by_one(tmp_path):
     assert set(paths(open_source(tmp_path / "l.txt", str(root)))) == found
 
 
-def test_parquet_that_is_none_is_refused_in_a_sentence(tmp_path):
+def test_file_not_parquet_is_refused_in_a_sentence(tmp_path):
     write(tmp_path, {"l.parquet": b"nothing of the kind"})
     with pytest.raises(InputError, match=r"l\.parquet cannot be read as Parquet: .*\.$"):
         open_source(tmp_path / "l.parquet")
@@ -370,7 +370,7 @@ def test_missing_root_ends_the_run(tmp_path):
         photos.read(Image("a.jpg"))
 
 
-def test_list_travels_to_another_process(tmp_path):
+def test_list_can_be_pickled(tmp_path):
     write(tmp_path, {"data/a.jpg": b"1"})
     photos = pickle.loads(pickle.dumps(open_source(text(tmp_path / "l.txt", ["a.jpg"]), str(tmp_path / "data"))))
     assert photos.read(Image("a.jpg")) == b"1" and photos.root == str(tmp_path / "data")

@@ -72,7 +72,7 @@ def contents(source: Source) -> list[tuple[str, int | None, bytes]]:
 
 
 @pytest.mark.parametrize("name", ["photos", "0.tar", "*.tar", "1.parquet", "0*.parquet", "list.txt", "paths.parquet"])
-def test_source_in_a_store_gives_what_its_twin_on_the_disk_does(s3, archive_of_all, stored, name):
+def test_source_in_a_store_equals_its_copy_on_disk(s3, archive_of_all, stored, name):
     local, remote = open_source(archive_of_all / name), open_source(s3.url(f"{stored}/{name}"))
     assert contents(remote) == contents(local)
     assert (remote.ignored, remote.repeated) == (local.ignored, local.repeated)
@@ -101,7 +101,7 @@ def test_list_on_the_disk_names_objects_in_stores(s3, archive_of_all, stored, tm
     }
 
 
-def test_object_that_is_not_there_is_missing_unless_all_is_gone(s3, tmp_path):
+def test_deleted_object_is_missing_unless_all_are(s3, tmp_path):
     s3.put("some/a.jpg", b"1")
     photos = open_source(s3.url("some"))
     with pytest.raises(ReadError) as refused:
@@ -118,7 +118,7 @@ def test_missing_folder_of_a_store_is_refused(s3):
 
 
 class Faulty(BaseHTTPRequestHandler):
-    """Stands before the server: gives an error for the requests that it is told to, and passes others on."""
+    """A proxy that answers chosen requests with an error and forwards the others."""
 
     faults: ClassVar[dict[str, list[int]]]
     server_port: ClassVar[int]
@@ -224,15 +224,15 @@ def encode(images: str, out: str) -> dict[str, Any]:
 
 
 @pytest.mark.faults
-def test_a_run_from_store_to_store_outlives_a_storm_of_errors(s3, stormy, tmp_path):
-    """Each photo is one row, all is written as whole objects, and going on lists nothing but the run's own folder."""
+def test_run_from_store_to_store_survives_many_errors(s3, stormy, tmp_path):
+    """Each photo is one row, objects are written completely, and resuming lists only the run's own folder."""
     s3.upload(draw_archive(tmp_path / "photos", 40), "storm/photos")
     far = replace(s3, port=stormy.port)
     photos, codes = far.url("storm/photos"), far.url("storm/codes")
     summary = encode(photos, codes)
     assert (summary["images"], summary["ok"]) == (120, 120)
     assert verify(s3.url("storm/codes")).is_complete
-    assert stormy.most >= 8, "many photos are asked for at once"
+    assert stormy.most >= 8, "many photos are requested concurrently"
     # As if the driver had been killed before its end, with a shard missing.
     folder = open_folder(s3.url("storm/codes"))
     folder.delete("_SUCCESS")
@@ -242,7 +242,7 @@ def test_a_run_from_store_to_store_outlives_a_storm_of_errors(s3, stormy, tmp_pa
     assert (again["resumed"], again["ok"]) == (104, 120) and verify(s3.url("storm/codes")).is_complete
     lists = [path for _, path in stormy.asked if "list-type" in path]
     prefixes = {parse_qs(urlsplit(path).query).get("prefix", [""])[0] for path in lists}
-    # That the photos' folder is there is asked for once, with an answer of one name; it is not listed.
+    # One request with an answer of one name checks that the photos' folder exists; it is not listed.
     assert all(prefix.startswith("storm/codes") or prefix == "storm/photos/" for prefix in prefixes), prefixes
     of_photos = [parse_qs(urlsplit(path).query) for path in lists if "storm%2Fphotos" in path]
     assert all(asked["max-keys"] == ["1"] for asked in of_photos), of_photos
@@ -251,7 +251,7 @@ def test_a_run_from_store_to_store_outlives_a_storm_of_errors(s3, stormy, tmp_pa
 
 
 class Refusing(Stormy):
-    """Refuses so many requests that write."""
+    """Refuses the first `refusals` requests that write."""
 
     refusals: ClassVar[int] = 0
 
@@ -303,7 +303,7 @@ def faulty(s3) -> Iterator[type[Faulty]]:
 
 
 @pytest.mark.parametrize("kind", ["photos", "0.tar", "0.parquet", "list.txt"])
-def test_error_of_a_store_that_passes_is_tried_again(s3, stored, faulty, kind):
+def test_transient_error_of_a_store_is_retried(s3, stored, faulty, kind):
     photos = open_source(replace(s3, port=faulty.port).url(f"{stored}/{kind}"))
     found = images_in(photos)
     expected = [content for _, _, content in contents(open_source(s3.url(f"{stored}/{kind}")))]
@@ -312,7 +312,7 @@ def test_error_of_a_store_that_passes_is_tried_again(s3, stored, faulty, kind):
     assert not all(faulty.faults.values())
 
 
-def test_error_of_a_store_that_lasts_is_a_row_that_is_unreadable(s3, stored, faulty):
+def test_permanent_error_of_a_store_is_an_unreadable_row(s3, stored, faulty):
     photos = open_source(replace(s3, port=faulty.port).url(f"{stored}/photos"))
     found = images_in(photos)
     faulty.faults["x%2By.jpg"] = [403] * 100

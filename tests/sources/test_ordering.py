@@ -31,7 +31,7 @@ SIZE = st.integers(-(1 << 63), (1 << 63) - 1)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=8), SIZE, TEXT)))
-def test_rows_come_as_sorted_has_them(rows):
+def test_sorted_rows_equals_sorted(rows):
     assert list(sorted_rows(rows)) == sorted(rows)
 
 
@@ -55,7 +55,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @given(st.lists(st.text("x#2", max_size=4).map(str.encode), max_size=30))
-def test_no_name_is_given_twice_whatever_names_there_are(names):
+def test_unique_names_are_unique_for_any_names(names):
     with unique_names() as unique:
         given = [unique.unique(name) for name in names]
     assert len(set(given)) == len(names)

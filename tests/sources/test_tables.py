@@ -68,7 +68,7 @@ def test_rows_without_paths_are_known_by_file_and_row(tmp_path, type_):
     assert photos.ignored == photos.repeated == 0 and photos.root is None and not photos.in_path_order
 
 
-def test_hugging_faces_images_keep_their_paths(tmp_path):
+def test_images_of_hugging_face_keep_their_paths(tmp_path):
     rows = [{"bytes": data, "path": f"class/{number}.jpg"} for number, data in enumerate(contents(15))]
     rows[3]["path"] = rows[4]["path"] = None
     rows[5]["path"] = ""
@@ -84,7 +84,7 @@ def test_column_path_names_the_rows(tmp_path):
     assert [folder_of(i.path, i.source) for i in images_in(photos)] == ["c", None, None]
 
 
-def test_images_own_path_goes_before_the_column_path(tmp_path):
+def test_path_within_the_image_takes_precedence(tmp_path):
     rows = pa.array([{"bytes": b"1", "path": "own"}, {"bytes": b"2", "path": None}, None], HUGGING_FACE)
     photos = open_source(table(tmp_path / "a.parquet", rows, path=["x", "y", "z"]))
     assert paths(photos) == ["own", "y", "z"]
@@ -98,7 +98,7 @@ def test_paths_that_repeat_are_numbered_within_and_across_files(tmp_path):
     assert [photos.read(i) for i in images_in(photos)] == contents(3) + contents(2)
 
 
-def test_row_without_bytes_is_missing_and_costs_no_other_row(tmp_path):
+def test_row_without_bytes_is_missing_alone(tmp_path):
     rows = [{"bytes": b"1", "path": "a"}, {"bytes": None, "path": "b"}, None, {"bytes": b"", "path": "d"}]
     photos = open_source(table(tmp_path / "a.parquet", pa.array(rows, HUGGING_FACE)))
     first, second, third, last = images_in(photos)
@@ -106,7 +106,7 @@ def test_row_without_bytes_is_missing_and_costs_no_other_row(tmp_path):
     assert reason_of(photos, second) == reason_of(photos, third) == "missing"
 
 
-def test_column_named_image_is_taken_else_the_only_one_that_fits(tmp_path):
+def test_column_named_image_is_used_else_the_only_binary_one(tmp_path):
     other = pa.array([b"x"])
     for column, others, expected in (("image", {"mask": other}, b"i"), ("photo", {}, b"i"), ("a.b", {}, b"i")):
         photos = open_source(table(tmp_path / "a.parquet", [b"i"], column, **others))
@@ -114,7 +114,7 @@ def test_column_named_image_is_taken_else_the_only_one_that_fits(tmp_path):
         os.unlink(tmp_path / "a.parquet")
 
 
-def test_several_columns_that_fit_are_refused_by_name(tmp_path):
+def test_several_image_columns_are_refused_by_name(tmp_path):
     photos = open_source(table(tmp_path / "a.parquet", [b"i"], "photo", mask=pa.array([b"x"])))
     with pytest.raises(
         InputError, match=r"must have one column of images' bytes, or name it `image`\. Found: photo, mask\.$"
@@ -129,7 +129,7 @@ def test_file_without_images_among_tables_is_refused(tmp_path):
         paths(open_source(tmp_path / "*.parquet"))
 
 
-def test_table_that_is_cut_short_is_refused_in_a_sentence(tmp_path):
+def test_truncated_table_is_refused_in_a_sentence(tmp_path):
     path = table(tmp_path / "a.parquet", [b"i"])
     table(tmp_path / "b.parquet", [b"i"])
     os.truncate(tmp_path / "b.parquet", 100)
@@ -140,14 +140,14 @@ def test_table_that_is_cut_short_is_refused_in_a_sentence(tmp_path):
         paths(open_source(tmp_path / "*.parquet"))
 
 
-def test_time_is_the_files(tmp_path):
+def test_time_is_that_of_the_file(tmp_path):
     path = table(tmp_path / "a.parquet", [b"i"])
     os.utime(path, (1_700_000_000.25, 1_700_000_000.25))
     assert images_in(open_source(path))[0].mtime == datetime.fromtimestamp(1_700_000_000.25, UTC)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rows_may_be_asked_for_in_any_order(tmp_path, seed):
+def test_rows_may_be_read_in_any_order(tmp_path, seed):
     rows = contents(60, 50)
     photos = open_source(table(tmp_path / f"{seed}.parquet", rows, row_group=7))
     images = images_in(photos)
@@ -163,7 +163,7 @@ def test_skipped_rows_are_dropped_and_read_again(tmp_path):
     assert [reader.read(row) for row in wanted] == [rows[row] for row in wanted]
 
 
-def test_threads_read_one_table_at_once_and_so_does_another_process(tmp_path):
+def test_table_is_read_by_threads_and_another_process(tmp_path):
     rows = contents(300, 5000)
     photos = open_source(table(tmp_path / "a.parquet", rows, row_group=100))
     with ThreadPoolExecutor(8) as pool:
@@ -171,7 +171,7 @@ def test_threads_read_one_table_at_once_and_so_does_another_process(tmp_path):
         assert list(pool.map(pickle.loads(pickle.dumps(photos)).read, images_in(photos))) == rows
 
 
-def test_row_group_is_streamed_once_for_threads_that_are_a_little_apart(tmp_path, monkeypatch):
+def test_row_group_is_streamed_once_for_nearby_rows(tmp_path, monkeypatch):
     started = []
     stream_group = RowReader.stream_group
     monkeypatch.setattr(
@@ -221,7 +221,7 @@ def test_skipped_rows_are_held_within_a_bound(tmp_path):
         tracemalloc.stop()
 
 
-def test_broken_page_costs_its_own_row_group_alone(tmp_path):
+def test_broken_page_affects_only_its_row_group(tmp_path):
     rows = contents(40, 2000)
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": rows}), path, row_group_size=10, compression="zstd", use_dictionary=False)
@@ -248,7 +248,7 @@ def test_rows_of_a_replaced_table_are_missing(tmp_path, column):
     assert {reason_of(photos, image) for image in found} == {"missing"}
 
 
-def test_rows_of_a_deleted_table_are_missing_unless_its_folder_is(tmp_path):
+def test_rows_of_a_deleted_table_are_missing(tmp_path):
     write(tmp_path, {"t/notes.txt": b""})
     photos = open_source(table(tmp_path / "t" / "a.parquet", contents(3)))
     (image, *_) = images_in(photos)

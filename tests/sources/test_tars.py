@@ -48,7 +48,7 @@ def paths(source: Source) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
-def test_members_are_listed_where_they_lie_and_read_in_place(tmp_path, kind):
+def test_members_are_listed_by_offset_and_read_in_place(tmp_path, kind):
     members = [(f"class/{number}.jpg", random.Random(number).randbytes(number * 300)) for number in range(9, -1, -1)]
     photos = open_source(tar(tmp_path / "a.tar", members, kind))
     found = images_in(photos)
@@ -60,7 +60,7 @@ def test_members_are_listed_where_they_lie_and_read_in_place(tmp_path, kind):
     assert os.listdir(tmp_path) == ["a.tar"]
 
 
-def test_time_is_the_tars_so_that_a_rewritten_tar_is_noticed(tmp_path):
+def test_time_is_that_of_the_tar(tmp_path):
     path = tar(tmp_path / "a.tar", [("a.jpg", b"old")])
     os.utime(path, (1_700_000_000.25, 1_700_000_000.25))
     photos = open_source(path)
@@ -73,7 +73,7 @@ def test_time_is_the_tars_so_that_a_rewritten_tar_is_noticed(tmp_path):
     assert photos.read(new) == b"new"
 
 
-def test_all_tars_that_fit_are_one_source_in_the_order_of_names(tmp_path):
+def test_all_matching_tars_are_one_source_in_name_order(tmp_path):
     for number in (2, 10, 1):
         tar(tmp_path / f"part-{number:03d}.tar", [("b.jpg", b"%d" % number), ("a.jpg", b"")])
     tar(tmp_path / "other.tar", [("x.jpg", b"")])
@@ -174,7 +174,7 @@ def whole(tmp_path) -> tuple[Path, bytes]:
 
 
 @pytest.mark.parametrize("length", [0, 1, 511, 512, 600, 1535, 1536, 1537, 2000, 2048, 4 * 1536 - 1, 4 * 1536])
-def test_tar_that_is_cut_short_is_refused_instead_of_losing_images(tmp_path, length):
+def test_truncated_tar_is_refused(tmp_path, length):
     path, content = whole(tmp_path)
     path.write_bytes(content[:length])
     with pytest.raises(
@@ -184,14 +184,14 @@ def test_tar_that_is_cut_short_is_refused_instead_of_losing_images(tmp_path, len
 
 
 @pytest.mark.parametrize("place", [0, 1536, 1536 + 150, 3072, 4608 + 124])
-def test_tar_with_a_broken_header_is_refused_instead_of_losing_images(tmp_path, place):
+def test_tar_with_a_broken_header_is_refused(tmp_path, place):
     path, content = whole(tmp_path)
     path.write_bytes(content[:place] + b"\xff\xfe" + content[place + 2 :])
     with pytest.raises(InputError, match=rf"cannot be read from byte {place // 1536 * 1536} on \("):
         paths(open_source(path))
 
 
-def test_what_follows_the_end_of_a_tar_is_refused_instead_of_lost(tmp_path):
+def test_content_after_the_end_of_a_tar_is_refused(tmp_path):
     path, content = whole(tmp_path)
     path.write_bytes(content + content)
     with pytest.raises(InputError, match=r"cannot be read from byte \d+ on \(no header is there\)"):
@@ -205,7 +205,7 @@ def test_tar_may_end_in_any_number_of_empty_blocks(tmp_path, blocks):
     assert len(paths(open_source(path))) == 4
 
 
-def test_damaged_tars_are_listed_or_refused_but_stop_with_no_other_error(tmp_path):
+def test_damaged_tars_are_listed_or_refused(tmp_path):
     draw = random.Random(1)
     long = [("x" * 300 + ".jpg", b"1"), ("é" * 200 + ".jpg", b"2")]
     contents = [tar(tmp_path / "a.tar", [*long, ("a.jpg", b"3" * 600)], kind).read_bytes() for kind in (1, 2)]
@@ -223,7 +223,7 @@ def test_damaged_tars_are_listed_or_refused_but_stop_with_no_other_error(tmp_pat
     assert refused > 100
 
 
-def test_size_that_is_negative_is_refused_instead_of_read_forever(tmp_path):
+def test_negative_size_is_refused(tmp_path):
     header = bytearray(tarfile.TarInfo("a.jpg").tobuf())
     header[124:136] = b"\xff" * 11 + b"\x00"  # -256, in base 256
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
@@ -232,7 +232,7 @@ def test_size_that_is_negative_is_refused_instead_of_read_forever(tmp_path):
         paths(open_source(tmp_path / "a.tar"))
 
 
-def test_sparse_member_is_a_row_that_cannot_be_read(tmp_path):
+def test_sparse_member_is_unreadable(tmp_path):
     header = tarfile.TarInfo("hole.jpg")
     header.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "100", "GNU.sparse.numblocks": "1"}
     header.size = 1
@@ -272,7 +272,7 @@ def test_member_of_a_truncated_tar_is_unreadable(tmp_path):
         assert refused.value.reason == "unreadable"
 
 
-def test_members_of_a_deleted_tar_are_missing_unless_its_folder_is(tmp_path):
+def test_members_of_a_deleted_tar_are_missing(tmp_path):
     write(tmp_path, {"t/notes.txt": b""})
     path = tar(tmp_path / "t" / "a.tar", [("a.jpg", b"1")])
     photos = open_source(path)
@@ -309,13 +309,13 @@ def test_too_large_member_is_refused_without_reading_it(tmp_path, monkeypatch):
     assert refused.value.reason == "too_large"
 
 
-def test_image_of_another_source_is_a_row_that_cannot_be_read(tmp_path):
+def test_image_of_another_source_is_unreadable(tmp_path):
     photos = open_source(tar(tmp_path / "a.tar", [("a.jpg", b"1")]))
     with pytest.raises(ReadError):
         photos.read(Image("a.jpg"))
 
 
-def test_threads_read_one_tar_at_once_and_so_does_another_process(tmp_path):
+def test_tar_is_read_by_threads_and_another_process(tmp_path):
     contents = [random.Random(number).randbytes(5000) for number in range(200)]
     photos = open_source(tar(tmp_path / "a.tar", [(f"{n}.jpg", data) for n, data in enumerate(contents)]))
     with ThreadPoolExecutor(8) as pool:

@@ -61,13 +61,13 @@ def test_published_file_is_complete_and_no_scratch_file_is_left(folder, tmp_path
     assert folder.names("codes") == ["one.parquet"]
 
 
-def test_file_larger_than_an_upload_block_is_published_whole(tmp_path):
+def test_file_larger_than_a_block_is_published_completely(tmp_path):
     content, folder = os.urandom(10_001), replace(store(tmp_path / "run"), block_bytes=1000)
     fill(folder, "x", content)
     assert content_digest_of(folder, "x") == content
 
 
-def test_nothing_stands_under_the_name_until_the_file_is_finished(folder):
+def test_unfinished_file_does_not_have_its_name(folder):
     with folder.publish("codes/one") as scratch:
         Path(scratch).write_bytes(b"half")
         assert not folder.exists("codes/one")
@@ -155,12 +155,12 @@ def test_name_not_utf8_is_skipped_and_refused_if_a_pattern_matches(tmp_path):
         folder.matching("*.tar")
 
 
-def test_folder_whose_name_is_no_utf8_is_refused_in_a_sentence(tmp_path):
+def test_folder_name_not_utf8_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match=r"^The name /.*/caf\\xe9 is not UTF-8: rename it, or give a link to it\.$"):
         open_folder(tmp_path / os.fsdecode(b"caf\xe9"))
 
 
-def test_delete_deletes_what_is_there_and_forgives_what_is_not(folder):
+def test_delete_ignores_missing_files(folder):
     fill(folder, "one", b"")
     folder.delete("one")
     folder.delete("one")
@@ -180,17 +180,17 @@ def test_sweep_deletes_old_scratch_files_and_nothing_else(folder, tmp_path):
     folder.sweep("nowhere")
 
 
-def test_second_driver_learns_which_process_holds_the_folder(tmp_path):
+def test_second_driver_names_the_process_that_holds_the_folder(tmp_path):
     folder = open_folder(tmp_path / "run")
-    told = (
+    message = (
         rf"^{re.escape(str(tmp_path))}/run is being written by another run \(host {re.escape(socket.gethostname())}, "
         rf"process {os.getpid()}, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\): wait until it ends"
     )
-    with folder.locked(), pytest.raises(InputError, match=told), open_folder(tmp_path / "run").locked():
+    with folder.locked(), pytest.raises(InputError, match=message), open_folder(tmp_path / "run").locked():
         pass
 
 
-def test_folder_is_free_after_its_driver_is_done_or_has_failed(tmp_path):
+def test_lock_is_released_when_its_driver_ends_or_fails(tmp_path):
     folder = open_folder(tmp_path / "run")
     with pytest.raises(ValueError), folder.locked():
         raise ValueError
@@ -200,7 +200,7 @@ def test_folder_is_free_after_its_driver_is_done_or_has_failed(tmp_path):
         assert (tmp_path / "run" / LOCK).read_text().count("process") == 1
 
 
-def test_folder_is_free_after_its_driver_was_killed(tmp_path):
+def test_lock_is_released_when_its_driver_is_killed(tmp_path):
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
@@ -281,12 +281,12 @@ def test_file_is_named_as_a_user_would_write_it(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["ftp://host/run", "nonsense://x", "s3://[bucket/run", "s3://bucket:port/run"])
-def test_url_that_nothing_opens_is_refused_in_a_sentence(url):
+def test_unsupported_url_is_refused_in_a_sentence(url):
     with pytest.raises(InputError, match=r"cannot be opened: .*[^.]\.$"):
         open_folder(url)
 
 
-def test_local_folder_is_known_by_its_absolute_path_however_it_is_written(tmp_path, monkeypatch):
+def test_local_folder_has_one_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     urls = {
         open_folder(where).url for where in ("run", "./run/", Path("run"), tmp_path / "run", f"file://{tmp_path}/run")
@@ -312,14 +312,14 @@ except RunError as error:
 """
 
 
-def test_a_file_that_the_disk_has_no_room_for_leaves_nothing_and_says_so(tmp_path):
+def test_full_disk_is_reported_and_leaves_no_file(tmp_path):
     printed = subprocess.run([sys.executable, "-c", FULL, tmp_path], stdout=subprocess.PIPE, text=True).stdout
-    told = "(File too large): make room or give write access, and run the same command again."
-    assert printed == f"{tmp_path}/codes/x cannot be written {told}\n"
+    message = "(File too large): make room or give write access, and run the same command again."
+    assert printed == f"{tmp_path}/codes/x cannot be written {message}\n"
     assert left_in(tmp_path) == set()
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_in_a_sentence():
+def test_unwritable_folder_is_refused_in_a_sentence():
     with (
         pytest.raises(InputError, match=r"^/proc/nowhere cannot be written to \(.*\): choose another folder\.$"),
         open_folder("/proc/nowhere").locked(),
@@ -330,7 +330,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_in_a_sentence():
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_refused_in_a_sentence(tmp_path):
+def test_read_only_folder_is_refused_in_a_sentence(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(InputError, match=r"cannot be written to \(Permission denied\)"), open_folder(tmp_path).locked():
         pass

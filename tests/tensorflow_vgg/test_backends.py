@@ -46,7 +46,7 @@ def pair(tmp_path_factory):
 
 
 @pytest.mark.parametrize("layer", ["pool5", "relu6"])
-def test_the_backends_agree(pair, layer):
+def test_backends_agree(pair, layer):
     ours, theirs = (each[layer] for each in pair)
     assert ours.shape == theirs.shape
     assert ours.dtype == theirs.dtype == np.float32

@@ -90,7 +90,7 @@ def silent():
 
 
 @pytest.fixture
-def babbling():
+def not_http():
     """The address of a server that does not speak HTTP."""
 
     def babble():
@@ -110,7 +110,7 @@ def babbling():
 
 
 @pytest.fixture
-def nobody():
+def unreachable():
     """An address without a server."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -243,16 +243,16 @@ def test_eight_processes_download_once(tmp_path, publisher):
     assert publisher.ranges == [None]
 
 
-def test_unreachable_server_is_reported(nobody):
+def test_unreachable_server_is_reported(unreachable):
     with pytest.raises(DownloadError) as error:
-        download.fetch(PublishedFile(nobody, 5, "md5:0"))
-    assert_is_a_sentence(error, nobody, "refused")
+        download.fetch(PublishedFile(unreachable, 5, "md5:0"))
+    assert_is_a_sentence(error, unreachable, "refused")
 
 
-def test_server_of_another_protocol_is_reported(babbling):
+def test_server_of_another_protocol_is_reported(not_http):
     with pytest.raises(DownloadError) as error:
-        download.fetch(PublishedFile(babbling, 5, "md5:0"))
-    assert_is_a_sentence(error, babbling)
+        download.fetch(PublishedFile(not_http, 5, "md5:0"))
+    assert_is_a_sentence(error, not_http)
 
 
 def test_fetch_times_out_on_a_silent_server(silent):
@@ -268,15 +268,15 @@ def test_missing_file_is_reported(publisher, monkeypatch):
     assert_is_a_sentence(error, publisher.file.url, "404")
 
 
-def test_a_server_that_answers_is_reachable(publisher):
+def test_server_that_answers_is_reachable(publisher):
     assert download.is_reachable(publisher.file) is True
     assert publisher.ranges == []
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_refusing_and_non_http_servers_are_not_reachable(nobody, babbling):
-    assert download.is_reachable(PublishedFile(nobody, 5, "md5:0")) is False
-    assert download.is_reachable(PublishedFile(babbling, 5, "md5:0")) is False
+def test_refusing_and_non_http_servers_are_not_reachable(unreachable, not_http):
+    assert download.is_reachable(PublishedFile(unreachable, 5, "md5:0")) is False
+    assert download.is_reachable(PublishedFile(not_http, 5, "md5:0")) is False
 
 
 def test_silent_server_is_unreachable_in_time(silent):

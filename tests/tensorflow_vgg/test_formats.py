@@ -143,7 +143,7 @@ def test_float16_halves_a_file_and_is_read_as_float32(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("part", [1, 2])
-def test_a_number_that_float16_cannot_hold_is_refused(tmp_path, narrow, suffix, part):
+def test_number_that_float16_cannot_hold_is_refused(tmp_path, narrow, suffix, part):
     parameters = some_parameters()
     parameters[4][part].flat[1] = -65600
     source = written(tmp_path / "weights.npy", parameters)
@@ -194,7 +194,7 @@ def test_random_numbers_are_under_no_licence(tmp_path, narrow, suffix):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_file_without_fully_connected_layers_serves_up_to_pool5(tmp_path, narrow, suffix, name):
+def test_file_without_fully_connected_layers_works_up_to_pool5(tmp_path, narrow, suffix, name):
     parameters = some_parameters(name, "pool5")
     path = written(tmp_path / f"notop{suffix}", parameters)
     assert_parameters_equal(load(path, "pool5", name), parameters)
@@ -225,7 +225,7 @@ def test_file_with_a_missing_layer_is_refused(tmp_path, narrow, suffix, name, mi
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_of_other_layers_is_refused(tmp_path, suffix):
+def test_file_of_other_layers_is_refused(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     arrays = np.ones((3, 3, 3, 2), np.float32), np.ones(2, np.float32)
     if suffix == ".h5":
@@ -266,7 +266,7 @@ def test_check_knows_published_files(tmp_path, narrow, monkeypatch, algorithm):
     assert weights.check(written(tmp_path / "other.npy", some_parameters(seed=4))).known is None
 
 
-def test_the_files_that_can_be_downloaded_are_known():
+def test_files_that_can_be_downloaded_are_known():
     assert {file.checksum for file in weights.PUBLISHED.values()} <= set(weights.KNOWN)
 
 
@@ -329,7 +329,7 @@ def test_conversion_on_a_full_disk_leaves_nothing_behind(tmp_path, narrow, monke
 
 
 @pytest.mark.parametrize("name", ["target.pth", "target", "target.H5", "target.h5.part"])
-def test_a_target_of_another_suffix_is_refused(tmp_path, narrow, name):
+def test_target_of_another_suffix_is_refused(tmp_path, narrow, name):
     refusal(lambda: weights.convert("random:0", tmp_path / name), ".npy", ".h5", ".safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -340,7 +340,7 @@ def test_writing_another_type_of_numbers_is_refused(tmp_path, narrow, store):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_source_of_another_suffix_is_refused(tmp_path):
+def test_source_of_another_suffix_is_refused(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"x")
     refusal(lambda: weights.convert(tmp_path / "weights.pth", tmp_path / "target.h5"), "weights.pth", ".safetensors")
     refusal(lambda: weights.check(tmp_path / "weights.pth"), "weights.pth", ".safetensors")
@@ -505,7 +505,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, narrow, part, value):
 
 
 @pytest.mark.parametrize("missing", ["conv1_1.kernel", "conv3_2.bias", "fc8.kernel"])
-def test_an_array_that_is_missing_is_refused(tmp_path, narrow, missing):
+def test_array_that_is_missing_is_refused(tmp_path, narrow, missing):
     arrays = {
         f"{name}.{key}": array
         for name, kernel, bias in some_parameters()
@@ -540,7 +540,7 @@ def test_another_shape_is_refused_with_both_shapes(tmp_path, narrow, part, shape
     assert_parameters_equal(load(path, "pool1"), some_parameters(layer="pool1"))
 
 
-def lies():
+def false_headers():
     """Return false headers by name: functions that change header and body."""
 
     def entry(**changes):
@@ -574,17 +574,17 @@ def lies():
     }
 
 
-@pytest.mark.parametrize("lie", lies())
-def test_safetensors_false_header_is_refused(tmp_path, narrow, lie):
+@pytest.mark.parametrize("name", false_headers())
+def test_safetensors_false_header_is_refused(tmp_path, narrow, name):
     entries, body = header_and_body(some_parameters())
-    path = tensors(tmp_path / "weights.safetensors", *lies()[lie](entries, body))
+    path = tensors(tmp_path / "weights.safetensors", *false_headers()[name](entries, body))
     for layer in ("conv1_1", "prob"):
         refusal(lambda layer=layer: load(path, layer), path)
     refusal(lambda: weights.check(path), path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**63, 2**64 - 1])
-def test_a_header_of_another_length_is_refused(tmp_path, narrow, length):
+def test_header_of_another_length_is_refused(tmp_path, narrow, length):
     path = tensors(tmp_path / "weights.safetensors", *header_and_body(some_parameters()))
     path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
     refusal(lambda: load(path), path)
@@ -593,8 +593,8 @@ def test_a_header_of_another_length_is_refused(tmp_path, narrow, length):
 def test_safetensors_duplicate_name_is_read_as_the_library_reads_it(tmp_path, narrow):
     entries, body = header_and_body(some_parameters())
     twice = json.dumps(entries).encode()
-    lie = {**entries["conv1_1.bias"], "data_offsets": [0, 10**6]}
-    twice = b'{"conv1_1.bias": ' + json.dumps(lie).encode() + b", " + twice[1:]
+    false = {**entries["conv1_1.bias"], "data_offsets": [0, 10**6]}
+    twice = b'{"conv1_1.bias": ' + json.dumps(false).encode() + b", " + twice[1:]
     path = tensors(tmp_path / "weights.safetensors", twice, body)
     try:
         found = load(path)

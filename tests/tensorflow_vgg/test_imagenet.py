@@ -48,7 +48,7 @@ def test_class_names_are_downloaded_by_default(tmp_path, monkeypatch, publisher)
     assert (tmp_path / "cache" / "flowers_batch" / "index.json").read_bytes() == content
 
 
-def test_a_class_index_that_cannot_be_fetched_is_a_download_error(tmp_path, monkeypatch, publisher):
+def test_class_index_that_cannot_be_fetched_is_a_download_error(tmp_path, monkeypatch, publisher):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(imagenet, "CLASS_INDEX", PublishedFile(f"{publisher}/none.json", 5, "md5:0"))
     with pytest.raises(DownloadError, match=r"none\.json"):

@@ -67,7 +67,7 @@ def test_centre_square_leaves_its_input_as_it_is():
     np.testing.assert_array_equal(photo, before)
 
 
-def test_the_mean_pixel_is_blue_green_red():
+def test_mean_pixel_is_blue_green_red():
     assert MEAN_BGR == (103.939, 116.779, 123.68)
 
 
@@ -118,7 +118,7 @@ def test_centre_square_takes_photos_of_any_size(height, width):
 @example(225)
 @example(448)
 @example(1200)
-def test_the_fast_resize_equals_the_reference_at_any_size(side):
+def test_fast_resize_equals_the_reference_at_any_size(side):
     square = noise(side, side)
     found = resize(square)
     assert found.dtype == np.float32

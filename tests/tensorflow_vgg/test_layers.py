@@ -178,19 +178,19 @@ def test_several_layers_give_a_dict_of_each_layers_values(narrow, pool):
         assert relative_error(np.asarray(found[layer]), alone) < EQUAL
 
 
-def test_a_list_of_one_layer_gives_a_dict_too(narrow):
+def test_list_of_one_layer_gives_a_dict_too(narrow):
     found = network.build("vgg16", ["pool1"], parameters_up_to("vgg16", "pool1"))(random_photo())
     assert list(found) == ["pool1"]
 
 
-def test_an_unknown_layer_among_several_is_refused(narrow):
+def test_unknown_layer_among_several_is_refused(narrow):
     with pytest.raises(ValueError, match="vgg16 has no layer conv3_4"):
         network.build("vgg16", ["pool1", "conv3_4"], [])
 
 
 @pytest.mark.parametrize("layer", ["pool1", "relu6"])
 @pytest.mark.parametrize("pool", ["mean", "", "AVG"])
-def test_an_unknown_way_to_pool_is_refused(narrow, layer, pool):
+def test_unknown_way_to_pool_is_refused(narrow, layer, pool):
     with pytest.raises(ValueError, match=rf"avg, max, flatten\. Received: {pool}\."):
         network.build("vgg16", layer, parameters_up_to("vgg16", layer), pool=pool)
 

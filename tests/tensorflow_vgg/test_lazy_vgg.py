@@ -104,7 +104,7 @@ def test_build_copies_the_images(tmp_path, photos):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".h5", ".safetensors"])
-def test_a_file_without_fully_connected_layers_serves_up_to_pool5(tmp_path, photos, suffix):
+def test_file_without_fully_connected_layers_works_up_to_pool5(tmp_path, photos, suffix):
     vgg = vgg16.Vgg16(weights_file(tmp_path, layer="pool5", suffix=suffix))
     vgg.build(photos)
     assert vgg.pool5.shape == (2, 7, 7, 6)
@@ -132,7 +132,7 @@ def test_missing_weights_file_is_reported_at_once(tmp_path):
         vgg16.Vgg16(tmp_path / "none.npy")
 
 
-def test_a_layer_has_no_values_before_build():
+def test_layer_has_no_values_before_build():
     with pytest.raises(AttributeError, match=r"^relu6 has no values yet: call build with images first\.$"):
         _ = vgg16.Vgg16("random:0").relu6
 

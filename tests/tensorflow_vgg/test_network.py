@@ -64,7 +64,7 @@ def test_parameter_shapes_stop_at_the_requested_layer():
         lambda: network.build("vgg11", "pool1", []),
     ],
 )
-def test_an_unknown_network_is_refused_by_name(ask):
+def test_unknown_network_is_refused_by_name(ask):
     with pytest.raises(ValueError, match=r"vgg16, vgg19.*vgg11"):
         ask()
 
@@ -76,7 +76,7 @@ def test_an_unknown_network_is_refused_by_name(ask):
         lambda: network.build("vgg16", "conv3_4", []),
     ],
 )
-def test_an_unknown_layer_is_refused_by_name(ask):
+def test_unknown_layer_is_refused_by_name(ask):
     with pytest.raises(ValueError, match=r"vgg16 has no layer conv3_4"):
         ask()
     assert "conv3_4" in network.parameter_shapes("vgg19", "conv3_4")

@@ -132,7 +132,7 @@ def load_random(network, layer):
     return weights.load(weights.find("random:0"), network, layer)
 
 
-def test_random_weights_are_said_to_be_random(tmp_path):
+def test_random_weights_are_identified_as_random(tmp_path):
     found = weights.find("random:42", download=False)
     assert (found.name, found.path, found.seed) == ("random:42", None, 42)
 
@@ -180,7 +180,7 @@ def test_imagenet_weights_are_downloaded_once_and_cached(tmp_path, published, ti
     assert len(published) == 1
 
 
-def test_the_environments_file_comes_before_the_cache(tmp_path, published, monkeypatch):
+def test_environments_file_comes_before_the_cache(tmp_path, published, monkeypatch):
     weights.find("imagenet")
     own = written(tmp_path, "npy", tiny_parameters(), "own")
     monkeypatch.setenv("FLOWERS_BATCH_WEIGHTS", str(own))
@@ -208,12 +208,12 @@ def test_find_without_download_does_not_download(published):
     assert published == []
 
 
-def test_a_failed_download_is_a_download_error(published):
+def test_failed_download_is_a_download_error(published):
     with pytest.raises(DownloadError, match="404"):
         weights.find("imagenet", "vgg19")
 
 
-def test_a_file_is_found_by_its_name_and_named_in_full(tmp_path, monkeypatch):
+def test_file_is_found_by_its_name_and_named_in_full(tmp_path, monkeypatch):
     path = written(tmp_path, "npy", tiny_parameters())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -221,7 +221,7 @@ def test_a_file_is_found_by_its_name_and_named_in_full(tmp_path, monkeypatch):
         assert weights.find(name) == Weights(str(path), path)
 
 
-def test_a_missing_file_is_refused_by_its_full_name(tmp_path, monkeypatch):
+def test_missing_file_is_refused_by_its_full_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("none.npy", str(tmp_path / "none.npy")):
         with pytest.raises(WeightsError, match=rf"no weights file {tmp_path}/none\.npy"):
@@ -230,7 +230,7 @@ def test_a_missing_file_is_refused_by_its_full_name(tmp_path, monkeypatch):
         weights.find(str(tmp_path))
 
 
-def test_a_file_of_another_suffix_is_refused(tmp_path):
+def test_file_of_another_suffix_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"x")
     refusal(path, ".npy, .h5, .safetensors")
@@ -289,7 +289,7 @@ def test_arrays_that_are_not_floating_point_are_refused(tmp_path, tiny, suffix, 
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, tiny, suffix):
+def test_truncated_file_is_refused_wherever_it_ends(tmp_path, tiny, suffix):
     content = written(tmp_path, suffix, tiny_parameters()).read_bytes()
     path = tmp_path / f"cut.{suffix}"
     for end in [*range(0, len(content), 97), len(content) - 1]:
@@ -338,7 +338,7 @@ def test_identity_differs_by_each_number_and_by_the_layers(tiny):
 # The .npy file
 
 
-def test_a_file_of_python_2_is_read_as_numpy_reads_it(tiny):
+def test_file_of_python_2_is_read_as_numpy_reads_it(tiny):
     expected = np.load(PYTHON_2, allow_pickle=True, encoding="latin1").item()
     found = list(read_npy(PYTHON_2, SHAPES))
     assert_parameters_equal(found, [(name, *expected[name]) for name in SHAPES])
@@ -373,7 +373,7 @@ class Attack:
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("wrap", ["alone", "in an array", "as a kernel"])
 @pytest.mark.parametrize("call", ["os.system", "open", "Path.touch", "exec", "ndarray.tofile", "memmap"])
-def test_a_pickle_that_calls_anything_is_refused_and_not_run(tmp_path, tiny, call, wrap, protocol):
+def test_pickle_that_calls_anything_is_refused_and_not_run(tmp_path, tiny, call, wrap, protocol):
     target = tmp_path / "target"
     attack = {
         "os.system": lambda: Attack(os.system, f"touch {target}"),
@@ -390,7 +390,7 @@ def test_a_pickle_that_calls_anything_is_refused_and_not_run(tmp_path, tiny, cal
     assert not target.exists()
 
 
-def test_the_attacks_would_work_on_a_plain_unpickler(tmp_path):
+def test_attacks_would_work_on_a_plain_unpickler(tmp_path):
     target = tmp_path / "target"
     pickle.loads(pickle.dumps(Attack(os.system, f"touch {target}"), 2))
     assert target.exists()
@@ -402,11 +402,11 @@ def test_refused_pickle_names_the_function_it_calls(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{"conv1_1": 3}, [1, 2], None, "text"])
-def test_a_pickle_of_something_else_is_refused(tmp_path, content):
+def test_pickle_of_something_else_is_refused(tmp_path, content):
     refusal(write_npy(tmp_path / "weights.npy", content))
 
 
-def test_an_array_of_numbers_is_refused(tmp_path):
+def test_array_of_numbers_is_refused(tmp_path):
     path = tmp_path / "weights.npy"
     np.save(path, np.ones((3, 3, 3, 64), np.float32))
     refusal(path, "float32", "(3, 3, 3, 64)")
@@ -490,7 +490,7 @@ def test_virtual_datasets_are_not_read(tmp_path, tiny):
     refusal(path, "block1_conv2", "other files")
 
 
-def test_a_huge_dataset_is_refused_before_it_is_read(tmp_path, tiny):
+def test_huge_dataset_is_refused_before_it_is_read(tmp_path, tiny):
     def replace(parent, name):
         parent.create_dataset(name, (10**7, 10**7), "f4", chunks=(1000, 1000))  # 364 TiB, none of them written
 
@@ -507,14 +507,14 @@ def test_h5_group_in_place_of_an_array_and_the_reverse_are_refused(tmp_path, tin
 
 
 @pytest.mark.parametrize("names", [[], [b"a"], [b"a", b"b", b"c"]])
-def test_a_layer_with_other_than_two_arrays_is_refused(tmp_path, tiny, names):
+def test_layer_with_other_than_two_arrays_is_refused(tmp_path, tiny, names):
     path = written(tmp_path, "h5", tiny_parameters())
     with h5py.File(path, "r+") as file:
         file["block1_conv2"].attrs["weight_names"] = names
     refusal(path, "Layer block1_conv2", f"Received: {len(names)}.")
 
 
-def test_a_layer_whose_arrays_are_missing_is_refused(tmp_path, tiny):
+def test_layer_whose_arrays_are_missing_is_refused(tmp_path, tiny):
     path = written(tmp_path, "h5", tiny_parameters())
     with h5py.File(path, "r+") as file:
         del file[KERNEL]
