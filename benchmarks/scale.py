@@ -160,7 +160,7 @@ def main() -> None:
         "scale",
         [
             # 256 actors of 2,000 images/s finish a shard each 8 milliseconds.
-            Claim(f"driver's seconds a shard, {SHARDS} shards and {ACTORS} actors", seconds, 0.004, at_least=False),
+            Claim(f"driver's seconds per shard, {SHARDS} shards and {ACTORS} actors", seconds, 0.004, at_least=False),
             Claim("bytes that it takes for them", taken, 200e6, at_least=False),
             Claim(f"seconds to find {SHARDS} shards complete", go_on(), 60, at_least=False),
         ],

@@ -58,7 +58,7 @@ def fit_logistic(
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         kernel, bias = np.split(flat.reshape(width + 1, classes), [width])
         # All but the products is float64: in float32 the line search would end in rounding noise. In place, since
-        # this is most of the time of a training.
+        # this is most of the time of a training run.
         values = (codes @ kernel.astype(np.float32)).astype(np.float64) + bias
         values -= values.max(1, keepdims=True)
         true = values[rows, targets]

@@ -64,7 +64,7 @@ def train(
 
 
 def training_settings(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings of a training as `model.json` has them, with names that are valid in any directory."""
+    """Return the settings of a training run as `model.json` has them, with names that are valid in any directory."""
     return asdict(config) | {"labels": [absolute_labels(name) for name in config.labels]}
 
 

@@ -59,7 +59,7 @@ def _stage_lines(rates: Mapping[str, float | None], shares: Mapping[str, float])
 
 
 def training_text(metrics: Mapping[str, Any], model: str) -> str:
-    """Return the result of a training as text.
+    """Return the result of a training run as text.
 
     Args:
         metrics: The content of `metrics.json`.

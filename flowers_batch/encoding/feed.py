@@ -50,8 +50,8 @@ class FeedSettings:
     """How a network is fed.
 
     Attributes:
-        batch_size: Images in one pass through the network; the last batch of a shard is cut to a power of two that
-            holds it, so that the network sees few shapes.
+        batch_size: Images in one pass through the network; the size of the last batch of a shard is rounded up to a
+            power of two, so that the network sees few shapes.
         pixel_type: What the network takes, float32 or uint8.
         code_dtype: The codes' type, float16 or float32.
         threads: Images that are decoded at once.

@@ -1,4 +1,4 @@
-"""Epochs of a training on disk: all that the next epoch depends on, in one file each."""
+"""Epochs of a training run on disk: all that the next epoch depends on, in one file each."""
 
 from __future__ import annotations
 

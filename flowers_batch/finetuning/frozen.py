@@ -22,7 +22,7 @@ from flowers_batch.runs.encode import encode
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
-SETTINGS = "tuning.json"  # with which a fine-tuning was started, and with which alone it is resumed
+SETTINGS = "tuning.json"  # with which a fine-tuning run was started; it is resumed with no others
 _FROZEN = "frozen"  # the folder of codes and classifier without fine-tuning, of the same photos
 
 
@@ -121,7 +121,7 @@ def train_baseline_once(
     """Train the classifier on frozen codes, unless an earlier call did.
 
     Returns:
-        Whether the fine-tuning is finished, too.
+        Whether the fine-tuning run is finished, too.
 
     Raises:
         InputError: An earlier call had other settings.

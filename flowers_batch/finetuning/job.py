@@ -1,4 +1,4 @@
-"""A fine-tuning as a job that travels to one actor, and that another call resumes."""
+"""A fine-tuning run as a job that travels to one actor, and that another call resumes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TrainingPhotos:
 
 @dataclass(frozen=True)
 class FinetuningResult:
-    """The result of a training, besides the network's weights, which are in the model folder.
+    """The result of a training run, besides the network's weights, which are in the model folder.
 
     Attributes:
         layer: The head's kernel and bias, for standardised codes.
@@ -76,7 +76,7 @@ class FinetuningResult:
 
 @dataclass(frozen=True)
 class FinetuningJob:
-    """A fine-tuning; it is small, and travels to the actor that runs it.
+    """A fine-tuning run; it is small, and travels to the actor that runs it.
 
     Attributes:
         config: The settings.

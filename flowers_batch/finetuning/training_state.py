@@ -1,4 +1,4 @@
-"""The epochs of a training so far, and early stopping."""
+"""The epochs of a training run so far, and early stopping."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """How far a training is.
+    """How far a training run is.
 
     Attributes:
         epochs: All epochs so far, epoch 0 included.

@@ -69,7 +69,7 @@ def learning(points: Sequence[dict[str, Any]]) -> Markup:
     """Draw the learning curve: accuracy by number of labels.
 
     Args:
-        points: A dict per training, with `photos` and `accuracy`.
+        points: A dict per training run, with `photos` and `accuracy`.
     """
 
     def draw(axes: Axes) -> None:

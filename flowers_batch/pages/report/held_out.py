@@ -110,7 +110,7 @@ def _confidence(row: dict[str, Any]) -> str:
 
 
 def _describe_tuning(tuning: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what the template shows of a fine-tuning; `tuning` is None if there was none."""
+    """Return what the template shows of a fine-tuning run; `tuning` is None if there was none."""
     if tuning is None:
         return {"tuning": None}
     loss, accuracy = (charts.epochs(tuning["epochs"], name, tuning["best_epoch"]) for name in ("loss", "accuracy"))

@@ -27,13 +27,13 @@ _KEPT_SETTINGS = ("head", "min_precision", "max_memory_mb", "seed")  # of the cl
 
 @dataclass
 class TrainingStatus:
-    """The status of a training, as the page shows it.
+    """The status of a training run, as the page shows it.
 
     Attributes:
         state: `idle`, `running`, `done` or `failed`.
         step: What is being done.
         error: Why it failed.
-        result: Of a training that is done: accuracy before and after, and the model's folder.
+        result: Of a training run that is done: accuracy before and after, and the model's folder.
     """
 
     state: str = "idle"
@@ -85,7 +85,7 @@ class Retraining:
         return [*(name for name in before if name != self._label_file), self._label_file]
 
     def start(self) -> None:
-        """Start a training in a background thread, unless one is running.
+        """Start a training run in a background thread, unless one is running.
 
         Raises:
             InputError: There are no codes to train on.
@@ -134,7 +134,7 @@ class Retraining:
 
 
 class _StatusReporter:
-    """Shows the latest step of a training in its status."""
+    """Shows the latest step of a training run in its status."""
 
     def __init__(self, status: TrainingStatus):
         self._status = status
