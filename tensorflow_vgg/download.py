@@ -135,10 +135,14 @@ def _download(file: PublishedFile, part: Path, timeout: float) -> None:
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the file is already complete: its checksum decides
             return
-        raise DownloadError(f"{file.url} cannot be downloaded: {error}.") from None
+        raise DownloadError(
+            f"{file.url} cannot be downloaded ({error}): try again later, or provide the file yourself."
+        ) from None
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", error)).strip()
-        raise DownloadError(f"{file.url} cannot be reached: {reason}.") from None
+        raise DownloadError(
+            f"{file.url} cannot be reached ({reason}): check the network, or provide the file yourself."
+        ) from None
     if missing:  # what was received is kept, so that the next download resumes there
         raise DownloadError(f"{file.url} broke off {missing} bytes before its end: try again to download the rest.")
 

@@ -85,7 +85,9 @@ def find(name: str, network: str = "vgg16", *, download: bool = True) -> Weights
     if found := find_cached(PUBLISHED[network]):
         return Weights(name, found)
     if not download:
-        raise WeightsError(f"The ImageNet weights of {network} are not on this machine.")
+        raise WeightsError(
+            f"The ImageNet weights of {network} are not on this machine: name a file, or allow the download."
+        )
     return Weights(name, fetch(PUBLISHED[network]))
 
 

@@ -108,7 +108,7 @@ def grow_manifest(
         The manifest, and how many images are `new`, `changed`, `missing`, `returned`, `pruned` or `retried`.
 
     Raises:
-        InputError: There are no images any more, it is another archive than the one that the manifest names, or
+        InputError: There are no images, it is another archive than the one that the manifest names, or
             another run writes to the folder.
     """
     counts: Counter[str] = Counter()

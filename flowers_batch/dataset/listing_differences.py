@@ -35,7 +35,7 @@ def find_differences(
     """
     for old, new in aligned([before, after], [KNOWN_SCHEMA, IMAGES]):
         found = new.take(pc.index_in(old["path"], new["path"]))  # rows of nulls if it is not listed
-        # A name that leads nowhere any more, such as a link to a lost disk, is missing too.
+        # A name that no longer resolves, such as a link to a lost disk, counts as missing, too.
         known = _where(found["path"].is_valid()) & (_has_details(found) | ~_has_details(old))
         same, was_missing = _same(found, old), _where(pc.equal(old["action"], MISSING))
         retried = known & same & _where(old["failed"]) & (was_missing | retry)

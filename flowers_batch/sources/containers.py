@@ -70,7 +70,7 @@ class ContainerSource(ABC):
 
         Raises:
             ReadError: It is not there, is too large, or cannot be read.
-            RunError: The folder is not there any more.
+            RunError: The folder no longer exists.
         """
         if image.source is None or image.offset is None:
             raise ReadError("unreadable", f"It is not stored contiguously in {self.url}.")

@@ -118,7 +118,7 @@ class FolderSource:
 
         Raises:
             ReadError: It is not there, is not a regular file, is too large, or cannot be read.
-            RunError: The folder is not there any more.
+            RunError: The folder no longer exists.
         """
         return read_bytes(self.folder, lambda: self._read(image.path))
 

@@ -115,7 +115,7 @@ class ListSource:
 
         Raises:
             ReadError: It is not there, is not a regular file, is too large, or cannot be read.
-            RunError: The folder of relative entries is not there any more.
+            RunError: The folder of relative entries no longer exists.
         """
         return read_bytes(self._base, lambda: self._read(path_bytes(image.path)))
 

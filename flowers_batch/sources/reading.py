@@ -47,7 +47,7 @@ def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
 
     Raises:
         ReadError: It is not there, is too large, or cannot be read.
-        RunError: The root is not there any more.
+        RunError: The root no longer exists.
     """
     try:
         return with_retries(read)

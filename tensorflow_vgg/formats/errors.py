@@ -21,7 +21,9 @@ def missing_layer(path: Path, layer: str, stored: Iterable[str]) -> WeightsError
         layer: The missing layer, as this format names it.
         stored: The layers that the file does have.
     """
-    return WeightsError(f"{path} has no layer {layer}; it has {', '.join(sorted(stored)) or 'none'}.")
+    return WeightsError(
+        f"{path} has no layer {layer}; it has {', '.join(sorted(stored)) or 'none'}. Choose another file."
+    )
 
 
 def unreadable(path: Path, expected: str, error: Exception) -> WeightsError:
@@ -33,7 +35,7 @@ def unreadable(path: Path, expected: str, error: Exception) -> WeightsError:
         error: The library's exception; the first line of its message is the reason.
     """
     reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
-    return WeightsError(f"{path} is not {expected}: {reason}.")
+    return WeightsError(f"{path} is not {expected}: {reason}. Restore it, or choose another file.")
 
 
 def check_part_count(path: Path, layer: str, count: int) -> None:

@@ -203,7 +203,7 @@ def test_missing_file_of_the_environment_is_refused_despite_the_cache(tmp_path, 
 
 
 def test_find_without_download_does_not_download(published):
-    with pytest.raises(WeightsError, match=r"vgg19 are not on this machine\."):
+    with pytest.raises(WeightsError, match=r"vgg19 are not on this machine: name a file"):
         weights.find("imagenet", "vgg19", download=False)
     assert published == []
 

@@ -51,7 +51,7 @@ class Retraining:
         label_file: The file with the labels given during the review.
 
     Attributes:
-        status: Of the latest training.
+        status: Of the latest training run.
     """
 
     def __init__(self, table: PredictionTable, source: TrainingSource, label_file: Path):
