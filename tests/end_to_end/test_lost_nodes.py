@@ -54,6 +54,7 @@ except fb.RunError as error:
 """
 
 
+@pytest.mark.faults
 @pytest.mark.nightly
 def test_actors_that_exhaust_their_nodes_memory_end_the_run(archive, tmp_path):
     command = [sys.executable, "-c", MEMORY, str(archive), str(tmp_path / "codes")]

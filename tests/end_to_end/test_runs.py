@@ -278,7 +278,7 @@ def kill_a_driver_and_continue(photos: Path, folder: Path) -> fb.Summary:
     return summary
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_killed_driver_loses_no_finished_shard(tmp_path):
     summary = kill_a_driver_and_continue(draw_archive(tmp_path / "photos", 100), tmp_path / "codes")
     paths = [row["path"] for row in rows(tmp_path / "codes", "codes", "path")]
@@ -357,6 +357,7 @@ def test_real_photos_are_all_read(real_photos, tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
+@pytest.mark.faults
 @pytest.mark.nightly
 def test_real_photos_are_kept_through_a_kill(real_photos, tmp_path):
     kill_a_driver_and_continue(real_photos, tmp_path / "codes")
@@ -532,7 +533,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_full_disk_ends_the_run_and_space_lets_it_resume(tmp_path, small_disk):
     disk, enlarge = small_disk
     photos = draw_archive(tmp_path / "photos", 100)  # 1.5 kB a code
@@ -546,7 +547,7 @@ def test_full_disk_ends_the_run_and_space_lets_it_resume(tmp_path, small_disk):
     assert fb.verify(disk / "codes").is_complete
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_output_folder_that_disappears_ends_the_run(tmp_path):
     photos = draw_archive(tmp_path / "photos", 40)
     codes = tmp_path / "codes" / "codes"

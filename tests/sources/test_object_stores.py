@@ -268,6 +268,7 @@ class Refusing(Stormy):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
 
 
+@pytest.mark.faults
 @pytest.mark.nightly
 def test_upload_is_retried_and_failed_upload_changes_nothing(s3):
     Refusing.server_port, Refusing.dice, Refusing.asked = s3.port, SimpleNamespace(random=lambda: 0.9), []
