@@ -18,7 +18,7 @@ EVIL = (
 
 
 def predict_drawn(base: Path) -> Path:
-    """Write codes, model and predictions of 91 photos: hostile names, a duplicate, and a file that is no image."""
+    """Write codes, model and predictions of 91 photos: hostile names, a duplicate, and a file that is not an image."""
     photos = draw_archive(base / "photos", 30)
     for number, name in enumerate(EVIL):
         (photos / "red" / f"{number:04d}.png").rename(photos / "red" / name.replace("/", "\u2044"))
@@ -31,7 +31,7 @@ def predict_drawn(base: Path) -> Path:
 
 
 def predict_with_link(base: Path) -> Path:
-    """Write codes, model and predictions of 30 photos, a link to one outside their folder, and a file that is no image.
+    """Write codes, model and predictions of 30 photos, a link to one outside, and a file that is no image.
 
     The photo outside is `secret/red/0000.png`, the link `photos/red/link.png`.
     """

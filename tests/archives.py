@@ -1,4 +1,4 @@
-"""The photos of a folder as archives of each kind."""
+"""Write the photos of a folder as archives of each kind."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def names(photos: Path) -> list[str]:
 
 
 def as_list(photos: Path, out: Path) -> Path:
-    """A list, in an order of its own."""
+    """A list whose entries are not in path order."""
     (out / "list.txt").write_text("".join(f"{photos / name}\n" for name in names(photos)[::-1]))
     return out / "list.txt"
 
 
 def as_tars(photos: Path, out: Path) -> Path:
-    """A tar of each class, its members in an order of their own."""
+    """A tar per class, whose members are not in path order."""
     for folder in filter(Path.is_dir, photos.iterdir()):
         with tarfile.open(out / f"{folder.name}.tar", "w") as tar:
             for path in sorted(folder.iterdir(), reverse=True):
@@ -29,7 +29,7 @@ def as_tars(photos: Path, out: Path) -> Path:
 
 
 def as_tables(photos: Path, out: Path) -> Path:
-    """A table of each class, as Hugging Face writes them, in an order of their own."""
+    """A table per class, as Hugging Face writes them, whose rows are not in path order."""
     for folder in filter(Path.is_dir, photos.iterdir()):
         paths = sorted(folder.iterdir(), reverse=True)
         rows = [{"bytes": path.read_bytes(), "path": f"{folder.name}/{path.name}"} for path in paths]

@@ -1,4 +1,4 @@
-"""Codes folders that are written by hand, without a network or Ray, for tests of what reads them."""
+"""Codes folders written without a network or Ray, for tests of their readers."""
 
 from __future__ import annotations
 

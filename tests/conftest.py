@@ -19,7 +19,7 @@ from object_store import S3
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 drawn pictures in three folders, and a file that is not an image."""
-    from helpers import draw_archive  # which imports much
+    from helpers import draw_archive  # imports many libraries
 
     folder = draw_archive(tmp_path_factory.mktemp("archive"), 10)
     (folder / "notes.txt").write_text("not an image")

@@ -48,7 +48,7 @@ class Driver:
         )
 
     def processes(self, words: str = "") -> list[int]:
-        """Living processes of this run whose command line has these words."""
+        """Return the living processes of this run whose command line contains these words."""
         found = []
         for process in Path("/proc").iterdir():
             try:
@@ -65,18 +65,18 @@ class Driver:
         return self.processes(f"{ACTOR}.{method}" if method else ACTOR)
 
     def shards(self) -> int:
-        """How many shards are done."""
+        """Return how many shards are done."""
         return len(list(self.out.glob("codes/shard-*")))
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        """Waits until something is so, and gives it."""
+        """Wait until a condition is true, and return its value."""
         while not (found := condition()):
             assert self.process.poll() is None, f"the command ended too early: {self.process.communicate()[1]}"
             time.sleep(0.002)
         return found
 
     def end(self) -> tuple[int, dict[str, Any], str]:
-        """Exit code, summary (empty if there is none) and standard error of the command, once it has ended."""
+        """Wait until the command ends; return its exit code, its summary (empty without one) and its standard error."""
         out, err = self.process.communicate(timeout=150)
         return self.process.returncode, json.loads(out or "{}"), err
 
@@ -89,7 +89,7 @@ class Driver:
 
 
 def photos_that_take_a_while(folder: Path, count: int) -> Path:
-    """Pictures that take long to decode, so that a shard of them is long at work."""
+    """Write pictures that take long to decode, so that their shard is long in flight."""
     picture = encoded(np.zeros((4000, 4000, 3), np.uint8))
     # Bytes behind the picture's end, since equal files would be decoded once.
     return write(folder, {f"{number:03d}.png": picture + b"%d" % number for number in range(count)})

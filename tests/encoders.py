@@ -1,4 +1,4 @@
-"""Encoders of small photos in memory, for tests of what surrounds the network."""
+"""Encoders of small photos in memory, for tests of all but the network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def mean_colour(pixels: np.ndarray) -> np.ndarray:
 def encoder(
     photos, network=None, width=768, batch_size=4, threads=2, labeller=None, settings=None, **changes
 ) -> Encoder:
-    """An encoder; `settings` are further ones of its feed, `changes` those of its fingerprint."""
+    """Return an encoder; `settings` are those of its feed, `changes` those of its fingerprint."""
     made = fingerprint(**changes)
     feeding = FeedSettings(
         batch_size, np.float32, made.code_dtype, threads, EncodeConfig.max_pixels, **(settings or {})

@@ -185,7 +185,7 @@ def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int =
 
 
 def digests_of(names: Iterable[Any]) -> NDArray[np.bytes_]:
-    """SHA-256 of each name, as an array."""
+    """Return the SHA-256 of each name, as an array."""
     return np.array([hashlib.sha256(str(name).encode()).digest() for name in names], "S32")
 
 

@@ -22,7 +22,7 @@ from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.progress import Progress
 
-DIES, STALLS = object(), object()  # what a scripted actor may do besides giving an answer
+DIES, STALLS = object(), object()  # what a scripted actor may do instead of answering
 NODES = [{"NodeID": name, "Alive": True, "Resources": {"CPU": 8.0}} for name in ("here", "there")]
 
 
@@ -147,7 +147,7 @@ class Script:
 
 
 class Twice:
-    """Answers to shards that are dispatched twice, `shard11=[first, second]`; all others take no time."""
+    """Answers to shards that are dispatched twice, `shard11=[first, second]`; all others are answered immediately."""
 
     def __init__(self, **answers: list[Answer]):
         self._answers = {int(name.removeprefix("shard")): each for name, each in answers.items()}

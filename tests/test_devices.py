@@ -24,7 +24,7 @@ def test_precision_without_a_description_of_the_processor_is_float32(tmp_path):
 
 @pytest.mark.parametrize("is_ours", [False, True])
 def test_startup_messages_are_hidden_in_our_own_processes_only(is_ours):
-    """The process says what file descriptor 2 is while TensorFlow is imported, and that it is restored."""
+    """The process prints what file descriptor 2 is during the import of TensorFlow, and whether it is restored."""
     script = f"""
 import os, sys, types
 from flowers_batch import devices

@@ -25,14 +25,14 @@ PAGES = sorted(
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 PATH = re.compile(r"(?<![\w/])(?:flowers_batch|tensorflow_vgg|tests|benchmarks|docs|examples|jobs)/[\w./-]*\w")
-OTHER_TOOLS = {"--no-wait", "--constraint"}  # options of `ray job submit` and pip that are quoted alone
-HISTORY = {"CHANGELOG.md"}  # quotes what is no more
+OTHER_TOOLS = {"--no-wait", "--constraint"}  # options of `ray job submit` and pip, quoted without their command
+HISTORY = {"CHANGELOG.md"}  # quotes old names
 SIZE = 6000  # bytes
 
 
 @cache
 def options() -> dict[tuple[str, ...], set[str]]:
-    """The options of each command and group of commands, by its words."""
+    """Return the options of each command and group of commands, by its words."""
     found: dict[tuple[str, ...], set[str]] = {}
 
     def collect(command, words: tuple[str, ...]) -> None:
@@ -45,20 +45,20 @@ def options() -> dict[tuple[str, ...], set[str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings."""
+    """Return the anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def quoted(page: Path) -> list[str]:
-    """The lines of a page's code blocks and its inline code, in which a backslash joins lines."""
+    """Return the lines of a page's code blocks, with continued lines joined, and its inline code."""
     text = page.read_text()
     blocks = [line for _, block in FENCED.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     return blocks + re.findall(r"`([^`]+)`", " ".join(FENCED.sub("", text).splitlines()))
 
 
 def command_of(words: list[str]) -> tuple[tuple[str, ...], list[str]] | None:
-    """The command and the arguments of a shell line, None where it runs none of this project's."""
+    """Return the command and arguments of a shell line; None if it runs no command of this project."""
     for place, word in enumerate(words):
         if word == "flowers-batch":
             rest = words[place + 1 :]

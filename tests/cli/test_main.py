@@ -1,4 +1,4 @@
-"""The command as a person meets it: help, sentences instead of tracebacks, exit codes."""
+"""The command: help, sentences instead of tracebacks, exit codes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from flowers_batch.dataset.shard import Shard
 
 
 class SlowStream(io.StringIO):
-    """A stream that other threads run between two writes to."""
+    """A stream that lets other threads run between two writes."""
 
     def write(self, text: str) -> int:
         time.sleep(0.002)

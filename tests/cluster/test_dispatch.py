@@ -30,7 +30,7 @@ def test_shard_that_many_later_shards_overtake_is_stalled(scripted):
         times[method, shard] += 1
         if method == "find_poison_images":
             return {}
-        # Others make progress for long after their actor could have been noticed by its silence alone.
+        # Others make progress long after silence alone would have shown that the actor is stalled.
         return STALLS if (shard, times[method, shard]) == (0, 1) else Answer(looks=20, moves=True)
 
     result, messages = scripted(behave, shards=40)
@@ -39,7 +39,7 @@ def test_shard_that_many_later_shards_overtake_is_stalled(scripted):
 
 
 def test_time_without_work_is_no_stall(scripted):
-    """When one of two actors dies of the only shard after a while, the idle one takes it over."""
+    """If the actor of the only shard dies after a while, the idle actor takes it over."""
     result, _ = scripted(Script(0, Answer(DIES, looks=300, moves=True), Answer(looks=20)), actors=2, shards=1)
     assert (result.deaths, result.stalls, len(result.footers)) == (1, 0, 1)
 

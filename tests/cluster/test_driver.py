@@ -28,7 +28,7 @@ from flowers_batch.storage.folder import open_folder
 
 @dataclass(frozen=True)
 class Deadly:
-    """Makes encoders whose actor kills itself at a certain image, as often as there are files to remove."""
+    """Make encoders whose actor kills itself at one image, once per file that it can remove."""
 
     inner: EncoderFactory
     image: str
@@ -61,7 +61,7 @@ class Deadly:
 
 @pytest.fixture
 def deadly(tmp_path, local_ray):
-    """Runs over 24 images, 4 a shard, in which actors die `deaths` times at the tenth."""
+    """Run over 24 images in shards of 4; actors die `deaths` times at the tenth image."""
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -52,7 +52,7 @@ def test_deaths_count_from_zero_once_poison_images_are_found(scripted):
 
 
 def test_deaths_with_their_node_do_not_count_against_a_shard(scripted, monkeypatch):
-    """Also deaths of actors that had not yet sent on which node they run."""
+    """Also deaths of actors whose node is not known yet."""
     monkeypatch.setattr(ray, "nodes", lambda: [NODES[0] | {"Alive": False}, NODES[1]])
     script = Script(1, *[DIES] * 9)
     result, _ = scripted(script, poll_seconds=0.05)
@@ -61,7 +61,7 @@ def test_deaths_with_their_node_do_not_count_against_a_shard(scripted, monkeypat
 
 @pytest.mark.parametrize("error", [RayActorError(preempted=True), NodeDiedError("")], ids=["preempted", "node died"])
 def test_preemption_does_not_count_against_a_shard(scripted, error):
-    """Even if `ray.nodes()` does not yet say that the node is dead."""
+    """Even if `ray.nodes()` does not list the node as dead yet."""
     script = Script(1, *[error] * 9)
     result, _ = scripted(script)
     assert result.deaths == 9 and set(script.methods) == {"run"}

@@ -173,7 +173,7 @@ def test_lost_gpus_are_still_requested():
     lost = [actor for actor in requested if actor.node is None]
     resources, given_up = plan_actors(nodes[:1], lost, None, True, True, MANY)
     assert not given_up and Resources(0, 4, "head") in resources
-    # And when GPUs are back, an actor on a CPU takes the place of none.
+    # And when GPUs are back, an actor on a CPU does not occupy one.
     back = [*lost, RequestedActor(Resources(0, 4, "head"), "head")]
     assert plan_actors(nodes, back, None, True, True, MANY) == ([GPU], [])
 

@@ -17,7 +17,7 @@ from flowers_batch.progress import Progress
 
 
 def run_job(how: str, state: str = "", stall_timeout: float = 600.0, max_deaths: int = 5) -> tuple[Any, list[str]]:
-    """The result of a job that one actor does alone, and the messages it reported."""
+    """Run a job on one actor; return its result and its messages."""
 
     def job(threads, gpus, reporter):
         if how == "dies":

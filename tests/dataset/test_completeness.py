@@ -21,7 +21,7 @@ from flowers_batch.storage.folder import Folder
 
 
 def finish(folder: Folder, expected: Shard, /, images: int | None = None, at: int | None = None, **changes) -> None:
-    """Writes a shard of failed rows, as its manifest expects it but for the changes; `at` is its file's number."""
+    """Write a shard of failed rows as its manifest expects it, except for the changes; `at` is its file's number."""
     schema = codes_schema(2, "float16")
     row = dict.fromkeys(schema.names) | {"path": "x", "status": "failed", "reason": "missing"}
     rows = [row] * (expected.images if images is None else images)
@@ -95,4 +95,4 @@ def test_unchanged_rows_are_reused_from_any_earlier_generation(folder):
     fourth = grown(folder, images[:4])[0].shards[0]
     assert kept(folder, fourth).keys() == set(PATHS[:3])
     encoded_shard(folder, fourth, 4, inputs_digest="0" * 64)
-    assert kept(folder, fourth) == {}  # a file of no state that the manifest knows
+    assert kept(folder, fourth) == {}  # a file of a generation that the manifest does not have

@@ -80,7 +80,7 @@ def test_returned_image_is_retried_only_if_it_had_failed(folder):
 
 
 def test_listed_name_without_a_file_is_missing_and_keeps_its_row(folder):
-    """A list's entries and links to a disk that is not there: their rows would be lost for nothing."""
+    """Entries of a list, or links to an unmounted disk: their rows must not be lost."""
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images), 4, "run")
     without_files = [Image(path) for path in PATHS]
@@ -162,7 +162,7 @@ def test_killed_generation_is_listed_again(folder, monkeypatch):
 
 
 def test_manifest_that_lost_a_middle_part_is_refused(folder):
-    """Taken for a killed listing, it would cost all later generations."""
+    """If it were mistaken for a killed listing, all later generations would be lost."""
     images = listed(PATHS)
     write_manifest(folder, Listing(images[:9]), 5, "run")
     grown(folder, images[:18])
@@ -216,7 +216,7 @@ def killed_after(pieces, count):
 @pytest.mark.parametrize("in_path_order", [True, False])
 @pytest.mark.parametrize("seed", range(2))
 def test_random_generations_keep_every_image_in_one_shard(tmp_path, seed, in_path_order):
-    """Against a model of the promise: a path keeps its shard while it is in the manifest, and nothing is lost."""
+    """Compare with a model: a path keeps its shard while it is in the manifest, and nothing is lost."""
     draw = random.Random(seed)
     names = [f"{draw.choice(['a', 'a-b', 'a.b', 'B', 'é', '😀'])}/{number}.jpg" for number in range(60)]
     names += [f"//bytes/{folder}/%FF{number}.jpg" for folder in ("a", "a-b", "%E9", "zz") for number in range(5)]

@@ -123,7 +123,7 @@ def test_disk_error_is_not_mistaken_for_a_killed_listing(folder, monkeypatch):
 
 
 class Killed(Listing):
-    """A listing that ends after 20 images, as the death of a process ends it."""
+    """A listing that ends after 20 images, as if its process had died."""
 
     def batches(self):
         yield from Listing(self._images[:20]).batches()

@@ -102,7 +102,7 @@ def test_inputs_digest_depends_on_row_and_column_of_a_value():
         [Image("a", 1), Image("b", 2), Image("c", 5, EPOCH, "t", 3)],
         [Image("a", 1), Image("b", 2), Image("ct", 3, EPOCH, "", 5)],
         [Image("a", 1), Image("bc", 2), Image("", 3, EPOCH, "t", 5)],
-        [Image("a", 1, EPOCH, None, 0), Image("b", 2), images[2]],  # nothing is not zero
+        [Image("a", 1, EPOCH, None, 0), Image("b", 2), images[2]],  # null is not zero
         [Image("a", 1, EPOCH, ""), Image("b", 2), images[2]],
         images[:2],
         [*images, Image("")],

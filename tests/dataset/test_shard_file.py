@@ -1,4 +1,4 @@
-"""A shard's file is complete, or it is not taken for one."""
+"""A shard's file is complete, or it is no shard."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_large_shard_is_written_and_read_a_row_group_at_a_time(tmp_path, monkeyp
     )
     footer = write_shard(folder, CODES, batch.schema, batches(), LIKE)
     assert [rows for _, rows in written] == [2100, 2100, 2100, 700]
-    assert [batches for batches, _ in written] == [21, 42, 63, 70]  # none is held longer than it must be
+    assert [batches for batches, _ in written] == [21, 42, 63, 70]  # no row group is held longer than necessary
     assert pq.read_metadata(tmp_path / SHARD).num_row_groups == 4
     assert (footer.ok, footer.failed) == (7000, 0)
     assert footer.content_digest == content_digest_of(pq.read_table(tmp_path / SHARD))
@@ -128,7 +128,7 @@ def test_missing_shard_has_no_footer(tmp_path):
 
 
 def leave_what_a_failed_writer_leaves(folder: Folder, monkeypatch) -> Path:
-    """Fails while the rows are written, and keeps the scratch file, as the death of a process does."""
+    """Fail while rows are written, and keep the scratch file, as if the process had died."""
     write_table = pq.ParquetWriter.write_table
 
     def fail(self, table, **options):
@@ -147,7 +147,7 @@ def leave_what_a_failed_writer_leaves(folder: Folder, monkeypatch) -> Path:
 def test_file_left_by_a_failed_writer_is_no_shard(tmp_path, monkeypatch):
     folder = open_folder(tmp_path)
     left = leave_what_a_failed_writer_leaves(folder, monkeypatch)
-    assert len(pq.read_table(left)) == 2  # whole to everyone else
+    assert len(pq.read_table(left)) == 2  # complete to other readers
     assert read_footer(folder, CODES, 3) is None
     left.rename(tmp_path / SHARD)
     assert read_footer(folder, CODES, 3) is None

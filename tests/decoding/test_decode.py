@@ -51,7 +51,7 @@ ARITHMETIC = {  # 16x16, grey, of four even quarters
     "KCgoKBggLDAsKDAkKCgr/ygALCAAQABABAREA/8wABAAQ/9oACAEBAAAAAf8A545+Y2Di/8wABBAF/9oACAEBAAEFAsD/zAAEEAX/2gAIAQEABj8C"
     "wP/MAAQQBf/aAAgBAQABPyHA/9oACAEBAAAAEGD/zAAEEAX/2gAIAQEAAT8QwP/Z",
 }
-# Each format, and how far a pixel may be off after it.
+# Each format, and the largest error of a pixel that it causes.
 FORMATS = {
     "PNG": ({}, 0),
     "BMP": ({}, 0),
@@ -66,14 +66,14 @@ FORMATS = {
 
 
 def blocks(height: int = 48, width: int = 72) -> np.ndarray:
-    """Even squares of a few colours: what every format keeps nearly exactly, and no turning leaves as it is."""
+    """Even squares of a few colours, which all formats keep nearly exactly and any rotation changes."""
     colours = np.array([(230, 30, 30), (30, 200, 30), (30, 30, 220), (240, 240, 240), (20, 20, 20)], np.uint8)
     small = colours[np.random.default_rng(7).integers(0, len(colours), (height // 8, width // 8))]
     return small.repeat(8, 0).repeat(8, 1)
 
 
 def off(photo: np.ndarray, expected: np.ndarray) -> int:
-    """The largest difference of two pictures' values."""
+    """Return the largest difference of two pictures' values."""
     assert photo.shape == expected.shape
     assert photo.dtype == np.uint8
     return int(np.abs(photo.astype(int) - expected.astype(int)).max())
@@ -142,7 +142,7 @@ def claiming(kind: str, width: int, height: int) -> bytes:
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """Allows this process, and so the libraries' own allocations, 64 MiB more than it has."""
+    """Limit this process, including libraries' allocations, to 64 MiB more than it has."""
     _, hard = limits = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
@@ -228,7 +228,7 @@ def test_arithmetic_coded_jpeg_is_decoded(kind):
 
 
 def test_jpeg_of_12_bits_is_unsupported():
-    # Of one grey block, each table of one code: it is whole, and decoders for 12 bits show it.
+    # One grey block, with tables of one code each: it is complete, and decoders for 12 bits show it.
     table = bytes([1, *[0] * 15])
     segments = {
         b"\xdb": bytes([0]) + b"\1" * 64,
@@ -571,7 +571,7 @@ def test_pixels_in_memory_stay_within_the_budget():
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(hold, [30, 70, 10, 500, 100, 1] * 20))  # 500 go in alone
     assert most <= 100
-    with budget.hold(100):  # all were given back
+    with budget.hold(100):  # all were released
         pass
 
 
@@ -595,7 +595,7 @@ def test_huge_photo_waits_for_a_bounded_time():
         with budget.hold(5):
             huge = pool.submit(hold, "huge", 10)
             time.sleep(0.05)
-            small = pool.submit(hold, "small", 1)  # there is room for it
+            small = pool.submit(hold, "small", 1)  # it fits into the budget
             time.sleep(0.05)
             assert order == []
         huge.result()
@@ -627,7 +627,7 @@ def test_perceptual_hash_sets_half_of_its_bits():
 
 
 def test_heic_and_avif_are_decoded_without_other_imports(tmp_path):
-    """Other libraries teach Pillow formats, too, when they happen to be imported."""
+    """Other libraries register formats with Pillow when they are imported."""
     script = (
         "import sys; from flowers_batch.decoding.decode import decode; "
         "print(decode(open(sys.argv[1], 'rb').read()).width)"

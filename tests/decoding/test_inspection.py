@@ -25,7 +25,7 @@ def good(count: int) -> dict[str, bytes]:
 
 @pytest.fixture
 def poison(tmp_path, monkeypatch) -> None:
-    """Poisonous files do what they say to the processes that decode them."""
+    """Files that begin with POISON crash, hang or exhaust the processes that decode them."""
     monkeypatch.syspath_prepend(poisonous(tmp_path / "poison"))
 
 

@@ -56,7 +56,7 @@ def test_drawing_advances_the_generator():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Draws small noise in the place of flowers: what files hold and not how a flower looks is asked for."""
+    """Draw small noise instead of flowers, for tests of files rather than of flowers."""
 
     def noise(kind, rng):
         return rng.integers(0, 256, (8, 9 + CLASSES.index(kind), 3), np.uint8)

@@ -122,7 +122,7 @@ def test_network_gets_full_batches_except_the_last():
 
 
 def given_to(sizes: list[int]):
-    """A network that notes how many pictures it is given."""
+    """A network that records its batch sizes."""
 
     def network(pixels):
         sizes.append(len(pixels))
@@ -131,7 +131,7 @@ def given_to(sizes: list[int]):
     return network
 
 
-@pytest.mark.parametrize("batch_size", [9, 20, 100])  # none of them so small that rows that wait cut a batch
+@pytest.mark.parametrize("batch_size", [9, 20, 100])  # large enough that waiting rows do not cut a batch short
 def test_equal_files_go_through_the_network_once_in_full_batches(batch_size):
     few, sizes = list(drawn(10).values()), []
     photos = {f"{n:02d}.png": few[n * n % 23 % 10] for n in range(70)}
@@ -222,7 +222,7 @@ def test_eight_huge_photos_side_by_side_take_the_memory_of_one(tmp_path, side, p
     command = [sys.executable, "-c", _SIDE_BY_SIDE, str(tmp_path / "huge.png"), str(pixels_per_thread)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    # One takes 7 bytes a pixel; eight would take 56, and as much again in what is not given back.
+    # One takes 7 bytes per pixel; eight would take 56, and twice that with unreleased memory.
     assert int(found.stdout) * 1024 < 16 * side**2
 
 
@@ -243,7 +243,7 @@ def test_only_a_few_batches_are_decoded_ahead_of_a_slow_network():
         until = time.monotonic() + 5
         while photos.reads < wanted and time.monotonic() < until:
             time.sleep(0.001)
-        time.sleep(0.01)  # time enough for more, if anything allowed it
+        time.sleep(0.01)  # enough time for more, if nothing limited it
         ahead.append(photos.reads - len(ahead) * batch)
         return mean_colour(pixels)
 
@@ -422,7 +422,7 @@ def test_codes_of_a_batch_are_those_of_its_ok_rows():
     schema = codes_schema(3, "float16")
     codes = [None, [1.0, 2.0, 3.0], None, [4.0, 5.0, 6.0]]
     rows = [dict.fromkeys(schema.names) | {"path": "x", "status": "y", "code": code} for code in codes]
-    for start in range(4):  # a slice keeps the arrays of the whole
+    for start in range(4):  # a slice keeps the arrays of the entire batch
         found, ok = codes_of(pa.RecordBatch.from_pylist(rows, schema).slice(start))
         assert ok.tolist() == [False, True, False, True][start:]
         assert found.tolist() == [code for code in codes[start:] if code]

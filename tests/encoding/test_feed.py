@@ -190,7 +190,7 @@ def test_images_are_released_with_their_rows_even_if_repeated_later():
         return sum(isinstance(each, pending_image.PendingImage) for each in gc.get_objects())
 
     gc.collect()
-    gc.disable()  # what is let go must not wait for the collector of cycles
+    gc.disable()  # released images must not wait for the cycle collector
     try:
         before = alive()  # of other tests
         most = 0
@@ -224,7 +224,7 @@ def test_process_ends_despite_an_unfinished_run():
 
 
 def test_more_images_are_read_than_decoded_at_once():
-    """Those that come from afar: each takes long to come, and few cores decode them."""
+    """Images from a store: each read is slow, and few cores decode them."""
     photos = {f"{number}.png": encoded(random_pixels(20, 20, number)) for number in range(64)}
     at_once, most, lock = [0], [0], threading.Lock()
 

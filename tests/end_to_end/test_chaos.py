@@ -1,4 +1,4 @@
-"""The promise under fire: actors, drivers and a node are killed at random, and the rows are as if nothing had been."""
+"""Actors, drivers and a node are killed at random, and the rows are as if none had been."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import open_folder
 
-SIDE = 1200  # pixels: a photo takes some hundredths of a second, so that shards are caught at work
+SIDE = 1200  # pixels: a photo takes some hundredths of a second, so that actors are killed during shards
 
 CLUSTER = """
 import sys
@@ -41,7 +41,7 @@ for _ in sys.stdin:
 
 
 def draw(folder: Path, photos: int, seed: int) -> Path:
-    """Large smooth pictures, no two of them equal, and a few files that are none."""
+    """Large smooth pictures, all different, and a few files that are not images."""
     random_ = np.random.default_rng(seed)
     ramp = np.linspace(0, 1, SIDE)
     for number in range(photos):
@@ -63,7 +63,7 @@ def rows_by_path(batches) -> dict[str, dict]:
 
 
 class Storm:
-    """Kills actors of a cluster at random, until it is left."""
+    """Kill actors of a cluster at random until the block ends."""
 
     def __init__(self, cluster: int, seed: int, seconds: tuple[float, float]):
         self._cluster, self._random, self._seconds = cluster, random.Random(seed), seconds

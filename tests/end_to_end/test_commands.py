@@ -56,7 +56,7 @@ def test_random_weights_are_announced_with_results(capsys, archive, tmp_path, lo
 
 
 def test_demo_labels_real_photos_of_the_named_folder(capsys, tmp_path, monkeypatch, local_ray):
-    """The demo's own path, with a network that takes no time in place of VGG16."""
+    """The demo as it is, with the null network in place of VGG16."""
     monkeypatch.setenv(PHOTOS_ENVIRONMENT, str(as_jpeg(draw_archive(tmp_path / "photos", 20))))
     monkeypatch.setattr(demo, "run_demo", partial(demo.run_demo, network="null"))
     code, out, err = run(capsys, "demo", "--out", str(tmp_path / "demo"), "--offline")

@@ -71,7 +71,7 @@ def cluster(tmp_path, tmp_path_factory, monkeypatch) -> Iterator[Elastic]:
 
 
 def actors() -> int:
-    """Actors that have their resources: each is a process."""
+    """Return the processes of actors that have their resources."""
     return int(subprocess.run(["pgrep", "-fc", "^ray::RemoteShardActor"], capture_output=True, text=True).stdout)
 
 

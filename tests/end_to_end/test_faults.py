@@ -1,4 +1,4 @@
-"""Processes that are killed, stopped and stuck: every image stays one row, and nothing is left running."""
+"""Processes are killed, stopped or stuck: every image stays one row, and no process is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def drive():
-    """Starts drivers, and ends with the test what they have left."""
+    """Start drivers, and end their remaining processes with the test."""
     drivers: list[Driver] = []
 
     def start(*arguments: Any, **options: Any) -> Driver:
@@ -162,7 +162,7 @@ def test_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck):
     driver = drive(photos, "--shard-size", "1", path=poisonous(tmp_path))
     driver.until(lambda: driver.shards() == 71 if stuck else driver.shards() > 1)
     if stuck:
-        time.sleep(2)  # the driver, too, has nothing to do then but to wait
+        time.sleep(2)  # the driver, too, only waits then
     begun = time.monotonic()
     driver.process.send_signal(number)
     code, _, err = driver.end()
@@ -188,10 +188,10 @@ def test_run_stopped_while_it_inspects_leaves_no_decoding_child(photos, drive, t
 @pytest.mark.nightly
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0, 4.0])
 def test_run_stopped_while_it_starts_leaves_no_actor(photos, drive, seconds):
-    """Ray is as yet half there: its agents, which hold nothing, may then need a minute to notice."""
+    """Ray has started only partly: its agents, which hold nothing, may take a minute to notice."""
     driver = drive(photos)
     time.sleep(seconds)
     driver.process.send_signal(signal.SIGTERM)
     code, _, err = driver.end()
-    assert code in (143, -signal.SIGTERM)  # Python that has not yet begun with the command ends without a word
+    assert code in (143, -signal.SIGTERM)  # Python ends silently before it runs the command
     assert driver.ends(ACTOR) and "Traceback" not in err

@@ -21,7 +21,7 @@ from object_store import S3
 pytestmark = pytest.mark.faults
 BIN = Path(sys.executable).parent
 HOSTS = 4  # the first holds the head, the driver and the store
-# So that a host that cannot be reached is taken for lost within seconds.
+# So that an unreachable host is considered lost within seconds.
 HEALTH = {"initial_delay_ms": 5000, "period_ms": 1000, "timeout_ms": 1000, "failure_threshold": 6}
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -38,7 +38,7 @@ def ip(*arguments: str) -> None:
 
 
 class Hosts:
-    """Namespaces that are connected by a switch, which is one, too.
+    """Network namespaces that a switch, also a namespace, connects.
 
     Attributes:
         names: Of the hosts.

@@ -151,7 +151,7 @@ def test_missing_photo_is_pruned_or_returns(archive, given):
     shutil.copytree(archive.run, pruned.run)
     summary = fb.encode(pruned.photos, pruned.run / "codes", replace(NULL, prune=True))
     assert (summary.images, summary.missing, summary.changes["pruned"]) == (51, 0, 1)
-    # One with the same size and time is the same photo, of which the code is there.
+    # A photo of the same size and time is the same photo, and its code exists.
     write(archive.photos, {lost["path"]: bytes(lost["bytes"])})
     os.utime(archive.photos / lost["path"], ns=(0, nanoseconds(lost["mtime"])))
     given.clear()
@@ -264,7 +264,7 @@ def test_summary_and_footer_have_the_names_of_this_version(archive):
 
 
 def newer(archive: Archive, name: str) -> None:
-    """Gives a file the format number of a later version."""
+    """Give a file the format number of a later version."""
     path = archive.run / name
     if path.suffix == ".parquet":
         table, notes = pq.read_table(path), pq.read_metadata(path).metadata

@@ -1,4 +1,4 @@
-"""The examples, run as a reader runs them, on drawn photos and a network that takes no time."""
+"""The examples, run as a reader runs them, on drawn photos and with the null network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report and a review leave behind in the process that calls them: nothing."""
+"""The caller's process is after a report and a review as it was before."""
 
 from __future__ import annotations
 

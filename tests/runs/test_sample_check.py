@@ -1,4 +1,4 @@
-"""Encoding a sample again finds rows that are not their images' rows; in this process, without Ray."""
+"""Encoding a sample again finds rows that do not belong to their images; in this process, without Ray."""
 
 from __future__ import annotations
 

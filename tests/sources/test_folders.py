@@ -264,7 +264,7 @@ def test_folder_that_cannot_be_listed_is_refused_in_a_sentence(tmp_path, monkeyp
 
 def test_too_large_file_is_refused_without_reading_it(opened, tmp_path):
     write(tmp_path / "photos", {"a.jpg": b"x"})
-    os.truncate(tmp_path / "photos" / "a.jpg", 1 << 40)  # a hole: takes no disk, and no memory could hold it
+    os.truncate(tmp_path / "photos" / "a.jpg", 1 << 40)  # a sparse file: takes no disk, and does not fit in memory
     assert reason_of(opened, "a.jpg") == "too_large"
 
 

@@ -52,7 +52,7 @@ LISTS = {"list.txt": text, "list.csv": comma_separated, "list.parquet": table}
 
 @pytest.fixture(params=LISTS)
 def listing(request, tmp_path) -> Callable[..., Path]:
-    """Writes a list of one kind into the folder `photos`."""
+    """Write a list of one kind into the folder `photos`."""
     (tmp_path / "photos").mkdir()
     return lambda entries, **columns: LISTS[request.param](tmp_path / "photos" / request.param, entries, **columns)
 

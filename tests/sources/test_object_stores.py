@@ -1,4 +1,4 @@
-"""Each kind of source from an object store: a server of S3 that speaks real HTTP."""
+"""Each kind of source from an object store, an S3 server on this machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _quick_retries(monkeypatch):
 
 @pytest.fixture(scope="module")
 def archive_of_all(tmp_path_factory) -> Path:
-    """The same photos as a folder, as tars, as tables and as lists of all kinds."""
+    """Return the same photos as a folder, tars, tables and lists of all kinds."""
     folder = tmp_path_factory.mktemp("all")
     write(folder / "photos", {name: name.encode() * 100 for name in [*NAMES, "notes.txt"]})
     for number in range(2):
@@ -62,7 +62,7 @@ def archive_of_all(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stored(s3, archive_of_all) -> str:
-    """The name of what was uploaded of it."""
+    """Return the name of its upload."""
     s3.upload(archive_of_all, "all")
     return "all"
 
@@ -152,11 +152,11 @@ class Faulty(BaseHTTPRequestHandler):
         pass
 
 
-_HOP = ("transfer-encoding", "expect", "content-length")  # headers that are for the next machine only
+_HOP = ("transfer-encoding", "expect", "content-length")  # hop-by-hop headers
 
 
 class Stormy(Faulty):
-    """Answers at random with errors, or late; counts what it is asked for."""
+    """A proxy that answers at random with errors or late, and records the requests."""
 
     dice: ClassVar[random.Random]
     asked: ClassVar[list[tuple[str, str]]]
@@ -201,7 +201,7 @@ class Stormy(Faulty):
         while size := int(self.rfile.readline(), 16):
             yield self.rfile.read(size)
             self.rfile.readline()
-        while self.rfile.readline().strip():  # what trails
+        while self.rfile.readline().strip():  # trailing headers
             pass
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
@@ -218,7 +218,7 @@ def stormy(s3) -> Iterator[type[Stormy]]:
 
 
 def encode(images: str, out: str) -> dict[str, Any]:
-    """The command's summary; its Ray is its own, which knows the store's keys."""
+    """Return the command's summary; it starts its own Ray, which has the store's keys."""
     command = [sys.executable, "-m", "flowers_batch", "encode", images, out, "--network=null", "--shard-size=16"]
     return json.loads(subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=True, timeout=200).stdout)
 
@@ -283,7 +283,7 @@ def test_upload_is_retried_and_failed_upload_changes_nothing(s3):
 
         large = bytes(range(256)) * 50_000  # several parts
         publish(large, 0)
-        publish(large + b"1", 5)  # more than the library itself tries again
+        publish(large + b"1", 5)  # more than the library itself retries
         assert Refusing.refusals == 0
         with pytest.raises(RunError, match="cannot be written"):
             publish(b"2", 10**6)

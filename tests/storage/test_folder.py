@@ -39,7 +39,7 @@ def folder(request, tmp_path, monkeypatch) -> Folder:
 
 
 def left_in(tmp_path: Path) -> set[str]:
-    """All files below, by name."""
+    """Return the names of all files below a folder."""
     return {path.name for path in tmp_path.rglob("*") if path.is_file()}
 
 

@@ -31,7 +31,7 @@ def values(layer, photo):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """The codes by this process's backend, and by the other."""
+    """Return the codes of this process's backend, and of the other."""
     import keras
 
     other = OTHERS.get(keras.backend.backend(), "tensorflow")

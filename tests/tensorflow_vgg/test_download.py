@@ -61,7 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(server.content[start:][: server.cut])
         if server.cut is not None and server.resets:
-            time.sleep(0.2)  # for the client to have read what was sent
+            time.sleep(0.2)  # for the client to read what was sent
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def log_message(self, *_):
