@@ -30,7 +30,7 @@ def test_labels_from_a_file_override_folders(tmp_path):
         assert given.counts.empty_labels == (1 if name == "labels.csv" else 0)
 
 
-def test_the_last_label_of_a_photo_counts(tmp_path):
+def test_last_label_of_a_photo_counts(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=2, rose=2))
     (tmp_path / "one.csv").write_text("path,label\ndaisy/000.jpg,one\nrose/002.jpg,one\ngone/1.jpg,one\n")
     (tmp_path / "two.csv").write_text("path,label\ndaisy/000.jpg,two\ndaisy/001.jpg,\ngone/1.jpg,two\n")

@@ -434,7 +434,7 @@ def actor_past_an_epoch(model: Path, process: subprocess.Popen[str]) -> int:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_killed_driver_and_killed_actor_change_no_result(photos, tmp_path):
     """The driver dies in one epoch, the actor of the next driver in another."""
     environment = os.environ | {"PYTHONPATH": narrowing(tmp_path / "narrow"), "RAY_ADDRESS": ""}

@@ -163,8 +163,8 @@ def test_training_learns_and_keeps_the_best_epoch(undisturbed):
     assert losses[state.best] == min(losses) < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("room", [True, False])
-def test_photos_are_decoded_once_in_stored_order(few_photos, tmp_path, monkeypatch, room):
+@pytest.mark.parametrize("fits_on_disk", [True, False])
+def test_photos_are_decoded_once_in_stored_order(few_photos, tmp_path, monkeypatch, fits_on_disk):
     job = build_job(few_photos, tmp_path, unfreeze="head", epochs=1)
     listed = [image.path for image in images_in(job.photos.source)]
     read: list[str] = []
@@ -172,14 +172,16 @@ def test_photos_are_decoded_once_in_stored_order(few_photos, tmp_path, monkeypat
     monkeypatch.setattr(
         type(job.photos.source), "read", lambda source, image: read.append(image.path) or once(source, image)
     )
-    if not room:
+    if not fits_on_disk:
         monkeypatch.setattr("flowers_batch.finetuning.pixels._scratch", lambda size: None)
     trainer = Trainer(job, 1, 1)
     trainer.train(NULL_REPORTER)
     trainer.close()
-    assert (read == listed) == room
+    assert (read == listed) == fits_on_disk
     validated = [path for path, is_training in zip(listed, job.photos.is_training, strict=True) if not is_training]
-    assert Counter(read) == Counter(listed) + Counter([] if room else validated), "validated before and after the epoch"
+    assert Counter(read) == Counter(listed) + Counter([] if fits_on_disk else validated), (
+        "validated before and after the epoch"
+    )
 
 
 def test_epochs_are_saved_before_they_are_reported(few_photos, tmp_path):
@@ -224,10 +226,10 @@ def test_deeper_layers_of_a_pretrained_network_learn_slower(few_photos, tmp_path
 @pytest.mark.parametrize(
     "at",
     [
-        pytest.param("before: validating", marks=pytest.mark.slow),
-        pytest.param("epoch 1 of 4: 18", marks=pytest.mark.slow),
+        pytest.param("before: validating", marks=pytest.mark.faults),
+        pytest.param("epoch 1 of 4: 18", marks=pytest.mark.faults),
         "epoch 3 of 4: 9",
-        pytest.param("epoch 4 of 4: 24", marks=pytest.mark.slow),
+        pytest.param("epoch 4 of 4: 24", marks=pytest.mark.faults),
     ],
 )
 def test_killed_training_resumes_to_the_same_result(photos, undisturbed, tmp_path, at):
