@@ -43,28 +43,28 @@ def label(path: Path, rows: list[tuple[str, str]]) -> tuple[str, ...]:
     return (str(path),)
 
 
-def strangers(codes: Path, scratch: Path) -> tuple[list[dict[str, object]], list[float]]:
-    """For each class a model without it: how much surer it is of known test photos than of that class's."""
+def unknown_classes(codes: Path, scratch: Path) -> tuple[list[dict[str, object]], list[float]]:
+    """Return a row and the AUROC of each class: a model trained without it rates its photos and known test photos."""
     by_class = codes_by_class(codes)
     paths = pq.read_table(codes / "codes", columns=["path", "folder"]).to_pylist()
     rows: list[dict[str, object]] = []
     values = []
-    for stranger in by_class:
-        known = [(row["path"], row["folder"]) for row in paths if row["folder"] != stranger]
-        metrics = fb.train(codes, scratch / stranger, fb.TrainConfig(label(scratch / "known.csv", known)))
-        split = pq.read_table(scratch / stranger / "split.parquet", filters=[("split", "=", "test")])
-        head = load_model(scratch / stranger).head
-        certain = split["probability"].to_numpy()
-        foreign = head.probabilities(by_class[stranger]).max(1)
-        value = auroc(certain, foreign)
+    for unknown in by_class:
+        known = [(row["path"], row["folder"]) for row in paths if row["folder"] != unknown]
+        metrics = fb.train(codes, scratch / unknown, fb.TrainConfig(label(scratch / "known.csv", known)))
+        split = pq.read_table(scratch / unknown / "split.parquet", filters=[("split", "=", "test")])
+        head = load_model(scratch / unknown).head
+        known_probabilities = split["probability"].to_numpy()
+        unknown_probabilities = head.probabilities(by_class[unknown]).max(1)
+        value = auroc(known_probabilities, unknown_probabilities)
         assert value is not None and head.threshold is not None
         values.append(value)
         rows.append(
             {
-                "stranger": stranger,
+                "unknown": unknown,
                 "AUROC": f"{value:.3f}",
-                "known ones said to be unknown": f"{(certain < head.threshold).mean():.0%}",
-                "strangers said to be unknown": f"{(foreign < head.threshold).mean():.0%}",
+                "known classes marked unknown": f"{(known_probabilities < head.threshold).mean():.0%}",
+                "unknown classes marked unknown": f"{(unknown_probabilities < head.threshold).mean():.0%}",
                 "test accuracy": f"{metrics['test']['accuracy']:.1%}",
             }
         )
@@ -109,11 +109,11 @@ def main() -> None:
     """Measure both and print."""
     options = parse_arguments(__doc__, weights={"default": "random:0"})
     if options.photos is None:
-        raise SystemExit("Name a folder of photos, a class a folder, with --photos.")
+        raise SystemExit("Name a folder that has one subfolder of photos per class, with --photos.")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         fb.encode(options.photos, scratch / "codes", fb.EncodeConfig(weights=options.weights))
-        rows, values = strangers(scratch / "codes", scratch)
+        rows, values = unknown_classes(scratch / "codes", scratch)
         pairs = []
         for seed in range(SEEDS):
             pairs.append(chosen_or_random(scratch / "codes", scratch, seed))
@@ -122,7 +122,7 @@ def main() -> None:
     report(
         "labels",
         [
-            Claim("strangers are less certain than known photos, mean AUROC", statistics.mean(values), 0.5),
+            Claim("AUROC of probabilities, known over unknown classes, mean", statistics.mean(values), 0.5),
             Claim(
                 "accuracy that chosen labels gain over as many random ones",
                 statistics.mean(gains),
@@ -130,7 +130,7 @@ def main() -> None:
                 spread=(min(gains), max(gains)),
             ),
         ],
-        {"weights": options.weights, "strangers": rows},
+        {"weights": options.weights, "unknown_classes": rows},
     )
 
 

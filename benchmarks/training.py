@@ -1,6 +1,6 @@
 """Training on codes that exceed the allowed memory: the memory above the libraries' own, and the time.
 
-Codes are drawn, as in `heads.py`, and lie in a folder as `encode` leaves them. `--codes 1000000` needs 9 GB of disk and
+Codes are random, as in `heads.py`, in a folder such as `encode` writes. `--codes 1000000` needs 9 GB of disk and
 an hour.
 """
 
