@@ -227,7 +227,7 @@ def run_shards_here(job: ShardJob, shards: Any, cluster: Any, on_first_fingerpri
     results = {shard.number: actor.run(shard, {}) for shard in shards}
     reused = sum(each.reused for each in results.values())
     footers = {number: each.footer for number, each in results.items()}
-    return PoolResult(footers, seconds=1.0, size=1.0, reused=reused)
+    return PoolResult(footers, seconds=1.0, mean_actors=1.0, reused=reused)
 
 
 def run_on_one_actor_here(job: Any, cluster: Any, reporter: Any) -> Any:
