@@ -27,7 +27,7 @@ class Photos:
             self.reads += 1
         content = self.photos.get(image.path)
         if content is None:
-            raise ReadError("missing", "The file is not there any more.")
+            raise ReadError("missing", "The file no longer exists.")
         if isinstance(content, Exception):
             raise content
         return content

@@ -18,7 +18,7 @@ from flowers_batch.demo.painting import GOLDEN_ANGLE, Array, blade, enlarge, fil
 
 _Shape = tuple[float, float, float]  # of a petal: width, swell and taper of `blade`
 
-CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+FLOWER_CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
 _CIRCLE = np.exp(2j * np.pi * np.arange(24) / 24)
 _WHITE, _CREAM, _GREY = (0.96, 0.95, 0.93), (0.97, 0.91, 0.66), (0.87, 0.87, 0.86)
@@ -54,8 +54,8 @@ def draw_flower(kind: str, rng: Generator) -> NDArray[np.uint8]:
     Raises:
         ValueError: There is no such kind.
     """
-    if kind not in CLASSES:
-        raise ValueError(f"kind is {kind!r}, but must be one of {', '.join(CLASSES)}")
+    if kind not in FLOWER_CLASSES:
+        raise ValueError(f"kind is {kind!r}, but must be one of {', '.join(FLOWER_CLASSES)}")
     sides = int(rng.integers(240, 271)), int(rng.integers(300, 361))
     height, width = sides if rng.random() < 0.65 else sides[::-1]
     canvas = _background(rng, height, width)
@@ -82,10 +82,10 @@ def draw_photos(folder: str | os.PathLike[str], count: int, seed: int = 0) -> No
     """
     if count < 0 or seed < 0:
         raise ValueError(f"count is {count} and seed is {seed}, but neither may be negative")
-    for number, kind in enumerate(CLASSES):
+    for number, kind in enumerate(FLOWER_CLASSES):
         place = Path(folder) / kind
         place.mkdir(parents=True, exist_ok=True)
-        for index in range(count // len(CLASSES) + (number < count % len(CLASSES))):
+        for index in range(count // len(FLOWER_CLASSES) + (number < count % len(FLOWER_CLASSES))):
             picture = draw_flower(kind, np.random.default_rng((seed, number, index)))
             Image.fromarray(picture).save(place / f"{kind}-{index:04d}.jpg", quality=90)
 
@@ -246,4 +246,4 @@ def _vary(rng: Generator, colour: ArrayLike) -> Array:
     return np.clip(np.array(colour) * rng.normal(1, 0.05) + rng.normal(0, 0.03, 3), 0.02, 1)
 
 
-_FLOWERS = dict(zip(CLASSES, (_daisy, _dandelion, _rose, _sunflower, _tulip), strict=True))
+_FLOWERS = dict(zip(FLOWER_CLASSES, (_daisy, _dandelion, _rose, _sunflower, _tulip), strict=True))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowers_batch.config import IMAGENET, WEIGHTS_ENVIRONMENT, EncodeConfig
-from flowers_batch.demo.drawings import CLASSES, draw_photos
+from flowers_batch.demo.drawings import FLOWER_CLASSES, draw_photos
 from flowers_batch.errors import InputError
 from flowers_batch.progress import Reporter
 from tensorflow_vgg.download import DownloadError, PublishedFile, cache_folder, fetch, find_cached, is_reachable
@@ -57,7 +57,7 @@ def find_photos(synthetic: Path, count: int, offline: bool, reporter: Reporter) 
     if folder is None:
         draw_photos(synthetic, count)
         note = f"The {count} photos are synthetic: drawn by a program, not taken by a camera."
-        return DemoPhotos(None, {name: sorted((synthetic / name).iterdir()) for name in CLASSES}, (note,))
+        return DemoPhotos(None, {name: sorted((synthetic / name).iterdir()) for name in FLOWER_CLASSES}, (note,))
     classes = {entry.name: sorted(entry.glob("*.jpg")) for entry in sorted(folder.iterdir()) if entry.is_dir()}
     if not any(classes.values()):
         raise InputError(f"There are no folders with .jpg photos in {folder}: check {PHOTOS_ENVIRONMENT}.")

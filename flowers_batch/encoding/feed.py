@@ -149,7 +149,7 @@ class Feed:
                 network had no batch) and `network`.
 
         Raises:
-            RunError: A code does not fit into the type that it is stored in, or an image met a fault of the program.
+            RunError: A code does not fit into the type that it is stored in, or an image met a bug.
         """
         with self.lock:
             if not self._running:

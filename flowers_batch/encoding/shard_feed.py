@@ -180,9 +180,7 @@ class ShardFeed:
             except Exception as error:
                 reason = getattr(error, "reason", None)
                 if reason not in _REASONS:
-                    raise RunError(
-                        f"{pending.image.path} stopped the run by a fault of the program: {error!r}."
-                    ) from error
+                    raise RunError(f"{pending.image.path} stopped the run because of a bug: {error!r}.") from error
                 pending.failure = (reason, str(error))
             ended = time.perf_counter()
             return (read or ended) - started, ended - (decoding or read or ended)

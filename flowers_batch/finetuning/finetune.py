@@ -86,7 +86,7 @@ def build_job(folder: Folder, frozen: Run, labelled: LabelledSplit, config: Fine
     """Return the job of an actor, without the test photos and those that are missing since they were encoded.
 
     Raises:
-        InputError: A split has no photos any more.
+        InputError: A split has no photos left.
     """
     rows = _manifest_rows(frozen, labelled.photos.rows)
     is_present = pc.not_equal(rows["action"], MISSING).to_numpy(zero_copy_only=False)
@@ -118,7 +118,7 @@ def _manifest_rows(run: Run, rows: NDArray[np.int_]) -> pa.Table:
     """Return manifest rows of a codes folder by their ascending row numbers, counted over all its shards."""
     manifest = read_manifest(run.folder)
     if manifest is None:
-        raise InputError(f"{run.folder.url} is not complete any more: run the same `flowers-batch encode` again.")
+        raise InputError(f"{run.folder.url} is no longer complete: run the same `flowers-batch encode` again.")
     starts = np.cumsum([0, *(shard.images for shard in manifest.shards)])
     bounds = np.searchsorted(rows, starts)
     parts = [

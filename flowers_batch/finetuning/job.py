@@ -115,7 +115,7 @@ class FinetuningJob:
             reporter: Receives progress.
 
         Raises:
-            InputError: The initial weights are missing or different, or a photo cannot be read any more.
+            InputError: The initial weights are missing or different, or a photo can no longer be read.
             RunError: The loss became NaN or infinite, or a step does not fit into memory.
         """
         from flowers_batch.finetuning.trainer import Trainer  # it needs this module

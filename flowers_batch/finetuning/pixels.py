@@ -64,7 +64,7 @@ class PixelReader:
             indices: int: which photos, in which order.
 
         Raises:
-            InputError: A photo cannot be read or decoded any more, or its file has changed.
+            InputError: A photo can no longer be read or decoded, or its file has changed.
         """
         ahead: deque[tuple[NDArray[np.uint8], list[Future[None]]]] = deque()
         try:
@@ -108,7 +108,7 @@ class PixelReader:
             decode(data, sys.maxsize, self._budget, lambda: pixels)
         except (ReadError, DecodeError) as error:
             raise InputError(
-                f"{photo.path} is not what was encoded any more ({error}): restore it, or encode the photos again and "
+                f"{photo.path} is no longer what was encoded ({error}): restore it, or encode the photos again and "
                 "start in another folder."
             ) from None
         if self._kept is not None:

@@ -108,7 +108,7 @@ class RunExecution:
         if manifest:
             self._codes = completed(codes.folder, CODES, manifest, codes.job.fingerprint.digest)
         if manifest is None or len(self._codes) < len(manifest.shards):
-            raise InputError(f"{codes.folder.url} is not complete any more: run the same `flowers-batch encode` again.")
+            raise InputError(f"{codes.folder.url} is no longer complete: run the same `flowers-batch encode` again.")
         if present is None:
             self._refuse_foreign()
         elif present.runs[0] != manifest.runs[0] and present.shards != manifest.shards:

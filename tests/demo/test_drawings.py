@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from flowers_batch.demo import drawings
-from flowers_batch.demo.drawings import CLASSES, draw_flower, draw_photos
+from flowers_batch.demo.drawings import FLOWER_CLASSES, draw_flower, draw_photos
 
 
 def drawn(kind, seed):
@@ -14,7 +14,7 @@ def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", FLOWER_CLASSES)
 def test_flower_has_the_documented_size_and_contrast(kind):
     for seed in range(4):
         picture = drawn(kind, seed)
@@ -32,7 +32,7 @@ def test_pictures_are_landscapes_and_portraits():
     assert {height < width for height, width, _ in shapes} == {True, False}
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", FLOWER_CLASSES)
 def test_flower_depends_on_its_seed_alone(kind):
     first, again, other = drawn(kind, 7), drawn(kind, 7), drawn(kind, 8)
     np.testing.assert_array_equal(first, again)
@@ -40,8 +40,8 @@ def test_flower_depends_on_its_seed_alone(kind):
 
 
 def test_kinds_differ_in_how_they_are_drawn():
-    pictures = [drawn(kind, 3) for kind in CLASSES]
-    assert len({picture.tobytes() for picture in pictures}) == len(CLASSES)
+    pictures = [drawn(kind, 3) for kind in FLOWER_CLASSES]
+    assert len({picture.tobytes() for picture in pictures}) == len(FLOWER_CLASSES)
 
 
 def test_unknown_kind_is_refused_by_name():
@@ -59,7 +59,7 @@ def quick(monkeypatch):
     """Draw small noise instead of flowers, for tests of files rather than of flowers."""
 
     def noise(kind, rng):
-        return rng.integers(0, 256, (8, 9 + CLASSES.index(kind), 3), np.uint8)
+        return rng.integers(0, 256, (8, 9 + FLOWER_CLASSES.index(kind), 3), np.uint8)
 
     monkeypatch.setattr(drawings, "draw_flower", noise)
 
@@ -67,9 +67,11 @@ def quick(monkeypatch):
 @pytest.mark.parametrize(("count", "numbers"), [(0, [0] * 5), (3, [1, 1, 1, 0, 0]), (12, [3, 3, 2, 2, 2])])
 def test_photos_are_spread_evenly_over_the_classes(tmp_path, quick, count, numbers):
     draw_photos(tmp_path / "new", count)
-    expected = {f"{kind}/{kind}-{n:04d}.jpg" for kind, some in zip(CLASSES, numbers, strict=True) for n in range(some)}
+    expected = {
+        f"{kind}/{kind}-{n:04d}.jpg" for kind, some in zip(FLOWER_CLASSES, numbers, strict=True) for n in range(some)
+    }
     assert set(files(tmp_path / "new")) == expected
-    assert {path.name for path in (tmp_path / "new").iterdir()} == set(CLASSES)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(FLOWER_CLASSES)
 
 
 def test_larger_count_adds_photos_and_keeps_the_others(tmp_path, quick):
@@ -93,7 +95,7 @@ def test_photo_depends_on_its_seed_class_and_number(tmp_path):
         with Image.open(tmp_path / f"{name}.jpg") as photo:
             assert photo.format == "JPEG"
             pixels = np.asarray(photo).astype(float)
-        flower = drawn(CLASSES[number], (5, number, index))
+        flower = drawn(FLOWER_CLASSES[number], (5, number, index))
         assert pixels.shape == flower.shape
         assert np.abs(pixels - flower).mean() < 6
 

@@ -344,7 +344,7 @@ def test_large_files_are_held_in_memory_one_at_a_time():
 )
 def test_fault_of_the_program_is_raised_and_no_row(fault):
     photos = drawn(9) | {"1/004.png": fault}
-    with pytest.raises(RunError, match=r"^1/004\.png stopped the run by a fault of the program: ") as raised:
+    with pytest.raises(RunError, match=r"^1/004\.png stopped the run because of a bug: ") as raised:
         table(encoder(Photos(photos)), photos)
     assert raised.value.__cause__ is fault
 

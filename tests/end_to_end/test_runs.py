@@ -207,7 +207,7 @@ def test_labels_of_changed_codes_are_rewritten(model, tmp_path):
 def test_codes_of_a_foreign_shard_are_never_labelled(encoded, model, tmp_path):
     codes = shutil.copytree(encoded, tmp_path / "codes")
     shutil.copy(codes / "codes" / "shard-000000.parquet", codes / "codes" / "shard-000001.parquet")
-    with pytest.raises(fb.InputError, match="not complete any more"):
+    with pytest.raises(fb.InputError, match="no longer complete"):
         fb.predict(str(codes), str(tmp_path / "labels"), str(model))
 
 

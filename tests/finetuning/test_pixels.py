@@ -118,6 +118,6 @@ def test_missing_or_changed_photo_is_named_in_the_error(change, why):
     source, images, digests = photos(3)
     change(source.files)
     reader = PixelReader(source, images, digests, 2, 2)
-    with pytest.raises(InputError, match=rf"2 is not what was encoded any more \({why}\): restore it, or"):
+    with pytest.raises(InputError, match=rf"2 is no longer what was encoded \({why}\): restore it, or"):
         list(reader.batches(np.arange(3)))
     reader.close()

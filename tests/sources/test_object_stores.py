@@ -108,7 +108,7 @@ def test_deleted_object_is_missing_unless_all_are(s3, tmp_path):
         photos.read(Image("b.jpg"))
     assert refused.value.reason == "missing"
     photos.folder.filesystem.delete_dir(photos.folder.path)
-    with pytest.raises(RunError, match=r"is not there any more"):
+    with pytest.raises(RunError, match=r"no longer exists"):
         photos.read(Image("a.jpg"))
 
 

@@ -15,14 +15,14 @@ from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.training_source import TrainingSource
 
 UNCERTAIN, SUGGESTIONS, LABEL_ISSUES = "uncertain", "suggestions", "label_issues"
-CLASS, LABELLED, FAILED = "class", "labelled", "failed"
+CLASS, LABELLED, FAILED_PHOTOS = "class", "labelled", "failed"
 VIEWS = {
     UNCERTAIN: "Least confident",
     SUGGESTIONS: "Most useful to label",
     LABEL_ISSUES: "Possible label errors",
     CLASS: "One class",
     LABELLED: "Labelled here",
-    FAILED: "Failed",
+    FAILED_PHOTOS: "Failed",
 }
 _MAX_ROWS = 100_000  # of a view: more than a person looks at
 _SUGGESTIONS = 500
@@ -64,7 +64,7 @@ class Views:
             return self._label_issues(labels)
         if name == LABELLED:
             return _limited(sorted(labels))
-        if name == FAILED:
+        if name == FAILED_PHOTOS:
             return _limited(np.flatnonzero(~self._table.is_ok()))
         labelled = np.array(sorted(labels), np.int64)
         if name == CLASS:
