@@ -288,7 +288,7 @@ def test_code_that_is_not_finite_stops_the_run(value, code_dtype):
         codes[-1, 1] = value
         return codes
 
-    with pytest.raises(RunError, match=r"which float\d\d cannot: check the network's weights\.$"):
+    with pytest.raises(RunError, match=r"which float\d\d cannot represent: check the network's weights\.$"):
         table(encoder(Photos(photos), network, 3, code_dtype=code_dtype), photos)
 
 
