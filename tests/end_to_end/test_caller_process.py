@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import faulthandler, json, os, resource, signal, sys, threading
 import cv2, numpy
@@ -84,6 +86,7 @@ print(json.dumps(changes))
 """
 
 
+@pytest.mark.slow
 def test_callers_process_is_left_as_it_was(archive, tmp_path):
     """Runs with a Ray of their own, also in a thread other than the main one, and what runs without Ray."""
     (tmp_path / "photos").symlink_to(archive)

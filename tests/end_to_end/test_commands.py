@@ -6,6 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import pytest
 from commands import run
 from helpers import draw_archive
 
@@ -71,6 +72,7 @@ def test_demo_labels_real_photos_of_the_named_folder(capsys, tmp_path, monkeypat
     assert code == 2 and "something other than a demo" in err
 
 
+@pytest.mark.slow
 def test_demo_draws_photos_if_none_are_available(capsys, tmp_path, monkeypatch, local_ray):
     monkeypatch.delenv(PHOTOS_ENVIRONMENT, raising=False)
     monkeypatch.delenv("FLOWERS_BATCH_WEIGHTS", raising=False)

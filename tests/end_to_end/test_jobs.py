@@ -133,6 +133,7 @@ def test_upload_of_a_job_is_small_and_complete(dashboard, tmp_path):
     assert not any(name.startswith(("./tests/", "./docs/", "./benchmarks/", "./.git/")) for name in names)
 
 
+@pytest.mark.slow
 def test_submitted_jobs_encode_train_and_predict(dashboard, archive, tmp_path):
     codes, model, labels = (str(tmp_path / name) for name in ("codes", "model", "labels"))
     encoded = submit(dashboard, "python", "jobs/encode.py", str(archive), codes, "--network", "null", "--json")

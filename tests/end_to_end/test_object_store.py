@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from archives import as_tars
 from helpers import draw_archive
 
@@ -37,6 +38,7 @@ print(json.dumps([fb.verify(url(kind), deep=True).problems for kind in ("codes",
 """
 
 
+@pytest.mark.slow
 def test_runs_read_and_write_object_stores(s3, tmp_path):
     photos = draw_archive(tmp_path / "photos", 6)
     as_tars(photos, tmp_path)

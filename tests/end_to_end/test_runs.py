@@ -313,9 +313,10 @@ print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], config).actors))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gpus", "actors_per_gpu", "expected"),
-    [(2, 1, [["0"], ["1"]]), pytest.param(1, 2, [["0"], ["0"]], marks=pytest.mark.slow)],
+    [(2, 1, [["0"], ["1"]]), (1, 2, [["0"], ["0"]])],
 )
 def test_actors_get_one_gpu_each_or_share_one(archive, tmp_path, gpus, actors_per_gpu, expected):
     meeting = tmp_path / "meeting"
@@ -327,6 +328,7 @@ def test_actors_get_one_gpu_each_or_share_one(archive, tmp_path, gpus, actors_pe
     assert [actor.read_text() for actor in meeting.iterdir()] == ["3", "3"]
 
 
+@pytest.mark.slow
 def test_vgg16_from_photos_to_labels(tmp_path):
     """All convolutions of VGG16, with random weights: its codes are the reference's, and its labels are the codes'."""
     archive = draw_archive(tmp_path / "photos", 4)
