@@ -106,7 +106,7 @@ def finetune(
     return Output(metrics, training_text(metrics, model), random_weights_notes(metrics["tuning"]["initial_weights"]))
 
 
-@command(app, example="flowers-batch predict archive run/predictions --model run/model --csv labels.csv")
+@command(app, example="flowers-batch predict archive run/predictions --model run/model --csv predictions.csv")
 def predict(
     source: Annotated[str, typer.Argument(help="Photos, as for `encode`, or a folder of codes (needs no GPU).")],
     out: Annotated[str, typer.Argument(help="Folder for the predictions: a path or a URL.")],
