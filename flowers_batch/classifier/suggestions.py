@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.fitting import predict_out_of_fold
 from flowers_batch.classifier.labelled_codes import labelled_codes_in
-from flowers_batch.classifier.labels import read_labelled, read_labels, write_labels
+from flowers_batch.classifier.labels import read_labelled
+from flowers_batch.classifier.labels_file import read_labels, write_labels
 from flowers_batch.classifier.model_folder import MODEL, load_model, read_split
 from flowers_batch.classifier.near_duplicates import MAX_DISTANCE, group_near_duplicates
 from flowers_batch.dataset.run_folder import Run, open_run

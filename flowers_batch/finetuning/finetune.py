@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from flowers_batch.classifier.evaluated_head import evaluate_head, publish_model
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled, with_codes_of
-from flowers_batch.classifier.labels import FOLDER, read_labels
+from flowers_batch.classifier.labels import FOLDER
+from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.classifier.model_folder import MODEL, NETWORK, OWN_CODES, load_model, read_metrics
 from flowers_batch.classifier.split import SPLITS, TEST, TRAIN
 from flowers_batch.classifier.training import training_settings

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from codes_folder import labels, write_codes
 
-from flowers_batch.classifier.labels import LabelsFile, read_labelled, read_labels, write_labels
+from flowers_batch.classifier.labels import read_labelled
+from flowers_batch.classifier.labels_file import LabelsFile, read_labels, write_labels
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
 

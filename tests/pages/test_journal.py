@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowers_batch.classifier.labels import read_labels
+from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.pages.review.journal import Journal
 

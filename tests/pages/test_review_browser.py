@@ -15,7 +15,7 @@ from archive_runs import EVIL, predict_drawn
 from browsing import accessibility_faults, command, opened, photo_count, reviewing, serving, until, until_saved
 
 import flowers_batch as fb
-from flowers_batch.classifier.labels import read_labels
+from flowers_batch.classifier.labels_file import read_labels
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flowers_batch.classifier.labels import invalid_labels_file, read_labels
+from flowers_batch.classifier.labels_file import invalid_labels_file, read_labels
 from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage.folder import PathOrUrl
