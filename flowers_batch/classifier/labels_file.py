@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +18,15 @@ from pyarrow import fs
 from flowers_batch.dataset.spreadsheet import cell_of, text_of
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import PathOrUrl, split_file
+
+_INVISIBLE = "\u200b-\u200f\u2060\ufeff"  # zero-width characters, marks of direction, the byte order mark
+_ENDS = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
+
+
+@lru_cache(maxsize=4096)
+def class_name(text: str) -> str:
+    """Return a class's name as it is compared: in NFC, without spaces and invisible characters at its ends."""
+    return _ENDS.sub("", unicodedata.normalize("NFC", text))
 
 
 @dataclass(frozen=True)
@@ -78,4 +90,4 @@ def write_labels(out: PathOrUrl, columns: Sequence[str], rows: Iterable[dict[str
 
 def _label_text(value: Any) -> str:
     """Return a label as text, empty for null and NaN. Numbers are labels too, 0 among them."""
-    return "" if value is None or value != value else str(value).strip()
+    return "" if value is None or value != value else class_name(str(value))
