@@ -6,11 +6,13 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from flowers_batch.errors import InputError
 from flowers_batch.storage.local_files import reason_of
+
+_HOLDER_BYTES = 1000  # at most, of the name that a holder wrote
 
 
 @contextmanager
@@ -22,24 +24,70 @@ def hold_lock(path: str, url: str) -> Iterator[None]:
         url: The folder that it protects, for error messages.
 
     Raises:
-        InputError: Another process holds it, or it cannot be made.
+        InputError: Another process holds it, it cannot be made, or its file system has no locks.
     """
+    with _opened(path, url) as handle:
+        if not try_lock(handle, url):
+            raise InputError(
+                f"{url} is being written by another run ({_holder(handle) or 'just started'}): "
+                "wait until it ends, or choose another folder."
+            )
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, _own_name().encode(), 0)
+        except OSError as error:
+            raise _unwritable(url, error) from None
+        yield
+
+
+def try_lock(handle: int, name: str) -> bool:
+    """Lock an open file, unless another process holds it; the lock ends when the file is closed.
+
+    Args:
+        handle: The file, open for writing: some network file systems lock no others.
+        name: What it protects, for the error message.
+
+    Returns:
+        Whether it is locked now.
+
+    Raises:
+        InputError: Its file system has no locks, or the service that gives them does not answer.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise InputError(
+            f"The file system of {name} cannot lock files ({reason_of(error)}): have it mounted with locks, or choose "
+            "a place on another one."
+        ) from None
+    return True
+
+
+@contextmanager
+def _opened(path: str, url: str) -> Iterator[int]:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise InputError(f"{url} cannot be written to ({reason_of(error)}): choose another folder.") from None
-    with open(handle, "r+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InputError(
-                f"{url} is being written by another run ({file.read().strip() or 'just started'}): "
-                "wait until it ends, or choose another folder."
-            ) from None
-        file.truncate(0)
-        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {since}")
-        file.flush()
-        yield
+        raise _unwritable(url, error) from None
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    with suppress(OSError):
+        return os.pread(handle, _HOLDER_BYTES, 0).decode(errors="replace").strip()
+    return ""
+
+
+def _own_name() -> str:
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"host {socket.gethostname()}, process {os.getpid()}, since {since}"
+
+
+def _unwritable(url: str, error: OSError) -> InputError:
+    return InputError(f"{url} cannot be written to ({reason_of(error)}): choose another folder.")

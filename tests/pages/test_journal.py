@@ -56,6 +56,15 @@ def test_journal_continues_a_file_and_locks_it(file):
     assert again.labels == {"a": "rose"} and again.undo() == {}
 
 
+def test_file_system_without_locks_is_not_another_review(file, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(InputError, match=r"labels\.csv cannot lock files \(No locks available\): "):
+        Journal(file)
+
+
 @pytest.mark.parametrize(
     "torn", ["b.jpg,ro", '"b', '"b\nc",rose,2026-01-01T00:00:00+00:0', "b.jpg,rose,2026-01-01T00:00:00+00:00\r"]
 )

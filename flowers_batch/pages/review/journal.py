@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import fcntl
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage.folder import PathOrUrl
 from flowers_batch.storage.local_files import fsync
+from flowers_batch.storage.locks import try_lock
 
 _COLUMNS = ["path", "label", "time"]
 _MAX_TORN_LINES = 3  # of a partly written row: a longer rest is more likely a row with an unclosed quotation mark
@@ -55,10 +55,8 @@ class Journal:
             raise
 
     def _open(self) -> None:
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{self.file} is in use by another review: stop that one first.") from None
+        if not try_lock(self._handle, str(self.file)):
+            raise InputError(f"{self.file} is in use by another review: stop that one first.")
         self._size = os.fstat(self._handle).st_size
         self._columns = _COLUMNS
         if self._size:
