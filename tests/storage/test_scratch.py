@@ -1,0 +1,103 @@
+"""Scratch folders: private, deleted at the end, and swept after processes that were killed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from flowers_batch.storage import scratch
+from flowers_batch.storage.scratch import scratch_folder, sweep_scratch_folders
+
+HOLDER = """
+import sys, time
+from flowers_batch.storage.scratch import scratch_folder
+with scratch_folder(sys.argv[1]) as folder:
+    open(folder + "/file", "w").close()
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds a scratch folder in `tmp_path`, and the folder's path."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield process, process.stdout.readline().strip()
+        process.kill()
+
+
+def test_scratch_folder_is_private_and_deleted(tmp_path):
+    with pytest.raises(ValueError), scratch_folder(str(tmp_path)) as folder:
+        assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+        (tmp_path / folder / "below").mkdir()
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_folder_of_a_killed_process_is_swept(tmp_path, holder):
+    process, left = holder
+    with scratch_folder(str(tmp_path)) as folder:
+        assert os.path.exists(f"{left}/file"), "the folder of a living process was deleted"
+        process.kill()
+        process.wait()
+        sweep_scratch_folders(str(tmp_path))
+        assert os.listdir(tmp_path) == [os.path.basename(folder)]
+
+
+def test_scratch_folder_that_was_never_locked_is_swept(tmp_path):
+    (tmp_path / f"{scratch.PREFIX}killed_1").mkdir()
+    sweep_scratch_folders(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_leaves_other_folders_alone(tmp_path, monkeypatch):
+    """Other names, links, folders of another host, of other users, and of file systems without locks."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / f"{scratch.PREFIX}of_a_user").mkdir()
+    (tmp_path / f"{scratch.PREFIX}is_link_").symlink_to(outside)
+    other = tmp_path / f"{scratch.PREFIX}of_other"
+    other.mkdir()
+    (other / "lock").write_text(f"not {socket.gethostname()}")
+    before = sorted(tmp_path.rglob("*"))
+    sweep_scratch_folders(str(tmp_path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+    (tmp_path / f"{scratch.PREFIX}of_users").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        sweep_scratch_folders(str(tmp_path))
+    assert (tmp_path / f"{scratch.PREFIX}of_users").exists()
+
+
+def test_scratch_folder_works_without_locks(tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(scratch.fcntl, "flock", no_locks)
+    with scratch_folder(str(tmp_path)) as folder:
+        sweep_scratch_folders(str(tmp_path))
+        assert os.path.exists(folder)
+    assert not os.path.exists(folder)
+
+
+def test_folder_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    make, made = scratch.tempfile.mkdtemp, []
+
+    def swept(**options):
+        made.append(make(**options))
+        if len(made) == 1:
+            sweep_scratch_folders(str(tmp_path))
+        return made[-1]
+
+    monkeypatch.setattr(scratch.tempfile, "mkdtemp", swept)
+    with scratch_folder(str(tmp_path)) as folder:
+        assert [folder] == made[1:] and os.path.exists(folder)
