@@ -61,7 +61,7 @@ def build_job(files: list[bytes], folder: Path, precision: str, **options: Any) 
     layer = np.zeros((WIDTH, len(CLASSES)), np.float32), np.zeros(len(CLASSES), np.float32)
     head = Head(CLASSES, np.zeros(WIDTH, np.float32), np.full(WIDTH, 100, np.float32), (layer,))
     return FinetuningJob(
-        config=FinetuneConfig(encode=encoding, train=TrainConfig(head="logistic"), **options),
+        config=FinetuneConfig(encode=encoding, train=TrainConfig(("folder",), head="logistic"), **options),
         encoding=encoding,
         weights=weights_identity(encoding)[0],
         photos=photos,

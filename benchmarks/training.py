@@ -88,7 +88,9 @@ def train(folder: Path, head: str, memory: int) -> list[float]:
     fb.train  # noqa: B018  loads the module
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with stopwatch() as seconds:
-        metrics = fb.train(folder / "codes", folder / head, fb.TrainConfig(head=head, max_memory_mb=memory))
+        metrics = fb.train(
+            folder / "codes", folder / head, fb.TrainConfig(("folder",), head=head, max_memory_mb=memory)
+        )
         took = seconds()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return [(peak - before) * 1024.0, took, metrics["test"]["accuracy"]]

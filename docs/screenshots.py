@@ -64,7 +64,7 @@ def main() -> None:
         base = Path(scratch)
         with fb.console_reporter("encode") as reporter:
             fb.encode(photos, base / "codes", encode_config(), reporter=reporter)
-        fb.train(base / "codes", base / "model")
+        fb.train(base / "codes", base / "model", fb.TrainConfig(("folder",)))
         fb.predict(base / "codes", base / "flowers", base / "model")
         report = f"file://{fb.report(base / 'flowers')}"
         command = [sys.executable, "-m", "flowers_batch", "review", str(base / "flowers"), "--no-open"]

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         summary = fb.encode(given.photos, given.run / "codes", encoding, reporter=reporter)
     print(f"encoded {summary.ok} photos; {summary.failed} could not be read")
 
-    metrics = fb.train(given.run / "codes", given.run / "model", fb.TrainConfig(head=given.head))
+    metrics = fb.train(given.run / "codes", given.run / "model", fb.TrainConfig(("folder",), head=given.head))
     test = metrics["test"]
     low, high = test["interval95"]
     print(f"test accuracy {test['accuracy']:.1%} of {test['photos']} photos, 95% interval {low:.1%} to {high:.1%}")

@@ -3,7 +3,7 @@
     import flowers_batch as fb
 
     fb.encode("photos", "run/codes", fb.EncodeConfig(weights="random:0"))
-    metrics = fb.train("run/codes", "run/model")
+    metrics = fb.train("run/codes", "run/model", fb.TrainConfig(("folder",)))
     fb.predict("archive", "run/predictions", "run/model")
     fb.report("run/predictions")
     assert fb.verify("run/predictions").is_complete

@@ -109,7 +109,7 @@ class TrainConfig:
 
     Attributes:
         labels: `folder` (a photo's class is the name of its folder), or a CSV or Parquet file with the columns
-            path,label. If a photo has several labels, the last one counts.
+            path,label. There is no default. If a photo has several labels, the last one counts.
         head: logistic (multinomial regression), mlp (256 hidden units), or auto: the one with the lower
             validation loss.
         min_precision: Precision that labels must reach, above 0 and up to 1; less certain labels are marked unknown.
@@ -118,14 +118,14 @@ class TrainConfig:
         seed: Seed of everything random; the split does not depend on it.
     """
 
-    labels: tuple[str, ...] = ("folder",)
+    labels: tuple[str, ...] = ()
     head: str = "auto"
     min_precision: float = 0.95
     max_memory_mb: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.labels or isinstance(self.labels, str):
+        if isinstance(self.labels, str):
             raise InputError(f"`labels` must be a tuple of `folder` and files. Received: {self.labels!r}.")
         _one_of("head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:

@@ -25,7 +25,7 @@ def predict_drawn(base: Path) -> Path:
     (photos / "green" / "copy.png").write_bytes((photos / "green" / "0001.png").read_bytes())
     (photos / "blue" / "bad<b>.jpg").write_text("nothing")
     fb.encode(photos, base / "codes", fb.EncodeConfig(network="null"))
-    fb.train(base / "codes", base / "model", fb.TrainConfig(head="logistic"))
+    fb.train(base / "codes", base / "model", fb.TrainConfig(("folder",), head="logistic"))
     fb.predict(base / "codes", base / "predictions", base / "model")
     return base
 
@@ -40,6 +40,6 @@ def predict_with_link(base: Path) -> Path:
     (photos / "red" / "link.png").symlink_to(secret)
     (photos / "blue" / "bad.jpg").write_text("nothing")
     fb.encode(photos, base / "codes", fb.EncodeConfig(network="null"))
-    fb.train(base / "codes", base / "model", fb.TrainConfig(head="logistic"))
+    fb.train(base / "codes", base / "model", fb.TrainConfig(("folder",), head="logistic"))
     fb.predict(base / "codes", base / "predictions", base / "model")
     return base

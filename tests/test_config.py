@@ -17,9 +17,9 @@ from flowers_batch.errors import FlowersError, InputError, RunError
         (lambda: EncodeConfig(code_dtype="int8"), "code_dtype"),
         (lambda: EncodeConfig(batch_size=0), "batch_size"),
         (lambda: EncodeConfig(shard_size=-1), "shard_size"),
-        (lambda: TrainConfig(head="forest"), "head"),
-        (lambda: TrainConfig(seed=-1), "seed"),
-        (lambda: TrainConfig(seed=2**32), "seed"),
+        (lambda: TrainConfig(("folder",), head="forest"), "head"),
+        (lambda: TrainConfig(("folder",), seed=-1), "seed"),
+        (lambda: TrainConfig(("folder",), seed=2**32), "seed"),
         (lambda: PredictConfig(top_k=0), "top_k"),
         (lambda: PredictConfig(batch_size=0), "batch_size"),
         (lambda: PredictConfig(shard_size=0), "shard_size"),
@@ -35,7 +35,7 @@ def test_invalid_setting_is_refused_by_name(make, setting):
 def test_smallest_allowed_values_are_accepted():
     EncodeConfig(batch_size=1, shard_size=1, network="null", precision="bfloat16", code_dtype="float32")
     PredictConfig(top_k=1, batch_size=1, shard_size=1)
-    TrainConfig(seed=2**32 - 1, head="mlp")
+    TrainConfig(("folder",), seed=2**32 - 1, head="mlp")
     ClusterConfig(actors=1)
 
 

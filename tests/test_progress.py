@@ -19,7 +19,7 @@ def test_train_command_reports_its_steps(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(app, "console_reporter", lambda verb, style: nullcontext(LineReporter(verb, seconds=0)))
     codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30))
     with pytest.raises(SystemExit):
-        main(["train", str(codes), str(tmp_path / "model"), "--json"])
+        main(["train", str(codes), str(tmp_path / "model"), "--labels", "folder", "--json"])
     reported = capsys.readouterr().err
     for step in (
         "logistic: C = 0.01 on fold 2 of 3",

@@ -87,6 +87,8 @@ def read_labelled(run: Run, labels: Sequence[str]) -> LabelledPhotos:
     Raises:
         InputError: No photo is labelled, or a file lacks the columns.
     """
+    if not labels:
+        raise no_labels()
     files = [None if file == FOLDER else read_labels(file) for file in labels]
     unmatched = set[str]().union(*(file.labels for file in files if file))
     kept: list[tuple[list[Any], ...]] = []  # of each batch: paths, digests, hashes, labels, rows
@@ -135,6 +137,11 @@ def _nothing_labelled(run: Run, labels: Sequence[str], example: str) -> InputErr
     else:
         advice = f"the paths in {labels[-1]} must be written as in the column `path` of the codes, such as {example}."
     return InputError(f"None of the photos in {run.folder.url} has a label: {advice}")
+
+
+def no_labels() -> InputError:
+    """Return the error of a training run that was not told where labels come from."""
+    return InputError("Choose `labels`: `folder`, or a CSV or Parquet file with the columns path,label.")
 
 
 def absolute_labels(labels: str) -> str:

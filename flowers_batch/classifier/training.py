@@ -33,7 +33,7 @@ def train(
         codes: The codes folder.
         model: The model folder to write: `head.safetensors`, `model.json`, `metrics.json` and `split.parquet` (each
             labelled photo with its group, its split, and its predicted label).
-        config: The settings; None: the defaults.
+        config: The settings. It names the labels, which have no default.
         reporter: Receives progress.
 
     Returns:

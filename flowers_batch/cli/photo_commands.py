@@ -67,7 +67,7 @@ def train(
     return Output(metrics, training_text(metrics, model), random_weights_notes(metrics["weights"]))
 
 
-@command(app, example="flowers-batch finetune labelled run/tuned --unfreeze fc --epochs 10")
+@command(app, example="flowers-batch finetune labelled run/tuned --labels folder --unfreeze fc --epochs 10")
 def finetune(
     photos: Annotated[
         str,

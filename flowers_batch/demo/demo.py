@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowers_batch.classifier.training import train
-from flowers_batch.config import EncodeConfig, PredictConfig
+from flowers_batch.config import EncodeConfig, PredictConfig, TrainConfig
 from flowers_batch.demo.inputs import find_photos, find_weights
 from flowers_batch.errors import InputError
 from flowers_batch.pages.report.content import SYNTHETIC_MARK
@@ -63,7 +63,7 @@ def run_demo(
         encoding = EncodeConfig(network=network, weights=weights, shard_size=_SHARD_SIZE)
         encode(str(out / "photos" / "labelled"), codes, encoding, reporter=reporter)
     with steps.step("train"):
-        metrics = train(codes, model, reporter=reporter)
+        metrics = train(codes, model, TrainConfig(("folder",)), reporter=reporter)
     with steps.step("predict"):
         labelling = PredictConfig(shard_size=_SHARD_SIZE)
         predict(str(out / "photos" / "unlabelled"), predictions, model, labelling, reporter=reporter)

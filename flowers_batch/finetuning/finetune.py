@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from flowers_batch.classifier.evaluated_head import evaluate_head, publish_model
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled, with_codes_of
-from flowers_batch.classifier.labels import FOLDER
+from flowers_batch.classifier.labels import FOLDER, no_labels
 from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.classifier.model_folder import MODEL, NETWORK, OWN_CODES, load_model, read_metrics
 from flowers_batch.classifier.split import SPLITS, TEST, TRAIN
@@ -63,6 +63,8 @@ def finetune(
     """
     config = config or FinetuneConfig()
     config = replace(config, train=replace(config.train, head="logistic"))
+    if not config.train.labels:
+        raise no_labels()
     for name in config.train.labels:
         if name != FOLDER:
             read_labels(name)  # refuses invalid files before hours of work

@@ -103,7 +103,7 @@ def test_training_on_more_than_memory_is_as_good(larger_than_memory, tmp_path, k
     run = open_run(larger_than_memory, CODES)
     accuracies = {}
     for max_memory_mb in (None, 1):
-        labelled = split_labelled(run, fb.TrainConfig(max_memory_mb=max_memory_mb))
+        labelled = split_labelled(run, fb.TrainConfig(("folder",), max_memory_mb=max_memory_mb))
         train, validation = labelled.codes_of(TRAIN), labelled.codes_of(VALIDATION)
         assert train.is_in_memory == (max_memory_mb is None)
         streamed = fit(kind, train, validation, labelled.classes, 0)
@@ -113,7 +113,7 @@ def test_training_on_more_than_memory_is_as_good(larger_than_memory, tmp_path, k
     assert streamed.epochs
     assert accuracies[1][0] == pytest.approx(accuracies[None][0], abs=0.05)
     assert accuracies[1][1] > accuracies[None][1] - 0.05
-    metrics = fb.train(larger_than_memory, tmp_path / "again", fb.TrainConfig(head=kind, max_memory_mb=1))
+    metrics = fb.train(larger_than_memory, tmp_path / "again", fb.TrainConfig(("folder",), head=kind, max_memory_mb=1))
     assert metrics["heads"][kind]["epochs"] == streamed.epochs
     found = load_model(tmp_path / "again").head.arrays
     for name, array in streamed.head.arrays.items():

@@ -20,13 +20,13 @@ from flowers_batch.classifier.training import fit_best
 from flowers_batch.dataset.run_folder import SUCCESS, open_run
 from flowers_batch.dataset.schema import CODES
 
-LOGISTIC = fb.TrainConfig(head="logistic")  # much faster than the network
+LOGISTIC = fb.TrainConfig(("folder",), head="logistic")  # much faster than the network
 
 
 @pytest.mark.parametrize("head", ["auto", "logistic", "mlp"])
 def test_training_learns_and_reports_its_accuracy(tmp_path, head):
     codes = write_codes(tmp_path / "codes", labels(daisy=160, rose=160, tulip=80))
-    metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head=head))
+    metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(("folder",), head=head))
     assert metrics["test"]["accuracy"] > 0.85
     assert sum(metrics["photos"].values()) == 400 and metrics["photos"]["train"] > 280
     assert np.array(metrics["test"]["confusion_matrix"]).sum() == metrics["photos"]["test"]
@@ -42,7 +42,7 @@ def test_seed_changes_the_network_but_not_the_split(tmp_path):
     run = open_run(write_codes(tmp_path / "codes", labels(daisy=40, rose=40)), CODES)
     identities, splits = [], []
     for seed in (1, 1, 2):
-        config = fb.TrainConfig(seed=seed, head="mlp")
+        config = fb.TrainConfig(("folder",), seed=seed, head="mlp")
         labelled = split_labelled(run, config)
         identities.append(fit_best(labelled, config)[0].head.identity)
         splits.append(labelled.splits.tolist())
@@ -92,7 +92,9 @@ def splits_of(model: Path) -> dict[str, str]:
 
 def test_threshold_keeps_the_precision_that_was_asked_for(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(a=300, b=300, c=300), spread=4)
-    metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="logistic", min_precision=0.9))
+    metrics = fb.train(
+        str(codes), str(tmp_path / "model"), fb.TrainConfig(("folder",), head="logistic", min_precision=0.9)
+    )
     unknown = metrics["unknown"]
     assert metrics["validation"]["accuracy"] < 0.9 <= unknown["precision"]
     assert 0 < unknown["coverage"] < 1
@@ -106,7 +108,9 @@ def test_threshold_keeps_the_precision_that_was_asked_for(tmp_path):
 def test_all_labels_are_unknown_if_none_is_certain_enough(tmp_path):
     random = [str(number) for number in np.random.default_rng(3).integers(0, 2, 600)]
     codes = write_codes(tmp_path / "codes", random, spread=300)
-    metrics = fb.train(str(codes), str(tmp_path / "model"), fb.TrainConfig(head="logistic", min_precision=1.0))
+    metrics = fb.train(
+        str(codes), str(tmp_path / "model"), fb.TrainConfig(("folder",), head="logistic", min_precision=1.0)
+    )
     assert metrics["unknown"]["precision"] is None
     assert metrics["unknown"]["threshold"] > 1
     assert metrics["unknown"]["coverage"] == 0
@@ -168,7 +172,7 @@ def test_folders_are_no_labels_unless_asked_for(tmp_path):
 
 def refused(codes: Path, config: fb.TrainConfig | None = None) -> str:
     with pytest.raises(fb.InputError) as error:
-        fb.train(str(codes), str(codes / uuid.uuid4().hex), config)
+        fb.train(str(codes), str(codes / uuid.uuid4().hex), config or LOGISTIC)
     return str(error.value)
 
 

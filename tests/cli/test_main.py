@@ -28,7 +28,7 @@ from flowers_batch.pages.report import page
         (("encode", "{archive}", "{tmp}/out", "--shard-size", "0"), "--shard-size must be 1 or more"),
         (("encode", "{archive}", "{tmp}/out", "--stall-timeout", "0"), "--stall-timeout must be 1 or more"),
         (("encode", "s3://key:secret@bucket/x", "{tmp}/out"), "contains credentials"),
-        (("train", "{tmp}", "{tmp}/model"), "not a folder of codes"),
+        (("train", "{tmp}", "{tmp}/model", "--labels", "folder"), "not a folder of codes"),
         (("weights", "fetch", "--network", "null"), "--network must be one of"),
         (("weights", "check", "{archive}/notes.txt"), "must end in .npy, .h5"),
         (("weights", "convert", "random:0", "{tmp}/weights.pth"), "must end in .npy, .h5"),

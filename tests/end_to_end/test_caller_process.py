@@ -77,7 +77,7 @@ assert (verified.is_complete, verified.sampled) == (True, 30), verified
 record_changes("verify", before)
 
 before = state()
-fb.train(f"{folder}/codes", f"{folder}/model", fb.TrainConfig(head="mlp"))
+fb.train(f"{folder}/codes", f"{folder}/model", fb.TrainConfig(("folder",), head="mlp"))
 fb.predict(f"{folder}/codes", f"{folder}/labels", f"{folder}/model")
 fb.report(f"{folder}/labels")
 record_changes("train, predict and report", before)

@@ -50,7 +50,10 @@ def test_random_weights_are_announced_with_results(capsys, archive, tmp_path, lo
     run(capsys, "encode", str(archive), codes, "--network", "null")
     job = tmp_path / "codes" / "job.json"
     job.write_text(job.read_text().replace('"weights": "null",\n  "root"', '"weights": "random:5",\n  "root"'))
-    for arguments in (("train", codes, model, "--json"), ("predict", codes, labels, "--model", model, "--json")):
+    for arguments in (
+        ("train", codes, model, "--labels", "folder", "--json"),
+        ("predict", codes, labels, "--model", model, "--json"),
+    ):
         code, out, err = run(capsys, *arguments)
         assert code == 0 and json.loads(out)["weights"] == "random:5"
         assert "random:5, never trained" in err

@@ -142,7 +142,7 @@ def test_submitted_jobs_encode_train_and_predict(dashboard, archive, tmp_path):
     summary = json.loads(last)
     assert (summary["images"], summary["ok"]) == (30, 30)
     assert (json.loads(lines[-1])["done"], json.loads(lines[-1])["failed"]) == (30, 0)
-    trained = submit(dashboard, "python", "jobs/train.py", codes, model, "--seed", "1")
+    trained = submit(dashboard, "python", "jobs/train.py", codes, model, "--labels", "folder", "--seed", "1")
     assert trained.returncode == 0, trained.stdout
     assert json.loads(logs_of(dashboard, trained)[-1])["test"]["accuracy"] > 0.5
     predicted = submit(dashboard, "python", "jobs/predict.py", str(archive), labels, "--model", model)

@@ -32,7 +32,7 @@ with folder.publish(name) as scratch, folder.open("0000.png") as old, open(scrat
     file.write(old.read())
 show(fb.encode(photos, url("codes"), config))
 show(fb.encode(photos, url("codes"), config))
-fb.train(url("codes"), url("model"), fb.TrainConfig(head="logistic"))
+fb.train(url("codes"), url("model"), fb.TrainConfig(("folder",), head="logistic"))
 show(fb.predict(tars, url("labels"), url("model")))
 print(json.dumps([fb.verify(url(kind), deep=True).problems for kind in ("codes", "labels")]))
 """

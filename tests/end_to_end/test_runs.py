@@ -47,7 +47,7 @@ def encoded(archive, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(encoded, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "model"
-    fb.train(str(encoded), str(folder))
+    fb.train(str(encoded), str(folder), fb.TrainConfig(("folder",)))
     return folder
 
 
@@ -172,7 +172,7 @@ def test_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
 def test_run_replaced_only_in_job_json_is_restored(encoded, model, tmp_path):
     """Model A's labels are whole; model B's run is killed before its first shard; A again must be A altogether."""
     fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
-    fb.train(str(encoded), str(tmp_path / "other"), fb.TrainConfig(seed=1, head="mlp"))
+    fb.train(str(encoded), str(tmp_path / "other"), fb.TrainConfig(("folder",), seed=1, head="mlp"))
     fb.predict(str(encoded), str(tmp_path / "others"), str(tmp_path / "other"))
     shutil.copy(tmp_path / "others" / "job.json", tmp_path / "labels" / "job.json")
     (tmp_path / "labels" / "_SUCCESS").unlink()
@@ -334,7 +334,7 @@ def test_vgg16_from_photos_to_labels(tmp_path):
     archive = draw_archive(tmp_path / "photos", 4)
     settings = {"layer": "pool5", "pool": "avg", "precision": "float32", "code_dtype": "float32"}
     fb.encode(archive, tmp_path / "codes", fb.EncodeConfig(weights="random:0", shard_size=8, **settings))
-    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(head="logistic"))
+    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
     fb.predict(str(archive), str(tmp_path / "labels"), str(tmp_path / "model"))
     fb.predict(str(tmp_path / "codes"), str(tmp_path / "same"), str(tmp_path / "model"))
     columns = ("path", "prediction")
@@ -369,7 +369,9 @@ def test_real_photos_are_kept_through_a_kill(real_photos, tmp_path):
 def test_real_photos_are_labelled_far_better_than_by_chance(real_photos, tmp_path):
     fb.encode(str(real_photos), str(tmp_path / "codes"), fb.EncodeConfig(weights="random:0", shard_size=64))
     accuracies = [
-        fb.train(str(tmp_path / "codes"), str(tmp_path / "model"), fb.TrainConfig(seed=seed))["test"]["accuracy"]
+        fb.train(str(tmp_path / "codes"), str(tmp_path / "model"), fb.TrainConfig(("folder",), seed=seed))["test"][
+            "accuracy"
+        ]
         for seed in range(3)
     ]
     classes = len([entry for entry in real_photos.iterdir() if entry.is_dir()])

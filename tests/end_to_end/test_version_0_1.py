@@ -29,9 +29,17 @@ from flowers_batch.storage.folder import open_folder
 
 WRITTEN = Path(__file__).parents[1] / "data" / "version_0_1"
 NULL = fb.EncodeConfig(network="null", shard_size=24)
-LOGISTIC = fb.TrainConfig(head="logistic")
+LOGISTIC = fb.TrainConfig(("folder",), head="logistic")
 RANDOM = fb.EncodeConfig(weights="random:3", precision="float32", shard_size=24)
-TUNING = fb.FinetuneConfig(encode=RANDOM, unfreeze="all", epochs=2, batch_size=16, lr_multiplier=2.0, augment=("flip",))
+TUNING = fb.FinetuneConfig(
+    encode=RANDOM,
+    train=fb.TrainConfig(("folder",)),
+    unfreeze="all",
+    epochs=2,
+    batch_size=16,
+    lr_multiplier=2.0,
+    augment=("flip",),
+)
 
 
 @dataclass(frozen=True)
@@ -182,7 +190,7 @@ def test_training_label_issues_and_suggestions_work(archive, given):
 
 def test_training_again_keeps_every_photo_in_its_split(archive):
     before = pq.read_table(archive.run / "model" / "split.parquet")
-    config = fb.TrainConfig(head="logistic", labels=("folder", str(archive.run / "corrections.csv")))
+    config = fb.TrainConfig(("folder", str(archive.run / "corrections.csv")), head="logistic")
     metrics = fb.train(archive.run / "codes", archive.run / "model", config)
     after = pq.read_table(archive.run / "model" / "split.parquet")
     assert metrics["split"]["moved"] == 0 and after["split"].to_pylist() == before["side"].to_pylist()

@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
         patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
         patch.setattr("flowers_batch.classifier.training._CURVE_SHARES", ())  # takes three more fits
         fb.encode(photos, base / "codes", config)
-        fb.train(base / "codes", base / "model", fb.TrainConfig(head="mlp", min_precision=0.9))
+        fb.train(base / "codes", base / "model", fb.TrainConfig(("folder",), head="mlp", min_precision=0.9))
         fb.predict(base / "codes", base / "labels", base / "model", fb.PredictConfig(top_k=3))
     rows = pq.read_table(base / "labels" / "predictions").to_pylist()
     classes = json.loads((base / "model" / "model.json").read_text())["classes"]
@@ -109,7 +109,7 @@ def test_networks_of_full_size_are_exported(tmp_path, local_ray, layer):
     files = {f"{'ab'[seed % 2]}/{seed}.png": encoded(photo(250, 240, seed)) for seed in range(12)}
     photos = write(tmp_path / "photos", files)
     fb.encode(photos, tmp_path / "codes", fb.EncodeConfig(weights="random:0", precision="float32", **layer))
-    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(head="logistic"))
+    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
     fb.predict(tmp_path / "codes", tmp_path / "labels", tmp_path / "model")
     fb.export(tmp_path / "model", tmp_path / "model.onnx", "onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")

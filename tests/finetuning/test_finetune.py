@@ -32,6 +32,7 @@ from flowers_batch.storage.folder import open_folder
 
 CONFIG = fb.FinetuneConfig(
     encode=fb.EncodeConfig(weights="random:3", precision="float32"),
+    train=fb.TrainConfig(("folder",)),
     unfreeze="all",
     epochs=2,
     batch_size=16,
@@ -160,7 +161,7 @@ def test_finished_fine_tuning_is_not_repeated(tuned, photos, monkeypatch):
 
 
 def test_other_settings_for_the_same_folder_are_refused(tuned, photos):
-    other = replace(CONFIG, unfreeze="fc", train=fb.TrainConfig(seed=1))
+    other = replace(CONFIG, unfreeze="fc", train=fb.TrainConfig(("folder",), seed=1))
     with pytest.raises(InputError, match="holds a fine-tuning that differs in: seed, unfreeze; choose another folder"):
         fb.finetune(photos, tuned, other)
 
@@ -185,7 +186,7 @@ def test_folder_of_an_ordinary_model_is_refused(tuned, photos):
 def test_training_on_fine_tuned_codes_omits_flattering_figures(tuned, photos, tmp_path):
     """The network has seen the labels of all photos that it was trained on, whatever part of them a head is given."""
     shutil.copytree(tuned, tmp_path / "tuned")
-    metrics = fb.train(tuned / "codes", tmp_path / "tuned")
+    metrics = fb.train(tuned / "codes", tmp_path / "tuned", fb.TrainConfig(("folder",)))
     assert [point["share"] for point in metrics["learning_curve"]] == [1.0]
     assert "would more labels help" not in training_text(metrics, "model")
     with pytest.raises(InputError, match="holds a model that was not fine-tuned: choose another folder"):
@@ -356,6 +357,7 @@ def test_network_without_a_better_epoch_encodes_nothing(tuned, tmp_path, monkeyp
     ("change", "told"),
     [
         ({"train": fb.TrainConfig(labels=("nowhere.csv",))}, "There is no labels file nowhere.csv"),
+        ({"train": fb.TrainConfig()}, "`labels`"),
         ({"encode": fb.EncodeConfig(layer="pool5", pool="avg")}, "vgg16 up to pool5 has no layers of `unfreeze` fc"),
         ({"encode": fb.EncodeConfig(layer="relu9")}, "relu9"),
         ({"encode": fb.EncodeConfig(layer="pool5")}, "`pool` avg, max or flatten"),
@@ -364,7 +366,7 @@ def test_network_without_a_better_epoch_encodes_nothing(tuned, tmp_path, monkeyp
 def test_invalid_settings_are_refused_before_encoding(photos, tmp_path, monkeypatch, change, told):
     monkeypatch.setattr(finetune, "encode", lambda *_, **__: pytest.fail("hours of work"))
     with pytest.raises(InputError, match=told):
-        fb.finetune(photos, tmp_path / "model", fb.FinetuneConfig(**change))
+        fb.finetune(photos, tmp_path / "model", fb.FinetuneConfig(**{"train": fb.TrainConfig(("folder",))} | change))
 
 
 @pytest.mark.parametrize("augment", [("",), ("none",), ("crop", "blur")])
@@ -375,7 +377,7 @@ def test_unknown_augmentations_are_refused(augment):
 
 def test_network_without_weights_is_refused(photos, tmp_path):
     with pytest.raises(InputError, match="The null network has nothing to train"):
-        fb.finetune(photos, tmp_path / "model", fb.FinetuneConfig(encode=fb.EncodeConfig(network="null")))
+        fb.finetune(photos, tmp_path / "model", replace(CONFIG, encode=fb.EncodeConfig(network="null")))
 
 
 @pytest.mark.parametrize(
@@ -414,7 +416,8 @@ def test_summary_shows_epochs_costs_and_verdict(tuned):
 
 def finetuning(photos: Path, model: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     options = (
-        "--weights random:3 --unfreeze all --epochs 8 --batch-size 1 --precision float32 --augment flip,crop --json"
+        "--labels folder --weights random:3 --unfreeze all --epochs 8 --batch-size 1 --precision float32 "
+        "--augment flip,crop --json"
     )
     command = [sys.executable, "-m", "flowers_batch", "finetune", str(photos), str(model), *options.split()]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -470,7 +473,7 @@ def test_killed_driver_and_killed_actor_change_no_result(photos, tmp_path):
 def test_vgg16_learns_real_flowers_and_resumes_to_the_same(real_photos, tmp_path):
     """VGG16 as it is, with random weights, on real photos: minutes on two cores."""
     command = [sys.executable, "-m", "flowers_batch", "finetune", str(real_photos)]
-    options = "--weights random:0 --unfreeze fc --epochs 4 --augment flip --json"
+    options = "--labels folder --weights random:0 --unfreeze fc --epochs 4 --augment flip --json"
 
     def run(model: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(

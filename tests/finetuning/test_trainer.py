@@ -79,7 +79,9 @@ def build_job(photos, out, layer="relu7", precision="float32", seed=0, batch_siz
     width, classes = codes.shape[1], tuple(sorted(KINDS))
     layers = ((np.zeros((width, len(classes)), np.float32), np.zeros(len(classes), np.float32)),)
     return FinetuningJob(
-        config=FinetuneConfig(encode=encoding, train=TrainConfig(seed=seed), batch_size=batch_size, **options),
+        config=FinetuneConfig(
+            encode=encoding, train=TrainConfig(("folder",), seed=seed), batch_size=batch_size, **options
+        ),
         encoding=encoding,
         weights=weights_identity(encoding)[0],
         photos=TrainingPhotos(

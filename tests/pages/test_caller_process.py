@@ -51,7 +51,7 @@ def test_report_and_review_leave_the_calling_process_as_it_was(tmp_path):
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
         tar.add(photos, ".")
     fb.encode(tmp_path / "photos.tar", tmp_path / "codes", fb.EncodeConfig(network="null"))
-    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(head="logistic"))
+    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
     fb.predict(tmp_path / "codes", tmp_path / "predictions", tmp_path / "model")
     for function, out in (("report", "page.html"), ("review", "labels.csv")):
         command = [sys.executable, "-c", SCRIPT, function, str(tmp_path / "predictions"), str(tmp_path / out)]

@@ -50,7 +50,7 @@ def base(tmp_path_factory) -> Path:
     (photos / "blue" / "bad<b>.jpg").write_text("nothing")
     (photos / "blue" / "empty.jpg").write_bytes(b"")
     fb.encode(str(photos), str(base / "codes"), fb.EncodeConfig(network="null"))
-    fb.train(str(base / "codes"), str(base / "model"), fb.TrainConfig(head="logistic"))
+    fb.train(str(base / "codes"), str(base / "model"), fb.TrainConfig(("folder",), head="logistic"))
     fb.predict(str(base / "codes"), str(base / "labels"), str(base / "model"))
     return base
 
@@ -99,7 +99,7 @@ def test_codes_have_a_page_and_other_folders_are_refused(base, tmp_path):
 
 def test_accuracy_of_a_retrained_model_is_not_shown(base, tmp_path):
     model, labels = str(tmp_path / "model"), str(tmp_path / "labels")
-    fb.train(str(base / "codes"), model, fb.TrainConfig(head="logistic"))
+    fb.train(str(base / "codes"), model, fb.TrainConfig(("folder",), head="logistic"))
     fb.predict(str(base / "codes"), labels, model)
     (tmp_path / "other.csv").write_text("path,label\ngreen/0001.png,blue\n")
     fb.train(str(base / "codes"), model, fb.TrainConfig(("folder", str(tmp_path / "other.csv")), head="logistic"))

@@ -30,7 +30,7 @@ def complete(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
         fb.encode(photos, base / "codes", fb.EncodeConfig(network="null", shard_size=4))
-        fb.train(base / "codes", base / "model", fb.TrainConfig(head="logistic"))
+        fb.train(base / "codes", base / "model", fb.TrainConfig(("folder",), head="logistic"))
         fb.predict(photos, base / "labels", base / "model", fb.PredictConfig(shard_size=4))
         fb.predict(base / "codes", base / "labels_of_codes", base / "model")
     return base
