@@ -22,7 +22,8 @@ from flowers_batch.classifier.evaluation import auroc, evaluate
 from flowers_batch.classifier.fitting import predict_logits
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_split import LabelledSplit
-from flowers_batch.classifier.model_folder import MODEL, SPLIT, Model, read_split, save_model, write_metrics
+from flowers_batch.classifier.labels import LabelledPhotos
+from flowers_batch.classifier.model_folder import LABELS, MODEL, SPLIT, Model, read_split, save_model, write_metrics
 from flowers_batch.classifier.split import SPLITS, TEST, VALIDATION
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run, library_versions
@@ -136,6 +137,7 @@ def publish_model(
     metrics["split"]["moved"] = _count_moved(folder, labelled.photos.paths, labelled.splits)
     # A half-written model must not pass for a complete one: model.json is deleted first and written last.
     folder.delete(MODEL)
+    _write_labels(folder, labelled.photos)
     _write_split(folder, labelled, evaluated.probabilities)
     write_metrics(folder, metrics)
     save_model(
@@ -161,6 +163,15 @@ def _count_moved(model: Folder, paths: list[str], splits: NDArray[np.int_]) -> i
         return 0
     before = dict(zip(*(table[name].to_pylist() for name in ("path", "split")), strict=True))
     return sum(before.get(path, SPLITS[split]) != SPLITS[split] for path, split in zip(paths, splits, strict=True))
+
+
+def _write_labels(folder: Folder, photos: LabelledPhotos) -> None:
+    """Write the copy of the labels that a later training, or a search for wrong labels, starts from."""
+    table = pa.table(
+        {"path": photos.paths, "label": photos.labels.tolist(), "sha256": pa.array(photos.sha256, pa.binary(32))}
+    )
+    with folder.publish(LABELS) as scratch:
+        pq.write_table(table, scratch, compression="zstd")
 
 
 def _write_split(folder: Folder, labelled: LabelledSplit, probabilities: NDArray[np.float32]) -> None:

@@ -21,6 +21,7 @@ from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
+LABELS = "labels.parquet"  # all labels that the training read: a labels file
 # Of a fine-tuned network: its weights, and the codes folder that it made. They are in the model folder, and
 # `model.json` names them without a path, so that the folder can be moved.
 NETWORK, OWN_CODES = "network.safetensors", "codes"
@@ -135,6 +136,20 @@ def read_split(folder: Folder, columns: Sequence[str]) -> pa.Table:
         parquet = pq.ParquetFile(file)
         names = formats_0_1.split_columns(columns, parquet.schema_arrow.names)
         return parquet.read(names).select(names).rename_columns(list(columns))
+
+
+def training_labels(folder: Folder, model: Model) -> tuple[str, ...]:
+    """Return the labels that a model was trained on, as `TrainConfig.labels` names them.
+
+    Args:
+        folder: The model folder.
+        model: The model in it.
+
+    Returns:
+        The folder's own copy, which no later change of a labels file reaches; of a model without one, which version
+        0.1 trained, what the training was given.
+    """
+    return (folder.url_of(LABELS),) if folder.exists(LABELS) else tuple(model.training["labels"])
 
 
 def _relative_name(folder: Folder, name: str) -> str:

@@ -14,7 +14,7 @@ from flowers_batch.classifier.fitting import predict_out_of_fold
 from flowers_batch.classifier.labelled_codes import labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.classifier.labels_file import read_labels, write_labels
-from flowers_batch.classifier.model_folder import MODEL, load_model, read_split
+from flowers_batch.classifier.model_folder import MODEL, load_model, read_split, training_labels
 from flowers_batch.classifier.near_duplicates import MAX_DISTANCE, group_near_duplicates
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
@@ -34,7 +34,7 @@ def label_issues(
     Each photo's probabilities come from a classifier that was fitted to neither it nor a near-duplicate of it.
 
     Args:
-        model: The model folder; its codes and the labels that it was trained on are read again.
+        model: The model folder; its codes are read again, and its copy of the labels that it was trained on.
         out: A CSV file for the rows. With its column `label` corrected, it is a labels file for `train`.
         reporter: Receives progress.
 
@@ -48,7 +48,7 @@ def label_issues(
 
     trained = load_model(model)
     run = open_run(trained.codes, CODES)
-    labelled = read_labelled(run, trained.training["labels"])
+    labelled = read_labelled(run, training_labels(open_folder(model), trained))
     classes, targets = np.unique(labelled.labels, return_inverse=True)
     groups = group_near_duplicates(labelled.digests, labelled.hashes)
     codes = labelled_codes_in(run, labelled.rows, targets, groups)

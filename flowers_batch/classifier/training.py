@@ -31,8 +31,8 @@ def train(
 
     Args:
         codes: The codes folder.
-        model: The model folder to write: `head.safetensors`, `model.json`, `metrics.json` and `split.parquet` (each
-            labelled photo with its group, its split, and its predicted label).
+        model: The model folder to write: `head.safetensors`, `model.json`, `metrics.json`, `split.parquet` (each
+            labelled photo with its group, its split, and its predicted label) and `labels.parquet` (the labels).
         config: The settings. It names the labels, which have no default.
         reporter: Receives progress.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import compress
 from typing import Any
 
@@ -28,7 +28,13 @@ from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
 from flowers_batch.finetuning.checkpoint import EPOCHS
 from flowers_batch.finetuning.comparison import describe_tuning, verdict
-from flowers_batch.finetuning.frozen import SETTINGS, frozen_model_url, open_frozen_codes, train_baseline_once
+from flowers_batch.finetuning.frozen import (
+    SETTINGS,
+    frozen_model_url,
+    open_frozen_codes,
+    train_baseline_once,
+    with_first_labels,
+)
 from flowers_batch.finetuning.job import FinetuningJob, FinetuningResult, TrainingPhotos
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
@@ -65,16 +71,17 @@ def finetune(
     config = replace(config, train=replace(config.train, head="logistic"))
     if not config.train.labels:
         raise no_labels()
-    for name in config.train.labels:
+    folder = open_folder(model)
+    labels = with_first_labels(folder, config.train, reporter)
+    for name in labels.labels:
         if name != FOLDER:
             read_labels(name)  # refuses invalid files before hours of work
-    folder = open_folder(model)
     if folder.exists(MODEL) and not (folder.exists(SETTINGS) and "tuning" in read_metrics(folder)):
         raise InputError(f"{folder.url} holds a model that was not fine-tuned: choose another folder.")
     with folder.locked():
         folder.sweep()
         frozen = open_frozen_codes(photos, folder, config, reporter)
-        labelled = split_labelled(frozen, replace(config.train, max_memory_mb=_NO_CODES_MB), reporter)
+        labelled = split_labelled(frozen, replace(labels, max_memory_mb=_NO_CODES_MB), reporter)
         if train_baseline_once(folder, frozen, labelled, config, reporter):
             folder.delete_folder(EPOCHS)
             return read_metrics(folder)
@@ -143,6 +150,13 @@ def encoding_config(run: Run, config: FinetuneConfig, weights: str) -> EncodeCon
     )
 
 
+def _with_first_counts(folder: Folder, labelled: LabelledSplit) -> LabelledSplit:
+    """Return labelled photos with the counts of the first call: the copy of its labels has only those that matched."""
+    counts, first = labelled.photos.counts, read_metrics(open_folder(frozen_model_url(folder)))
+    counts = replace(counts, **{name: first[name] for name in asdict(counts) if name in first})
+    return replace(labelled, photos=replace(labelled.photos, counts=counts))
+
+
 def evaluate_and_publish(
     folder: Folder,
     frozen: Run,
@@ -155,7 +169,7 @@ def evaluate_and_publish(
     # If no epoch was better, the weights are still those of the frozen codes.
     run = open_run(folder.url_of(OWN_CODES), CODES) if result.state.best else frozen
     before = load_model(frozen_model_url(folder)).head
-    labelled = with_codes_of(run, labelled, config.train.max_memory_mb)
+    labelled = with_codes_of(run, _with_first_counts(folder, labelled), config.train.max_memory_mb)
     _check_splits(run, labelled.splits)
     head = Head(before.classes, before.mean, before.scale, (result.layer,))
     evaluated = evaluate_head(run, labelled, head, config.train, reporter)

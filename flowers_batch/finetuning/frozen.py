@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from flowers_batch.classifier.labelled_split import LabelledSplit
-from flowers_batch.classifier.model_folder import MODEL
-from flowers_batch.classifier.training import train
-from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig
+from flowers_batch.classifier.model_folder import LABELS, MODEL, load_model, training_labels
+from flowers_batch.classifier.training import train, training_settings
+from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig, TrainConfig
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.run_folder import Run, open_run, read_job
@@ -113,6 +113,27 @@ def _check_trainable(network: str, layer: str, config: FinetuneConfig) -> None:
     if network == NULL_NETWORK:
         raise InputError("The null network has nothing to train: choose vgg16 or vgg19.")
     unfrozen_layers(network, layer, config.unfreeze)
+
+
+def with_first_labels(folder: Folder, config: TrainConfig, reporter: Reporter) -> TrainConfig:
+    """Return the settings with the labels that an earlier call read from the same sources, if there was one.
+
+    Labels files may be edited, moved or deleted while a run is stopped: it goes on with the labels it began with.
+
+    Args:
+        folder: The model folder.
+        config: The settings.
+        reporter: Is told of the copy.
+    """
+    baseline = open_folder(frozen_model_url(folder))
+    if not (folder.exists(SETTINGS) and baseline.exists(LABELS)):
+        return config
+    before = load_model(baseline.url)
+    if before.training["labels"] != training_settings(config)["labels"]:
+        return config
+    labels = training_labels(baseline, before)
+    reporter.message(f"the labels are those of the first call, in {', '.join(labels)}")
+    return replace(config, labels=labels)
 
 
 def train_baseline_once(

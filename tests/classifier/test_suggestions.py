@@ -85,6 +85,20 @@ def test_labels_files_are_found_from_any_directory(mislabelled, tmp_path, monkey
     assert fb.label_issues(tmp_path / "relative") == expected
 
 
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_labels_changed_after_training_change_no_issue(mislabelled, tmp_path, change):
+    codes, wrong, _ = mislabelled
+    file = tmp_path / "labels.csv"
+    file.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in wrong.items()))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(file)), head="logistic"))
+    expected = fb.label_issues(tmp_path / "model")
+    if change == "edited":
+        file.write_text("path,label\ndaisy/000.jpg,tulip\n")
+    else:
+        file.unlink()
+    assert fb.label_issues(tmp_path / "model") == expected
+
+
 def test_copies_with_the_same_wrong_label_are_found(tmp_path):
     """A classifier that had been fitted to one of the copies would confirm the labels of the others."""
     names = labels(daisy=60, rose=60)

@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score
 
 import flowers_batch as fb
 from flowers_batch.classifier.labelled_split import split_labelled
+from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.classifier.training import fit_best
 from flowers_batch.dataset.run_folder import SUCCESS, open_run
@@ -162,6 +163,18 @@ def test_metrics_are_those_of_the_split_file(tmp_path):
     test = [row for row in rows if row["split"] == "test"]
     score = accuracy_score([row["label"] for row in test], [row["prediction"] for row in test])
     assert metrics["test"]["accuracy"] == pytest.approx(score)
+
+
+def test_model_folder_keeps_a_copy_of_the_labels(tmp_path):
+    codes = write_codes(tmp_path / "codes", [*labels(daisy=30, rose=30), None], failed=1)
+    (tmp_path / "labels.csv").write_text("path,label\ndaisy/000.jpg,rose\n")
+    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic")
+    fb.train(codes, tmp_path / "first", config)
+    copy = tmp_path / "first" / "labels.parquet"
+    given = read_labels(str(copy)).labels
+    assert len(given) == 60 and given["daisy/000.jpg"] == "rose" and given["daisy/001.jpg"] == "daisy"
+    fb.train(codes, tmp_path / "again", fb.TrainConfig((str(copy),), head="logistic"))
+    assert load_model(tmp_path / "again").head.identity == load_model(tmp_path / "first").head.identity
 
 
 def test_folders_are_no_labels_unless_asked_for(tmp_path):

@@ -281,8 +281,29 @@ def test_labels_that_change_meanwhile_change_no_split(tuned, photos, tmp_path, m
     split = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
     assert {row["path"] for row in split if row["split"] == "train"} == given["trained"]
     assert metrics["tuning"]["comparison"]["photos"] == sum(row["split"] == "test" for row in split)
+    assert fb.finetune(tuned / "frozen" / "codes", tmp_path / "model", config) == metrics
+    other = replace(config, train=fb.TrainConfig(labels=("folder", str(labels))))
     with pytest.raises(InputError, match="holds a fine-tuning that differs in: labelled photos"):
+        fb.finetune(tuned / "frozen" / "codes", tmp_path / "model", other)
+
+
+def test_stopped_fine_tuning_needs_its_labels_files_no_more(tuned, photos, tmp_path, monkeypatch):
+    labels = tmp_path / "labels.csv"
+    paths = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
+    rows = [f"{path},{path.split('/')[0]}" for path in paths]
+    labels.write_text("\n".join(["path,label", "nowhere.png,red", *rows]))
+    config = replace(CONFIG, encode=None, train=fb.TrainConfig(labels=(str(labels),)))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune, "run_on_one_actor", stop)
         fb.finetune(tuned / "frozen" / "codes", tmp_path / "model", config)
+    labels.unlink()
+    metrics = fb.finetune(tuned / "frozen" / "codes", tmp_path / "model", config)
+    assert metrics["test"] == read_metrics(open_folder(tuned))["test"] and metrics["unknown_paths"] == 1
+    assert load_model(tmp_path / "model").training["labels"] == [str(labels)]
 
 
 def test_missing_photos_take_no_part_and_copies_count_once(tuned, photos, tmp_path, monkeypatch):

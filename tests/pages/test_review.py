@@ -115,7 +115,7 @@ def test_training_labels_are_kept_after_a_retraining(base, tmp_path):
     )
     review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
     assert review.source.model and not review.source.made_predictions
-    assert "--labels folder --labels" in review.retraining.commands()[0]
+    assert "/model/labels.parquet --labels" in review.retraining.commands()[0]
     review.close()
 
 

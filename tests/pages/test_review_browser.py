@@ -204,7 +204,10 @@ def test_training_shows_accuracy_before_and_after(base, chromium, tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.stdout
         assert process.stdout.read().splitlines() == commands and process.wait() == 0
-    assert f"train {base}/codes {base}/model-corrected --labels folder --labels {labels}" in commands[0]
+    assert (
+        f"train {base}/codes {base}/model-corrected --labels {base}/model/labels.parquet --labels {labels}"
+        in commands[0]
+    )
     assert commands[1].endswith(f"--model {base}/model-corrected")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from flowers_batch.classifier.evaluation import wilson_interval
-from flowers_batch.classifier.model_folder import read_split
+from flowers_batch.classifier.model_folder import read_split, training_labels
 from flowers_batch.classifier.training import train
 from flowers_batch.config import TrainConfig
 from flowers_batch.errors import FlowersError, InputError
@@ -81,7 +81,8 @@ class Retraining:
 
     @property
     def _label_files(self) -> list[str]:
-        before = self._source.model.training["labels"] if self._source.model else []
+        model, url = self._source.model, self._table.run.job.model
+        before = training_labels(open_folder(url), model) if model and url else ()
         return [*(name for name in before if name != self._label_file), self._label_file]
 
     def start(self) -> None:
