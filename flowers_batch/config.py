@@ -14,6 +14,7 @@ AUGMENT = ("crop", "flip", "colour")
 POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
+MIN_PHOTOS_PER_CLASS = 3  # one to train, one to validate and one to test with
 NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoding.networks.NullNetwork
 
 
@@ -113,6 +114,7 @@ class TrainConfig:
         head: logistic (multinomial regression), mlp (256 hidden units), or auto: the one with the lower
             validation loss.
         min_precision: Precision that labels must reach, above 0 and up to 1; less certain labels are marked unknown.
+        min_photos_per_class: Classes with fewer photos that are no copies of each other are left out, and named.
         max_memory_mb: Megabytes of memory for codes, which are streamed if they need more; by default half of the
             free memory.
         seed: Seed of everything random; the split does not depend on it.
@@ -121,6 +123,7 @@ class TrainConfig:
     labels: tuple[str, ...] = ()
     head: str = "auto"
     min_precision: float = 0.95
+    min_photos_per_class: int = MIN_PHOTOS_PER_CLASS
     max_memory_mb: int | None = None
     seed: int = 0
 
@@ -130,6 +133,11 @@ class TrainConfig:
         _one_of("head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:
             raise InputError(f"`min_precision` must be above 0 and at most 1. Received: {self.min_precision}.")
+        if self.min_photos_per_class < MIN_PHOTOS_PER_CLASS:
+            raise InputError(
+                f"`min_photos_per_class` must be {MIN_PHOTOS_PER_CLASS} or more: a class needs a photo to train, one "
+                f"to validate and one to test with. Received: {self.min_photos_per_class}."
+            )
         if self.max_memory_mb is not None:
             _at_least_one("max_memory_mb", self.max_memory_mb)
         if not 0 <= self.seed < 2**32:

@@ -102,7 +102,8 @@ def _describe_photos(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
         "classes": list(labelled.classes),
         "photos": {name: int((labelled.splits == split).sum()) for split, name in enumerate(SPLITS)},
         **asdict(labelled.photos.counts),
-        "conflicts": labelled.photos.conflicts,
+        "left_out": asdict(labelled.left_out),
+        "conflicts": labelled.all_photos.conflicts,
         "weights": run.job.weights,
         "fingerprint": run.job.fingerprint.digest,
     }
@@ -137,7 +138,7 @@ def publish_model(
     metrics["split"]["moved"] = _count_moved(folder, labelled.photos.paths, labelled.splits)
     # A half-written model must not pass for a complete one: model.json is deleted first and written last.
     folder.delete(MODEL)
-    _write_labels(folder, labelled.photos)
+    _write_labels(folder, labelled.all_photos)
     _write_split(folder, labelled, evaluated.probabilities)
     write_metrics(folder, metrics)
     save_model(

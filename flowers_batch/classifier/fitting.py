@@ -15,7 +15,7 @@ from flowers_batch.classifier.standardization import fit_standardizer
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 
 LOGISTIC, MLP = KINDS = ("logistic", "mlp")
-_FOLDS = 5  # of predictions out of fold: each classifier sees four fifths of the photos
+_FOLDS = 5  # of predictions out of fold, at most: each classifier sees four fifths of the photos
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def predict_out_of_fold(
 
     C: float | None = None
     probabilities = np.zeros((len(labelled), len(classes)), np.float32)
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    most = int(np.bincount(labelled.targets).max())  # photos of a class; scikit-learn refuses to make more folds
+    folds = StratifiedGroupKFold(min(_FOLDS, most), shuffle=True, random_state=seed)
     for inside, outside in folds.split(labelled.targets, labelled.targets, labelled.groups):
         part = labelled[inside]
         fitted = fit(LOGISTIC, part, part, classes, seed, C, reporter)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_in
 from flowers_batch.classifier.labels import LabelledPhotos, read_labelled
+from flowers_batch.classifier.left_out import LeftOut, classes_text, left_out_sentences
 from flowers_batch.classifier.near_duplicates import group_near_duplicates
-from flowers_batch.classifier.split import assign_splits, split_keys
+from flowers_batch.classifier.split import LEFT_OUT, assign_splits, groups_by_class, split_keys
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
@@ -24,11 +25,13 @@ class LabelledSplit:
     """The labelled photos of a codes folder, grouped and split.
 
     Attributes:
-        photos: All of them.
-        classes: Names.
-        codes: Their codes, targets and groups.
+        photos: Those of the classes that are trained.
+        classes: The names of these classes.
+        codes: The photos' codes, targets and groups.
         keys: float64 [groups]: decide on each group's split, see `split_keys`.
         splits: int [N]: each photo's split, an index into SPLITS.
+        all_photos: All labelled photos, also of classes that are left out.
+        left_out: Those classes.
     """
 
     photos: LabelledPhotos
@@ -36,6 +39,8 @@ class LabelledSplit:
     codes: LabelledCodes
     keys: NDArray[np.float64]
     splits: NDArray[np.int_]
+    all_photos: LabelledPhotos
+    left_out: LeftOut
 
     def codes_of(self, split: int) -> LabelledCodes:
         """Return the codes of a split's photos."""
@@ -44,6 +49,8 @@ class LabelledSplit:
 
 def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPORTER) -> LabelledSplit:
     """Return the labelled photos of a codes folder, split so that near-duplicates stay together.
+
+    Classes with too few photos are left out, and the reporter is told.
 
     Raises:
         InputError: The labels are not valid, or too few.
@@ -54,12 +61,46 @@ def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPO
     if len(counts) < 2:
         raise InputError(f"All labelled photos are {next(iter(counts))}: label photos of at least two classes.")
     names, targets = np.unique(photos.labels, return_inverse=True)
-    classes = tuple(names.tolist())
+    # Of all photos, so that a class which later has enough of them changes no other photo's split.
     groups = group_near_duplicates(photos.digests, photos.hashes)
     keys = split_keys(photos.digests, groups)
-    splits = assign_splits(keys, groups, targets, list(classes))
-    codes = labelled_codes_in(run, photos.rows, targets, groups, config.max_memory_mb)
-    return LabelledSplit(photos, classes, codes, keys, splits)
+    splits = assign_splits(keys, groups, targets, config.min_photos_per_class)
+    kept = splits != LEFT_OUT
+    left_out = _describe_left_out(names, groups, targets, kept, config.min_photos_per_class)
+    classes, kept_targets = np.unique(photos.labels[kept], return_inverse=True)
+    if len(classes) < 2:
+        raise _too_few_classes(left_out)
+    for sentence in left_out_sentences(asdict(left_out)):
+        reporter.message(sentence)
+    kept_photos = photos[kept]
+    kept_groups, numbered = np.unique(groups[kept], return_inverse=True)
+    codes = labelled_codes_in(run, kept_photos.rows, kept_targets, numbered, config.max_memory_mb)
+    return LabelledSplit(kept_photos, tuple(classes.tolist()), codes, keys[kept_groups], splits[kept], photos, left_out)
+
+
+def _describe_left_out(
+    names: NDArray[np.str_],
+    groups: NDArray[np.int_],
+    targets: NDArray[np.int_],
+    kept: NDArray[np.bool_],
+    min_photos: int,
+) -> LeftOut:
+    distinct = [len(own) for own in groups_by_class(groups, targets)]
+    missing = {names[target].item(): distinct[target] for target in np.unique(targets[~kept]).tolist()}
+    return LeftOut(
+        min_photos_per_class=min_photos,
+        photos=int((~kept).sum()),
+        rare={name: count for name, count in missing.items() if count < min_photos},
+        copies={name: count for name, count in missing.items() if count >= min_photos},
+    )
+
+
+def _too_few_classes(left_out: LeftOut) -> InputError:
+    return InputError(
+        f"Fewer than two classes have {left_out.min_photos_per_class} photos that are no copies of each other or of "
+        "other classes' photos, to train, to validate and to test with. Too few are in: "
+        f"{classes_text(left_out.rare | left_out.copies)}. Label more photos."
+    )
 
 
 def with_codes_of(run: Run, labelled: LabelledSplit, max_memory_mb: int | None) -> LabelledSplit:
@@ -80,15 +121,9 @@ def with_codes_of(run: Run, labelled: LabelledSplit, max_memory_mb: int | None) 
                 numbers.append(number_of[path])
         before += len(batch)
     kept = np.array(numbers, np.int64)
-    photos = LabelledPhotos(
-        paths=[old.paths[number] for number in numbers],
-        labels=old.labels[kept],
-        digests=old.digests[kept],
-        hashes=old.hashes[kept],
-        rows=np.array(rows, np.int64),
-        counts=replace(old.counts, without_code=old.counts.without_code + len(old.paths) - len(kept)),
-    )
+    counts = replace(old.counts, without_code=old.counts.without_code + len(old.paths) - len(kept))
+    photos = replace(old[kept], rows=np.array(rows, np.int64), counts=counts)
     codes = labelled_codes_in(
         run, photos.rows, labelled.codes.targets[kept], labelled.codes.groups[kept], max_memory_mb
     )
-    return LabelledSplit(photos, labelled.classes, codes, labelled.keys, labelled.splits[kept])
+    return replace(labelled, photos=photos, codes=codes, splits=labelled.splits[kept])

@@ -62,6 +62,12 @@ class LabelledPhotos:
     rows: NDArray[np.int_]
     counts: LabelCounts
 
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int_]) -> LabelledPhotos:
+        """Return some of them, by a mask or by positions, with the counts of all."""
+        paths = [self.paths[number] for number in np.arange(len(self.paths))[chosen].tolist()]
+        arrays = (self.labels[chosen], self.digests[chosen], self.hashes[chosen], self.rows[chosen])
+        return LabelledPhotos(paths, *arrays, self.counts)
+
     @property
     def sha256(self) -> list[bytes]:
         """The digests with all their 32 bytes: NumPy strips trailing zeros from an array's elements."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flowers_batch.classifier.head import Head
+from flowers_batch.classifier.left_out import LeftOut
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.errors import InputError
@@ -121,7 +122,8 @@ def read_metrics(folder: Folder) -> dict[str, Any]:
         InputError: It is damaged, or a newer version of flowers_batch wrote it.
     """
     try:
-        return in_current_format(folder.read_json(METRICS), folder.url_of(METRICS), formats_0_1.upgrade_metrics)
+        metrics = in_current_format(folder.read_json(METRICS), folder.url_of(METRICS), formats_0_1.upgrade_metrics)
+        return {"left_out": asdict(LeftOut())} | metrics
     except TypeError as error:
         raise InputError(f"{folder.url_of(METRICS)} is damaged ({error}): train the model again.") from None
 
@@ -136,6 +138,18 @@ def read_split(folder: Folder, columns: Sequence[str]) -> pa.Table:
         parquet = pq.ParquetFile(file)
         names = formats_0_1.split_columns(columns, parquet.schema_arrow.names)
         return parquet.read(names).select(names).rename_columns(list(columns))
+
+
+def read_labelled_digests(folder: Folder) -> pa.Array:
+    """Return SHA-256 of all photos that had a label when the model was trained: fixed-size binary [N].
+
+    Raises:
+        OSError, pa.ArrowException: They are not in the folder, or cannot be read.
+    """
+    if not folder.exists(LABELS):  # version 0.1, which refused to train if it had to leave a class out
+        return read_split(folder, ["sha256"])["sha256"].combine_chunks()
+    with folder.open(LABELS) as file:
+        return pq.read_table(file, columns=["sha256"])["sha256"].combine_chunks()
 
 
 def training_labels(folder: Folder, model: Model) -> tuple[str, ...]:

@@ -6,46 +6,49 @@ archive grows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from flowers_batch.errors import InputError
-
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
+LEFT_OUT = -1  # in place of the split of a photo whose class cannot be in every split
 # Of each split, the range of its groups' keys in [0, 1): its share of all groups.
 _KEY_RANGES = {TEST: (0.0, 0.1), VALIDATION: (0.1, 0.2), TRAIN: (0.2, 1.0)}
 
 
 def assign_splits(
-    keys: NDArray[np.floating], groups: NDArray[np.int_], targets: NDArray[np.int_], classes: list[str]
+    keys: NDArray[np.floating], groups: NDArray[np.int_], targets: NDArray[np.int_], min_groups: int = len(SPLITS)
 ) -> NDArray[np.int_]:
     """Return the split of each photo: 80% of the groups train, 10% validate, 10% test.
 
-    If a class has no photo in a split, its group with the nearest key moves there.
+    If a class has no photo in a split, its group with the nearest key moves there. Classes with fewer than
+    `min_groups` groups are left out, and so are classes that share their groups with others in such a way that a split
+    stays empty.
 
     Args:
         keys: [groups], in [0, 1): see `split_keys`.
         groups: int [N]: each photo's group.
         targets: int [N]: each photo's class.
-        classes: The classes' names.
+        min_groups: How many groups a class needs, 3 or more.
 
     Returns:
-        int [N]: an index into SPLITS.
-
-    Raises:
-        InputError: A class has fewer than three groups, or shares them with other classes so that a split stays empty.
+        int [N]: an index into SPLITS; LEFT_OUT for the photos of classes that are left out.
     """
+    groups_of_class = groups_by_class(groups, targets)
+    kept = {target: own for target, own in enumerate(groups_of_class) if len(own) >= min_groups}
+    while True:
+        split = _split_groups(keys, list(kept.values()))
+        straddling = [target for target, own in kept.items() if len(np.unique(split[own])) < len(SPLITS)]
+        if not straddling:
+            return np.where(np.isin(targets, list(kept)), split[groups], LEFT_OUT)
+        del kept[_most_copied(kept, straddling)]  # one at a time: without it, the others may be in every split
+
+
+def _split_groups(keys: NDArray[np.floating], groups_of_class: Sequence[NDArray[np.int_]]) -> NDArray[np.int_]:
+    """Return the split of each group, int [groups], by its key, and by the classes that lack a split."""
     split = np.select([(low <= keys) & (keys < high) for low, high in _KEY_RANGES.values()], list(_KEY_RANGES), TRAIN)
-    groups_of_class = [np.unique(groups[targets == target]) for target in range(len(classes))]
-    rare = [
-        f"{name} ({len(own)})" for name, own in zip(classes, groups_of_class, strict=True) if len(own) < len(SPLITS)
-    ]
-    if rare:
-        raise InputError(
-            f"Each class needs at least {len(SPLITS)} photos that are no copies of each other: to train, to validate "
-            f"and to test with. Too few are in: {', '.join(rare)}. Add photos, or leave these classes out."
-        )
     for own in groups_of_class:
         for wanted, (low, high) in _KEY_RANGES.items():
             if not (split[own] == wanted).any():
@@ -53,10 +56,32 @@ def assign_splits(
                 spare = own[counts[split[own]] > 1]
                 distance = np.maximum(low - keys[spare], keys[spare] - high)
                 split[spare[distance.argmin()]] = wanted
-    for name, own in zip(classes, groups_of_class, strict=True):
-        if len(np.unique(split[own])) < len(SPLITS):
-            raise InputError(f"The photos of {name} are copies of other classes' photos: correct their labels.")
-    return split[groups]
+    return split
+
+
+def _most_copied(groups_of_class: Mapping[int, NDArray[np.int_]], lacking: Sequence[int]) -> int:
+    """Return the class with the fewest groups of its own, of those that lack a split and those they share groups with.
+
+    Args:
+        groups_of_class: The groups of each class.
+        lacking: The classes that lack a split.
+    """
+    disputed = np.concatenate([groups_of_class[target] for target in lacking])
+    involved = [target for target, own in groups_of_class.items() if np.isin(own, disputed).any()]
+    classes_of_group = np.bincount(np.concatenate(list(groups_of_class.values())))
+    return min(involved, key=lambda target: ((classes_of_group[groups_of_class[target]] == 1).sum(), target))
+
+
+def groups_by_class(groups: NDArray[np.int_], targets: NDArray[np.int_]) -> list[NDArray[np.int_]]:
+    """Return the groups, ascending, that the photos of each class are in.
+
+    Args:
+        groups: int [N]: each photo's group.
+        targets: int [N]: each photo's class.
+    """
+    width = groups.max(initial=0) + 1
+    pairs = np.unique(targets * width + groups)
+    return np.split(pairs % width, np.searchsorted(pairs, np.arange(1, targets.max(initial=0) + 1) * width))
 
 
 def split_keys(digests: NDArray[np.bytes_], groups: NDArray[np.int_]) -> NDArray[np.float64]:

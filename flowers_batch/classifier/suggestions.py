@@ -14,7 +14,7 @@ from flowers_batch.classifier.fitting import predict_out_of_fold
 from flowers_batch.classifier.labelled_codes import labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.classifier.labels_file import read_labels, write_labels
-from flowers_batch.classifier.model_folder import MODEL, load_model, read_split, training_labels
+from flowers_batch.classifier.model_folder import MODEL, load_model, read_labelled_digests, training_labels
 from flowers_batch.classifier.near_duplicates import MAX_DISTANCE, group_near_duplicates
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
@@ -49,6 +49,7 @@ def label_issues(
     trained = load_model(model)
     run = open_run(trained.codes, CODES)
     labelled = read_labelled(run, training_labels(open_folder(model), trained))
+    labelled = labelled[np.isin(labelled.labels, trained.head.classes)]  # others were too few to be trained
     classes, targets = np.unique(labelled.labels, return_inverse=True)
     groups = group_near_duplicates(labelled.digests, labelled.hashes)
     codes = labelled_codes_in(run, labelled.rows, targets, groups)
@@ -106,11 +107,11 @@ def suggest(
 
 
 def _labelled_digests(run: Run) -> pa.Array:
-    """Return SHA-256 of the photos that the predictions' model was trained, validated or tested on."""
+    """Return SHA-256 of the labelled photos of the predictions' model, also of those in classes that it left out."""
     model = open_folder(run.job.model) if run.job.model else None
     if model is None or not model.exists(MODEL):
         return pa.array([], pa.binary(32))
-    return read_split(model, ["sha256"])["sha256"].combine_chunks()
+    return read_labelled_digests(model)
 
 
 def _least_certain(run: Run, count: int, labelled: pa.Array, given: pa.Array) -> pa.Table:

@@ -121,7 +121,7 @@ def _without_groups(labelled: LabelledSplit, fitted: FittedHead, seed: int, repo
     codes = labelled.codes
     alone = np.arange(len(codes))
     keys = np.random.default_rng(seed).random(len(codes))
-    splits = assign_splits(keys, alone, codes.targets, list(labelled.classes))
+    splits = assign_splits(keys, alone, codes.targets)
     train, validation, test = (codes[splits == split] for split in range(len(SPLITS)))
     head = fit(fitted.kind, train, validation, labelled.classes, seed, fitted.C, reporter).head
     return float((predict_logits(head, test, reporter).argmax(1) == test.targets).mean())

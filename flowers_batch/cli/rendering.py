@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowers_batch.classifier.left_out import left_out_sentences
+
 if TYPE_CHECKING:
     from tensorflow_vgg.weights import WeightsDescription
 
@@ -150,6 +152,8 @@ def _class_lines(classes: Sequence[str], test: Mapping[str, Any]) -> Iterator[st
 
 def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yield the problems of the labels."""
+    for sentence in left_out_sentences(metrics["left_out"]):
+        yield f"  {sentence}"
     if conflicts := metrics["conflicts"]:
         yield f"  {len(conflicts)} sets of identical photos have different labels, such as:"
         for labels in conflicts[:_CONFLICTS_SHOWN]:

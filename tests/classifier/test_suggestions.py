@@ -156,6 +156,20 @@ def test_photos_that_were_labelled_since_are_not_suggested(half_labelled, tmp_pa
     assert len(second) == 20 and not set(first[:10]) & set(second)
 
 
+def test_photos_of_left_out_classes_are_neither_suggested_nor_judged(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30, tulip=2))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
+    write_predictions(tmp_path / "predictions", codes, tmp_path / "model")
+    assert fb.suggest(tmp_path / "predictions") == []
+    assert not {row["path"] for row in fb.label_issues(tmp_path / "model")} & {"tulip/060.jpg", "tulip/061.jpg"}
+
+
+def test_labels_of_tiny_classes_are_judged(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(daisy=4, rose=4))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
+    assert fb.label_issues(tmp_path / "model") == []
+
+
 def test_fewer_are_suggested_if_there_are_no_more(half_labelled):
     base, labelled = half_labelled
     assert len(fb.suggest(base / "predictions", 10_000)) == 308 - len(labelled) - 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,71 @@ def test_folders_are_no_labels_unless_asked_for(tmp_path):
     assert "None of the photos" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "empty.csv"),)))
 
 
+class Messages:
+    """Keeps what a reporter is told."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def message(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    def update(self, progress: fb.Progress) -> None:
+        pass
+
+
+def test_classes_with_too_few_photos_are_left_out_and_named(tmp_path):
+    """Copies count once; the others are trained as if these were not there."""
+    names = [*labels(rose=30, tulip=1), *labels(daisy=30, violet=2)]
+    codes, without = (write_codes(tmp_path / name, names) for name in ("codes", "without"))
+    told = Messages()
+    metrics = fb.train(codes, tmp_path / "model", LOGISTIC, reporter=told)
+    assert metrics["left_out"] == {
+        "min_photos_per_class": 3,
+        "photos": 3,
+        "rare": {"tulip": 1, "violet": 2},
+        "copies": {},
+    }
+    assert told.sentences == [
+        "2 classes are left out, with fewer than 3 photos that are no copies of each other: tulip (1), violet (2)."
+    ]
+    assert metrics["classes"] == ["daisy", "rose"] and sum(metrics["photos"].values()) == 60
+    assert metrics["unlabelled"] == 0
+    assert read_labels(str(tmp_path / "model" / "labels.parquet")).labels.keys() >= {"tulip/030.jpg", "violet/062.jpg"}
+    (tmp_path / "labels.csv").write_text(
+        "path,label\n" + "".join(f"{path},{path.split('/')[0]}\n" for path in splits_of(tmp_path / "model"))
+    )
+    alone = fb.TrainConfig((str(tmp_path / "labels.csv"),), head="logistic")
+    assert fb.train(without, tmp_path / "alone", alone)["test"] == metrics["test"]
+
+
+def test_copies_of_a_photo_count_once_for_its_class(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(tulip=2, rose=30, daisy=30), copies=2)
+    metrics = fb.train(codes, tmp_path / "model", LOGISTIC)
+    assert metrics["left_out"]["rare"] == {"tulip": 2} and metrics["left_out"]["photos"] == 6
+
+
+def test_classes_may_need_more_photos(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(rose=30, daisy=30, tulip=9))
+    config = replace(LOGISTIC, min_photos_per_class=10)
+    assert fb.train(codes, tmp_path / "model", config)["left_out"]["rare"] == {"tulip": 9}
+    with pytest.raises(fb.InputError, match="`min_photos_per_class` must be 3 or more: a class needs a photo to train"):
+        replace(LOGISTIC, min_photos_per_class=2)
+
+
+def test_class_of_other_classes_copies_is_left_out_and_named(tmp_path):
+    """Three photos of daisies have copies that are labelled as tulips, all in one split."""
+    codes = write_codes(tmp_path / "codes", labels(daisy=3, rose=3), copies=6)
+    rows = {"daisy/006.jpg": "tulip", "rose/009.jpg": "tulip", "daisy/007.jpg": "tulip"}
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in rows.items()))
+    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic")
+    told = Messages()
+    metrics = fb.train(codes, tmp_path / "model", config, reporter=told)
+    assert metrics["classes"] == ["daisy", "rose"] and metrics["left_out"]["copies"] == {"tulip": 3}
+    assert "as their photos are copies of other classes' photos: tulip (3); correct their labels." in told.sentences[0]
+    assert len(metrics["conflicts"]) == 3
+
+
 def refused(codes: Path, config: fb.TrainConfig | None = None) -> str:
     with pytest.raises(fb.InputError) as error:
         fb.train(str(codes), str(codes / uuid.uuid4().hex), config or LOGISTIC)
@@ -190,7 +256,8 @@ def refused(codes: Path, config: fb.TrainConfig | None = None) -> str:
 
 
 def test_invalid_labels_or_codes_are_refused(tmp_path):
-    assert "tulip (1), violet (2)" in refused(write_codes(tmp_path / "a", labels(rose=9, tulip=1, violet=2)))
+    few = refused(write_codes(tmp_path / "a", labels(rose=9, tulip=1, violet=2)))
+    assert "Fewer than two classes have 3 photos" in few and "tulip (1), violet (2)" in few
     assert "at least two classes" in refused(write_codes(tmp_path / "b", labels(rose=9)))
     assert "folder named for its class" in refused(write_codes(tmp_path / "c", [None] * 9))
     codes = write_codes(tmp_path / "d", labels(rose=9, tulip=9))

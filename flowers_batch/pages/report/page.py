@@ -13,7 +13,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.pages import charts
 from flowers_batch.pages.report.content import collect_content
 from flowers_batch.pages.report.limits import DEFAULT_LIMITS, PageLimits
-from flowers_batch.pages.text import shortened
+from flowers_batch.pages.text import shortened, visible
 from flowers_batch.storage.folder import PathOrUrl, open_folder, split_file
 
 PAGE = "report.html"
@@ -64,4 +64,5 @@ def _render(content: dict[str, Any]) -> str:
     environment.filters["whole_percent"] = lambda share: f"{share:.0%}"
     environment.filters["number"] = lambda count: f"{count:,}"
     environment.filters["short"] = shortened
+    environment.filters["visible"] = visible
     return environment.get_template("report.html").render(**content)

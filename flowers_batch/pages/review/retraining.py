@@ -22,7 +22,13 @@ from flowers_batch.progress import Progress
 from flowers_batch.storage.folder import open_folder
 
 _CORRECTED = re.compile(r"(.*?)(?:-corrected(?:-([0-9]+))?)?", re.DOTALL)
-_KEPT_SETTINGS = ("head", "min_precision", "max_memory_mb", "seed")  # of the classifier that is trained again
+_KEPT_SETTINGS = (
+    "head",
+    "min_precision",
+    "min_photos_per_class",
+    "max_memory_mb",
+    "seed",
+)  # of the classifier that is trained again
 
 
 @dataclass
