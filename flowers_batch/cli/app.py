@@ -103,7 +103,7 @@ def command(
                     values[each] = options.build(values)
                 arguments = {each: value for each, value in values.items() if each in parameters}
                 if not has_result:
-                    function(**arguments)
+                    _run(function, arguments, context)
                     return
                 with redirect_stdout(sys.stderr):
                     output = _run(function, arguments, context)

@@ -93,12 +93,29 @@ def review(
         str, typer.Option(help="CSV file that each label is added to as it is given; pass it to `train` with --labels.")
     ] = "labels.csv",
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 0,
+    follow_links: Annotated[
+        bool,
+        typer.Option(
+            "--follow-links",
+            help="Show photos that links in the photos' folder name but that are outside it, as in a download cache.",
+        ),
+    ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: only print the page's address.")] = False,
+    *,
+    reporter: Reporter,
 ) -> None:
     """Check and correct labels in the browser. The page is served to this machine only; end it with Ctrl-C."""
     from flowers_batch.pages.review.server import review as serve
 
-    serve(predictions, labels, port, open_browser=not no_open, announce=partial(print, flush=True))
+    serve(
+        predictions,
+        labels,
+        port,
+        follow_links=follow_links,
+        open_browser=not no_open,
+        announce=partial(print, flush=True),
+        reporter=reporter,
+    )
 
 
 @command(app, example="flowers-batch verify run/predictions --deep")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 
 import cv2
 
-from flowers_batch.dataset.manifest import find_images, read_manifest, read_rows
+from flowers_batch.dataset.manifest import Manifest, find_images, read_manifest, read_rows
 from flowers_batch.dataset.run_folder import read_job
 from flowers_batch.decoding.decode import decode_photo
 from flowers_batch.decoding.formats import DecodeError
@@ -32,13 +33,15 @@ class Photos:
     Args:
         folder: The run's folder, whose manifest knows which file holds a photo.
         images: Where the photos are, as `open_source` takes it.
+        follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
 
     Attributes:
         source: Reads the photos; None if they no longer exist.
+        follows_links: As given.
     """
 
-    def __init__(self, folder: str, images: str):
-        self._folder = open_folder(folder)
+    def __init__(self, folder: str, images: str, *, follow_links: bool = True):
+        self._folder, self.follows_links = open_folder(folder), follow_links
         job = read_job(self._folder)
         self.source: Source | None = None
         try:
@@ -55,9 +58,13 @@ class Photos:
 
     def in_shard(self, number: int) -> dict[str, Image]:
         """Return where to read the photos of a shard, by path."""
-        manifest = read_manifest(self._folder)
+        manifest = self._manifest
         rows = read_rows(self._folder, manifest.shards[number]) if manifest else None
         return {image.path: image for image in images_of(rows)} if rows else {}
+
+    @cached_property
+    def _manifest(self) -> Manifest | None:
+        return read_manifest(self._folder)
 
     def thumbnail(self, image: Image) -> bytes:
         """Return an upright thumbnail of a photo as a WebP file, its longer edge at most `LONG_EDGE` pixels.
@@ -71,6 +78,8 @@ class Photos:
             raise ReadError("missing", self._unavailable)
         if self.is_outside(image):
             raise ReadError("unreadable", "Its path points outside the photos' folder.")
+        if not self.follows_links and self.is_link_outside(image):
+            raise ReadError("unreadable", "A link leads outside the photos' folder: --follow-links shows it.")
         photo = decode_photo(self.source.read(image), min_side=LONG_EDGE, budget=_PIXELS)
         height, width = photo.shape[:2]
         scale = min(1.0, LONG_EDGE / max(height, width))
@@ -83,26 +92,30 @@ class Photos:
             raise DecodeError("unsupported", "Its thumbnail cannot be encoded.")
         return encoded.tobytes()
 
-    def is_outside(self, image: Image, *, follow_links: bool = False) -> bool:
-        """Return whether a photo's file is outside the source's folder.
+    def is_outside(self, image: Image) -> bool:
+        """Return whether the path of a photo leads out of the source's folder.
 
         A list may name files anywhere: its author chose them.
-
-        Args:
-            image: The photo.
-            follow_links: Whether a link in the folder that points outside counts as outside.
         """
+        return not self._is_inside(image, os.path.abspath)
+
+    def is_link_outside(self, image: Image) -> bool:
+        """Return whether the file of a photo is outside the source's folder once links are followed.
+
+        A tar or table was named by the user, wherever a link leads.
+        """
+        return image.source is None and not self._is_inside(image, os.path.realpath)
+
+    def _is_inside(self, image: Image, resolve: Callable[[bytes], bytes]) -> bool:
         source = self.source
         if source is None or isinstance(source, ListSource) or not source.folder.is_local:
-            return False
-        # A tar was named by the user, wherever a link leads.
-        resolve = os.path.realpath if follow_links and not image.source else os.path.abspath
+            return True
         root = resolve(os.fsencode(source.folder.path))
         try:
             file = resolve(os.path.join(root, path_bytes(image.source or image.path)))
         except ValueError:  # a NUL
-            return True
-        return os.path.commonpath([root, file]) != root
+            return False
+        return os.path.commonpath([root, file]) == root
 
     def close(self) -> None:
         """Close files that hold several photos; reading opens them again."""

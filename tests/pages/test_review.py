@@ -16,6 +16,7 @@ from archive_runs import predict_with_link
 import flowers_batch as fb
 from flowers_batch.pages.review.retraining import next_folder
 from flowers_batch.pages.review.review import Review
+from flowers_batch.sources.images import Image
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,8 @@ def test_paths_outside_the_photos_folder_are_not_read(base, tmp_path):
     """Manipulated predictions do not expose files outside the photos' folder."""
     review = Review(base / "predictions", tmp_path / "labels.csv")
     photos = review.thumbnails.photos
-    image = review.thumbnails.find_image(0, "red/0001.png")
-    assert not photos.is_outside(image, follow_links=True)
+    image = Image("red/0001.png")
+    assert not photos.is_outside(image) and not photos.is_link_outside(image)
     for path in ("../secret/red/0000.png", "/etc/passwd", "red/../../secret/red/0000.png", "//bytes/..%2Fsecret"):
         assert photos.is_outside(replace(image, path=path)), path
     review.close()

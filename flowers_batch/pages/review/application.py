@@ -1,13 +1,13 @@
-"""The review page as a web application: its files, thumbnails, and a JSON API."""
+"""The review page as a web application: its files, thumbnails, and a JSON API.
+
+Requests are worked on in three lanes, so that neither many thumbnails nor a slow view delay a label.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -18,10 +18,13 @@ from starlette.routing import Route
 
 from flowers_batch.decoding.formats import DecodeError
 from flowers_batch.errors import FlowersError, InputError, first_line
+from flowers_batch.pages.review.lanes import Busy, Lane, NoLongerWanted
 from flowers_batch.pages.review.review import Review
+from flowers_batch.pages.review.views import MAX_ROWS
 from flowers_batch.sources.reading import ReadError
 
-_MAX_BODY_BYTES = 4 << 20  # of a request: a hundred thousand rows
+_MAX_BODY_BYTES = 4 << 20  # of a request: more than the rows of a view
+_MAX_DECODING_THREADS = 8
 _STATIC = files("flowers_batch.pages.review") / "static"
 _INDEX = "review.html"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -32,19 +35,35 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def application(review: Review) -> Starlette:
     """Return the web application of a review."""
-    api = _json_endpoint
+    labels = Lane(threads=1, waiting=32)  # changes are written one after the other anyway
+    views = Lane(threads=2, waiting=32)
+    thumbnails = Lane(threads=min(os.cpu_count() or 1, _MAX_DECODING_THREADS), waiting=128)
     return Starlette(
         routes=[
             *(Route(f"/{'' if name == _INDEX else name}", _static_endpoint(name)) for name in _static_files()),
-            Route("/thumbnail/{row}", _thumbnail_endpoint(review)),
-            Route("/api/state", api(lambda request, body: review.state())),
-            Route("/api/view", api(lambda request, body: _select_view(review, request))),
-            Route("/api/photos", api(lambda request, body: review.photos(_rows_in(body))), methods=["POST"]),
-            Route("/api/label", api(lambda request, body: _label(review, body)), methods=["POST"]),
-            Route("/api/undo", api(lambda request, body: review.labels.undo()), methods=["POST"]),
-            Route("/api/train", api(lambda request, body: _train(review, request)), methods=["GET", "POST"]),
-        ]
+            Route("/thumbnail/{row}", _thumbnail_endpoint(review, thumbnails)),
+            Route("/api/state", _json_endpoint(lambda request, body: review.state(), views)),
+            Route("/api/view", _json_endpoint(lambda request, body: _select_view(review, request), views)),
+            _post("/api/photos", lambda request, body: review.photos(_rows_in(body)), views),
+            _post("/api/label", lambda request, body: _label(review, body), labels),
+            _post("/api/undo", lambda request, body: review.labels.undo(), labels),
+            Route(
+                "/api/train",
+                _json_endpoint(lambda request, body: _train(review, request), views),
+                methods=["GET", "POST"],
+            ),
+        ],
+        exception_handlers={Busy: _answer_busy},
     )
+
+
+def _post(path: str, work: Work, lane: Lane) -> Route:
+    return Route(path, _json_endpoint(work, lane), methods=["POST"])
+
+
+async def _answer_busy(request: Request, error: Exception) -> Response:
+    sentence = "The server has too many requests to answer: try again in a second."
+    return JSONResponse({"error": sentence}, 503, {"Retry-After": "1"})
 
 
 def _static_files() -> list[str]:
@@ -60,17 +79,17 @@ def _static_endpoint(name: str) -> Endpoint:
     return endpoint
 
 
-def _thumbnail_endpoint(review: Review) -> Endpoint:
-    # Limits threads that decode, not those that label: thumbnails wait for each other, labels do not wait for them.
-    decoding = asyncio.Semaphore(os.cpu_count() or 1)
-
+def _thumbnail_endpoint(review: Review, lane: Lane) -> Endpoint:
     async def endpoint(request: Request) -> Response:
+        async def is_wanted() -> bool:
+            return not await request.is_disconnected()  # as it is when scrolled out of sight
+
         try:
             row = int(request.path_params["row"])
-            async with decoding:
-                if await request.is_disconnected():  # scrolled out of sight
-                    return Response(status_code=404)
-                image = await _in_daemon_thread(lambda: review.thumbnails.thumbnail(row))
+            with lane.place():
+                image = await lane.run(lambda: review.thumbnails.thumbnail(row), is_wanted)
+        except NoLongerWanted:
+            return Response(status_code=404)
         except (ReadError, DecodeError, FlowersError, ValueError) as error:
             return PlainTextResponse(first_line(error), 404)
         return Response(image, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
@@ -78,17 +97,19 @@ def _thumbnail_endpoint(review: Review) -> Endpoint:
     return endpoint
 
 
-def _json_endpoint(work: Work) -> Endpoint:
+def _json_endpoint(work: Work, lane: Lane) -> Endpoint:
     """Return an endpoint that answers with the result of `work` as JSON, or `{"error": ...}`."""
 
     async def endpoint(request: Request) -> Response:
-        try:
-            body = await _json_body(request)
-            return JSONResponse(await _in_daemon_thread(lambda: work(request, body)))
-        except FlowersError as error:
-            return JSONResponse({"error": str(error)}, 400 if isinstance(error, InputError) else 500)
-        except Exception as error:
-            return JSONResponse({"error": f"The server failed: {first_line(error)}"}, 500)
+        with lane.place():
+            try:
+                content = await _body(request)
+                # Texts of megabytes are parsed and written in the thread, too.
+                return await lane.run(lambda: JSONResponse(work(request, _json_object(content))))
+            except FlowersError as error:
+                return JSONResponse({"error": str(error)}, 400 if isinstance(error, InputError) else 500)
+            except Exception as error:
+                return JSONResponse({"error": f"The server failed: {first_line(error)}"}, 500)
 
     return endpoint
 
@@ -112,37 +133,17 @@ def _train(review: Review, request: Request) -> Any:
     return vars(review.retraining.status)
 
 
-async def _in_daemon_thread(work: Callable[[], Any]) -> Any:
-    """Return the result of `work`, run in a thread that the server does not wait for when it stops.
-
-    Finding label errors may take minutes.
-    """
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append((work(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-        with suppress(RuntimeError):  # the server has stopped
-            loop.call_soon_threadsafe(done.set)
-
-    threading.Thread(target=run, daemon=True).start()
-    await done.wait()
-    value, error = outcome[0]
-    if error:
-        raise error
-    return value
-
-
-async def _json_body(request: Request) -> dict[str, Any]:
-    """Return a request's body, which must be a JSON object; empty if there is no body."""
+async def _body(request: Request) -> bytes:
     content = b""
     async for part in request.stream():
         content += part
         if len(content) > _MAX_BODY_BYTES:
             raise InputError("The request is too large: select fewer photos.")
+    return content
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
+    """Return a request's body, which must be a JSON object; empty if there is no body."""
     try:
         body = json.loads(content or b"{}")
     except (ValueError, RecursionError):
@@ -156,4 +157,6 @@ def _rows_in(body: dict[str, Any]) -> list[int]:
     rows = body.get("rows")
     if not isinstance(rows, list) or not rows or not all(type(row) is int for row in rows):
         raise InputError("`rows` must be a list of integers, at least one.")
+    if len(rows) > MAX_ROWS:
+        raise InputError(f"At most {MAX_ROWS:,} photos are labelled at once. Received: {len(rows):,}.")
     return rows

@@ -25,11 +25,13 @@ class ReviewLabels:
     Attributes:
         journal: That file.
         classes: All classes, in the order in which the page shows them.
+        changes: How many changes were made, undoing included.
     """
 
     def __init__(self, table: PredictionTable, journal: Journal, classes: Iterable[str]):
         self.journal = journal
         self.classes = list(dict.fromkeys([*classes, *journal.labels.values()]))
+        self.changes = 0
         self._table = table
         self._lock = Lock()  # of the journal and everything below
         self._row_of_path = table.find(journal.labels)  # of photos that have, or had, a label here
@@ -55,7 +57,8 @@ class ReviewLabels:
             labels: Of each photo; None accepts its prediction.
 
         Returns:
-            The changed `labels` (`row` and `label` each), `labelled` photos in total, `classes`, and `skipped`.
+            The changed `labels` (`row` and `label` each), `labelled` photos in total, the `classes` that these labels
+            name, and `skipped`.
 
         Raises:
             InputError: There is no such photo, or a label is empty, too long or not valid text.
@@ -70,6 +73,7 @@ class ReviewLabels:
         with self._lock:
             if given:
                 self.journal.write(dict(given.values()))
+            self.changes += 1
             self._by_row |= {row: label for row, (_, label) in given.items()}
             self._row_of_path |= {path: row for row, (path, _) in given.items()}
             self.classes = list(dict.fromkeys([*self.classes, *(label for _, label in given.values())]))
@@ -86,6 +90,7 @@ class ReviewLabels:
         """
         with self._lock:
             before = self.journal.undo()
+            self.changes += 1
             rows = {self._row_of_path[path]: label for path, label in before.items() if path in self._row_of_path}
             for row, label in rows.items():
                 if label is None:
@@ -96,7 +101,8 @@ class ReviewLabels:
 
     def _describe_change(self, rows: Iterable[int]) -> dict[str, Any]:
         labels = [{"row": row, "label": self._by_row.get(row)} for row in rows]
-        return {"labels": labels, "labelled": len(self), "classes": self.classes}
+        classes = list(dict.fromkeys(each["label"] for each in labels if each["label"] is not None))
+        return {"labels": labels, "labelled": len(self), "classes": classes}
 
 
 def _validated(label: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowers_batch.classifier.evaluation import wilson_interval
@@ -16,9 +17,9 @@ from flowers_batch.classifier.model_folder import read_split, training_labels
 from flowers_batch.classifier.training import train
 from flowers_batch.config import TrainConfig
 from flowers_batch.errors import FlowersError, InputError
+from flowers_batch.pages.review.computation import WAITING, StepReporter
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.training_source import TrainingSource
-from flowers_batch.progress import Progress
 from flowers_batch.storage.folder import open_folder
 
 _CORRECTED = re.compile(r"(.*?)(?:-corrected(?:-([0-9]+))?)?", re.DOTALL)
@@ -55,13 +56,14 @@ class Retraining:
         table: The predictions.
         source: What the training starts from.
         label_file: The file with the labels given during the review.
+        turn: Held while it trains.
 
     Attributes:
         status: Of the latest training run.
     """
 
-    def __init__(self, table: PredictionTable, source: TrainingSource, label_file: Path):
-        self._table, self._source = table, source
+    def __init__(self, table: PredictionTable, source: TrainingSource, label_file: Path, turn: Lock):
+        self._table, self._source, self._turn = table, source, turn
         self._label_file = str(label_file)
         self._lock = Lock()  # of the status
         self.status = TrainingStatus()
@@ -102,16 +104,18 @@ class Retraining:
         with self._lock:
             if self.status.state == "running":
                 return
-            self.status = TrainingStatus("running", "reading labels")
+            self.status = TrainingStatus("running", WAITING)
         Thread(target=self._train, args=(self.status,), daemon=True).start()
 
     def _train(self, status: TrainingStatus) -> None:
         before = self._source.model.training if self._source.model else {}
         settings = {name: before[name] for name in _KEPT_SETTINGS if name in before}
         try:
-            config = TrainConfig(labels=tuple(self._label_files), **settings)
-            metrics = train(self._source.codes, self._target, config, reporter=_StatusReporter(status))
-            status.result = self._compare(metrics)
+            with self._turn:
+                status.step = "reading labels"
+                config = TrainConfig(labels=tuple(self._label_files), **settings)
+                metrics = train(self._source.codes, self._target, config, reporter=StepReporter(status))
+                status.result = self._compare(metrics)
             status.state = "done"
         except FlowersError as error:
             status.state, status.error = "failed", str(error)
@@ -123,36 +127,21 @@ class Retraining:
 
         Both are measured by the current labels, on photos that neither classifier was trained or validated on.
         """
-        rows = read_split(open_folder(self._target), ["path", "label", "prediction", "split"])
-        held_out = rows.filter(pc.equal(rows["split"], "test")).to_pylist()
-        found = self._table.find(row["path"] for row in held_out)
-        before = {photo["path"]: photo["prediction"] for photo in self._table.take(list(found.values()))}
-        common = [row for row in held_out if row["path"] in before and self._source.was_held_out(row["path"])]
-        right_before = sum(before[row["path"]] == row["label"] for row in common)
-        right_after = sum(row["prediction"] == row["label"] for row in common)
+        split = read_split(open_folder(self._target), ["path", "label", "prediction", "split"])
+        split = split.filter(pc.equal(split["split"], "test"))
+        rows = self._table.rows_of(split["path"])
+        is_common = (rows >= 0) & self._source.labels.were_held_out(rows)
+        common, before = split.filter(pa.array(is_common)), self._table.predictions_of(rows[is_common])
+        right_before = pc.sum(pc.equal(before, common["label"])).as_py()
+        right_after = pc.sum(pc.equal(common["prediction"], common["label"])).as_py()
         return {
             "photos": len(common),
-            "before": right_before / len(common) if common else None,
-            "after": right_after / len(common) if common else None,
-            "after_interval95": wilson_interval(right_after, len(common)) if common else None,
+            "before": right_before / len(common) if len(common) else None,
+            "after": right_after / len(common) if len(common) else None,
+            "after_interval95": wilson_interval(right_after, len(common)) if len(common) else None,
             "unknown_paths": metrics["unknown_paths"],
             "model": self._target,
         }
-
-
-class _StatusReporter:
-    """Shows the latest step of a training run in its status."""
-
-    def __init__(self, status: TrainingStatus):
-        self._status = status
-
-    def message(self, sentence: str) -> None:
-        """Show a message as the step."""
-        self._status.step = sentence
-
-    def update(self, progress: Progress) -> None:
-        """Show the text of an update as the step."""
-        self._status.step = progress.text
 
 
 def next_folder(url: str) -> str:

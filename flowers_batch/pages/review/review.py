@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import PREDICTIONS
+from flowers_batch.errors import InputError
 from flowers_batch.pages.review.journal import Journal
 from flowers_batch.pages.review.labels import ReviewLabels
+from flowers_batch.pages.review.outside_links import OutsideLinks
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.retraining import Retraining
 from flowers_batch.pages.review.row_thumbnails import RowThumbnails
@@ -16,7 +19,7 @@ from flowers_batch.pages.review.training_source import find_training_source
 from flowers_batch.pages.review.views import VIEWS, Views
 from flowers_batch.storage.folder import PathOrUrl
 
-_MAX_PHOTOS = 500  # described at once
+MAX_PHOTOS = 500  # described at once
 
 
 class Review:
@@ -25,6 +28,7 @@ class Review:
     Args:
         predictions: A folder of predictions.
         labels: The CSV file that gets the labels.
+        follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
 
     Attributes:
         table: The predictions.
@@ -33,21 +37,25 @@ class Review:
         views: The views of the predictions.
         retraining: The training from the page.
         thumbnails: Thumbnails of the rows.
+        outside_links: Counts the photos that are not shown without `follow_links`.
 
     Raises:
-        InputError: It is not a folder of predictions, or labels cannot be written to the file.
+        InputError: It is not a folder of predictions, its rows do not fit in memory, or labels cannot be written to
+            the file.
     """
 
-    def __init__(self, predictions: PathOrUrl, labels: PathOrUrl):
+    def __init__(self, predictions: PathOrUrl, labels: PathOrUrl, *, follow_links: bool = False):
         self.table = PredictionTable(open_run(predictions, PREDICTIONS))
-        self.source = find_training_source(self.table.run)
-        self.thumbnails = RowThumbnails(self.table)
+        self.source = find_training_source(self.table)
+        self.thumbnails = RowThumbnails(self.table, follow_links=follow_links)
+        self.outside_links = OutsideLinks(self.table, self.thumbnails.photos)
         model = self.source.model if self.source.made_predictions else None
-        classes = model.head.classes if model else self.table.predicted_classes()
+        classes = model.head.classes if model else self.table.classes
         journal = Journal(labels)
         self.labels = ReviewLabels(self.table, journal, classes)
-        self.views = Views(self.table, self.labels, self.source)
-        self.retraining = Retraining(self.table, self.source, journal.file)
+        turn = Lock()  # of whatever takes long and much memory
+        self.views = Views(self.table, self.labels, self.source, turn)
+        self.retraining = Retraining(self.table, self.source, journal.file, turn)
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows besides photos."""
@@ -61,19 +69,36 @@ class Review:
             "views": VIEWS,
             "commands": self.retraining.commands(),
             "training_unavailable": self.source.unavailable,
-            "random_weights": run.job.weights if run.job.weights.startswith("random:") else "",
+            "notices": self._notices(),
+            "notices_are_complete": not self.outside_links.is_counting,
         }
 
+    def _notices(self) -> list[str]:
+        notices = []
+        if (weights := self.table.run.job.weights).startswith("random:"):
+            notices.append(
+                f"The network has random weights ({weights}), never trained on photos: its predictions mean nothing."
+            )
+        return [*notices, self.outside_links.sentence] if self.outside_links.sentence else notices
+
     def photos(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Describe rows, at most some hundreds; unknown ones are left out.
+        """Describe rows; unknown ones are left out.
+
+        Args:
+            rows: Their numbers, at most `MAX_PHOTOS`.
 
         Returns:
             The columns of the predictions, and `row`, `label` (given here) and `training_label`, each of which may be
             None.
+
+        Raises:
+            InputError: There are more.
         """
-        rows = [row for row in rows if 0 <= row < len(self.table)][:_MAX_PHOTOS]
+        if len(rows) > MAX_PHOTOS:
+            raise InputError(f"At most {MAX_PHOTOS} photos are described at once. Received: {len(rows)}.")
+        rows = [row for row in rows if 0 <= row < len(self.table)]
         return [
-            photo | {"row": row, "label": self.labels.get(row), "training_label": self.source.label_of(photo["path"])}
+            photo | {"row": row, "label": self.labels.get(row), "training_label": self.source.labels.label_of(row)}
             for row, photo in zip(rows, self.table.take(rows), strict=True)
         ]
 

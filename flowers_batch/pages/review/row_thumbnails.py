@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from flowers_batch.pages.review.predictions import PredictionTable
+from flowers_batch.pages.review.thumbnail_cache import ThumbnailCache
 from flowers_batch.pages.thumbnails import Photos
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.reading import ReadError
 
-_CACHED_THUMBNAILS = 20_000  # of some kilobytes each
+_CACHED_BYTES = 64 << 20  # ten thousand thumbnails or so
 _CACHED_SHARDS = 64
 
 
@@ -20,31 +20,40 @@ class RowThumbnails:
 
     Args:
         table: The predictions.
+        follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
 
     Attributes:
-        thumbnail: Returns the thumbnail of a row as a WebP file. Raises `ReadError` or `DecodeError` if the photo
-            cannot be read or decoded, or is outside the photos' folder, and `InputError` if there is no such row.
+        photos: The photos of the run.
     """
 
-    def __init__(self, table: PredictionTable):
+    def __init__(self, table: PredictionTable, *, follow_links: bool = False):
         self._table = table
-        self.photos = Photos(table.run.folder.url, table.run.job.images)
+        self.photos = Photos(table.run.folder.url, table.run.job.images, follow_links=follow_links)
         self._images_in_shard = lru_cache(_CACHED_SHARDS)(self.photos.in_shard)
-        self.thumbnail: Callable[[int], bytes] = lru_cache(_CACHED_THUMBNAILS)(self._thumbnail)
+        self._cache = ThumbnailCache(_CACHED_BYTES)
 
-    def _thumbnail(self, row: int) -> bytes:
-        (photo,) = self._table.take([row])
-        image = self.find_image(row, photo["path"])
-        if self.photos.is_outside(image, follow_links=True):
-            raise ReadError("unreadable", "Its file is outside the photos' folder.")
-        return self.photos.thumbnail(image)
+    def thumbnail(self, row: int) -> bytes:
+        """Return the thumbnail of a row as a WebP file.
 
-    def find_image(self, row: int, path: str) -> Image:
+        Raises:
+            ReadError: The photo cannot be read, or is outside the photos' folder.
+            DecodeError: It cannot be decoded.
+            InputError: There is no such row.
+        """
+        thumbnail = self._cache.get(row)
+        if thumbnail is None:
+            thumbnail = self.photos.thumbnail(self.find_image(row))
+            self._cache.add(row, thumbnail)
+        return thumbnail
+
+    def find_image(self, row: int) -> Image:
         """Return where to read the photo of a row.
 
         Raises:
+            InputError: There is no such row.
             ReadError: The manifest no longer has it.
         """
+        path = self._table.path(row)
         source = self.photos.source
         if source is None or (source.found_by_path and not isinstance(source, ListSource)):
             return Image(path)

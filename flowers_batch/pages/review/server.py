@@ -16,10 +16,12 @@ from flowers_batch.errors import InputError
 from flowers_batch.pages.review.application import application
 from flowers_batch.pages.review.guard import Guard
 from flowers_batch.pages.review.review import Review
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import PathOrUrl
 
 LABELS = "labels.csv"
 _HOST = "127.0.0.1"
+_MAX_CONNECTIONS = 256  # a browser opens six per tab
 
 
 def review(
@@ -27,8 +29,10 @@ def review(
     labels: PathOrUrl = LABELS,
     port: int = 0,
     *,
+    follow_links: bool = False,
     open_browser: bool = True,
     announce: Callable[[str], None] = print,
+    reporter: Reporter = NULL_REPORTER,
 ) -> None:
     """Serve the page on which a person corrects labels, until SIGINT or SIGTERM.
 
@@ -36,17 +40,21 @@ def review(
         predictions: A folder of predictions.
         labels: The CSV file on this machine that gets the labels; `train` takes it as `labels`.
         port: On 127.0.0.1; 0 takes a free one.
+        follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
         open_browser: Whether to open the page in a browser.
         announce: Called with the page's address, and when the review ends with the commands that train and predict
             from the labels, one at a time.
+        reporter: Receives how many photos are not shown without `follow_links`.
 
     Raises:
-        InputError: It is not a folder of predictions, labels cannot be written to the file, or the port is in use.
+        InputError: It is not a folder of predictions, its rows do not fit in memory, labels cannot be written to the
+            file, or the port is in use.
     """
-    reviewed = Review(predictions, labels)
+    reviewed = Review(predictions, labels, follow_links=follow_links)
     with closing(reviewed), listen(port) as listener:
         server = ReviewServer(reviewed, listener)
         announce(server.url)
+        reviewed.outside_links.start(reporter)
         if open_browser:  # in a thread: a browser in the terminal would keep the page from being served
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         server.run()
@@ -82,7 +90,15 @@ class ReviewServer:
         self.url = f"{origin}/{token}/"
         self._listener = listener
         app = Guard(application(review), origin, token)
-        self._server = _Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=2))
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                log_level="error",
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+                limit_concurrency=_MAX_CONNECTIONS,
+            )
+        )
 
     def run(self) -> None:
         """Serve until `stop` is called or, in the main thread, until SIGINT or SIGTERM."""

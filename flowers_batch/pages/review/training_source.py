@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from flowers_batch.classifier.model_folder import MODEL, Model, load_model, read_split
 from flowers_batch.config import IMAGENET
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
+from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.storage.folder import open_folder
+
+
+class TrainingLabels:
+    """The labels that a classifier was trained on, by row of its predictions.
+
+    Args:
+        table: The predictions.
+        split: The classifier's labelled photos, with the columns `path`, `label` and `split`; None if not known.
+    """
+
+    def __init__(self, table: PredictionTable, split: pa.Table | None = None):
+        self._names = pa.array([], pa.string())
+        self._codes = np.full(len(table), -1, np.int32)  # positions in the names; -1 without a label
+        self._held_out = np.ones(len(table), bool)
+        if split is None or not len(split):
+            return
+        labels = split["label"].combine_chunks().dictionary_encode()
+        rows = table.rows_of(split["path"])
+        is_known = rows >= 0
+        self._names = labels.dictionary
+        self._codes[rows[is_known]] = labels.indices.to_numpy()[is_known]
+        self._held_out[rows[is_known]] = pc.equal(split["split"], "test").to_numpy()[is_known]
+
+    def label_of(self, row: int) -> str | None:
+        """Return the label that the classifier was trained on for a photo; None if there was none."""
+        code = int(self._codes[row])
+        return self._names[code].as_py() if code >= 0 else None
+
+    def were_held_out(self, rows: NDArray[np.int_]) -> NDArray[np.bool_]:
+        """Return whether the classifier was neither trained nor validated on each photo: bool [rows]."""
+        return self._held_out[rows]
 
 
 @dataclass(frozen=True)
@@ -24,34 +59,28 @@ class TrainingSource:
         made_predictions: Whether that classifier is still the one which made the predictions.
         codes: The codes folder to train on; empty if there is none.
         unavailable: Why there are no codes to train on; empty if there are.
-        labels: The labels that the classifier was trained on, by path: label and split.
+        labels: The labels that the classifier was trained on.
     """
 
     model: Model | None
     made_predictions: bool
     codes: str
     unavailable: str
-    labels: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-    def label_of(self, path: str) -> str | None:
-        """Return the label that the classifier was trained on for a photo; None if there was none."""
-        return self.labels[path][0] if path in self.labels else None
-
-    def was_held_out(self, path: str) -> bool:
-        """Return whether the classifier was neither trained nor validated on a photo."""
-        return path not in self.labels or self.labels[path][1] == "test"
+    labels: TrainingLabels
 
 
-def find_training_source(run: Run) -> TrainingSource:
+def find_training_source(table: PredictionTable) -> TrainingSource:
     """Return what a retraining of the classifier of some predictions can start from."""
+    run = table.run
     url = run.job.model
     model = load_model(url) if url and url != IMAGENET and open_folder(url).exists(MODEL) else None
     made_predictions = model is not None and model.head.identity == run.job.fingerprint.head
     try:
         codes = _find_codes(run, model)
     except InputError as error:
-        return TrainingSource(model, made_predictions, "", str(error))
-    return TrainingSource(model, made_predictions, codes, "", _training_labels(url) if url and model else {})
+        return TrainingSource(model, made_predictions, "", str(error), TrainingLabels(table))
+    split = read_split(open_folder(url), ["path", "label", "split"]) if url and model else None
+    return TrainingSource(model, made_predictions, codes, "", TrainingLabels(table, split))
 
 
 def _find_codes(run: Run, model: Model | None) -> str:
@@ -73,8 +102,3 @@ def _find_codes(run: Run, model: Model | None) -> str:
         )
     open_run(codes, CODES)
     return codes
-
-
-def _training_labels(model: str) -> dict[str, tuple[str, str]]:
-    columns = read_split(open_folder(model), ["path", "label", "split"])
-    return {path: (label, split) for path, label, split in zip(*map(pa.ChunkedArray.to_pylist, columns), strict=True)}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowers_batch.classifier.suggestions import label_issues, suggest
 from flowers_batch.errors import InputError
+from flowers_batch.pages.review.computation import Computation
 from flowers_batch.pages.review.labels import ReviewLabels
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.training_source import TrainingSource
+from flowers_batch.progress import Reporter
 
 UNCERTAIN, SUGGESTIONS, LABEL_ISSUES = "uncertain", "suggestions", "label_issues"
 CLASS, LABELLED, FAILED_PHOTOS = "class", "labelled", "failed"
@@ -24,7 +26,7 @@ VIEWS = {
     LABELLED: "Labelled here",
     FAILED_PHOTOS: "Failed",
 }
-_MAX_ROWS = 100_000  # of a view: more than a person looks at
+MAX_ROWS = 100_000  # of a view: more than a person looks at
 _SUGGESTIONS = 500
 
 
@@ -35,10 +37,14 @@ class Views:
         table: The predictions.
         labels: The labels given during the review.
         source: What the classifier was trained on.
+        turn: Held by computations that take long, one at a time.
     """
 
-    def __init__(self, table: PredictionTable, labels: ReviewLabels, source: TrainingSource):
+    def __init__(self, table: PredictionTable, labels: ReviewLabels, source: TrainingSource, turn: Lock):
         self._table, self._labels, self._source = table, labels, source
+        # Computed once: these depend on the training, and on the training and the labels given since.
+        self._label_issues = Computation(self._find_label_issues, turn)
+        self._suggestions = Computation(self._find_suggestions, turn)
 
     def select(self, name: str, label: str = "") -> dict[str, Any]:
         """Return the rows of a view, in order.
@@ -49,7 +55,7 @@ class Views:
 
         Returns:
             `rows`, at most a hundred thousand of the `total`. Possible label errors also have `suggested`: label and
-            probability, by row.
+            probability, by row. Only `computing`, the current step, while a view that takes long is being computed.
 
         Raises:
             InputError: There is no such view, or it cannot be made for these predictions.
@@ -57,34 +63,44 @@ class Views:
         if name not in VIEWS:
             raise InputError(f"There is no view {name}: choose one of {', '.join(VIEWS)}.")
         if name == SUGGESTIONS:
-            found = suggest(self._table.run.folder.url, _SUGGESTIONS, labels=[str(self._labels.journal.file)])
-            return _limited([*self._table.find(row["path"] for row in found).values()])
+            suggestions = self._suggestions.result(self._labels.changes)
+            return {"computing": self._suggestions.step} if suggestions is None else _limited(suggestions)
         labels = self._labels.by_row()
         if name == LABEL_ISSUES:
-            return self._label_issues(labels)
+            return self._select_label_issues(labels)
         if name == LABELLED:
             return _limited(sorted(labels))
         if name == FAILED_PHOTOS:
-            return _limited(np.flatnonzero(~self._table.is_ok()))
+            return _limited(np.flatnonzero(~self._table.is_ok).tolist())
         labelled = np.array(sorted(labels), np.int64)
         if name == CLASS:
-            is_chosen = self._table.is_predicted_as(label).copy()
+            is_chosen = self._table.is_predicted_as(label)
             is_chosen[labelled] = [labels[row] == label for row in labelled.tolist()]
         else:
-            is_chosen = self._table.is_ok().copy()
+            is_chosen = self._table.is_ok.copy()
             is_chosen[labelled] = False
-        return _limited(self._table.by_confidence(is_chosen))
+        rows = self._table.least_confident(is_chosen, MAX_ROWS)
+        return {"rows": rows.tolist(), "total": int(is_chosen.sum())}
 
-    def _label_issues(self, labels: dict[int, str]) -> dict[str, Any]:
+    def _find_suggestions(self, reporter: Reporter) -> list[int]:
+        found = suggest(self._table.run.folder.url, _SUGGESTIONS, labels=[str(self._labels.journal.file)])
+        return [*self._table.find(row["path"] for row in found).values()]
+
+    def _find_label_issues(self, reporter: Reporter) -> dict[int, dict[str, Any]]:
+        found = {row["path"]: row for row in label_issues(self._table.run.job.model or "", reporter=reporter)}
+        return {row: found[path] for path, row in self._table.find(found).items()}
+
+    def _select_label_issues(self, labels: dict[int, str]) -> dict[str, Any]:
         """Return photos whose training label looks wrong, except those that were given another label here."""
         if self._source.model is None or not self._source.codes:
             raise InputError(f"Label errors cannot be found here: {self._source.unavailable}")
-        found = {row["path"]: row for row in label_issues(self._table.run.job.model or "")}
-        issues = {row: found[path] for path, row in self._table.find(found).items()}
+        issues = self._label_issues.result("of this training")
+        if issues is None:
+            return {"computing": self._label_issues.step}
         unchanged = {row: issue for row, issue in issues.items() if labels.get(row, issue["label"]) == issue["label"]}
         suggested = {row: [issue["suggested"], issue["probability"]] for row, issue in unchanged.items()}
         return _limited([*unchanged]) | {"suggested": suggested}
 
 
-def _limited(rows: Sequence[int] | NDArray[np.int_]) -> dict[str, Any]:
-    return {"rows": [int(row) for row in rows[:_MAX_ROWS]], "total": len(rows)}
+def _limited(rows: Sequence[int]) -> dict[str, Any]:
+    return {"rows": rows[:MAX_ROWS], "total": len(rows)}

@@ -57,8 +57,9 @@ function apply(change, path) {
     const photo = store.photos.get(row);
     if (photo) Object.assign(photo, { label, saving: false });
   }
-  if (change.classes.length !== server.classes.length) {
-    server.classes = change.classes;
+  const added = change.classes.filter((name) => !server.classes.includes(name));
+  if (added.length) {
+    server.classes = [...server.classes, ...added];
     showClasses();
   }
   const skipped = change.skipped ? `${number(change.skipped)} failed photos were not labelled.` : "";

@@ -8,29 +8,41 @@ import { byId, store } from "./store.js";
 import { number, visible } from "./text.js";
 import "./training.js";
 
+const POLL_MILLISECONDS = 500;
 const grid = byId("grid");
 
 async function start() {
   store.server = await request("state");
-  const { title, views, random_weights: weights } = store.server;
+  const { title, views } = store.server;
   document.title = `Review ${visible(title.split("/").filter(Boolean).pop() ?? "")}`;
   for (const [name, words] of Object.entries(views)) byId("view").append(new Option(words, name));
-  byId("notice").hidden = !weights;
-  byId("notice").textContent = `The network has random weights (${weights}), never trained on photos: its predictions mean nothing.`;
+  showNotices();
   showClasses();
   showSaved();
   await openView();
   grid.focus();
 }
 
+// Shows what a person should know about the predictions; some of it the server finds out after its start.
+function showNotices() {
+  const { notices, notices_are_complete: areComplete } = store.server;
+  byId("notices").replaceChildren(...notices.map((sentence) => {
+    const line = document.createElement("p");
+    line.textContent = visible(sentence);
+    return line;
+  }));
+  if (!areComplete) setTimeout(() => request("state").then((server) => { store.server = server; showNotices(); }, () => {}), POLL_MILLISECONDS);
+}
+
 async function openView() {
   const name = byId("view").value, view = ++store.view;
   byId("class-choice").hidden = name !== "class";
   byId("count").textContent = "loading…";
+  byId("empty").hidden = true;
   let found = { rows: [], total: 0 };
   try {
     await allSent();
-    found = await request(`view?${new URLSearchParams({ name, label: byId("class").value })}`);
+    found = await select(name, view);
     if (view === store.view) showError("");
   } catch (error) {
     if (view === store.view) showError(error.message);
@@ -40,6 +52,17 @@ async function openView() {
   byId("count").textContent = `${first}${number(found.total)} photo${found.total === 1 ? "" : "s"}`;
   byId("empty").hidden = found.rows.length > 0;
   showRows(found.rows, found.suggested ?? {});
+}
+
+// Returns the rows of a view, after waiting while the server computes it.
+async function select(name, view) {
+  for (;;) {
+    const found = await request(`view?${new URLSearchParams({ name, label: byId("class").value })}`);
+    if (found.computing === undefined || view !== store.view) return found;
+    showRows([], {});
+    byId("count").textContent = `computing… ${visible(found.computing)}`;
+    await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
+  }
 }
 
 for (const name of ["view", "class"]) {

@@ -15,7 +15,6 @@ export function createTile(position, onClick) {
   const image = tile.querySelector("img");
   image.alt = "";
   image.draggable = false;
-  image.addEventListener("error", () => replaceImage(position, image));
   tile.addEventListener("click", onClick);
   return tile;
 }
@@ -26,10 +25,10 @@ export function fillTile(position, tile) {
   tile.classList.toggle("current", position === store.current);
   if (!photo) return;
   const image = tile.querySelector("img"), [, label, detail, path] = tile.children;
-  if (image && photo.status === "failed") replaceImage(position, image);
-  else if (image && !image.src && !image.dataset.requested) {
+  if (image && photo.status === "failed") replaceImage(image, `${photo.reason}: ${photo.message}`);
+  else if (image && !image.dataset.requested) {
     image.dataset.requested = "1";
-    fetchThumbnail(image, `thumbnail/${photo.row}`);
+    fetchThumbnail(image, `thumbnail/${photo.row}`, (sentence) => replaceImage(image, sentence));
   }
   tile.classList.toggle("labelled", photo.label !== null);
   tile.classList.toggle("saving", Boolean(photo.saving));
@@ -39,12 +38,10 @@ export function fillTile(position, tile) {
   tile.title = visible(photo.path);
 }
 
-function replaceImage(position, image) {
-  const photo = photoAt(position);
-  if (!photo || !image.isConnected) return;
+function replaceImage(image, sentence) {
   const box = document.createElement("div");
   box.className = "missing";
-  box.textContent = photo.status === "failed" ? `${photo.reason}: ${visible(photo.message)}` : "not readable now";
+  box.textContent = visible(sentence);
   image.replaceWith(box);
 }
 

@@ -1,0 +1,50 @@
+"""Whether the rows of a prediction run fit in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowers_batch.classifier.labelled_codes import available_memory
+from flowers_batch.dataset.run_folder import Run
+from flowers_batch.dataset.schema import PREDICTIONS
+from flowers_batch.dataset.shard_file import open_shard
+from flowers_batch.errors import InputError
+
+# Of a row besides its texts: 18 bytes that are held (class and probability of the prediction, whether it is ok, the
+# label that it was trained on and whether it was held out, the offset of its path), and 30 while a view is sorted.
+_ROW_BYTES = 48
+_TEXT_COLUMNS = ("path", "reason", "message")
+_SHARDS_MEASURED = 32
+
+
+def check_memory(run: Run) -> None:
+    """Check that the rows of predictions fit in half of the available memory, before they are read.
+
+    Raises:
+        InputError: They do not.
+    """
+    photos, usable = run.summary["images"], available_memory() // 2
+    needed = photos * row_bytes(run)
+    if needed > usable:
+        raise InputError(
+            f"{run.folder.url} has {photos:,} photos, whose rows take about {needed / 1e6:,.0f} MB of memory, and "
+            f"{usable / 1e6:,.0f} MB may be used, half of what is available: review a part of them, predicted into a "
+            f"folder of its own, or have the photos that are most worth a label listed by `flowers-batch suggest "
+            f"{run.folder.url} --count 1000 --out labels.csv`."
+        )
+
+
+def row_bytes(run: Run) -> float:
+    """Return about how many bytes of memory a row takes, estimated from the footers of some shards."""
+    rows = text_bytes = 0
+    for shard in np.unique(np.linspace(0, run.shards - 1, _SHARDS_MEASURED, dtype=int)).tolist():
+        with open_shard(run.folder, PREDICTIONS, shard) as file:
+            metadata = file.metadata
+        rows += metadata.num_rows
+        columns = (
+            metadata.row_group(group).column(column)
+            for group in range(metadata.num_row_groups)
+            for column in range(metadata.num_columns)
+        )
+        text_bytes += sum(each.total_uncompressed_size for each in columns if each.path_in_schema in _TEXT_COLUMNS)
+    return _ROW_BYTES + text_bytes / max(1, rows)

@@ -1,0 +1,67 @@
+"""How many photos of a run are behind links that lead outside the photos' folder, and are not shown for that reason."""
+
+from __future__ import annotations
+
+from threading import Thread
+
+import numpy as np
+
+from flowers_batch.pages.review.predictions import PredictionTable
+from flowers_batch.pages.thumbnails import Photos
+from flowers_batch.progress import Reporter
+from flowers_batch.sources.images import Image
+
+_MAX_CHECKED = 20_000  # photos: a network disk takes a millisecond or so for each
+
+
+class OutsideLinks:
+    """Counts, in a thread, the photos that are not shown because their links lead outside the photos' folder.
+
+    Args:
+        table: The predictions.
+        photos: The photos of their run.
+
+    Attributes:
+        is_counting: Whether they are being counted.
+        sentence: What a person should know; empty if there is no such photo, and until they are counted.
+    """
+
+    def __init__(self, table: PredictionTable, photos: Photos):
+        self.is_counting = False
+        self.sentence = ""
+        self._table, self._photos = table, photos
+
+    def start(self, reporter: Reporter) -> None:
+        """Start counting; the reporter receives the sentence, if there is one."""
+        self.is_counting = True
+        Thread(target=self._count, args=(reporter,), daemon=True).start()
+
+    def _count(self, reporter: Reporter) -> None:
+        try:
+            self.sentence = outside_links(self._table, self._photos)
+        finally:
+            self.is_counting = False
+        if self.sentence:
+            reporter.message(self.sentence)
+
+
+def outside_links(table: PredictionTable, photos: Photos, max_checked: int = _MAX_CHECKED) -> str:
+    """Return a sentence on photos that are links to files outside the photos' folder; empty if none was found.
+
+    Args:
+        table: The predictions.
+        photos: The photos of their run.
+        max_checked: Photos looked at; of more, as many that are evenly spaced.
+    """
+    source = photos.source
+    if source is None or not source.found_by_path or photos.follows_links:
+        return ""
+    rows = np.unique(np.linspace(0, len(table) - 1, min(len(table), max_checked), dtype=np.int64))
+    outside = sum(photos.is_link_outside(Image(table.path(row))) for row in rows.tolist())
+    if not outside:
+        return ""
+    if len(rows) == len(table):
+        share = f"{outside:,} of {len(rows):,}"
+    else:
+        share = f"About {100 * outside / len(rows):.2g}% of the"
+    return f"{share} photos are links to files outside {source.folder.url}: run with --follow-links to show them."
