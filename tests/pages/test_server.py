@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +177,78 @@ def test_invalid_bodies_are_refused_and_change_nothing(shared, body):
 def test_too_large_requests_are_refused(shared):
     body = b'{"rows": [0], "labels": "red"}'
     assert shared("api/label", body + b" " * (4 << 20))[0] == 400
+
+
+def test_too_many_rows_are_refused(shared):
+    assert shared("api/label", {"rows": [0] * 100_001, "labels": "red"})[0] == 400
+    status, _, content = shared("api/photos", {"rows": [0] * 501})
+    assert status == 400 and "500" in json.loads(content)["error"]
+
+
+def test_label_is_quick_while_thumbnails_and_views_are_slow(client, monkeypatch):
+    """Of 200 thumbnails requested at once, those for which there is no place are to be requested again."""
+    hold, decoding = threading.Event(), []
+
+    def decode(*_: Any, **__: Any) -> np.ndarray:
+        decoding.append(1)
+        hold.wait(20)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr("flowers_batch.pages.thumbnails.decode_photo", decode)
+    monkeypatch.setattr("flowers_batch.pages.review.views.suggest", lambda *_, **__: hold.wait(20) and [])
+    rows = json.loads(client("api/view?name=class&label=green")[2])["rows"]
+    with ThreadPoolExecutor(220) as executor:
+        views = [executor.submit(client, "api/view?name=suggestions") for _ in range(8)]
+        thumbnails = [executor.submit(client, f"thumbnail/{rows[n % len(rows)]}") for n in range(200)]
+        while not decoding:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        started = time.monotonic()
+        for _ in range(5):
+            assert client("api/label", {"rows": rows[:1], "labels": "red"})[0] == 200
+        seconds = time.monotonic() - started
+        hold.set()
+        answers = [each.result() for each in thumbnails]
+        assert {each.result()[0] for each in views} == {200}
+    assert seconds < 1
+    refused = [headers for status, headers, _ in answers if status == 503]
+    assert {status for status, *_ in answers} == {200, 503}
+    assert refused and all(headers["retry-after"] == "1" for headers in refused)
+
+
+def test_views_that_take_long_are_computed_once_for_all_requests(client, monkeypatch):
+    """Possible label errors once per training, suggestions once until labels change, and never two at a time."""
+    running, started = threading.Semaphore(1), []
+
+    def compute(name: str, found: list[dict[str, Any]]) -> Any:
+        def work(*_: Any, **__: Any) -> list[dict[str, Any]]:
+            assert running.acquire(blocking=False), "two at a time"
+            started.append(name)
+            time.sleep(0.1)
+            running.release()
+            return found
+
+        return work
+
+    issue = {"path": "red/0001.png", "label": "red", "suggested": "blue", "probability": 0.9}
+    monkeypatch.setattr("flowers_batch.pages.review.views.label_issues", compute("label_issues", [issue]))
+    monkeypatch.setattr("flowers_batch.pages.review.views.suggest", compute("suggestions", [{"path": "red/0002.png"}]))
+
+    def view(name: str) -> dict[str, Any]:
+        while "computing" in (found := json.loads(client(f"api/view?name={name}")[2])):
+            time.sleep(0.01)
+        return found
+
+    with ThreadPoolExecutor(16) as executor:
+        found = [*executor.map(view, ["label_issues", "suggestions"] * 8)]
+    assert all(len(each["rows"]) == 1 for each in found), found
+    assert found[0]["suggested"] == {str(found[0]["rows"][0]): ["blue", 0.9]}
+    assert sorted(started) == ["label_issues", "suggestions"]
+    client("api/label", {"rows": [0], "labels": "red"})
+    assert len(view("suggestions")["rows"]) == len(view("label_issues")["rows"]) == 1
+    client("api/undo", {})
+    view("suggestions")
+    assert sorted(started) == ["label_issues", *["suggestions"] * 3]
 
 
 def test_unknown_views_are_refused(shared):

@@ -23,21 +23,25 @@ def check_memory(run: Run) -> None:
     Raises:
         InputError: They do not.
     """
-    photos, usable = run.summary["images"], available_memory() // 2
-    needed = photos * row_bytes(run)
+    rows, needed = estimate_rows(run)
+    usable = available_memory() // 2
     if needed > usable:
         raise InputError(
-            f"{run.folder.url} has {photos:,} photos, whose rows take about {needed / 1e6:,.0f} MB of memory, and "
-            f"{usable / 1e6:,.0f} MB may be used, half of what is available: review a part of them, predicted into a "
-            f"folder of its own, or have the photos that are most worth a label listed by `flowers-batch suggest "
+            f"{run.folder.url} has about {rows:,} photos, whose rows take {_megabytes(needed)} of memory, but half of "
+            f"what is available is {_megabytes(usable)}: predict a part of the photos into a folder of its own and "
+            "review that, or have the photos that are most worth a label listed by `flowers-batch suggest "
             f"{run.folder.url} --count 1000 --out labels.csv`."
         )
 
 
-def row_bytes(run: Run) -> float:
-    """Return about how many bytes of memory a row takes, estimated from the footers of some shards."""
+def estimate_rows(run: Run) -> tuple[int, int]:
+    """Return about how many rows a run of predictions has, and how many bytes of memory they take.
+
+    Both are estimated from the footers of some shards.
+    """
     rows = text_bytes = 0
-    for shard in np.unique(np.linspace(0, run.shards - 1, _SHARDS_MEASURED, dtype=int)).tolist():
+    measured = np.unique(np.linspace(0, run.shards - 1, _SHARDS_MEASURED, dtype=int)).tolist()
+    for shard in measured:
         with open_shard(run.folder, PREDICTIONS, shard) as file:
             metadata = file.metadata
         rows += metadata.num_rows
@@ -47,4 +51,8 @@ def row_bytes(run: Run) -> float:
             for column in range(metadata.num_columns)
         )
         text_bytes += sum(each.total_uncompressed_size for each in columns if each.path_in_schema in _TEXT_COLUMNS)
-    return _ROW_BYTES + text_bytes / max(1, rows)
+    return rows * run.shards // len(measured), (rows * _ROW_BYTES + text_bytes) * run.shards // len(measured)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

@@ -63,5 +63,5 @@ def outside_links(table: PredictionTable, photos: Photos, max_checked: int = _MA
     if len(rows) == len(table):
         share = f"{outside:,} of {len(rows):,}"
     else:
-        share = f"About {100 * outside / len(rows):.2g}% of the"
+        share = f"About {100 * outside / len(rows):.3g}% of the"
     return f"{share} photos are links to files outside {source.folder.url}: run with --follow-links to show them."

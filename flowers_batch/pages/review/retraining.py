@@ -132,8 +132,9 @@ class Retraining:
         rows = self._table.rows_of(split["path"])
         is_common = (rows >= 0) & self._source.labels.were_held_out(rows)
         common, before = split.filter(pa.array(is_common)), self._table.predictions_of(rows[is_common])
-        right_before = pc.sum(pc.equal(before, common["label"])).as_py()
-        right_after = pc.sum(pc.equal(common["prediction"], common["label"])).as_py()
+        right_before, right_after = (
+            pc.sum(pc.equal(each, common["label"]), min_count=0).as_py() for each in (before, common["prediction"])
+        )
         return {
             "photos": len(common),
             "before": right_before / len(common) if len(common) else None,

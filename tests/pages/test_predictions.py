@@ -1,0 +1,86 @@
+"""The rows of predictions in memory: what they say, and how much they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from dataset_rows import finished, image_row, labelled, predictions_batch
+
+import flowers_batch as fb
+from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.schema import PREDICTIONS, predictions_schema
+from flowers_batch.pages.review import memory
+from flowers_batch.pages.review.predictions import PredictionTable
+
+_COLUMNS = ["path", "prediction", "probability", "status", "reason", "message"]
+
+
+def written(folder: Path, *shards: list[dict]) -> PredictionTable:
+    finished(folder, PREDICTIONS, [predictions_batch(rows) for rows in shards])
+    return PredictionTable(open_run(folder, PREDICTIONS))
+
+
+def test_rows_are_those_of_the_shards(tmp_path):
+    shards = [
+        [labelled("a/1.jpg", "roses", 0.5), image_row("a/2.jpg", "missing")],
+        [image_row("b/1.jpg", "truncated"), labelled("b/2.jpg", "tulips", 0.25), labelled("b/3.jpg", "roses", 0.75)],
+    ]
+    table = written(tmp_path, *shards)
+    expected = predictions_batch([*shards[0], *shards[1]]).select(_COLUMNS).to_pylist()
+    assert len(table) == 5 and table.take(range(5)) == expected and table.take([3, 0]) == [expected[3], expected[0]]
+    assert table.classes == ["roses", "tulips"]
+    assert table.is_ok.tolist() == [True, False, False, True, True]
+    assert table.predictions_of(np.array([4, 3, 2])).to_pylist() == ["roses", "tulips", None]
+    assert table.is_predicted_as("roses").tolist() == [True, False, False, False, True]
+    assert not table.is_predicted_as("unheard of").any()
+    assert [table.shard_of(row) for row in range(5)] == [0, 0, 1, 1, 1]
+    assert table.find(["b/3.jpg", "no.jpg", "a/1.jpg"]) == {"b/3.jpg": 4, "a/1.jpg": 0}
+    assert table.rows_of(pa.array(["no.jpg", "b/1.jpg"])).tolist() == [-1, 2]
+    for row in (-1, 5, 10**30):
+        with pytest.raises(fb.InputError, match="no photo"):
+            table.take([row])
+
+
+def test_least_confident_rows_are_limited_and_in_order(tmp_path):
+    table = written(tmp_path, [labelled(f"{n}.jpg", probability=(n * 7 % 100) / 100) for n in range(100)])
+    in_order = sorted(range(100), key=lambda n: n * 7 % 100)
+    chosen = np.ones(100, bool)
+    assert table.least_confident(chosen, 100).tolist() == in_order
+    assert table.least_confident(chosen, 7).tolist() == in_order[:7]
+
+
+def test_row_takes_its_path_and_some_bytes(tmp_path):
+    """Ten million rows are to fit: each takes its path, four bytes for the end of it, and nine more."""
+    count, classes = 40_000, [f"class {number:04d}" for number in range(2000)]
+    rows = pa.table(
+        {
+            "path": [f"archive/{number:08d}.jpg" for number in range(count)],
+            "status": pa.repeat("ok", count),
+            "prediction": pa.array(classes).take(pa.array(np.arange(count) % 2000)),
+            "probability": np.linspace(0, 1, count, dtype=np.float32),
+        }
+    )
+    schema = predictions_schema()
+    columns = [rows[name] if name in rows.column_names else pa.nulls(count) for name in schema.names]
+    shards = pa.table([column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
+    finished(tmp_path, PREDICTIONS, shards.combine_chunks().to_batches(4096))
+    del rows, columns, shards
+    before = pa.total_allocated_bytes()
+    table = PredictionTable(open_run(tmp_path, PREDICTIONS))
+    arrays = sum(each.nbytes for each in vars(table).values() if isinstance(each, np.ndarray))
+    assert (pa.total_allocated_bytes() - before + arrays) / count < len("archive/00000000.jpg") + 4 + 9 + 2
+    rows, needed = memory.estimate_rows(table.run)
+    assert rows == count and needed / count == pytest.approx(len("archive/00000000.jpg") + 50, abs=5)
+
+
+def test_rows_that_do_not_fit_in_memory_are_refused_with_numbers(tmp_path, monkeypatch):
+    finished(tmp_path, PREDICTIONS, [predictions_batch([labelled(f"{n:0200d}.jpg") for n in range(1000)])])
+    monkeypatch.setattr(memory, "available_memory", lambda: 400_000)
+    with pytest.raises(fb.InputError, match=r"about 1,000 photos.* 0\.3 MB .* 0\.2 MB") as caught:
+        PredictionTable(open_run(tmp_path, PREDICTIONS))
+    assert f"`flowers-batch suggest {tmp_path} --count 1000" in str(caught.value)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
+    assert len(PredictionTable(open_run(tmp_path, PREDICTIONS))) == 1000
