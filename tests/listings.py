@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from flowers_batch.dataset import growth
 from flowers_batch.dataset.growth import grow_manifest
 from flowers_batch.dataset.manifest import (
@@ -10,6 +12,8 @@ from flowers_batch.dataset.manifest import (
     read_rows,
 )
 from flowers_batch.sources.images import Image, batches_of
+from flowers_batch.sources.left_out import LeftOut
+from flowers_batch.sources.skipping import Skipping
 from flowers_batch.storage.folder import Folder
 
 PATHS = [f"{folder}/{number:03d}.jpg" for folder in ("a", "b", "ü") for number in range(9)]  # 27
@@ -21,10 +25,12 @@ class Listing:
     url = "/photos"
     root = None
     repeated = 0
+    skipping = Skipping()
     in_path_order = True
 
     def __init__(self, images: list[Image], ignored: int = 0, batch: int = 6):
-        self._images, self.ignored, self._batch = images, ignored, batch
+        self._images, self._batch = images, batch
+        self.left_out = LeftOut(endings=Counter({".txt": ignored} if ignored else {}))
 
     def batches(self):
         for start in range(0, len(self._images), self._batch):

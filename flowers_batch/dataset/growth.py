@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flowers_batch.dataset.format_version import with_format
+from flowers_batch.dataset.listing import listing_of, no_images
 from flowers_batch.dataset.listing_differences import NEW, find_differences, new_rows, repeat_number
 from flowers_batch.dataset.manifest import (
     Manifest,
-    describe_source,
     put_shard,
     read_rows,
     rows_in_path_order,
@@ -36,7 +36,6 @@ from flowers_batch.dataset.manifest_rows import apply_delta, inputs_digest_of, p
 from flowers_batch.dataset.run_folder import SUCCESS
 from flowers_batch.dataset.shard import Shard, shard_to_json
 from flowers_batch.errors import InputError
-from flowers_batch.sources.images import SUFFIXES
 from flowers_batch.sources.ordering import batches_in_order
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
@@ -69,11 +68,11 @@ def write_manifest(
     Raises:
         InputError: There are no images, or another run writes to the folder.
     """
-    nothing = Manifest([], 0, 0, describe_source(source), (), (), 0, source.in_path_order)
+    nothing = Manifest([], listing_of(source), (), (), 0, source.in_path_order)
     pieces = cut_into_shards(map(new_rows, source.batches()), shard_size, 0)
     manifest = _publish(folder, nothing, pieces, source, run, shards_per_part)
     if not manifest.shards:
-        raise _no_images(source)
+        raise no_images(source)
     return manifest
 
 
@@ -125,7 +124,7 @@ def grow_manifest(
         else [change_shard(folder, manifest.shards[number], pa.Table.from_batches(rows))]
         for number, rows in _by_shard(differences)
     )
-    needs_known_images = bool(manifest.images) and (prune or describe_source(source) != manifest.source)
+    needs_known_images = bool(manifest.images) and (prune or listing_of(source).source != manifest.listing.source)
     pieces = _checked(pieces, counts, needs_known_images, source, manifest)
     manifest = _publish(folder, manifest, pieces, source, run, shards_per_part)
     return manifest, {name: counts[name] for name in CHANGES}
@@ -137,11 +136,11 @@ def _checked(
     """Refuse a listing that is empty or of another archive, before its first piece is published."""
     first = next(pieces, None)
     if not counts["listed"]:
-        raise _no_images(source)
+        raise no_images(source)
     if needs_known_images and not counts["known"]:
         raise InputError(
             f"None of the images in {source.url} is one of those that the folder was made from, in "
-            f"{manifest.source}: choose another folder for them."
+            f"{manifest.listing.source}: choose another folder for them."
         )
     return itertools.chain([first], pieces) if first else iter(())
 
@@ -197,7 +196,7 @@ def _publish(
     piece = next(pieces, None)
     if piece is None:
         delete_parts_from(folder, part)
-        return replace(manifest, is_complete=True)
+        return replace(manifest, listing=listing_of(source), is_complete=True)
     folder.delete(SUCCESS)
     while piece is not None:
         with (
@@ -213,8 +212,8 @@ def _publish(
                 written.append(piece.shard)
                 piece = next(pieces, None)
             content: dict[str, Any] = {"runs": runs, "last": piece is None}
-            content |= {"source": describe_source(source), "ignored": source.ignored, "repeated": source.repeated}
-            content |= {"in_path_order": source.in_path_order, "shards": [shard_to_json(shard) for shard in written]}
+            content |= listing_of(source).to_json() | {"in_path_order": source.in_path_order}
+            content |= {"shards": [shard_to_json(shard) for shard in written]}
             writer.add_key_value_metadata({PART_KEY: json.dumps(with_format(content)).encode()})
         part += 1
     delete_parts_from(folder, part)
@@ -227,9 +226,7 @@ def _publish(
     return replace(
         manifest,
         shards=shards,
-        ignored=source.ignored,
-        repeated=source.repeated,
-        source=describe_source(source),
+        listing=listing_of(source),
         runs=runs,
         first_shards=(*manifest.first_shards, len(manifest.shards)),
         parts=part,
@@ -241,13 +238,6 @@ def _publish(
 def shard_of(number: int, rows: pa.Table) -> Shard:
     """Return the shard of these rows, without their locations."""
     return Shard(number, len(rows), inputs_digest_of(rows), pc.sum(pc.equal(rows["action"], MISSING)).as_py() or 0)
-
-
-def _no_images(source: Any) -> InputError:
-    return InputError(
-        f"There are no images in {source.url}: {source.ignored} files are there, and none has a name that ends in "
-        f"{', '.join(SUFFIXES)}."
-    )
 
 
 def _place_key(rows: pa.RecordBatch) -> list[pa.Array]:

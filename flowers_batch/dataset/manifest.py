@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flowers_batch.dataset.listing import Listing, listing_from_json
 from flowers_batch.dataset.manifest_part import (
     MANIFEST_SCHEMA,
     damaged_part,
@@ -26,7 +27,6 @@ from flowers_batch.dataset.manifest_rows import path_key, shard_states
 from flowers_batch.dataset.shard import Shard, shard_from_json
 from flowers_batch.sources.images import Image, images_of
 from flowers_batch.sources.ordering import batches_in_order, merged
-from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 
 _MAX_MERGED_GENERATIONS = 64  # each has a shard's rows in memory
@@ -41,9 +41,7 @@ class Manifest:
 
     Attributes:
         shards: In the order of their numbers.
-        ignored: Files that were not images when they were listed.
-        repeated: Entries that repeat an image, which is one row.
-        source: Where the images were listed, as `describe_source` puts it.
+        listing: How the images were listed last.
         runs: The ids of the runs that made its generations.
         first_shards: The first new shard of each generation.
         parts: How many parts it has.
@@ -52,9 +50,7 @@ class Manifest:
     """
 
     shards: list[Shard]
-    ignored: int
-    repeated: int
-    source: str
+    listing: Listing
     runs: tuple[str, ...]
     first_shards: tuple[int, ...]
     parts: int
@@ -101,9 +97,7 @@ def read_manifest(folder: Folder) -> Manifest | None:
             runs = content["runs"]
             manifest = Manifest(
                 shards=list(shards),
-                ignored=content["ignored"],
-                repeated=content["repeated"],
-                source=content["source"],
+                listing=listing_from_json(content),
                 runs=tuple(runs),
                 first_shards=tuple(first_shards),
                 parts=part + 1,
@@ -177,11 +171,6 @@ def copy_manifest(source: Folder, target: Folder, manifest: Manifest) -> None:
         ):
             out.write(file.read())
     delete_parts_from(target, manifest.parts)
-
-
-def describe_source(source: Source) -> str:
-    """Return where a source lists its images, for people."""
-    return source.url if source.root is None else f"{source.url}, below {source.root}"
 
 
 def put_shard(shards: list[Shard], shard: Shard, location: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ from flowers_batch.config import ArchiveConfig, ClusterConfig
 from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.duplicates import count_duplicates
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
-from flowers_batch.dataset.manifest import Manifest, copy_manifest, describe_source, read_manifest
+from flowers_batch.dataset.manifest import Manifest, copy_manifest, read_manifest
 from flowers_batch.dataset.manifest_part import MANIFEST
 from flowers_batch.dataset.run_folder import (
     JOB,
@@ -63,7 +63,8 @@ class RunExecution:
     def plan_images(self, source: Source, config: ArchiveConfig) -> Manifest:
         """List the images, divide the new ones into shards, and return the manifest.
 
-        An earlier execution that was stopped is resumed with the manifest that it wrote.
+        An earlier execution that was stopped is resumed with the manifest that it wrote, unless the images are now
+        elsewhere, or other names are left out.
 
         Raises:
             InputError: The folder belongs to other images.
@@ -75,7 +76,7 @@ class RunExecution:
             self._changes["new"] = manifest.images
             return manifest
         stopped = (
-            manifest.is_complete and manifest.source == describe_source(source) and not self.folder.exists(SUCCESS)
+            manifest.is_complete and manifest.listing.would_find_the_same(source) and not self.folder.exists(SUCCESS)
         )
         if stopped and not (config.prune or config.retry_failed):
             return manifest
@@ -225,8 +226,8 @@ class RunExecution:
             images=manifest.images,
             ok=sum(footer.ok for footer in footers.values()),
             failed=sum(footer.failed for footer in footers.values()),
-            ignored=manifest.ignored,
-            repeated=manifest.repeated,
+            **manifest.listing.left_out.to_json(),
+            repeated=manifest.listing.repeated,
             duplicates=duplicates,
             missing=manifest.missing,
             changes=self._changes,

@@ -14,6 +14,13 @@ class Summary:
         images: Images in the manifest, each of them one row.
         ok, failed: Rows of each status.
         ignored: Files that are not images by their name.
+        ignored_endings: These files by the ending of their names, such as `.mov`; "" without one, and rare endings
+            as `others`.
+        skipped: Photos that were left out, by what left them out: names of systems and programs such as `@eaDir`,
+            `hidden`, and `exclude PATTERN`.
+        skipped_at_least: Those of them of which there may be more than were counted.
+        loops: Links to a folder that contains them, which are not followed: `count`, and the names of the `first`.
+        broken_links: Links that lead nowhere, and are not named like images: `count`, and the names of the `first`.
         repeated: Images that a list names more than once; they are one row.
         duplicates: Images with the same bytes as an earlier one.
         missing: Images that the last listing did not find; their rows are kept.
@@ -40,6 +47,11 @@ class Summary:
     ok: int
     failed: int
     ignored: int
+    ignored_endings: dict[str, int]
+    skipped: dict[str, int]
+    skipped_at_least: list[str]
+    loops: dict[str, Any]
+    broken_links: dict[str, Any]
     repeated: int
     duplicates: int
     missing: int

@@ -12,8 +12,10 @@ from typing import ClassVar, TypeVar
 import pyarrow as pa
 
 from flowers_batch.sources.images import EPOCH, Image, batches_of, path_text
+from flowers_batch.sources.left_out import LeftOut
 from flowers_batch.sources.ordering import unique_names
 from flowers_batch.sources.reading import ReadError, read_bytes
+from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
 from flowers_batch.storage.folder import Folder
 
 T = TypeVar("T")
@@ -28,13 +30,15 @@ class ContainerSource(ABC):
     Attributes:
         folder: The files' folder.
         name: The file's name, or a pattern of names.
-        ignored: Members of the files that are not images, counted while listing.
+        skipping: Which members are left out.
+        left_out: What the last listing left out.
         repeated: Always 0: an image with another's path gets `#2`.
     """
 
     folder: Folder
     name: str
-    ignored: int = field(default=0, init=False)
+    skipping: Skipping = SKIP_SYSTEM
+    left_out: LeftOut = field(default_factory=LeftOut, init=False)
     repeated: int = field(default=0, init=False)
     root: ClassVar[None] = None
     in_path_order: ClassVar[bool] = False
@@ -51,7 +55,7 @@ class ContainerSource(ABC):
         Raises:
             InputError: A file is incomplete, so that images would be left out silently.
         """
-        self.ignored = 0
+        self.left_out = LeftOut()
         return batches_of(self._images())
 
     def _images(self) -> Iterator[Image]:

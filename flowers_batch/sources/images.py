@@ -15,7 +15,22 @@ import pyarrow.compute as pc
 
 from flowers_batch.storage.folder import NOT_UTF8
 
-SUFFIXES = ("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp", "tif", "tiff", "heic", "heif", "avif")
+SUFFIXES = (
+    *(
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "jfi",
+        "jif",
+        "pjpeg",
+        "pjp",
+        "mpo",
+        "jps",
+    ),  # of browsers; two lenses
+    *("png", "apng", "bmp", "dib", "gif", "webp", "tif", "tiff"),
+    *("heic", "heics", "heif", "heifs", "hif", "avif", "avifs"),
+)
 PATH = "path"  # the column of a list or a table that holds images' paths
 ROWS_AT_ONCE = 4096  # that are Python objects at once
 TIME = pa.timestamp("us", "UTC")

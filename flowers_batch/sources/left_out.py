@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowers_batch.sources.images import is_image
+from flowers_batch.sources.skipping import kind_text
+
 OTHERS = "others"  # endings beyond the most frequent ones
-_MAX_ENDINGS, _ENDINGS_SHOWN = 1000, 20
+_MAX_ENDINGS, _ENDINGS_KEPT = 1000, 20
 _MAX_ENDING = 16  # characters; what is longer is part of a sentence
+_EXAMPLES = 5
+
+
+@dataclass
+class Examples:
+    """How many names there are, and the first few.
+
+    Attributes:
+        count: How many.
+        first: At most five of them.
+    """
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Count a name."""
+        self.count += 1
+        if len(self.first) < _EXAMPLES:
+            self.first.append(name)
 
 
 @dataclass
@@ -18,51 +41,84 @@ class LeftOut:
 
     Attributes:
         skipped: Photos by the kind as which `Skipping` leaves them out.
-        at_least: The kinds of which there may be more photos than counted, since folders may be without end.
+        at_least: Kinds of which there may be more photos than were counted: a snapshot may be as large as the archive.
         endings: Files that are not images, by the ending of their names in lower case; "" without one.
+        loops: Links to a folder that contains them, which are not followed.
+        broken_links: Links that lead nowhere, and are not named like images.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
     at_least: set[str] = field(default_factory=set)
     endings: Counter[str] = field(default_factory=Counter)
+    loops: Examples = field(default_factory=Examples)
+    broken_links: Examples = field(default_factory=Examples)
 
     @property
     def ignored(self) -> int:
         """How many files are not images by their names."""
         return self.endings.total()
 
-    def skip(self, kind: str, photos: int = 1) -> None:
-        """Count photos that `Skipping` leaves out."""
-        self.skipped[kind] += photos
+    def takes(self, path: bytes, kind: str | None) -> bool:
+        """Return whether a file is listed: it is an image by its name, and not skipped. If not, count it.
 
-    def ignore(self, name: bytes) -> None:
-        """Count a file that is not an image by its name."""
-        ending = _ending_of(name)
-        known = ending in self.endings or len(self.endings) < _MAX_ENDINGS
-        self.endings[ending if known else OTHERS] += 1
+        Args:
+            path: Below the root.
+            kind: As what `Skipping` leaves it out; None if it does not. System files that are no images count nowhere.
+        """
+        if not is_image(path):
+            if kind is None:
+                self._ignore(path)
+            return False
+        if kind is not None:
+            self.skipped[kind] += 1
+        return kind is None
+
+    def _ignore(self, path: bytes) -> None:
+        ending = _ending_of(path)
+        is_counted = ending in self.endings or len(self.endings) < _MAX_ENDINGS
+        self.endings[ending if is_counted else OTHERS] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON: the kinds and endings with the most files first, and the rarer endings as one."""
-        shown = Counter(dict(self.endings.most_common(_ENDINGS_SHOWN)))
-        if others := self.ignored - shown.total():
-            shown[OTHERS] += others
+        """Return it as JSON: kinds and endings with the most files first, and rare endings as one."""
+        kept = dict(self.endings.most_common(_ENDINGS_KEPT))
+        if others := self.ignored - sum(kept.values()):
+            kept[OTHERS] = kept.get(OTHERS, 0) + others
         return {
             "ignored": self.ignored,
-            "ignored_endings": dict(shown),
+            "ignored_endings": kept,
             "skipped": dict(self.skipped.most_common()),
             "skipped_at_least": sorted(self.at_least),
+            "loops": vars(self.loops),
+            "broken_links": vars(self.broken_links),
         }
 
 
 def left_out_from_json(values: Mapping[str, Any]) -> LeftOut:
-    """Read what `to_json` returned; what version 0.1 wrote has no endings, and nothing that was skipped."""
-    endings = Counter(values.get("ignored_endings", {OTHERS: values["ignored"]} if values["ignored"] else {}))
-    return LeftOut(Counter(values.get("skipped", {})), set(values.get("skipped_at_least", ())), endings)
+    """Read what `LeftOut.to_json` returned. Version 0.1 counted what it ignored, and nothing else."""
+    endings = values.get("ignored_endings", {OTHERS: values["ignored"]} if values["ignored"] else {})
+    return LeftOut(
+        Counter(values.get("skipped", {})),
+        set(values.get("skipped_at_least", ())),
+        Counter(endings),
+        Examples(**values.get("loops", {})),
+        Examples(**values.get("broken_links", {})),
+    )
 
 
-def _ending_of(name: bytes) -> str:
+def skipped_text(skipped: Mapping[str, int], at_least: Sequence[str]) -> str:
+    """Return what was skipped for people: `168 in @eaDir, 100,000 or more in #snapshot`."""
+    more = dict.fromkeys(at_least, " or more")
+    return ", ".join(f"{count:,}{more.get(kind, '')} {kind_text(kind)}" for kind, count in skipped.items())
+
+
+def endings_text(endings: Mapping[str, int]) -> str:
+    """Return what was ignored for people: `3 .mov, 1 .txt, 1 without ending`."""
+    return ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in endings.items())
+
+
+def _ending_of(path: bytes) -> str:
     """Return a name's ending with its dot, such as `.mov`; "" if it has none."""
-    stem, dot, ending = name.rpartition(b"/")[2].rpartition(b".")
+    stem, dot, ending = path.rpartition(b"/")[2].rpartition(b".")
     text = ending.decode("utf-8", "replace").lower()
     is_ending = stem and dot and 0 < len(text) <= _MAX_ENDING and text.isprintable() and " " not in text
     return f".{text}" if is_ending else ""

@@ -27,9 +27,11 @@ from flowers_batch.sources.images import (
     paths_text,
     stat_image,
 )
+from flowers_batch.sources.left_out import LeftOut
 from flowers_batch.sources.list_files import ENTRIES, READERS
 from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, without_repeats
 from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
+from flowers_batch.sources.skipping import SKIP_NOTHING, Skipping
 from flowers_batch.storage.folder import NOT_UTF8, Folder, open_folder
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.urls import without_credentials
@@ -49,14 +51,16 @@ class ListSource:
         name: The list's name, or a pattern of names.
         root: What relative entries are relative to, and what entries below it are keyed by; None: `folder`, and
             entries keep their names.
-        ignored: Always 0.
+        skipping: Which entries are left out.
+        left_out: What the last listing left out.
         repeated: Entries that repeat an earlier one, counted while listing.
     """
 
     folder: Folder
     name: str
     root: str | None = None
-    ignored: int = field(default=0, init=False)
+    skipping: Skipping = SKIP_NOTHING
+    left_out: LeftOut = field(default_factory=LeftOut, init=False)
     repeated: int = field(default=0, init=False)
     in_path_order: ClassVar[bool] = True
     found_by_path: ClassVar[bool] = True
@@ -83,8 +87,9 @@ class ListSource:
         Raises:
             InputError: A list cannot be read, or has an entry without a path.
         """
-        self.repeated = 0
-        entries = self._entries() if are_in_path_order(self._entries()) else _sorted(self._entries())
+        in_order = are_in_path_order(self._entries())
+        self.repeated, self.left_out = 0, LeftOut()  # what the second reading counts
+        entries = self._entries() if in_order else _sorted(self._entries())
         for batch, repeated in without_repeats(entries):
             self.repeated += repeated
             yield self._images(batch)
@@ -145,10 +150,17 @@ class ListSource:
             try:
                 with closing(with_retries(lambda name=name: self.folder.open(name))) as file:  # type: ignore[misc]
                     for batch in read(file, url):
-                        yield batch.set_column(0, ENTRIES.field(0), self._keys(batch[PATH]))
+                        yield self._without_excluded(batch.set_column(0, ENTRIES.field(0), self._keys(batch[PATH])))
             # ValueError: not UTF-8; OverflowError: a time beyond the year 9999.
             except (OSError, ValueError, OverflowError, csv.Error, pa.ArrowException) as error:
                 raise InputError(f"The list {url} cannot be read: {first_line(error)} Correct it.") from None
+
+    def _without_excluded(self, entries: pa.RecordBatch) -> pa.RecordBatch:
+        if not self.skipping.exclude:
+            return entries
+        kinds = [self.skipping.kind_within(path) for path in paths_bytes(entries[PATH]).to_pylist()]
+        self.left_out.skipped.update(filter(None, kinds))
+        return entries.filter(pa.array([kind is None for kind in kinds]))
 
     def _keys(self, paths: pa.Array) -> pa.Array:
         """Return `_key` of each entry: for most of them it is the path without the root."""

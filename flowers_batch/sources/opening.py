@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
@@ -9,6 +11,7 @@ from pyarrow import fs
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.folders import FolderSource
 from flowers_batch.sources.lists import ListSource
+from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
 from flowers_batch.sources.source import Source
 from flowers_batch.sources.tables import TableSource, image_columns
 from flowers_batch.sources.tars import TarSource
@@ -18,13 +21,14 @@ from flowers_batch.storage.retries import with_retries
 _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
 
 
-def open_source(where: PathOrUrl, root: str | None = None) -> Source:
+def open_source(where: PathOrUrl, root: str | None = None, skipping: Skipping = SKIP_SYSTEM) -> Source:
     """Open a source of images: a folder; a list of paths (`.txt`, `.csv`, `.parquet`); a `.tar`; a `.parquet` table.
 
     Args:
         where: Its path or URL. A `*` in the last part of it stands for any text, and the pattern for all files that
             match, such as `shards/*.tar`; in a folder, only images are looked for.
         root: What the paths of a list are relative to; None: the folder of the list.
+        skipping: Which names are left out. Lists and tables name their photos, so that only `exclude` applies to them.
 
     Returns:
         The source, which has listed nothing yet.
@@ -34,9 +38,9 @@ def open_source(where: PathOrUrl, root: str | None = None) -> Source:
     """
     folder = open_folder(where)
     if folder.filesystem.get_file_info(folder.path).type == fs.FileType.Directory:
-        source: Source = FolderSource(folder)
+        source: Source = FolderSource(folder, skipping)
     else:
-        source = _open_files(*split_file(where), root)
+        source = _open_files(*split_file(where), root, skipping)
     if root is not None:
         if not isinstance(source, ListSource):
             raise InputError(f"`root` is for lists of paths, and {source.url} is not one: leave it out.")
@@ -45,7 +49,7 @@ def open_source(where: PathOrUrl, root: str | None = None) -> Source:
     return source
 
 
-def _open_files(folder: Folder, pattern: str, root: str | None) -> Source:
+def _open_files(folder: Folder, pattern: str, root: str | None, skipping: Skipping) -> Source:
     url = folder.url_of(pattern)
     names = folder.matching(pattern)
     if not names:
@@ -57,11 +61,12 @@ def _open_files(folder: Folder, pattern: str, root: str | None) -> Source:
     if kind in _COMPRESSED:
         raise InputError(f"{url} is compressed, so that photos cannot be read at random: decompress it first.")
     if kind == "tar":
-        return TarSource(folder, pattern)
+        return TarSource(folder, pattern, skipping)
+    skipping = replace(skipping, include_hidden=True)
     if kind == "parquet" and image_columns(_schema(folder, names[0])):
-        return TableSource(folder, pattern)
+        return TableSource(folder, pattern, skipping)
     if kind in ("txt", "csv", "parquet"):
-        return ListSource(folder, pattern, root)
+        return ListSource(folder, pattern, root, skipping)
     raise InputError(
         f"{url} is not a folder, nor a list (.txt, .csv, .parquet), a .tar or a .parquet table of images: "
         "name one of these."

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase, translate
 from functools import lru_cache
+from typing import Any
 
 from flowers_batch.errors import InputError
 
@@ -29,7 +30,6 @@ SYSTEM = {  # which names are never photos of the user, and what makes them; cas
     "@Transcode/": "QNAP: transcoded copies",
     "@__thumb/": "QNAP: thumbnails",
     ".@__thumb/": "QNAP: thumbnails",
-    "trashbox/": "Buffalo: recycle bin",
     "~snapshot/": "NetApp: snapshots, over SMB",
     ".snapshot/": "NetApp, Isilon, Qumulo: snapshots, over NFS",
     ".snapshots/": "Snapper: Btrfs snapshots",
@@ -38,7 +38,6 @@ SYSTEM = {  # which names are never photos of the user, and what makes them; cas
     # Operating systems
     "$RECYCLE.BIN/": "Windows: recycle bin",
     "RECYCLER/": "Windows XP: recycle bin",
-    "RECYCLED/": "Windows 98: recycle bin",
     "System Volume Information/": "Windows: restore points",
     "found.[0-9][0-9][0-9]/": "Windows: fragments that chkdsk found",
     "Thumbs.db": "Windows: thumbnails",
@@ -63,7 +62,6 @@ SYSTEM = {  # which names are never photos of the user, and what makes them; cas
     "**/*.photolibrary/resources/": "iPhoto: derivatives and thumbnails",
     "**/*.photolibrary/Thumbnails/": "iPhoto: thumbnails",
     "**/*.photolibrary/Previews/": "iPhoto: previews",
-    "**/*.migratedphotolibrary/": "Apple Photos: an iPhoto library that was taken over, whose photos it links",
     "**/*.aplibrary/Thumbnails/": "Aperture: thumbnails",
     "**/*.aplibrary/Previews/": "Aperture: previews",
     "**/iPhoto Library/Data/": "iPhoto: thumbnails",
@@ -117,10 +115,33 @@ class Skipping:
                 return _EXCLUDED + pattern
         return None if self.include_hidden else _system_kind(path, is_folder)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the rules as JSON."""
+        return {"include_hidden": self.include_hidden, "exclude": list(self.exclude)}
+
     def kind_within(self, path: bytes) -> str | None:
         """Return as what a file is left out, by its own name or by that of a folder above it; else None."""
         folder = path.rpartition(b"/")[0]
         return (_kind_of_folder(self, folder) if folder else None) or self.kind(path, is_folder=False)
+
+
+SKIP_SYSTEM = Skipping()
+SKIP_NOTHING = Skipping(include_hidden=True)
+
+
+def skipping_from_json(values: Mapping[str, Any]) -> Skipping:
+    """Read what `Skipping.to_json` returned; without it, everything was taken, as version 0.1 did."""
+    return Skipping(values.get("include_hidden", True), tuple(values.get("exclude", ())))
+
+
+def kind_text(kind: str) -> str:
+    """Return a kind for people, behind a number: `in @eaDir`, `hidden`, `excluded by *.bak`."""
+    if kind.startswith(_EXCLUDED):
+        return f"excluded by {kind.removeprefix(_EXCLUDED)}"
+    if kind == HIDDEN:
+        return kind
+    is_folder = SYSTEM.keys() & {f"{kind}/", f"**/{kind}/"}
+    return f"{'in' if is_folder else 'named'} {kind}"
 
 
 @lru_cache(1024)  # a tar's members are mostly together by folder

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from flowers_batch.sources.images import (
-    Image,
-)
+from flowers_batch.sources.images import Image
+from flowers_batch.sources.left_out import LeftOut
+from flowers_batch.sources.skipping import Skipping
 from flowers_batch.storage.folder import Folder
 
 
@@ -29,8 +29,12 @@ class Source(Protocol):
         """The folder of its files."""
 
     @property
-    def ignored(self) -> int:
-        """Files and members that are not images, counted while listing."""
+    def skipping(self) -> Skipping:
+        """Which names are left out; only what makes a difference to the source."""
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What the last listing left out; complete once that has ended."""
 
     @property
     def repeated(self) -> int:

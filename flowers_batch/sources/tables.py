@@ -33,7 +33,11 @@ class TableSource(ContainerSource):
             for row, path in enumerate(
                 _paths_in_table(table, _image_column(table.schema_arrow, self.folder.url_of(name)))
             ):
-                yield path_bytes(path) if path else b"%b#%09d" % (name.encode(), row), 0, row
+                member = path_bytes(path) if path else b"%b#%09d" % (name.encode(), row)
+                if kind := self.skipping.kind_within(member):
+                    self.left_out.skipped[kind] += 1
+                else:
+                    yield member, 0, row
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is not UTF-8
             raise InputError(
                 f"The table {self.folder.url_of(name)} cannot be read: {first_line(error)[:-1]}; restore it, or move "

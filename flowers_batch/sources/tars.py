@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.containers import DISK_BUFFER_BYTES, STORE_BUFFER_BYTES, ContainerSource, open_shared
-from flowers_batch.sources.images import is_image
 from flowers_batch.sources.reading import ReadError, check_size
 from flowers_batch.storage.folder import Folder
 
@@ -22,18 +21,15 @@ from flowers_batch.storage.folder import Folder
 class TarSource(ContainerSource):
     """Images in tars, as WebDataset has them: read in place, never unpacked; `path` is `tar!member`.
 
-    A member's name is never used as a path. Members that are not files, or not images by their names, are
-    ignored.
+    A member's name is never used as a path. Members that are not images by their names are ignored.
     """
 
     def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
         for member in _members_of(self.folder, name):
             path = member.name.encode("utf-8", "surrogateescape")
-            if member.isreg() and is_image(path):
+            if member.isreg() and self.left_out.takes(path, self.skipping.kind_within(path)):
                 # A sparse member is not contiguous: its row fails.
                 yield b"%b!%b" % (name.encode(), path), member.size, None if member.issparse() else member.offset_data
-            else:
-                self.ignored += 1
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
         check_size(size)

@@ -13,7 +13,6 @@ from listings import COUNTS, PATHS, Listing, grown, parts, paths_of
 from flowers_batch.dataset import growth
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
 from flowers_batch.dataset.manifest import (
-    describe_source,
     read_manifest,
     read_rows,
     rows_in_path_order,
@@ -109,7 +108,7 @@ def test_pruning_refuses_another_archive_in_the_same_place(folder):
 def test_another_root_of_a_list_is_another_place(folder):
     listing = Listing(listed(PATHS))
     listing.root = "/a"
-    assert write_manifest(folder, listing, 4, "run").source == describe_source(listing) != listing.url
+    assert write_manifest(folder, listing, 4, "run").listing.source == f"{listing.url}, below {listing.root}"
 
 
 def test_shard_may_lose_all_its_images(folder):

@@ -64,7 +64,7 @@ def test_manifest_of_several_parts_is_read_as_it_was_written(folder, size):
     manifest = write_manifest(folder, Listing(listed(PATHS), ignored=3), size, "run", shards_per_part=2)
     assert len(parts(folder)) == -(-len(manifest.shards) // 2) > 1
     assert read_manifest(folder) == manifest
-    assert manifest.ignored == 3
+    assert manifest.listing.left_out.ignored == 3
     assert list(itertools.chain(*paths_of(folder, manifest))) == PATHS
 
 
@@ -152,7 +152,7 @@ def test_manifest_counts_ignored_files(tmp_path):
     folder = open_folder(tmp_path / "run")
     manifest = write_manifest(folder, source(tmp_path / "photos"), 10, "run")
     assert paths_of(folder, manifest) == [["a.jpg", "b/c.png"]]
-    assert read_manifest(folder).ignored == 1
+    assert read_manifest(folder).listing.left_out.ignored == 1
 
 
 def test_manifest_that_another_run_overwrote_is_refused(folder):
@@ -170,7 +170,8 @@ def test_folder_without_images_is_refused(tmp_path):
     write(tmp_path / "photos", {"notes.txt": b"", "b/readme.md": b""})
     folder = open_folder(tmp_path / "run")
     with pytest.raises(
-        InputError, match=r"^There are no images in /.*photos: 2 files are there, .* ends in jpg, .*avif\.$"
+        InputError,
+        match=r"^There are no images in /.*photos: 2 files \(1 \.txt, 1 \.md\) have .* in jpg, .*avifs\.$",
     ):
         write_manifest(folder, source(tmp_path / "photos"), 10, "run")
     assert read_manifest(folder) is None

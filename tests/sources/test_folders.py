@@ -17,11 +17,13 @@ import pytest
 from helpers import images_in, source, store, write
 
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.sources import folders, reading
+from flowers_batch.sources import reading, walking
 from flowers_batch.sources.folders import FolderSource
 from flowers_batch.sources.images import SUFFIXES, Image, path_bytes
+from flowers_batch.sources.left_out import Examples
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.skipping import Skipping
 from flowers_batch.storage import folder, retries
 
 NAMES = [
@@ -29,7 +31,7 @@ NAMES = [
     "a/b.jpg",
     "a-b/c.jpg",
     "a.b/c.jpg",
-    "a/.jpg/d.jpg",
+    "a/,.jpg/d.jpg",
     "a0.jpg",
     "a/b/c.jpg",
     "a/b.c.jpg",
@@ -91,7 +93,7 @@ def test_folders_may_be_deeper_than_the_recursion_limit(opened, tmp_path):
 def test_random_trees_are_listed_in_path_order(opened, tmp_path):
     draw = random.Random(1)
     names = {
-        "/".join("".join(draw.choices("aA.-0 é", k=2)) + "_" for _ in range(draw.randint(1, 4))) for _ in range(300)
+        "/".join("".join(draw.choices("aA,-0 é", k=2)) + "_" for _ in range(draw.randint(1, 4))) for _ in range(300)
     }
     write(tmp_path / "photos", {f"{name}.jpg": b"x" for name in names})
     assert paths(opened) == sorted((f"{name}.jpg" for name in names), key=str.encode)
@@ -113,17 +115,17 @@ def test_bytes_are_read_unchanged(opened, tmp_path):
 
 def test_suffixes_of_any_case_are_listed_and_other_files_ignored(opened, tmp_path):
     images = [f"{number}.{suffix}" for number, suffix in enumerate(SUFFIXES)]
-    images += [f"upper{number}.{suffix.upper()}" for number, suffix in enumerate(SUFFIXES)] + ["deep/er/x.JpG", ".jpg"]
-    others = ["notes.txt", "deep/Thumbs.db", "jpg", "a.jpg.part", "b.jpgx", "c.svg", "deep/er/.DS_Store"]
+    images += [f"upper{number}.{suffix.upper()}" for number, suffix in enumerate(SUFFIXES)] + ["deep/er/x.JpG"]
+    others = ["notes.txt", "deep/b.JPG_large", "jpg", "a.jpg.part", "b.jpgx", "c.svg", "a.jpg~"]
     write(tmp_path / "photos", dict.fromkeys(images + others, b"x"))
     assert set(paths(opened)) == set(images)
-    assert opened.ignored == len(others)
+    assert opened.left_out.ignored == len(others)
 
 
 def test_ignored_files_are_counted_from_zero_each_time(opened, tmp_path):
     write(tmp_path / "photos", {"a.txt": b"", "b.jpg": b""})
     assert paths(opened) == paths(opened)
-    assert opened.ignored == 1
+    assert opened.left_out.ignored == 1
 
 
 def test_folder_named_like_an_image_is_walked_and_is_no_image(opened, tmp_path):
@@ -136,7 +138,7 @@ def test_store_and_disk_list_and_read_the_same(tmp_path):
     local, remote = source(tmp_path / "photos"), FolderSource(store(tmp_path / "photos"))
     there = [(image.path, image.bytes) for image in images_in(remote)]
     assert there == [(image.path, image.bytes) for image in images_in(local)]
-    assert remote.ignored == local.ignored == 1
+    assert remote.left_out.ignored == local.left_out.ignored == 1
     assert [remote.read(Image(path)) for path, _ in there] == [local.read(Image(path)) for path, _ in there]
 
 
@@ -148,14 +150,138 @@ def test_symlinked_file_is_followed(tmp_path):
     assert source(tmp_path / "photos").read(Image("link.jpg")) == b"12345"
 
 
-def test_symlinked_folder_is_not_followed(tmp_path):
-    write(tmp_path, {"elsewhere/a.jpg": b"", "photos/b.jpg": b""})
+def test_symlinked_folder_is_followed_in_path_order(tmp_path):
+    write(
+        tmp_path, {"elsewhere/a.jpg": b"1", "elsewhere/deep/c.jpg": b"2", "photos/b.jpg": b"", "photos/link-b.jpg": b""}
+    )
     for name in ("link", "link.jpg"):
         (tmp_path / "photos" / name).symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "photos" / "round").symlink_to(tmp_path / "photos")
+    (tmp_path / "elsewhere" / "further").symlink_to("deep")
     photos = source(tmp_path / "photos")
-    assert paths(photos) == ["b.jpg"]
-    assert photos.ignored == 3
+    linked = ["a.jpg", "deep/c.jpg", "further/c.jpg"]
+    expected = ["b.jpg", "link-b.jpg", *(f"link.jpg/{name}" for name in linked), *(f"link/{name}" for name in linked)]
+    assert paths(photos) == expected
+    assert photos.read(Image("link/further/c.jpg")) == b"2"
+    assert photos.left_out.ignored == photos.left_out.loops.count == 0
+
+
+def test_linked_folder_that_contains_the_link_is_counted_and_not_followed(tmp_path):
+    write(tmp_path, {"photos/a/b.jpg": b"", "photos/c/d.jpg": b"", "outside/e.jpg": b""})
+    (tmp_path / "photos" / "self").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "a" / "up").symlink_to("..")
+    (tmp_path / "photos" / "c" / "other").symlink_to("../a")  # no loop: `a` does not contain it
+    (tmp_path / "outside" / "back").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "out").symlink_to(tmp_path / "outside")
+    photos = source(tmp_path / "photos")
+    assert paths(photos) == ["a/b.jpg", "c/d.jpg", "c/other/b.jpg", "out/e.jpg"]
+    assert photos.left_out.loops == Examples(4, ["a/up", "c/other/up", "out/back", "self"])
+
+
+def test_many_loops_are_counted_and_the_first_ones_named(tmp_path):
+    for number in range(20):
+        (tmp_path / f"loop{number:02d}").symlink_to(".")
+    photos = source(tmp_path)
+    assert paths(photos) == []
+    assert (photos.left_out.loops.count, len(photos.left_out.loops.first)) == (20, 5)
+
+
+def test_link_that_leads_nowhere_is_named_unless_it_is_an_images_row(tmp_path):
+    (tmp_path / "roses").symlink_to(tmp_path / "lost disk" / "roses")
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "lost disk" / "a.jpg")
+    (tmp_path / ".hidden").symlink_to("nowhere")
+    photos = source(tmp_path)
+    assert paths(photos) == ["a.jpg"]
+    assert photos.left_out.broken_links == Examples(2, ["roses", "round"])
+    assert photos.left_out.ignored == 0
+
+
+def test_link_that_cannot_be_followed_is_refused_unless_it_is_left_out(tmp_path, monkeypatch):
+    write(tmp_path, {"a.jpg": b""})
+    (tmp_path / "disk").symlink_to(tmp_path / "elsewhere")
+    stat = os.stat
+
+    def refuse(path, **options):
+        if os.fspath(path).endswith(b"disk"):
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return stat(path, **options)
+
+    monkeypatch.setattr(walking.os, "stat", refuse)
+    with pytest.raises(
+        InputError, match=r"^The link .*/disk cannot be followed \(Transport .*leave it out with `exclude`\.$"
+    ):
+        paths(source(tmp_path))
+    assert paths(open_source(tmp_path, skipping=Skipping(exclude=("disk",)))) == ["a.jpg"]
+
+
+SYSTEM_FILES = [
+    "daisy/@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
+    "daisy/@eaDir/a.jpg/SYNOINDEX_MEDIA_INFO",
+    "daisy/@eaDir/b.jpg/SYNOPHOTO_THUMB_XL.jpg",
+    ".Trash-1000/files/deleted.jpg",
+    "daisy/._a.jpg",
+    "daisy/.cache/c.jpg",
+    "daisy/.d.jpg",
+    "daisy/.DS_Store",
+    "Thumbs.db",
+    "My.photoslibrary/resources/derivatives/e.jpg",
+]
+
+
+def test_system_names_are_left_out_and_counted_by_kind(opened, tmp_path):
+    write(tmp_path / "photos", dict.fromkeys([*SYSTEM_FILES, "daisy/a.jpg", "daisy/clip.MOV"], b"x"))
+    for _ in range(2):
+        assert paths(opened) == ["daisy/a.jpg"]
+        assert opened.left_out.skipped == {
+            "@eaDir": 2,
+            ".Trash-*": 1,
+            "._*": 1,
+            "hidden": 2,
+            "*.photoslibrary/resources": 1,
+        }
+        assert opened.left_out.endings == {".mov": 1}
+        assert not opened.left_out.at_least
+
+
+def test_hidden_names_are_taken_if_asked_for(opened, tmp_path):
+    write(tmp_path / "photos", dict.fromkeys([*SYSTEM_FILES, "daisy/a.jpg"], b"x"))
+    everything = FolderSource(opened.folder, Skipping(include_hidden=True, exclude=("files",)))
+    expected = [*SYSTEM_FILES, "daisy/a.jpg"]
+    expected.remove(".Trash-1000/files/deleted.jpg")
+    assert paths(everything) == sorted(name for name in expected if name.endswith(".jpg"))
+    assert everything.left_out.skipped == {"exclude files": 1}
+
+
+def test_hidden_root_is_listed(tmp_path):
+    write(tmp_path, {".photos/@eaDir/a.jpg": b"", ".photos/b.jpg": b""})
+    assert paths(source(tmp_path / ".photos" / "@eaDir")) == ["a.jpg"]
+    assert paths(source(tmp_path / ".photos")) == ["b.jpg"]
+
+
+def test_excluded_patterns_are_left_out_and_counted(opened, tmp_path):
+    write(tmp_path / "photos", dict.fromkeys(["a/raw/1.jpg", "a/1.jpg", "a/1.bak.jpg", "raw/2.jpg", "notes.txt"], b"x"))
+    photos = FolderSource(opened.folder, Skipping(exclude=("/raw", "*.bak.jpg", "*.txt")))
+    assert paths(photos) == ["a/1.jpg", "a/raw/1.jpg"]
+    assert photos.left_out.skipped == {"exclude /raw": 1, "exclude *.bak.jpg": 1}
+    assert not photos.left_out.endings
+
+
+def test_photos_in_a_huge_skipped_folder_are_counted_up_to_a_limit(opened, tmp_path, monkeypatch):
+    names = [f"#snapshot/{day}/{number}.jpg" for day in range(9) for number in range(9)]
+    write(tmp_path / "photos", dict.fromkeys([*names, "a.jpg", "@eaDir/a.jpg"], b"x"))
+    monkeypatch.setattr(walking, "_MAX_COUNTED", 50 if opened.folder.is_local else 5000)
+    assert paths(opened) == ["a.jpg"]
+    assert 0 < opened.left_out.skipped["#snapshot"] < 50
+    assert opened.left_out.skipped["@eaDir"] == 1
+    assert opened.left_out.at_least == {"#snapshot"}
+
+
+def test_skipped_folder_that_may_not_be_listed_is_no_error(tmp_path, monkeypatch):
+    write(tmp_path, {"a.jpg": b"", "lost+found/b.jpg": b""})
+    monkeypatch.setattr(walking.os, "scandir", refusing(b"lost+found"))
+    photos = source(tmp_path)
+    assert paths(photos) == ["a.jpg"]
+    assert not photos.left_out.skipped and not photos.left_out.at_least
 
 
 def test_root_that_is_a_symlink_is_followed(tmp_path):
@@ -248,18 +374,49 @@ def test_folder_that_may_not_be_listed_is_refused_in_a_sentence(tmp_path):
         (tmp_path / "closed").chmod(0o700)
 
 
-def test_folder_that_cannot_be_listed_is_refused_in_a_sentence(tmp_path, monkeypatch):
-    write(tmp_path, {"a.jpg": b"", "closed/b.jpg": b""})
+def refusing(name: bytes, number: int = errno.EACCES):
+    """Return a `scandir` that fails for folders with a name."""
     scandir = os.scandir
 
     def refuse(path):
-        if path.rstrip(b"/").endswith(b"closed"):
-            raise PermissionError(13, "Permission denied")
+        if path.rstrip(b"/").endswith(name):
+            raise OSError(number, os.strerror(number))
         return scandir(path)
 
-    monkeypatch.setattr(folders.os, "scandir", refuse)
-    with pytest.raises(InputError, match=r"/closed/? cannot be listed \(Permission denied\): make it readable"):
+    return refuse
+
+
+def test_folder_that_cannot_be_listed_is_refused_unless_it_is_excluded(tmp_path, monkeypatch):
+    write(tmp_path, {"a.jpg": b"", "closed/b.jpg": b""})
+    monkeypatch.setattr(walking.os, "scandir", refusing(b"closed"))
+    with pytest.raises(
+        InputError, match=r"/closed/? cannot be listed \(Permission denied\): .*, or leave it out with `e"
+    ):
         paths(source(tmp_path))
+    assert paths(open_source(tmp_path, skipping=Skipping(exclude=("closed",)))) == ["a.jpg"]
+
+
+def test_folder_that_vanishes_while_it_is_listed_is_refused(tmp_path, monkeypatch):
+    write(tmp_path, {"a.jpg": b"", "disk/b.jpg": b""})
+    monkeypatch.setattr(walking.os, "scandir", refusing(b"disk", errno.ENOENT))
+    with pytest.raises(InputError, match=r"/disk/? vanished while it was listed: run the same command again, or leave"):
+        paths(source(tmp_path))
+
+
+def test_prefix_that_cannot_be_listed_is_refused_unless_it_is_excluded(tmp_path, monkeypatch):
+    write(tmp_path / "photos", {"a.jpg": b"", "closed/b.jpg": b""})
+    folder = store(tmp_path / "photos")
+    infos = walking._StoreWalk._infos
+
+    def refuse(walk, prefix):
+        if prefix == b"closed/":
+            raise OSError("When listing objects: AWS Error ACCESS_DENIED: Access Denied.")
+        return infos(walk, prefix)
+
+    monkeypatch.setattr(walking._StoreWalk, "_infos", refuse)
+    with pytest.raises(InputError, match=r"run/closed/ cannot be listed \(.*\): .*, or leave it out with `exclude`\.$"):
+        paths(FolderSource(folder))
+    assert paths(FolderSource(folder, Skipping(exclude=("closed",)))) == ["a.jpg"]
 
 
 def test_too_large_file_is_refused_without_reading_it(opened, tmp_path):
@@ -297,7 +454,7 @@ def test_source_is_known_by_its_absolute_path(tmp_path, monkeypatch):
 
 def test_empty_folder_has_no_images(opened):
     assert paths(opened) == []
-    assert opened.ignored == 0
+    assert opened.left_out.ignored == 0
 
 
 @pytest.mark.parametrize("gone", ["removed", "emptied"])

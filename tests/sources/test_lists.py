@@ -77,7 +77,7 @@ def test_entries_are_relative_or_absolute_and_keyed_as_written(listing, tmp_path
     assert {image.path: photos.read(image) for image in found} == dict(
         zip(entries, [b"333", b"1", b"1", b"22"], strict=True)
     )
-    assert photos.in_path_order and photos.repeated == photos.ignored == 0
+    assert photos.in_path_order and photos.repeated == photos.left_out.ignored == 0
 
 
 def test_size_and_time_are_the_files_unless_the_list_has_both(tmp_path):

@@ -75,7 +75,7 @@ def contents(source: Source) -> list[tuple[str, int | None, bytes]]:
 def test_source_in_a_store_equals_its_copy_on_disk(s3, archive_of_all, stored, name):
     local, remote = open_source(archive_of_all / name), open_source(s3.url(f"{stored}/{name}"))
     assert contents(remote) == contents(local)
-    assert (remote.ignored, remote.repeated) == (local.ignored, local.repeated)
+    assert (remote.left_out, remote.repeated) == (local.left_out, local.repeated)
     assert contents(pickle.loads(pickle.dumps(remote))) == contents(local)
     assert contents(open_source(remote.url)) == contents(local)
 

@@ -65,7 +65,7 @@ def test_rows_without_paths_are_known_by_file_and_row(tmp_path, type_):
     assert [i.path for i in found] == [f"a.parquet#{row:09d}" for row in range(25)]
     assert [(i.source, i.offset, i.bytes) for i in found] == [("a.parquet", row, 0) for row in range(25)]
     assert [photos.read(image) for image in found] == rows
-    assert photos.ignored == photos.repeated == 0 and photos.root is None and not photos.in_path_order
+    assert photos.left_out.ignored == photos.repeated == 0 and photos.root is None and not photos.in_path_order
 
 
 def test_images_of_hugging_face_keep_their_paths(tmp_path):
