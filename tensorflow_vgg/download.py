@@ -10,7 +10,9 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from tqdm import tqdm
@@ -114,7 +116,7 @@ def _download(file: PublishedFile, part: Path, timeout: float) -> None:
     offset = part.stat().st_size
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer, part.open("r+b") as out:
+        with urllib.request.urlopen(request, timeout=timeout) as answer, part.open("r+b", buffering=0) as out:
             offset = offset if answer.status == 206 else 0  # a server without ranges sends all of it again
             out.truncate(offset)
             out.seek(offset)
@@ -127,10 +129,11 @@ def _download(file: PublishedFile, part: Path, timeout: float) -> None:
                 mininterval=0.5,
             ) as bar:
                 while block := answer.read(_BLOCK_BYTES):
-                    out.write(block)
+                    with _storing(part):
+                        _write(out, block)
                     bar.update(len(block))
-            out.flush()
-            os.fsync(out.fileno())
+            with _storing(part):
+                os.fsync(out.fileno())
             missing = answer.length  # of Content-Length: a dropped connection looks like the end of the file
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the file is already complete: its checksum decides
@@ -138,6 +141,8 @@ def _download(file: PublishedFile, part: Path, timeout: float) -> None:
         raise DownloadError(
             f"{file.url} cannot be downloaded ({error}): try again later, or provide the file yourself."
         ) from None
+    except DownloadError:
+        raise
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", error)).strip()
         raise DownloadError(
@@ -145,6 +150,23 @@ def _download(file: PublishedFile, part: Path, timeout: float) -> None:
         ) from None
     if missing:  # what was received is kept, so that the next download resumes there
         raise DownloadError(f"{file.url} broke off {missing} bytes before its end: try again to download the rest.")
+
+
+def _write(out: FileIO, block: bytes) -> None:
+    left = memoryview(block)
+    while left:
+        left = left[out.write(left) :]
+
+
+@contextlib.contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    """Explain I/O errors of the block, which writes a file, so that they are not taken for those of the network."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"{path} cannot be written ({error.strerror}): make room, or name another folder as XDG_CACHE_HOME."
+        ) from None
 
 
 def _digest(path: Path, algorithm: str) -> str:

@@ -26,6 +26,7 @@ from flowers_batch.encoding.worker import Quarantined, Worker
 from flowers_batch.errors import RunError
 from flowers_batch.sources.images import images_of
 from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.scratch import sweep_scratch_folders
 
 
 class ShardActor:
@@ -47,7 +48,11 @@ class ShardActor:
         self._worker: Worker | None = None
 
     def start(self) -> ActorInfo:
-        """Make the worker, which may take a minute, and return what its rows depend on."""
+        """Make the worker, which may take a minute, and return what its rows depend on.
+
+        First delete what killed actors left in this node's temporary folder.
+        """
+        sweep_scratch_folders()
         self._worker = self._job.factory(self._threads, bool(self._gpus))
         return ActorInfo(self._worker.fingerprint, socket.gethostname(), self._gpus)
 

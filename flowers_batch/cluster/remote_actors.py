@@ -16,6 +16,7 @@ from flowers_batch.dataset.shard import Shard
 from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import first_line
 from flowers_batch.progress import Progress
+from flowers_batch.storage.scratch import sweep_scratch_folders
 
 HEARTBEAT_GROUP = "heartbeat"  # a thread of its own, so that heartbeats are answered while the actor works
 
@@ -87,7 +88,8 @@ class RemoteSingleActor:
         self._latest = ""
 
     def run(self, job: Any) -> Any:
-        """Call a `ResumableJob`, and return its result."""
+        """Call a `ResumableJob`, and return its result; first delete what killed actors left on this node."""
+        sweep_scratch_folders()
         return job(int(_own_node()["Resources"].get("CPU", 1)), len(_own_gpus()), self)
 
     def message(self, sentence: str) -> None:

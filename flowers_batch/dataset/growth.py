@@ -39,6 +39,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.sources.ordering import batches_in_order
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.io_errors import passing_errors
 
 _SHARDS_PER_PART = 256
 CHANGES = ("new", "changed", "missing", "returned", "pruned", "retried")
@@ -194,6 +195,7 @@ def _publish(
     part = manifest.parts
     runs = (*manifest.runs, run)
     piece = next(pieces, None)
+    following = passing_errors(pieces)
     if piece is None:
         delete_parts_from(folder, part)
         return replace(manifest, listing=listing_of(source), is_complete=True)
@@ -210,7 +212,7 @@ def _publish(
                 writer.write_table(piece.rows, row_group_size=len(piece.rows))
                 put_shard(shards, piece.shard, (part, len(written)))
                 written.append(piece.shard)
-                piece = next(pieces, None)
+                piece = next(following, None)
             content: dict[str, Any] = {"runs": runs, "last": piece is None}
             content |= listing_of(source).to_json() | {"in_path_order": source.in_path_order}
             content |= {"shards": [shard_to_json(shard) for shard in written]}

@@ -164,12 +164,8 @@ def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:
 def copy_manifest(source: Folder, target: Folder, manifest: Manifest) -> None:
     """Copy a manifest as it is, so that shards keep their numbers and images; its last part is copied last."""
     for part in range(manifest.parts):
-        with (
-            source.open(part_name(part)) as file,
-            target.publish(part_name(part)) as scratch,
-            open(scratch, "wb") as out,
-        ):
-            out.write(file.read())
+        with target.publish(part_name(part)) as scratch:
+            source.copy_to(part_name(part), scratch)
     delete_parts_from(target, manifest.parts)
 
 

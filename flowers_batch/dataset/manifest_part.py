@@ -13,6 +13,7 @@ from flowers_batch.dataset.shard_file import read_metadata_json
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.io_errors import is_io_error, reading_error
 from flowers_batch.storage.retries import with_retries
 
 MANIFEST = "manifest"
@@ -50,6 +51,7 @@ def read_part(folder: Folder, part: int) -> dict[str, Any] | None:
 
     Raises:
         InputError: The part is damaged, or a newer version of flowers_batch wrote it.
+        RunError: The disk or the store fails.
     """
     try:
         content = read_metadata_json(folder, part_name(part), PART_KEY, formats_0_1.PART_KEY)
@@ -64,7 +66,8 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
     """Return a row group of a part: rows of one shard.
 
     Raises:
-        InputError: The part is damaged.
+        InputError: The part is missing or damaged.
+        RunError: The disk or the store fails.
     """
 
     def read() -> pa.Table:
@@ -76,9 +79,11 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
 
     try:
         return with_retries(read)
+    except FileNotFoundError:
+        raise damaged_part(folder, part) from None
     except (OSError, pa.ArrowException) as error:
-        if getattr(error, "errno", None):
-            raise
+        if is_io_error(error):
+            raise reading_error(folder.url_of(part_name(part)), error) from error
         raise damaged_part(folder, part) from None
 
 

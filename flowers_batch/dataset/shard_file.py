@@ -21,6 +21,7 @@ from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.io_errors import is_io_error, passing_errors, reading_error
 from flowers_batch.storage.retries import with_retries
 
 _FOOTER_KEY = b"flowers_batch.shard"
@@ -124,7 +125,7 @@ def write_shard(
             write_page_checksum=True,
         ) as writer,
     ):
-        for group in _row_groups(batches, schema):
+        for group in _row_groups(passing_errors(batches), schema):
             writer.write_table(group, row_group_size=len(group))
             rows += len(group)
             reasons.update(group["reason"].drop_null().to_pylist())
@@ -204,7 +205,7 @@ def read_metadata_json(folder: Folder, name: str, *keys: bytes) -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: The disk or the store fails, which proves nothing about the file.
+        RunError: The disk or the store fails, which proves nothing about the file.
         ValueError: It has none of the keys, or is not a complete Parquet file.
     """
 
@@ -215,9 +216,11 @@ def read_metadata_json(folder: Folder, name: str, *keys: bytes) -> Any:
     try:
         found = with_retries(read) or {}
         return json.loads(next(found[key] for key in keys if key in found))
+    except FileNotFoundError:
+        raise
     except (OSError, pa.ArrowException, StopIteration) as error:  # pyarrow raises all of these for broken footers
-        if getattr(error, "errno", None):
-            raise
+        if is_io_error(error):
+            raise reading_error(folder.url_of(name), error) from error
         raise ValueError(name) from None
 
 
@@ -244,6 +247,7 @@ def read_shard(
 
     Raises:
         InputError: The shard's file is missing, is not a Parquet file, or fails its checksums.
+        RunError: The disk or the store fails.
     """
     with open_shard(folder, kind, shard) as file:
         for number in range(file.num_row_groups) if group is None else (group,):
@@ -264,13 +268,18 @@ def open_shard(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile
     """Open a shard's file until the block ends.
 
     Raises:
-        InputError: The file, or the block that reads it, fails.
+        InputError: The file is missing, or is not a Parquet file whose checksums are right.
+        RunError: The disk or the store fails.
     """
-    name = shard_name(kind, shard)
+    name, command = shard_name(kind, shard), "encode" if kind == CODES else "predict"
     try:
         with with_retries(lambda: folder.open(name)) as handle:
             yield with_retries(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
+    except FileNotFoundError:
+        raise InputError(f"There is no {folder.url_of(name)}: run the same `flowers-batch {command}` again.") from None
     except (OSError, pa.ArrowException) as error:
+        if is_io_error(error):
+            raise reading_error(folder.url_of(name), error) from error
         raise InputError(
             f"{folder.url_of(name)} cannot be read ({first_line(error)[:-1]}): delete it, and run the same command "
             "again."

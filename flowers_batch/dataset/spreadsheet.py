@@ -7,6 +7,7 @@ from typing import Any
 
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.storage.folder import PathOrUrl, split_file
+from flowers_batch.storage.io_errors import passing_errors
 
 _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet evaluates cells that begin so
@@ -22,7 +23,7 @@ def write_csv(run: Run, path: PathOrUrl) -> None:
     ):
         writer = csv.writer(file)
         writer.writerow(_CSV_COLUMNS)
-        for batch in run.batches(_CSV_COLUMNS):
+        for batch in passing_errors(run.batches(_CSV_COLUMNS)):
             for row in batch.to_pylist():
                 writer.writerow(map(cell_of, row.values()))
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import open_folder, split_file
-
-_COPY_BYTES = 8 << 20
 
 
 def weights_on_this_machine(name: str) -> str:
@@ -33,10 +28,11 @@ def weights_on_this_machine(name: str) -> str:
     cache = open_folder(cache_folder())
     local = f"{key}-{file}"
     if not cache.exists(local):
-        with cache.locked(), folder.open(file) as source:
+        with cache.locked():
             if not cache.exists(local):  # another actor of this machine may have copied it meanwhile
-                with cache.publish(local) as scratch, open(scratch, "wb") as out:
-                    shutil.copyfileobj(source, out, _COPY_BYTES)
+                cache.sweep()
+                with cache.publish(local) as scratch:
+                    folder.copy_to(file, scratch)
     return cache.at(local)
 
 
@@ -50,13 +46,8 @@ def convert_weights(source: str, target: str, dtype: str) -> None:
 
     folder, name = split_file(target)
     local = weights_on_this_machine(source)
-    if folder.is_local:
-        convert(local, folder.at(name), dtype)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        convert(local, Path(scratch, name), dtype)
-        with folder.publish(name) as published:
-            shutil.copyfile(Path(scratch, name), published)
+    with folder.publish(name) as scratch:
+        convert(local, scratch, dtype)
 
 
 @contextmanager

@@ -25,13 +25,13 @@ def save_epoch(folder: Folder, model: TrainableModel, state: TrainingState) -> f
     Returns:
         The seconds that it took.
     """
-    from safetensors.numpy import save_file
+    from tensorflow_vgg.formats import save_arrays
 
     started = time.monotonic()
     arrays = {name: to_numpy(variable) for name, variable in model.variables().items()}
     last = _file_of(len(state.epochs) - 1)
     with folder.publish(last) as scratch:
-        save_file(arrays, scratch, {"state": json.dumps(with_format(asdict(state)))})
+        save_arrays(arrays, scratch, {"state": json.dumps(with_format(asdict(state)))})
     for name in folder.names(EPOCHS):
         if f"{EPOCHS}/{name}" not in (_file_of(state.best), last):
             folder.delete(f"{EPOCHS}/{name}")
@@ -81,12 +81,7 @@ def _write_weights(folder: Folder, model: TrainableModel, job: FinetuningJob) ->
         "trained further": " ".join(model.unfrozen) or "no layer",
     }
     with folder.publish(NETWORK) as scratch:
-        file = Path(f"{scratch}.safetensors")  # the suffix decides on the format
-        try:
-            write(file, model.parameters(encoding.network, encoding.layer), "float32", about)
-            file.rename(scratch)
-        finally:
-            file.unlink(missing_ok=True)
+        write(Path(scratch), model.parameters(encoding.network, encoding.layer), "float32", about)
 
 
 def _file_of(epoch: int) -> str:

@@ -36,6 +36,7 @@ from flowers_batch.progress import Progress, Reporter
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.scratch import sweep_scratch_folders
 
 _OLD_SCRATCH_SECONDS = 3600.0  # longer than any writer pauses between two row groups
 # Reasons of failed rows that may succeed in a retry; too_large with another `max_pixels`.
@@ -154,6 +155,7 @@ class RunExecution:
 
     def _sweep(self, older_than: float = 0.0) -> None:
         """Delete scratch files that writers left which were killed."""
+        sweep_scratch_folders()
         for name in ("", self.job.kind, MANIFEST):
             self.folder.sweep(name, older_than)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,13 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from flowers_batch.errors import InputError, RunError, first_line
-from flowers_batch.storage.local_files import fsync, is_utf8, reason_of
+from flowers_batch.errors import InputError, first_line
+from flowers_batch.storage.io_errors import reading, writing_scratch
+from flowers_batch.storage.local_files import is_utf8
 from flowers_batch.storage.locks import hold_lock
-from flowers_batch.storage.retries import is_store_error, with_retries
+from flowers_batch.storage.publishing import renamed, uploaded
+from flowers_batch.storage.retries import with_retries
+from flowers_batch.storage.scratch import scratch_folder
 from flowers_batch.storage.urls import CREDENTIAL_PARAMETERS
 
 SCRATCH = "_tmp-"  # begins an unfinished file's name; readers skip names that begin with `_`
@@ -121,15 +122,38 @@ class Folder:
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[str]:
-        """Give the path of a file on this machine's disk: its own or, for a store, that of a temporary copy."""
+        """Give the path of a file on this machine's disk: its own or, for a store, that of a temporary copy.
+
+        Raises:
+            InputError: It does not exist.
+            RunError: It cannot be read, or the temporary folder is full.
+        """
         if self.is_local:
             yield self.at(name)
             return
-        with tempfile.TemporaryDirectory() as folder, self.open(name) as file:
-            path = os.path.join(folder, os.path.basename(name))
-            with open(path, "wb") as copy:
-                shutil.copyfileobj(file, copy, self.block_bytes)
+        with ExitStack() as stack:
+            with writing_scratch():
+                path = os.path.join(stack.enter_context(scratch_folder()), os.path.basename(name))
+                self.copy_to(name, path)
             yield path
+
+    def copy_to(self, name: str, path: str) -> None:
+        """Copy a file to a path on this machine.
+
+        Raises:
+            InputError: It does not exist.
+            RunError: It cannot be read.
+            OSError: The path cannot be written.
+        """
+        url = self.url_of(name)
+        with reading(url):
+            file = with_retries(lambda: self.open(name))
+            size = file.size()
+        with file, open(path, "wb") as copy:
+            for offset in range(0, size, self.block_bytes):
+                with reading(url):
+                    block = with_retries(lambda start=offset: file.read_at(self.block_bytes, start))  # type: ignore[misc]
+                copy.write(block)
 
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file.
@@ -162,49 +186,24 @@ class Folder:
     def publish(self, name: str) -> Iterator[str]:
         """Give the path of a scratch file to fill; it gets its name only if the block is left without an error.
 
-        On a local disk it is renamed into place after an fsync; elsewhere it is uploaded as one object.
+        On a local disk it is renamed into place after an fsync; elsewhere it is uploaded as one object. What the block
+        reads must have its own errors, such as by `reading` or `passing_errors`: I/O errors of the block without the
+        name of a file are taken for errors of writing.
+
+        Yields:
+            A path with the suffix of `name`.
 
         Raises:
             RunError: It cannot be written: the disk is full, the folder is read-only, the store fails.
         """
-        parent = os.path.dirname(self.at(name))
-        scratch_folder = parent if self.is_local else tempfile.gettempdir()
-        scratch = os.path.join(scratch_folder, f"{SCRATCH}{uuid.uuid4().hex}")
-        try:
-            if self.is_local:
-                os.makedirs(parent, exist_ok=True)
-            yield scratch
-            fsync(scratch)
-            if self.is_local:
-                os.replace(scratch, self.at(name))
-                fsync(parent)
-            else:
-                with_retries(lambda: self._upload(scratch, name))
-        except OSError as error:
-            raise RunError(
-                f"{self.url_of(name)} cannot be written ({reason_of(error)}): make room or give write access, and run "
-                "the same command again."
-            ) from error
-        finally:
-            with suppress(OSError):  # such as a parent that is not a folder
-                os.unlink(scratch)
-
-    def _upload(self, scratch: str, name: str) -> None:
-        if not self.filesystem.type_name.startswith(("s3", "gcs", "abfs")):
-            self.filesystem.create_dir(os.path.dirname(self.at(name)), recursive=True)
-        with open(scratch, "rb") as file:
-            stream = self.filesystem.open_output_stream(self.at(name))
-            try:
-                while block := file.read(self.block_bytes):
-                    stream.write(block)
-            except BaseException as error:
-                # A store that failed has made no object, and an object that another writer published stays.
-                if not (isinstance(error, OSError) and is_store_error(error)):  # else it is closed short, and must not
-                    with suppress(OSError):
-                        stream.close()
-                    self.delete(name)
-                raise
-            stream.close()
+        where, url, suffix = self.at(name), self.url_of(name), os.path.splitext(name)[1]
+        if self.is_local:
+            scratch = os.path.join(os.path.dirname(where), f"{SCRATCH}{uuid.uuid4().hex}{suffix}")
+            publishing = renamed(scratch, where, url)
+        else:
+            publishing = uploaded(f"{SCRATCH}{suffix}", self.filesystem, where, url, self.block_bytes)
+        with publishing as path:
+            yield path
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder of this one, with all that is in it, if there is one."""

@@ -16,9 +16,10 @@ def is_utf8(name: bytes) -> bool:
     return True
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: Exception) -> str:
     """Return why a file could not be read or written, without a full stop."""
-    return (os.strerror(error.errno) if error.errno else first_line(error)).rstrip(".")
+    number = getattr(error, "errno", None)
+    return (os.strerror(number) if number else first_line(error)).rstrip(".")
 
 
 def fsync(path: str | os.PathLike[str]) -> None:

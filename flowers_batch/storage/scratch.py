@@ -40,9 +40,13 @@ def scratch_folder(parent: str | None = None) -> Iterator[str]:
         os.close(lock)
 
 
-def sweep_scratch_folders(parent: str) -> None:
-    """Delete the scratch folders in `parent` whose processes have ended; those of other users and hosts stay."""
-    with suppress(OSError), os.scandir(parent) as entries:
+def sweep_scratch_folders(parent: str | None = None) -> None:
+    """Delete the scratch folders whose processes have ended; those of other users and hosts stay.
+
+    Args:
+        parent: Where they are; None: the temporary folder.
+    """
+    with suppress(OSError), os.scandir(parent or tempfile.gettempdir()) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX) and len(entry.name) == NAME_BYTES:
                 with suppress(OSError):  # another process deletes it, or its file system has no locks

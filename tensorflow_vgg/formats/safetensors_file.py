@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,16 +61,36 @@ def safetensors_layers(path: Path) -> set[str]:
 
 
 def write_safetensors(path: Path, parameters: Iterable[Parameters], metadata: dict[str, str]) -> None:
-    """Write layers; `metadata` goes into the header."""
-    from safetensors.numpy import save_file
+    """Write layers; `metadata` goes into the header.
 
+    Raises:
+        OSError: The file cannot be written.
+    """
     arrays: dict[str, NDArray[np.floating]] = {}
     for name, kernel, bias in parameters:
         arrays |= {f"{name}.{_KERNEL}": kernel, f"{name}.{_BIAS}": bias}
     path.touch()
     mode = path.stat().st_mode
-    save_file(arrays, path, metadata)
+    save_arrays(arrays, path, metadata)
     path.chmod(mode)  # the library makes the file readable by its owner alone
+
+
+def save_arrays(arrays: dict[str, NDArray[Any]], path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    """Write a `.safetensors` file.
+
+    Raises:
+        OSError: It cannot be written: the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(arrays, path, metadata)
+    except SafetensorError as error:  # the library's only error, also for a full disk
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from None
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

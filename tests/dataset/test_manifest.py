@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import re
 import tracemalloc
 
 import pyarrow as pa
@@ -21,10 +22,10 @@ from flowers_batch.dataset.manifest import (
     rows_in_path_order,
 )
 from flowers_batch.dataset.manifest_part import PART_KEY
-from flowers_batch.errors import InputError
+from flowers_batch.errors import InputError, RunError
 from flowers_batch.sources.images import Image, batches_of, images_of, path_bytes
 from flowers_batch.storage import retries
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.folder import Folder, open_folder
 
 
 @pytest.mark.parametrize("size", [1, 5, 9, 26, 27, 28, 1000])
@@ -118,8 +119,34 @@ def test_disk_error_is_not_mistaken_for_a_killed_listing(folder, monkeypatch):
 
     monkeypatch.setattr(retries, "RETRY_SECONDS", ())
     monkeypatch.setattr(pq, "read_metadata", fails)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(RunError, match=r"part-000000\.parquet cannot be read \(Input/output error\): check the disk"):
         read_manifest(folder)
+
+
+def test_store_error_is_not_mistaken_for_a_damaged_part(folder, monkeypatch):
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 9, "run")
+
+    def fails(*_):
+        raise OSError("AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28")
+
+    monkeypatch.setattr(retries, "RETRY_SECONDS", ())
+    monkeypatch.setattr(Folder, "open", fails)
+    for read in (lambda: read_manifest(folder), lambda: read_rows(folder, manifest.shards[0])):
+        with pytest.raises(RunError, match=r"part-000000\.parquet cannot be read \(AWS .*\): check the connection"):
+            read()
+
+
+def test_copying_a_manifest_names_the_part_that_cannot_be_read(folder, tmp_path, monkeypatch):
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 9, "run")
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(retries, "RETRY_SECONDS", ())
+    monkeypatch.setattr(Folder, "open", fails)
+    message = rf"^{re.escape(folder.url_of('manifest/part-000000.parquet'))} cannot be read \(Input/output error\)"
+    with pytest.raises(RunError, match=message):
+        copy_manifest(folder, open_folder(tmp_path / "target"), manifest)
 
 
 class Killed(Listing):

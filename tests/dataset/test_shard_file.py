@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from flowers_batch.dataset.shard_file import (
 )
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage import folder as folder_module
+from flowers_batch.storage import retries
 from flowers_batch.storage.folder import Folder, open_folder
 
 SHARD = shard_name(CODES, 3)
@@ -190,11 +192,11 @@ def test_requested_columns_of_a_shard_are_read(tmp_path):
 
 def test_shard_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
     folder = open_folder(tmp_path)
-    message = r"codes/shard-000003\.parquet cannot be read \(.+\): delete it, and run the same command again\.$"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=r"There is no .*shard-000003\.parquet: run the same `flowers-batch encode`"):
         list(read_shard(folder, CODES, 3, ["path"]))
     (tmp_path / CODES).mkdir()
     (tmp_path / SHARD).write_bytes(b"PAR1 and so on")
+    message = r"codes/shard-000003\.parquet cannot be read \(.+\): delete it, and run the same command again\.$"
     with pytest.raises(InputError, match=message):
         list(read_shard(folder, CODES, 3, ["path"]))
 
@@ -217,3 +219,35 @@ def test_shard_with_flipped_bit_in_its_footer_is_incomplete(tmp_path):
         file.write_bytes(broken)
         unread += shard_file.read_footer(folder, schema_module.CODES, 0) is None
     assert unread > 20
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "check the disk"),
+        (PermissionError(errno.EACCES, "Permission denied"), "check the disk and your permissions"),
+        (OSError("AWS Error NETWORK_CONNECTION during GetObject operation"), "check the connection"),
+    ],
+)
+def test_disk_or_store_that_fails_does_not_condemn_a_shard(tmp_path, monkeypatch, error, remedy):
+    folder, batch = open_folder(tmp_path), codes_batch(5)
+    write_shard(folder, CODES, batch.schema, [batch], LIKE)
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(retries, "RETRY_SECONDS", ())
+    monkeypatch.setattr(Folder, "open", fails)
+    for read in (lambda: list(read_shard(folder, CODES, 3, ["path"])), lambda: read_footer(folder, CODES, 3)):
+        with pytest.raises(RunError, match=rf"shard-000003\.parquet cannot be read \(.*\): {remedy}"):
+            read()
+
+
+def test_error_of_making_rows_is_not_one_of_writing_them(tmp_path):
+    def rows():
+        yield codes_batch(2)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        write_shard(open_folder(tmp_path), CODES, codes_batch(1).schema, rows(), LIKE)
+    assert not any(tmp_path.rglob("*.parquet"))

@@ -17,7 +17,7 @@ from helpers import store, write
 from pyarrow import fs
 
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.storage import folder as folder_module
+from flowers_batch.storage import publishing
 from flowers_batch.storage.folder import LOCK, SCRATCH, Folder, open_folder, split_file
 
 HOLDER = """
@@ -33,7 +33,7 @@ with open_folder(sys.argv[1]).locked():
 def folder(request, tmp_path, monkeypatch) -> Folder:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(folder_module.tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
     path = tmp_path / "root" / "run"
     return open_folder(path) if request.param == "local" else store(path)
 
@@ -115,7 +115,7 @@ class CutLine(io.BytesIO):
 
 def test_failed_upload_leaves_no_half_file(tmp_path, monkeypatch):
     folder = replace(store(tmp_path / "run"), block_bytes=1000)
-    monkeypatch.setattr(folder_module, "open", lambda *_: CutLine(bytes(10_000)), raising=False)
+    monkeypatch.setattr(publishing, "open", lambda *_: CutLine(bytes(10_000)), raising=False)
     with pytest.raises(RunError, match="line cut"):
         fill(folder, "one", b"x")
     assert left_in(tmp_path) == set()

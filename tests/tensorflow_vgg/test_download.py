@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import http.server
 import os
@@ -181,6 +182,18 @@ def test_fetch_resumes_a_broken_download(cache, publisher, resets, knows_ranges)
     publisher.cut = None
     assert download.fetch(publisher.file).read_bytes() == CONTENT
     assert publisher.ranges == [None, f"bytes={PIECE}-"]
+
+
+def test_full_disk_is_not_mistaken_for_the_network(cache, publisher, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download.os, "fsync", fail)
+    with pytest.raises(DownloadError) as error:
+        download.fetch(publisher.file)
+    assert_is_a_sentence(
+        error, f"{cache}/weights.h5.part cannot be written (No space left on device)", "XDG_CACHE_HOME"
+    )
 
 
 def test_fetch_completes_a_file_over_several_broken_downloads(publisher):

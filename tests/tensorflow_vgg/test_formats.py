@@ -1,6 +1,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -326,6 +328,25 @@ def test_conversion_on_a_full_disk_leaves_nothing_behind(tmp_path, narrow, monke
     with pytest.raises(OSError, match="No space"):
         weights.convert(source, tmp_path / f"target{target}")
     assert list(tmp_path.iterdir()) == [source]
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from tensorflow_vgg.formats import save_arrays
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    save_arrays({"x": np.zeros(9999)}, sys.argv[1], {})
+except OSError as error:
+    print(error.strerror, error.filename)
+"""
+
+
+def test_safetensors_file_on_a_full_disk_is_an_os_error(tmp_path):
+    path = tmp_path / "x.safetensors"
+    printed = subprocess.run([sys.executable, "-c", FULL, path], stdout=subprocess.PIPE, text=True).stdout
+    assert printed == f"File too large {path}\n"
 
 
 @pytest.mark.parametrize("name", ["target.pth", "target", "target.H5", "target.h5.part"])

@@ -47,8 +47,9 @@ def report(folder: PathOrUrl, out: PathOrUrl | None = None, *, limits: PageLimit
     finally:
         charts.close_fonts()
     target, name = split_file(out) if out else (opened, PAGE)
+    page = _render(content)
     with target.publish(name) as scratch:
-        Path(scratch).write_text(_render(content), encoding="utf-8")
+        Path(scratch).write_text(page, encoding="utf-8")
     return target.url_of(name)
 
 

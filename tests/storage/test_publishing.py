@@ -1,0 +1,73 @@
+"""What a killed upload leaves in the temporary folder is swept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import store
+
+from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.scratch import sweep_scratch_folders
+
+UPLOAD = """
+import sys, time
+from pathlib import Path
+from flowers_batch.storage.folder import Folder
+
+class Stream:
+    def write(self, block):
+        print("uploading", flush=True)
+        time.sleep(600)
+
+class SlowFiles:
+    type_name = "slow"
+    def create_dir(self, *_, **__):
+        pass
+    def open_output_stream(self, name):
+        return Stream()
+
+with Folder("slow://bucket/run", SlowFiles(), "run").publish("codes/shard-000000.parquet") as scratch:
+    Path(scratch).write_bytes(bytes(1_000_000))
+"""
+DOWNLOAD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from helpers import store
+with store(Path(sys.argv[2])).local_copy("weights.h5"):
+    print("copied", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("code", [UPLOAD, DOWNLOAD], ids=["upload", "local_copy"])
+def test_scratch_of_a_killed_process_is_swept_by_the_next_one(tmp_path, monkeypatch, code):
+    run, scratch = tmp_path / "run", tmp_path / "scratch"
+    run.mkdir()
+    scratch.mkdir()
+    (run / "weights.h5").write_bytes(b"1")
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    command = [sys.executable, "-c", code, Path(__file__).parent.parent, run]
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout.readline()
+        sweep_scratch_folders()
+        (left,) = scratch.glob("*/*[.]*")
+        process.kill()
+    assert left.exists()
+    with store(run).publish("x") as path:
+        assert not left.parent.exists()
+        Path(path).write_bytes(b"1")
+    assert list(scratch.iterdir()) == []
+
+
+def test_local_files_leave_the_temporary_folder_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with open_folder(tmp_path).publish("x") as scratch:
+        Path(scratch).write_bytes(b"1")
+    with open_folder(tmp_path).local_copy("x") as path:
+        assert path == str(tmp_path / "x")
