@@ -109,8 +109,10 @@ class TrainConfig:
     """How a classifier is trained on codes.
 
     Attributes:
-        labels: `folder` (a photo's class is the name of its folder), or a CSV or Parquet file with the columns
-            path,label. There is no default. If a photo has several labels, the last one counts.
+        labels: `folder` (the first level of folders that tells classes apart), folder:N (level N below the root; -1
+            is the photo's own folder), or a CSV or Parquet file with the columns path,label. There is no default:
+            without it, the command says what there is to choose from. If a photo has several labels, the last one
+            counts.
         head: logistic (multinomial regression), mlp (256 hidden units), or auto: the one with the lower
             validation loss.
         min_precision: Precision that labels must reach, above 0 and up to 1; less certain labels are marked unknown.
@@ -129,7 +131,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.labels, str):
-            raise InputError(f"`labels` must be a tuple of `folder` and files. Received: {self.labels!r}.")
+            raise InputError(f"`labels` must be a tuple, such as ('folder',). Received: {self.labels!r}.")
         _one_of("head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:
             raise InputError(f"`min_precision` must be above 0 and at most 1. Received: {self.min_precision}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.labels_file import LabelsFile, read_labels
+from flowers_batch.classifier.folder_classes import FolderLabels
+from flowers_batch.classifier.label_sources import FOLDER, open_labels
+from flowers_batch.classifier.labels_file import LabelsFile
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import split_file
+from flowers_batch.progress import NULL_REPORTER, Reporter
 
-FOLDER = "folder"
 _EXAMPLES = 5
 
 
@@ -33,6 +34,7 @@ class LabelCounts:
         unknown_examples: A few of those paths.
         empty_labels: Rows of the labels files with a path and no label.
         unlabelled: Photos with a code and no label.
+        similar_classes: Classes that differ only in case or spaces: sets of names.
     """
 
     without_code: int
@@ -40,6 +42,7 @@ class LabelCounts:
     unknown_examples: list[str]
     empty_labels: int
     unlabelled: int
+    similar_classes: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -82,28 +85,28 @@ class LabelledPhotos:
         return [labels for labels in by_digest.values() if len(set(labels.values())) > 1]
 
 
-def read_labelled(run: Run, labels: Sequence[str]) -> LabelledPhotos:
+def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REPORTER) -> LabelledPhotos:
     """Return the labelled photos of a codes folder, read as a stream and without their codes.
 
     Args:
         run: The codes folder.
-        labels: Each is `folder`, or a CSV or Parquet file with the columns `path` and `label`; if several label a
-            photo, the last one counts.
+        labels: Each is `folder`, `folder:N`, or a CSV or Parquet file with the columns `path` and `label`; if
+            several label a photo, the last one counts.
+        reporter: Is told of what a person should check.
 
     Raises:
-        InputError: No photo is labelled, or a file lacks the columns.
+        InputError: No photo is labelled, a file lacks the columns, or `folder` can be read in several ways.
     """
-    if not labels:
-        raise no_labels()
-    files = [None if file == FOLDER else read_labels(file) for file in labels]
-    unmatched = set[str]().union(*(file.labels for file in files if file))
+    sources = open_labels(run, labels, reporter)
+    files = [source for source in sources if isinstance(source, LabelsFile)]
+    unmatched = set[str]().union(*(file.labels for file in files))
     kept: list[tuple[list[Any], ...]] = []  # of each batch: paths, digests, hashes, labels, rows
     without_code = unlabelled = before = 0
     example = "roses/1.jpg"
-    for batch in run.batches(["path", "folder", "sha256", "phash", "status"]):
+    for batch in run.batches(["path", "sha256", "phash", "status"]):
         ok = pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False)
         paths = batch["path"].to_pylist()
-        names = _labels_of(batch, files)
+        names = _labels_of(batch["path"], sources)
         unmatched.difference_update(paths)
         has_label = np.array([name is not None for name in names], bool)
         without_code += int((has_label & ~ok).sum())
@@ -116,43 +119,43 @@ def read_labelled(run: Run, labels: Sequence[str]) -> LabelledPhotos:
     found = [list(chain.from_iterable(part[column] for part in kept)) for column in range(5)]
     if not found[0]:
         raise _nothing_labelled(run, labels, example)
-    empty = sum(file.empty for file in files if file)
+    empty = sum(file.empty for file in files)
+    similar = _similar_classes(set(found[3]))
+    for group in similar:
+        reporter.message(f"these classes differ only in case or spaces: {', '.join(map(repr, group))}")
     return LabelledPhotos(
         paths=found[0],
         labels=np.array(found[3]),
         digests=np.array(found[1], "S32"),
         hashes=np.array(found[2], np.uint64),
         rows=np.array(found[4], np.int64),
-        counts=LabelCounts(without_code, len(unmatched), sorted(unmatched)[:_EXAMPLES], empty, unlabelled),
+        counts=LabelCounts(without_code, len(unmatched), sorted(unmatched)[:_EXAMPLES], empty, unlabelled, similar),
     )
 
 
-def _labels_of(batch: pa.RecordBatch, files: Sequence[LabelsFile | None]) -> list[str | None]:
-    """Return each row's label; None of `files` stands for the photo's folder."""
-    paths = batch["path"].to_pylist()
+def _labels_of(paths: pa.Array, sources: Sequence[FolderLabels | LabelsFile]) -> list[str | None]:
+    """Return the label of each path."""
     names: list[str | None] = [None] * len(paths)
-    for file in files:
-        new = [file.labels.get(path) for path in paths] if file else batch["folder"].to_pylist()
+    for source in sources:
+        if isinstance(source, LabelsFile):
+            new = [source.labels.get(path) for path in paths.to_pylist()]
+        else:
+            new = source.of(paths)
         names = [later or label for label, later in zip(names, new, strict=True)]
     return names
 
 
+def _similar_classes(classes: Iterable[str]) -> list[list[str]]:
+    """Return sets of names that are equal but for case and spaces."""
+    similar = defaultdict[str, list[str]](list)
+    for name in sorted(classes):
+        similar["".join(name.split()).casefold()].append(name)
+    return [names for names in similar.values() if len(names) > 1]
+
+
 def _nothing_labelled(run: Run, labels: Sequence[str], example: str) -> InputError:
-    if list(labels) == [FOLDER]:
+    if labels[-1].partition(":")[0] == FOLDER:
         advice = "put each into a folder named for its class, or give `labels` a CSV file with path,label."
     else:
         advice = f"the paths in {labels[-1]} must be written as in the column `path` of the codes, such as {example}."
     return InputError(f"None of the photos in {run.folder.url} has a label: {advice}")
-
-
-def no_labels() -> InputError:
-    """Return the error of a training run that was not told where labels come from."""
-    return InputError("Choose `labels`: `folder`, or a CSV or Parquet file with the columns path,label.")
-
-
-def absolute_labels(labels: str) -> str:
-    """Return a labels file's name in a form that is valid in any working directory; `folder` as it is."""
-    if labels == FOLDER:
-        return labels
-    folder, name = split_file(labels)
-    return folder.url_of(name)

@@ -11,8 +11,8 @@ import numpy as np
 from flowers_batch.classifier.calibration import fit_temperature, log_loss
 from flowers_batch.classifier.evaluated_head import evaluate_head, publish_model
 from flowers_batch.classifier.fitting import KINDS, FittedHead, fit, predict_logits
+from flowers_batch.classifier.label_sources import absolute_labels
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled
-from flowers_batch.classifier.labels import absolute_labels
 from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.classifier.split import SPLITS, TRAIN, VALIDATION, assign_splits
 from flowers_batch.config import TrainConfig

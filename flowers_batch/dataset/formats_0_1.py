@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 PART_KEY = b"flowers_batch.manifest.3"  # of a manifest part's footer
 SYNTHETIC_MARK = "DRAWN.txt"  # in a folder of photos that the demo drew
 FROZEN_FOLDER = "fixed"  # of a model folder: codes and classifier without fine-tuning
+_OWN_FOLDER = "folder:-1"  # what `folder` meant as labels: the folder that a photo is in
 _MISSING = "gone"  # the action of manifest rows whose images a listing did not find
 
 
@@ -51,6 +52,8 @@ def upgrade_model(model: dict[str, Any]) -> dict[str, Any]:
     """Return the content of `model.json`."""
     training = _renamed(model.get("training", {}), {"memory": "max_memory_mb"})
     training = _renamed(training, {"from": "initial_weights"})
+    if "labels" in training:
+        training |= {"labels": [_OWN_FOLDER if name == "folder" else name for name in training["labels"]]}
     return model | {"fingerprint": _upgrade_fingerprint(model.get("fingerprint")), "training": training}
 
 

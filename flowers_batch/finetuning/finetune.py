@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from flowers_batch.classifier.evaluated_head import evaluate_head, publish_model
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled, with_codes_of
-from flowers_batch.classifier.labels import FOLDER, no_labels
-from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.classifier.model_folder import MODEL, NETWORK, OWN_CODES, load_model, read_metrics
 from flowers_batch.classifier.split import SPLITS, TEST, TRAIN
 from flowers_batch.classifier.training import training_settings
@@ -30,6 +28,7 @@ from flowers_batch.finetuning.checkpoint import EPOCHS
 from flowers_batch.finetuning.comparison import describe_tuning, verdict
 from flowers_batch.finetuning.frozen import (
     SETTINGS,
+    check_labels_of_photos,
     frozen_model_url,
     open_frozen_codes,
     train_baseline_once,
@@ -69,13 +68,9 @@ def finetune(
     """
     config = config or FinetuneConfig()
     config = replace(config, train=replace(config.train, head="logistic"))
-    if not config.train.labels:
-        raise no_labels()
     folder = open_folder(model)
     labels = with_first_labels(folder, config.train, reporter)
-    for name in labels.labels:
-        if name != FOLDER:
-            read_labels(name)  # refuses invalid files before hours of work
+    check_labels_of_photos(photos, folder, config)  # before hours of work
     if folder.exists(MODEL) and not (folder.exists(SETTINGS) and "tuning" in read_metrics(folder)):
         raise InputError(f"{folder.url} holds a model that was not fine-tuned: choose another folder.")
     with folder.locked():

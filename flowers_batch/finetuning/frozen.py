@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
+from flowers_batch.classifier.label_sources import check_labels
 from flowers_batch.classifier.labelled_split import LabelledSplit
 from flowers_batch.classifier.model_folder import LABELS, MODEL, load_model, training_labels
 from flowers_batch.classifier.training import train, training_settings
@@ -39,6 +40,21 @@ def frozen_model_url(folder: Folder) -> str:
 def _frozen_url(folder: Folder, name: str) -> str:
     old = formats_0_1.FROZEN_FOLDER
     return folder.url_of(f"{old if folder.exists(old) else _FROZEN}/{name}")
+
+
+def check_labels_of_photos(photos: PathOrUrl, folder: Folder, config: FinetuneConfig) -> None:
+    """Check the labels of photos that are yet to be encoded; those of a codes folder are read at once.
+
+    Args:
+        photos: A codes folder, or photos.
+        folder: The model folder.
+        config: The settings.
+
+    Raises:
+        InputError: The labels are not valid.
+    """
+    if read_job(open_folder(photos)) is None and not folder.exists(SETTINGS):
+        check_labels(config.train.labels, open_source(photos, (config.encode or EncodeConfig()).root))
 
 
 def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, reporter: Reporter) -> Run:

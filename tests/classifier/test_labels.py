@@ -13,7 +13,6 @@ from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.classifier.labels_file import LabelsFile, read_labels, write_labels
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
-from flowers_batch.errors import InputError
 
 
 def test_labels_from_a_file_override_folders(tmp_path):
@@ -65,9 +64,3 @@ def test_names_are_read_back_and_never_written_as_formulas(tmp_path, name):
     assert read_labels(str(file)) == LabelsFile({name: name.strip()}, 0)
     with file.open(encoding="utf-8-sig", newline="") as stream:
         assert list(csv.reader(stream))[1][0][0] not in "=+-@\t\r\n"
-
-
-def test_no_labels_are_refused_with_the_choice(tmp_path):
-    codes = write_codes(tmp_path / "codes", ["rose", "daisy"])
-    with pytest.raises(InputError, match="Choose `labels`: `folder`"):
-        read_labelled(open_run(str(codes), CODES), [])
