@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 from flowers_batch.storage.folder import open_folder
 
@@ -24,6 +26,12 @@ class S3:
         folder = open_folder(self.url())
         with folder.filesystem.open_output_stream(folder.at(name)) as stream:
             stream.write(content)
+
+    def put_key(self, key: str, content: bytes) -> None:
+        """Write an object with a key that pyarrow would refuse."""
+        request = Request(f"http://127.0.0.1:{self.port}/{self.bucket}/{quote(key)}", content, method="PUT")
+        request.add_header("Content-Type", "application/octet-stream")
+        urlopen(request, timeout=20).close()
 
     def upload(self, folder: Path, name: str) -> str:
         """Upload all files of a folder under a name, and return its URL."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -15,12 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flowers_batch.errors import InputError, first_line
-from flowers_batch.sources.images import (
-    PATH,
-    ROWS_AT_ONCE,
-    TIME,
-    paths_text,
-)
+from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, TIME, paths_text
+from flowers_batch.storage.text_tables import TextTable, find_columns
 
 _SIZES, _TIME = ("bytes", "size"), "mtime"  # columns that a list may have besides its paths
 _BUFFER_BYTES = 1 << 20
@@ -31,33 +26,37 @@ _MOST_BYTES = 2**63 - 1  # of a size, in the manifest's column
 
 
 def _of_text(file: pa.NativeFile, url: str) -> Iterator[pa.RecordBatch]:
-    lines = io.BufferedReader(file, _BUFFER_BYTES)
-    if lines.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"The list {url} is UTF-16: save it as UTF-8.")
-    if lines.peek(3).startswith(codecs.BOM_UTF8):
-        lines.read(3)
-    while block := lines.readlines(_BUFFER_BYTES):
+    for block in _line_blocks(file):
         names = [line.rstrip(b"\r\n") for line in block if line.strip()]
         yield _batch(paths_text(pa.array(names, pa.binary())))
 
 
+def _line_blocks(file: pa.NativeFile) -> Iterator[list[bytes]]:
+    """Yield a text's lines, some thousands at a time; those of UTF-16 as UTF-8, others as they are."""
+    lines = io.BufferedReader(file, _BUFFER_BYTES)
+    start = lines.peek(3)[:3]
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = io.TextIOWrapper(lines, "utf-16", newline="\n")
+        while block := text.readlines(_BUFFER_BYTES):
+            yield [line.encode() for line in block]
+        return
+    if start.startswith(codecs.BOM_UTF8):
+        lines.read(len(codecs.BOM_UTF8))
+    while raw := lines.readlines(_BUFFER_BYTES):
+        yield raw
+
+
 def _of_csv(file: pa.NativeFile, url: str) -> Iterator[pa.RecordBatch]:
-    text = io.TextIOWrapper(io.BufferedReader(file, _BUFFER_BYTES), "utf-8-sig", "surrogateescape", newline="")
-    rows = csv.reader(text)
-    names = next(rows, [])
-    _check_columns(names, url)
-    places = {name: place for place, name in enumerate(names) if name in (PATH, *_SIZES, _TIME)}
-    filled = filter(None, rows)  # blank lines
-    first = 1
-    while chunk := list(islice(filled, ROWS_AT_ONCE)):
-        columns = {
-            name: _texts([row[place] if place < len(row) else None for row in chunk]) for name, place in places.items()
-        }
+    # Names of files are bytes: those that are not UTF-8 are kept.
+    table = TextTable(file, f"the list {url}", (PATH,), (*_SIZES, _TIME), errors="surrogateescape")
+    rows, first = table.rows(), 1
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        columns = {name: _texts(cells) for name, cells in zip(table.columns, zip(*chunk, strict=True), strict=True)}
         yield _entries_of(columns, first, url)
         first += len(chunk)
 
 
-def _texts(values: list[str | None]) -> pa.Array:
+def _texts(values: Sequence[str | None]) -> pa.Array:
     """Return fields of a CSV file, in which bytes that are not UTF-8 are surrogates, as strings."""
     try:
         return pa.array(values, pa.string())
@@ -69,19 +68,14 @@ def _texts(values: list[str | None]) -> pa.Array:
 def _of_parquet(file: pa.NativeFile, url: str) -> Iterator[pa.RecordBatch]:
     table = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     names = table.schema_arrow.names
-    _check_columns(names, url)
+    places = find_columns(names, f"the list {url}", (PATH,), (*_SIZES, _TIME))
     first = 1
-    for rows in table.iter_batches(_COLUMN_ROWS, columns=[name for name in (PATH, *_SIZES, _TIME) if name in names]):
-        yield _entries_of(dict(zip(rows.schema.names, rows.columns, strict=True)), first, url)
+    for rows in table.iter_batches(_COLUMN_ROWS, columns=[names[place] for place in places.values()]):
+        yield _entries_of({name: rows[names[place]] for name, place in places.items()}, first, url)
         first += len(rows)
 
 
-READERS = {"txt": _of_text, "csv": _of_csv, "parquet": _of_parquet}
-
-
-def _check_columns(names: Iterable[str], url: str) -> None:
-    if PATH not in names:
-        raise InputError(f"The list {url} has no column `{PATH}`: give that name to the column of the paths.")
+READERS = {"txt": _of_text, "csv": _of_csv, "tsv": _of_csv, "parquet": _of_parquet}
 
 
 def _batch(paths: pa.Array, sizes: pa.Array | None = None, times: pa.Array | None = None) -> pa.RecordBatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,10 +33,21 @@ from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, 
 from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
 from flowers_batch.sources.skipping import SKIP_NOTHING, Skipping
 from flowers_batch.storage.folder import NOT_UTF8, Folder, open_folder
+from flowers_batch.storage.local_files import is_utf8
 from flowers_batch.storage.retries import with_retries
-from flowers_batch.storage.urls import without_credentials
+from flowers_batch.storage.urls import (
+    STORE_SCHEMES,
+    scheme_of,
+    split_options,
+    with_known_scheme,
+    without_credentials,
+)
 
-_URL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = "[A-Za-z][A-Za-z0-9+.-]*://"
+_URL = re.compile(_SCHEME.encode())
+_KNOWN = f"^({'|'.join((*STORE_SCHEMES, 'file'))})://"
+# Options, credentials, empty parts, and names that are not UTF-8.
+_ODD = rf"[?@]|[^:]//|:///|/[^/]*://|^{NOT_UTF8}"
 
 
 @dataclass
@@ -68,10 +79,11 @@ class ListSource:
     def __post_init__(self) -> None:
         self._base = open_folder(self.root) if self.root else self.folder
         self.root = self._base.url if self.root else None  # absolute, for processes that run elsewhere
-        base, _, self._options = self._base.url.partition("?") if "://" in self._base.url else (self._base.url, "", "")
-        # What entries below the root begin and may end with.
-        self._prefix = os.fsencode(f"{base.rstrip('/')}/") if self.root else b""
-        self._suffix = f"?{self._options}".encode() if self.root and self._options else b""
+        base, self._options = self._base.url, ""
+        if scheme_of(base):
+            base, _, self._options = base.partition("?")
+            base = unquote(base)  # as entries are written
+        self._prefix = os.fsencode(f"{base.rstrip('/')}/") if self.root else b""  # of entries below the root
 
     @property
     def url(self) -> str:
@@ -132,7 +144,7 @@ class ListSource:
         """Return the folder that an entry's file system begins with, and the entry's name in it."""
         if not _URL.match(os.fsencode(path)):
             return self._base, path
-        base, _, options = path.partition("?")
+        base, options = split_options(path)
         scheme, _, rest = base.partition("://")
         bucket, _, key = rest.partition("/")
         if not options and self._base.url.startswith(f"{scheme}://"):
@@ -152,7 +164,7 @@ class ListSource:
                     for batch in read(file, url):
                         yield self._without_excluded(batch.set_column(0, ENTRIES.field(0), self._keys(batch[PATH])))
             # ValueError: not UTF-8; OverflowError: a time beyond the year 9999.
-            except (OSError, ValueError, OverflowError, csv.Error, pa.ArrowException) as error:
+            except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
                 raise InputError(f"The list {url} cannot be read: {first_line(error)} Correct it.") from None
 
     def _without_excluded(self, entries: pa.RecordBatch) -> pa.RecordBatch:
@@ -163,24 +175,50 @@ class ListSource:
         return entries.filter(pa.array([kind is None for kind in kinds]))
 
     def _keys(self, paths: pa.Array) -> pa.Array:
-        """Return `_key` of each entry: for most of them it is the path without the root."""
+        """Return `_key` of each entry: for most of them it is the path without the root.
+
+        Raises:
+            InputError: An entry is a URL that cannot be opened.
+        """
         keys = paths
         if self._prefix:
             rest = pc.binary_replace_slice(paths, 0, len(self._prefix), "")
             keys = pc.if_else(pc.starts_with(paths, os.fsdecode(self._prefix)), rest, paths)
-        odd = pc.or_(pc.match_substring(paths, "?"), pc.match_substring(paths, "@"))  # options, and credentials
-        odd = pc.or_(odd, pc.starts_with(paths, NOT_UTF8))
+        other_schemes = pc.and_not(
+            pc.match_substring_regex(paths, f"^{_SCHEME}"), pc.match_substring_regex(paths, _KNOWN)
+        )
+        odd = pc.or_(pc.match_substring_regex(paths, _ODD), other_schemes)
         if not odd.true_count:
             return keys
         found = [path_text(self._key(path_bytes(path))) for path in paths.filter(odd).to_pylist()]
         return pc.replace_with_mask(keys, odd, pa.array(found, pa.string()))
 
     def _key(self, path: bytes) -> bytes:
-        if _URL.match(path):
-            path = os.fsencode(without_credentials(os.fsdecode(path))).removesuffix(self._suffix)
-            if b"?" in path:  # of another store than the root
-                return path
-        return path.removeprefix(self._prefix)
+        is_url = bool(_URL.match(path))
+        if not is_utf8(path) and (is_url or not self._base.is_local):
+            raise InputError(
+                f"The list {self.url} names {path.decode(errors='backslashreplace')}, and objects' names are UTF-8: "
+                "save the list as UTF-8."
+            )
+        if is_url:
+            url = with_known_scheme(path.decode())
+            self._check_scheme(url)
+            url, options = split_options(without_credentials(url))
+            if options and not (self.root and options == self._options):  # of another store than the root
+                return f"{url}?{options}".encode()
+            path = url.encode()
+        rest = path.removeprefix(self._prefix)
+        return path if rest.startswith(b"/") or _URL.match(rest) else rest  # it would be read from elsewhere
+
+    def _check_scheme(self, url: str) -> None:
+        if re.match(_KNOWN, url):
+            return
+        shown = without_credentials(url.partition("?")[0])
+        scheme, _, rest = shown.partition("://")
+        try:
+            _bucket(f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}/")
+        except InputError as error:
+            raise InputError(f"The list {self.url} names {shown}: {error}") from None
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.folders import FolderSource
+from flowers_batch.sources.list_files import READERS
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
 from flowers_batch.sources.source import Source
@@ -22,7 +23,7 @@ _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
 
 
 def open_source(where: PathOrUrl, root: str | None = None, skipping: Skipping = SKIP_SYSTEM) -> Source:
-    """Open a source of images: a folder; a list of paths (`.txt`, `.csv`, `.parquet`); a `.tar`; a `.parquet` table.
+    """Open a source of images: a folder; a list of paths (`.txt`, `.csv`, `.tsv`, `.parquet`); a `.tar`; a table.
 
     Args:
         where: Its path or URL. A `*` in the last part of it stands for any text, and the pattern for all files that
@@ -65,10 +66,10 @@ def _open_files(folder: Folder, pattern: str, root: str | None, skipping: Skippi
     skipping = replace(skipping, include_hidden=True)
     if kind == "parquet" and image_columns(_schema(folder, names[0])):
         return TableSource(folder, pattern, skipping)
-    if kind in ("txt", "csv", "parquet"):
+    if kind in READERS:
         return ListSource(folder, pattern, root, skipping)
     raise InputError(
-        f"{url} is not a folder, nor a list (.txt, .csv, .parquet), a .tar or a .parquet table of images: "
+        f"{url} is not a folder, nor a list (.txt, .csv, .tsv, .parquet), a .tar or a .parquet table of images: "
         "name one of these."
     )
 

@@ -11,8 +11,10 @@ import pyarrow as pa
 from flowers_batch.errors import RunError, first_line
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.retries import with_retries
+from flowers_batch.storage.stores import has_odd_parts
 
 _READ_BYTES = 1 << 20
+ODD_KEY = "has a part that is empty, `.` or `..`, and cannot be opened: copy the object to another key."
 MAX_BYTES = 1 << 30  # no photo is larger; a larger file would fill an actor's memory before it is decoded
 
 
@@ -92,8 +94,13 @@ def read_store(folder: Folder, name: str) -> bytes:
 
     Raises:
         OSError: It does not exist, or cannot be read.
-        ReadError: It is too large.
+        ReadError: It is too large, or its key is one that pyarrow does not open.
     """
-    with folder.open(name) as file:
-        check_size(file.size())
-        return file.read()
+    try:
+        with folder.open(name) as file:
+            check_size(file.size())
+            return file.read()
+    except (FileNotFoundError, pa.ArrowInvalid):
+        if not folder.is_local and has_odd_parts(name):
+            raise ReadError("unreadable", f"The key {name} {ODD_KEY}") from None
+        raise

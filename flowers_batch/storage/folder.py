@@ -12,19 +12,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.storage.io_errors import reading, writing_scratch
 from flowers_batch.storage.local_files import is_utf8
 from flowers_batch.storage.locks import hold_lock
 from flowers_batch.storage.publishing import renamed, uploaded
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.scratch import scratch_folder
-from flowers_batch.storage.urls import CREDENTIAL_PARAMETERS
+from flowers_batch.storage.stores import open_store
+from flowers_batch.storage.urls import name_in_url, scheme_of, with_known_scheme
 
 SCRATCH = "_tmp-"  # begins an unfinished file's name; readers skip names that begin with `_`
 LOCK = "_lock"
@@ -62,8 +63,10 @@ class Folder:
 
     def url_of(self, name: str) -> str:
         """Return how a user would write the name of a file of this folder."""
-        base, query, options = self.url.partition("?") if "://" in self.url else (self.url, "", "")
-        return f"{base.rstrip('/')}/{name}{query}{options}"
+        if not scheme_of(self.url):
+            return f"{self.url.rstrip('/')}/{name}"
+        base, query, options = self.url.partition("?")
+        return f"{base.rstrip('/')}/{name_in_url(name)}{query}{options}"
 
     def exists(self, name: str = "") -> bool:
         """Return whether there is such a file or folder."""
@@ -237,40 +240,29 @@ class Folder:
 def open_folder(where: PathOrUrl) -> Folder:
     """Return a folder by its path or URL; it need not exist.
 
+    Args:
+        where: In a URL, spaces and other signs may stand as they are or percent-encoded; `s3a` and `s3n` are `s3`.
+
     Raises:
         InputError: The path is not UTF-8, the URL contains credentials, or `pyarrow.fs` knows no such file system.
     """
     name = os.fspath(where)
-    if "://" not in name:
-        path = os.path.abspath(name)
-        if not is_utf8(raw := os.fsencode(path)):
-            raise InputError(
-                f"The name {raw.decode(errors='backslashreplace')} is not UTF-8: rename it, or give a link to it."
-            )
-        return Folder(path, fs.LocalFileSystem(), path)
-    try:
-        parts = urlsplit(name)
-    except ValueError as error:
-        raise InputError(f"The URL cannot be opened: {first_line(error)} Correct it.") from None
-    # A name alone before `@` is no secret: it is Azure's container, or Google's `anonymous`.
-    if parts.password or CREDENTIAL_PARAMETERS & set(parse_qs(parts.query)):
+    if scheme_of(name):
+        url = with_known_scheme(name)
+        filesystem, path = open_store(url)
+        return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else url.rstrip("/"), filesystem, path)
+    path = os.path.abspath(name)
+    if not is_utf8(raw := os.fsencode(path)):
         raise InputError(
-            f"The URL of {parts.scheme}://{parts.hostname or ''}{parts.path} contains credentials, which would be "
-            "written to disk with the run: give them by the environment or the machine's role."
+            f"The name {raw.decode(errors='backslashreplace')} is not UTF-8: rename it, or give a link to it."
         )
-    try:
-        filesystem, path = fs.FileSystem.from_uri(name)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        if "@" in name or parts.query:  # a secret may be in it: one with a slash, or under another name
-            raise InputError(
-                f"The {parts.scheme} URL cannot be opened: check it, and leave credentials out if it has any."
-            ) from None
-        raise InputError(f"{name} cannot be opened: {first_line(error)} Check the URL.") from None
-    return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else name.rstrip("/"), filesystem, path)
+    return Folder(path, fs.LocalFileSystem(), path)
 
 
 def split_file(where: PathOrUrl) -> tuple[Folder, str]:
     """Return the folder and the name of a file, by its path or URL."""
-    base, query, options = os.fspath(where).partition("?") if "://" in os.fspath(where) else (os.fspath(where), "", "")
+    file = os.fspath(where)
+    base, query, options = file.partition("?") if scheme_of(file) else (file, "", "")
     parent, slash, name = base.rpartition("/")
-    return open_folder(f"{parent or slash or '.'}{query}{options}"), name
+    folder = open_folder(f"{parent or slash or '.'}{query}{options}")
+    return folder, unquote(name) if scheme_of(file) else name

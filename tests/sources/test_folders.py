@@ -441,7 +441,7 @@ def test_file_of_another_kind_is_refused(tmp_path):
     write(tmp_path, {"a.jpg": b""})
     with pytest.raises(
         InputError,
-        match=r"a\.jpg is not a folder, nor a list \(\.txt, \.csv, \.parquet\), a \.tar or a \.parquet table",
+        match=r"a\.jpg is not a folder, nor a list \(\.txt, \.csv, \.tsv, \.parquet\), a \.tar or a \.parquet table",
     ):
         open_source(str(tmp_path / "a.jpg"))
 

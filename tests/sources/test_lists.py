@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import os
 import pickle
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -140,6 +141,13 @@ def test_entries_below_the_root_are_keyed_relative_to_it(listing, tmp_path):
     assert photos.repeated == 1 and photos.root == str(tmp_path / "data")
 
 
+def test_entry_with_an_empty_part_below_the_root_is_not_read_from_elsewhere(listing, tmp_path):
+    write(tmp_path, {"data/tmp.jpg": b"1"})
+    entry = f"{tmp_path}/data//tmp.jpg"
+    photos = open_source(listing([entry, "s3://b/data//a.jpg"]), str(tmp_path / "data"))
+    assert paths(photos) == [entry, "s3://b/data//a.jpg"] and photos.read(Image(entry)) == b"1"
+
+
 def test_root_is_absolute_for_processes_that_run_elsewhere(tmp_path, monkeypatch):
     write(tmp_path, {"data/a.jpg": b"1"})
     monkeypatch.chdir(tmp_path)
@@ -161,10 +169,40 @@ def test_text_may_have_a_mark_blank_lines_and_any_line_ends(tmp_path, content):
     assert paths(open_source(tmp_path / "l.txt")) == ["a.jpg", "b c.jpg"]
 
 
-def test_text_that_is_utf16_is_refused(tmp_path):
-    (tmp_path / "l.txt").write_text("a.jpg\n", encoding="utf-16")
-    with pytest.raises(InputError, match=r" is UTF-16: save it as UTF-8\.$"):
-        paths(open_source(tmp_path / "l.txt"))
+@pytest.mark.parametrize("name", ["l.txt", "l.csv", "l.tsv"])
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
+def test_list_may_be_in_any_unicode_encoding(tmp_path, name, mark, encoding):
+    entries = ["Zoë 😀.jpg", "a\u2028b.jpg"]
+    header = "" if name == "l.txt" else "path\r\n"
+    (tmp_path / name).write_bytes((mark + header + "".join(f"{entry}\r\n" for entry in entries)).encode(encoding))
+    if not mark and encoding != "utf-8" and header:
+        with pytest.raises(InputError, match=r"^The header of the list .* \(it has NUL characters\): .* UTF-8\.$"):
+            paths(open_source(tmp_path / name))
+    elif mark or encoding == "utf-8":
+        assert paths(open_source(tmp_path / name)) == sorted(entries, key=str.encode)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("id;Path;Bytes\n1;s3://b/a,b.jpg;7\n", [("s3://b/a,b.jpg", 7)]),
+        ("PATH\tsize\ns3://b/a,b;c.jpg\t7\n", [("s3://b/a,b;c.jpg", 7)]),
+        ("sep=;\npath;size\ns3://b/a.jpg;7\n", [("s3://b/a.jpg", 7)]),
+        ('"sep=|"\r\npath|size\r\ns3://b/a.jpg|7\r\n', [("s3://b/a.jpg", 7)]),
+        ("path , size\ns3://b/a b.jpg , 7\n", [("s3://b/a b.jpg", 7)]),
+        ('path, size\n"s3://b/a,b.jpg", 7\n', [("s3://b/a,b.jpg", 7)]),
+        ("path\na,b.jpg\nc;d.jpg\n", [("a,b.jpg", 0), ("c;d.jpg", 0)]),
+        ('"path"\n"a,b.jpg"\n', [("a,b.jpg", 0)]),
+        ('"size";"path"\n7;"s3://b/a;""b"".jpg"\n', [('s3://b/a;"b".jpg', 7)]),
+        ("path,size,,\ns3://b/a.jpg,7,,\n,,,\n", [("s3://b/a.jpg", 7)]),
+        ("other,path\n1, a.jpg\n", [(" a.jpg", 0)]),
+        ("path,size\rs3://b/a.jpg,7\r", [("s3://b/a.jpg", 7)]),
+    ],
+)
+def test_csv_is_read_as_programs_and_people_write_it(tmp_path, content, expected):
+    (tmp_path / "l.csv").write_text(content, newline="")
+    assert [(image.path, image.bytes) for image in images_in(open_source(tmp_path / "l.csv"))] == expected
 
 
 @pytest.mark.parametrize("name", ["l.txt", "l.csv"])
@@ -185,14 +223,54 @@ def test_listed_file_that_does_not_exist_is_missing(listing):
     assert reason_of(photos, "nowhere.jpg")[0] == "missing"
 
 
-@pytest.mark.parametrize(
-    "entry", ["folder", "what://ever/a.jpg", "s3://b/a.jpg?what=1", "nul\0.jpg", "x" * 300, "a.jpg/b"]
-)
+@pytest.mark.parametrize("entry", ["folder", "s3://b/a//b.jpg", "s3://b/./a.jpg", "nul\0.jpg", "x" * 300, "a.jpg/b"])
 def test_unreadable_entry_is_a_row(tmp_path, entry):
     write(tmp_path, {"folder/x": b"", "a.jpg": b""})
     photos = open_source(text(tmp_path / "l.txt", [entry]))
     assert paths(photos) == [entry]
     assert reason_of(photos, entry)[0] == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("entry", "scheme"),
+    [
+        ("https://example.org/a.jpg", "https"),
+        ("HTTP://example.org/b.jpg?X-Amz-Signature=S3CRET", "http"),
+        ("ftp://host/a.jpg", "ftp"),
+        ("what://ever/a.jpg", "what"),
+        ("hdfs://host:8020/a.jpg", "hdfs"),
+    ],
+)
+def test_entry_that_no_file_system_opens_is_refused_at_planning(listing, entry, scheme):
+    if scheme == "hdfs" and shutil.which("hdfs"):
+        pytest.skip("this machine has a driver")
+    photos = open_source(listing(["a.jpg", entry]))
+    with pytest.raises(InputError, match=rf"^The list .* names {scheme}://.* cannot be opened: ") as refused:
+        paths(photos)
+    assert "S3CRET" not in str(refused.value)
+    if scheme != "hdfs":
+        assert "or a URL of s3, gs, abfs, abfss, hdfs or file;" in str(refused.value)
+
+
+def test_schemes_of_s3_are_one_in_any_case(listing):
+    photos = open_source(listing([f"{scheme}://b/a b.jpg" for scheme in ("s3", "S3", "s3a", "S3N")]))
+    assert paths(photos) == ["s3://b/a b.jpg"] and photos.repeated == 3
+
+
+@pytest.mark.parametrize("key", ["a b.jpg", "50%.jpg", "%41.jpg", "#1+.jpg", "what?.jpg", "a?b=c.jpg", "[1].jpg"])
+def test_keys_of_urls_are_taken_as_written(listing, key):
+    photos = open_source(listing([f"s3://b/photos/{key}", f"s3://b/photos/{key}?region=eu-central-1"]))
+    found = [f"s3://b/photos/{key}", f"s3://b/photos/{key}?region=eu-central-1"]
+    assert paths(photos) == sorted(found, key=str.encode)
+    folder, name = photos._find_in_store(found[1])
+    assert (folder.at(name), folder.url) == (f"b/photos/{key}", "s3://b/?region=eu-central-1")
+
+
+@pytest.mark.parametrize("name", ["l.txt", "l.csv"])
+def test_entry_of_a_store_that_is_not_utf8_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes((b"path\n" if name == "l.csv" else b"") + b"s3://b/caf\xe9.jpg\n")
+    with pytest.raises(InputError, match=r"^The list .* names s3://b/caf\\xe9.jpg, .*: save the list as UTF-8\.$"):
+        paths(open_source(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +280,9 @@ def test_unreadable_entry_is_a_row(tmp_path, entry):
         "s3://AKIA:S3/CRET@bucket/a.jpg",
         "s3://bucket/a.jpg?access_key=AKIA&secret_key=S3CRET",
         "s3://AKIA:12S3CRET@bucket/a.jpg",
+        "S3A://AKIA:S3CRET@bucket/a.jpg",
+        "s3://bucket/a.jpg?b?access_key=AKIA&secret_key=S3CRET",
+        "s3://bucket/a.jpg?X-Amz-Credential=AKIA&X-Amz-Signature=S3CRET",
     ],
 )
 def test_credentials_of_an_entry_are_refused_and_written_nowhere(tmp_path, entry):
@@ -212,7 +293,7 @@ def test_credentials_of_an_entry_are_refused_and_written_nowhere(tmp_path, entry
     assert "CRET" not in path + message and "AKIA" not in path + message
 
 
-@pytest.mark.parametrize("entry", ["hdfs://host:8020/a@b.jpg", "s3://bucket/a:b@c.jpg", "abfs://box@account/a.jpg"])
+@pytest.mark.parametrize("entry", ["s3://bucket/a:b@c.jpg", "abfs://box@account/a.jpg", "s3://b/a?b=c d.jpg"])
 def test_url_without_credentials_stays_as_it_is(tmp_path, entry):
     assert paths(open_source(text(tmp_path / "l.txt", [entry]))) == [entry]
 
@@ -220,12 +301,18 @@ def test_url_without_credentials_stays_as_it_is(tmp_path, entry):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("file,size\na,1\n", r"has no column `path`: "),
-        ("", r"has no column `path`: "),
+        ("file,size\na,1\n", r"^The list .* has no column `path` \(its columns are `file`, `size`\): rename"),
+        ("", r"^The list .* has no column `path` \(it is empty\)\.$"),
         ("path,size\na,1\n,2\n", r"^Row 2 of the list .* has no path: "),
         ("path,size\na,big\n", r"^Row 1 of the list .* cannot be parsed \(.*big.*\): "),
         ("path,size,mtime\na,1,yesterday\n", r"^Row 1 of the list .* cannot be parsed \(.*yesterday.*\): "),
-        (f"path\n{'x' * 200_000}\n", r"^The list .* cannot be read: field larger than"),
+        (f"path\n{'x' * 200_000}\n", r"^Row 1 of the list .* cannot be read \(field larger than .*\): check its quot"),
+        ('path,size\na,1\n"b,2\nc,3\n', r"^Row 2 of the list .* cannot be read \(unexpected end of data\): check its"),
+        ('path,size\na,1\n"b"c,2\n', r"^Row 2 of the list .* cannot be read \(.*\): check its quotation marks\.$"),
+        ("path,size\na,1\nb\0,2\n", r"^Row 2 of the list .* cannot be read \(it has NUL characters\): save"),
+        ("path,size\na,b.jpg,1\n", r"^Row 1 of the list .* has 3 cells and the header 2: put cells that contain `,`"),
+        (f"path,size\na,1\n{'x' * (2 << 20)}", r"^Row 2 of the list .* cannot be read \(a line is too long\)"),
+        ("Path,PATH\n", r"^The list .* has several columns `path`: rename all but one\.$"),
     ],
 )
 def test_invalid_list_is_refused_in_a_sentence(tmp_path, content, sentence):
@@ -324,12 +411,12 @@ def test_wrong_row_is_reported_by_its_number(tmp_path, monkeypatch, write_list, 
         paths(open_source(write_list(tmp_path / name, [*entries[:6], broken, *entries[7:]])))
 
 
-def test_csv_rows_may_be_short_or_long_and_blank_lines_are_ignored(tmp_path):
-    (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg,,more\n3\n')
+def test_csv_rows_may_be_short_and_blank_lines_are_ignored(tmp_path):
+    (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg,,\n3\n')
     photos = open_source(tmp_path / "l.csv")
     with pytest.raises(InputError, match=r"^Row 3 of the list .* has no path"):
         paths(photos)
-    (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg,,more\n')
+    (tmp_path / "l.csv").write_text('size,path,mtime\n\n1,"s3://b/a,\n1.jpg"\n\n2,s3://b/b.jpg\n')
     assert images_in(photos) == [Image("s3://b/a,\n1.jpg", 1), Image("s3://b/b.jpg", 2)]
 
 

@@ -101,6 +101,41 @@ def test_list_on_the_disk_names_objects_in_stores(s3, archive_of_all, stored, tm
     }
 
 
+ODD = ["odd/a b/50% #1+?.jpg", "odd/a b/%41.jpg"]
+
+
+def test_names_with_signs_are_found_by_url_and_by_list(s3, tmp_path):
+    for name in ODD:
+        s3.put(name, name.encode())
+    s3.put("odd/a b/my list?.txt", ODD[0].rpartition("/")[2].encode())
+    for folder in ("odd/a b", "odd/a%20b"):
+        for scheme in ("s3", "S3", "s3a"):
+            photos = open_source(s3.url(folder).replace("s3:", f"{scheme}:"))
+            assert [content for *_, content in contents(photos)] == sorted(name.encode() for name in ODD)
+    photos = open_source(s3.url("odd/a b/my%20list%3F.txt"))
+    assert contents(photos) == [(ODD[0].rpartition("/")[2], None, ODD[0].encode())]
+    (tmp_path / "l.txt").write_text("".join(f"s3a://{s3.bucket}/{name}\n{s3.url(name)}\n" for name in ODD))
+    for folder in ("odd/a b", "odd/a%20b"):
+        photos = open_source(tmp_path / "l.txt", s3.url(folder))
+        keys = sorted(name.rpartition("/")[2] for name in ODD)
+        assert [path for path, *_ in contents(photos)] == keys and photos.repeated == len(ODD)
+
+
+def test_key_with_an_empty_or_dotted_part_fails_with_the_reason(s3, tmp_path):
+    keys = ["dots//a.jpg", "dots/./b.jpg", "dots/../c.jpg", "dots/d.jpg"]
+    for key in keys:
+        s3.put_key(key, key.encode())
+    (tmp_path / "l.txt").write_text("".join(f"s3://{s3.bucket}/{key}\n" for key in keys))
+    photos = open_source(tmp_path / "l.txt", s3.url("dots"))
+    for image in images_in(photos):
+        if image.path == "d.jpg":
+            assert photos.read(image) == b"dots/d.jpg"
+            continue
+        with pytest.raises(ReadError, match=r"^The key .* has a part that is empty, `\.` or `\.\.`") as refused:
+            photos.read(image)
+        assert refused.value.reason == "unreadable"
+
+
 def test_deleted_object_is_missing_unless_all_are(s3, tmp_path):
     s3.put("some/a.jpg", b"1")
     photos = open_source(s3.url("some"))

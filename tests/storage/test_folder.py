@@ -247,6 +247,8 @@ def test_url_with_credentials_is_refused_and_the_secret_not_repeated(url):
         ("abfs://box@account.dfs.core.windows.net/run", "box/run"),
         ("gs://anonymous@bucket/run/", "bucket/run"),
         ("s3://bucket/a@b/run?region=eu-central-1", "bucket/a@b/run"),
+        ("s3://bucket/my photos/ä #1?region=eu-central-1", "bucket/my photos/ä #1"),
+        ("s3://bucket/my%20photos/100%?region=eu-central-1", "bucket/my photos/100%"),
     ],
 )
 def test_url_without_a_secret_is_opened(url, path):
@@ -280,6 +282,30 @@ def test_file_is_named_as_a_user_would_write_it(tmp_path):
     assert open_folder(tmp_path).url_of("codes/x") == f"{tmp_path}/codes/x"
 
 
+@pytest.mark.parametrize("url", ["S3://bucket/run", "s3a://bucket/run", "S3N://bucket/run"])
+def test_other_names_of_s3_are_s3(url):
+    assert open_folder(f"{url}?region=eu-central-1").url == "s3://bucket/run?region=eu-central-1"
+
+
+def test_file_of_a_store_is_found_by_its_url():
+    folder = open_folder("s3://bucket/a%20b c?region=eu-central-1")
+    for name in ("a b.tar", "%41?.tar", "50%.tar", "ä#1.tar"):
+        again, found = split_file(folder.url_of(name))
+        assert (again.path, found) == ("bucket/a b c", name)
+
+
+@pytest.mark.parametrize("url", ["https://host/run?sig=x", "HTTP://host/run", "ftp://host/run"])
+def test_unsupported_scheme_is_refused_with_what_is_supported(url):
+    with pytest.raises(InputError, match=r"/host/run cannot be opened: give a path, or a URL of s3, gs, .* file;"):
+        open_folder(url.replace("?sig=x", "?token=x"))
+
+
+@pytest.mark.parametrize("path", ["bucket//run", "bucket/a/./run", "bucket/a/../run", "/bucket/run"])
+def test_url_with_empty_or_dotted_parts_is_refused(path):
+    with pytest.raises(InputError, match=r"cannot be opened"):
+        open_folder(f"s3://{path}?region=eu-central-1")
+
+
 @pytest.mark.parametrize("url", ["ftp://host/run", "nonsense://x", "s3://[bucket/run", "s3://bucket:port/run"])
 def test_unsupported_url_is_refused_in_a_sentence(url):
     with pytest.raises(InputError, match=r"cannot be opened: .*[^.]\.$"):
@@ -289,7 +315,15 @@ def test_unsupported_url_is_refused_in_a_sentence(url):
 def test_local_folder_has_one_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     urls = {
-        open_folder(where).url for where in ("run", "./run/", Path("run"), tmp_path / "run", f"file://{tmp_path}/run")
+        open_folder(where).url
+        for where in (
+            "run",
+            "./run/",
+            Path("run"),
+            tmp_path / "run",
+            f"file://{tmp_path}/run",
+            f"FILE://{tmp_path}/run",
+        )
     }
     assert urls == {str(tmp_path / "run")}
     assert isinstance(open_folder("run").filesystem, fs.LocalFileSystem)
