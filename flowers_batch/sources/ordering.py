@@ -34,7 +34,7 @@ def sorted_rows(rows: Iterable[Row], *, memory_kib: int = _MEMORY_KIB) -> Iterat
     if first is None:
         return
     columns = ", ".join(f"c{number}" for number in range(len(first)))
-    with _scratch_database(memory_kib) as database:
+    with scratch_database(memory_kib) as database:
         database.execute(f"CREATE TABLE rows ({columns})")
         places = ", ".join("?" * len(first))
         database.executemany(f"INSERT INTO rows VALUES ({places})", chain([first], iterator))
@@ -149,7 +149,7 @@ def merged(streams: Sequence[Iterable[pa.RecordBatch]], schema: pa.Schema) -> It
 @contextmanager
 def unique_names() -> Iterator[UniqueNames]:
     """Give a `UniqueNames`, whose names are in a scratch file."""
-    with _scratch_database() as database:
+    with scratch_database() as database:
         yield UniqueNames(database)
 
 
@@ -170,7 +170,7 @@ class UniqueNames:
 
 
 @contextmanager
-def _scratch_database(memory_kib: int = _MEMORY_KIB) -> Iterator[sqlite3.Connection]:
+def scratch_database(memory_kib: int = _MEMORY_KIB) -> Iterator[sqlite3.Connection]:
     """Give a temporary database: in memory up to a bound, then in the folder that TMPDIR names."""
     database = sqlite3.connect("")
     try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.containers import DISK_BUFFER_BYTES, STORE_BUFFER_BYTES, ContainerSource, open_shared
 from flowers_batch.sources.reading import ReadError, check_size
+from flowers_batch.sources.tar_links import NO_BYTES, Photo, linked_photos, photo_of
 from flowers_batch.storage.folder import Folder
 
 
@@ -21,17 +22,30 @@ from flowers_batch.storage.folder import Folder
 class TarSource(ContainerSource):
     """Images in tars, as WebDataset has them: read in place, never unpacked; `path` is `tar!member`.
 
-    A member's name is never used as a path. Members that are not images by their names are ignored.
+    A member's name is never used as a path. Members that are not images by their names are ignored. Links are followed
+    within their tar; one that leads to no file of the tar is a row that fails.
     """
 
     def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
+        for photo in self._photos(name):
+            yield b"%b!%b" % (name.encode(), photo.path), photo.size, photo.offset
+
+    def _photos(self, name: str) -> Iterator[Photo]:
+        """Yield the photos of a tar, and after them those that its links lead to."""
+        has_links = False
         for member in _members_of(self.folder, name):
-            path = member.name.encode("utf-8", "surrogateescape")
-            if member.isreg() and self.left_out.takes(path, self.skipping.kind_within(path)):
-                # A sparse member is not contiguous: its row fails.
-                yield b"%b!%b" % (name.encode(), path), member.size, None if member.issparse() else member.offset_data
+            if member.issym() or member.islnk():
+                has_links = True
+            elif not member.isdir():
+                photo = photo_of(member)
+                if self.left_out.takes(photo.path, self.skipping.kind_within(photo.path)):
+                    yield photo
+        if has_links:
+            yield from linked_photos(_members_of(self.folder, name), self.skipping, self.left_out)
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
+        if offset == NO_BYTES:
+            raise ReadError("missing", "The tar has no bytes for it: it is no file, or a link to none in the tar.")
         check_size(size)
         content = open_shared(_as_it_is, self.folder, name, changed).read_at(size, offset)
         if len(content) < size:

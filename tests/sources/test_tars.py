@@ -131,7 +131,7 @@ def test_members_not_named_like_images_are_ignored(tmp_path):
             file.add(tmp_path / name, name)
     photos = open_source(tmp_path / "t.tar")
     for _ in range(2):
-        assert paths(photos) == ["t.tar!a.jpg", "t.tar!b.JPEG"]
+        assert paths(photos) == [f"t.tar!{name}" for name in ("a.jpg", "b.JPEG", "pipe.jpg", "link.jpg", "hard.jpg")]
         assert photos.left_out.ignored == 2 and photos.repeated == 0
 
 
