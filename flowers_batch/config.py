@@ -49,6 +49,9 @@ class ArchiveConfig:
 
     Attributes:
         root: Folder that the paths in a list are relative to; by default the list's own folder.
+        include_hidden: Take hidden files and folders, and those of systems and programs such as @eaDir, too.
+        exclude: Files and folders to leave out: names, such as *.bak.jpg or raw/ (folders only), or paths from the top,
+            such as 2019/*/raw or **/raw/*.jpg.
         batch_size: Photos per pass through the network; by default a size that suits the device and fits in its
             memory.
         shard_size: Photos per shard; an actor that is killed loses at most the two shards that it is working on.
@@ -59,6 +62,8 @@ class ArchiveConfig:
     """
 
     root: str | None = None
+    include_hidden: bool = False
+    exclude: tuple[str, ...] = ()
     batch_size: int | None = None
     shard_size: int = 4096
     max_pixels: int = 178_000_000  # a little below where Pillow refuses

@@ -103,9 +103,9 @@ class ConfigOptions:
                 [*typing.cast(tuple[str, ...], each.default)],
                 f"{text} May be given several times.",
             )
+        names = [option_of(each.name)] if kind is bool else []  # without a --no- option beside it
         if self.partial:
             kind, default = kind | None, None
-        names = [option_of(each.name)] if kind is bool else []  # without a --no- option beside it
         option = typer.Option(*names, help=as_options(text, {each.name for _, each in self._settings()}))
         return inspect.Parameter(
             each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]

@@ -17,7 +17,10 @@ from flowers_batch.progress import Reporter
 if TYPE_CHECKING:
     from flowers_batch.runs.summary import Summary
 
-_ENCODING = ("weights", "network", "layer", "pool", "precision", "code_dtype", "max_pixels", "root")
+_ENCODING = (
+    *("weights", "network", "layer", "pool", "precision", "code_dtype"),
+    *("root", "include_hidden", "exclude", "max_pixels"),
+)
 
 
 @command(app, example="flowers-batch demo --out demo --offline")
@@ -82,7 +85,7 @@ def finetune(
             partial=True,
             help={
                 "weights": "Weights to start from: `imagenet`, a .npy, .h5 or .safetensors file, or `random:SEED` "
-                "(from scratch). The default of this and the next seven options is that of `encode` or, for a folder "
+                "(from scratch). The default of this and the next nine options is that of `encode` or, for a folder "
                 "of codes, what made it.",
                 "layer": "The layer below the classifier.",
                 "max_pixels": "Photos with more pixels are not decoded, and left out.",

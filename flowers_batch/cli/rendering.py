@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowers_batch.classifier.left_out import left_out_sentences
+from flowers_batch.sources.left_out_text import describe_left_out
 
 if TYPE_CHECKING:
     from tensorflow_vgg.weights import WeightsDescription
@@ -43,6 +44,8 @@ def _summary_lines(verb: str, out: str, summary: Mapping[str, Any]) -> Iterator[
     others = [f"{summary[name]} {words}" for name, words in _OTHER_COUNTS.items() if summary[name]]
     if others:
         yield f"  {', '.join(others)}"
+    for words, text in describe_left_out(summary).items():
+        yield f"  {words}: {text}"
     if summary["reasons"]:
         yield "  failed: " + ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
     if summary["stages"]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import SUFFIXES
-from flowers_batch.sources.left_out import LeftOut, endings_text, left_out_from_json, skipped_text
+from flowers_batch.sources.left_out import LeftOut, left_out_from_json
+from flowers_batch.sources.left_out_text import describe_left_out
 from flowers_batch.sources.skipping import Skipping, skipping_from_json
 from flowers_batch.sources.source import Source
 
@@ -52,17 +53,12 @@ def listing_from_json(values: Mapping[str, Any]) -> Listing:
 
 def no_images(source: Source) -> InputError:
     """Return the error for a source in which no image was found, which says what was found instead."""
-    found = source.left_out.to_json()
-    reasons = []
-    if found["ignored"]:
-        endings = endings_text(found["ignored_endings"])
-        reasons.append(f"{found['ignored']} files ({endings}) have no name that ends in {', '.join(SUFFIXES)}")
-    if found["skipped"]:
-        kinds = skipped_text(found["skipped"], found["skipped_at_least"])
-        reasons.append(f"photos are left out ({kinds}; see `include_hidden` and `exclude`)")
-    if names := found["broken_links"]["first"]:
-        reasons.append(f"links lead nowhere ({', '.join(names)})")
-    return InputError(f"There are no images in {source.url}: {', and '.join(reasons) or 'it is empty'}.")
+    found = describe_left_out(source.left_out.to_json())
+    left_out = "; ".join(f"{words}: {text}" for words, text in found.items()) or "it is empty"
+    return InputError(
+        f"There are no images in {source.url}, which have names that end in {', '.join(SUFFIXES)} ({left_out}): name "
+        "another folder, or change `include_hidden` and `exclude`."
+    )
 
 
 def _describe(source: Source) -> str:

@@ -30,6 +30,7 @@ from flowers_batch.finetuning.frozen import (
     SETTINGS,
     check_labels_of_photos,
     frozen_model_url,
+    names_left_out,
     open_frozen_codes,
     train_baseline_once,
     with_first_labels,
@@ -141,6 +142,7 @@ def encoding_config(run: Run, config: FinetuneConfig, weights: str) -> EncodeCon
         weights=weights,
         root=run.job.root,
         cluster=config.cluster,
+        **names_left_out(run.folder),
         **run.job.fingerprint.encoding,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from flowers_batch.classifier.label_sources import check_labels
@@ -13,6 +13,7 @@ from flowers_batch.classifier.training import train, training_settings
 from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig, TrainConfig
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
+from flowers_batch.dataset.manifest import read_manifest
 from flowers_batch.dataset.run_folder import Run, open_run, read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.networks import code_width, codes_fingerprint, weights_identity
@@ -20,7 +21,9 @@ from flowers_batch.errors import InputError
 from flowers_batch.finetuning.trainable_model import unfrozen_layers
 from flowers_batch.progress import Reporter
 from flowers_batch.runs.encode import encode
+from flowers_batch.runs.execution import skipping_of
 from flowers_batch.sources.opening import open_source
+from flowers_batch.sources.skipping import SKIP_NOTHING, SKIP_SYSTEM, Skipping
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 SETTINGS = "tuning.json"  # with which a fine-tuning run was started; it is resumed with no others
@@ -79,6 +82,8 @@ def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig,
         return run
     if encoding.root not in (None, run.job.root):
         raise InputError(f"{run.folder.url} contains the `root` of its photos: leave `root` out.")
+    if skipping_of(encoding) not in (SKIP_SYSTEM, _skipping(run.folder)):
+        raise InputError(f"{run.folder.url} has listed its photos: leave `include_hidden` and `exclude` out.")
     return _with_weights_of(run, encoding, "leave that out, or encode the photos again")
 
 
@@ -89,10 +94,15 @@ def _encode_once(
     _check_trainable(encoding.network, encoding.layer, config)
     if folder.exists(SETTINGS):
         run = open_run(frozen_codes_url(folder), CODES)
-        source = open_source(photos, encoding.root)
+        source = open_source(photos, encoding.root, skipping_of(encoding))
         if (source.url, source.root) != (run.job.images, run.job.root):
             raise InputError(
                 f"{folder.url} was started with other photos, those of {run.job.images}: choose another folder."
+            )
+        if _skipping(run.folder) not in (source.skipping, SKIP_NOTHING):  # nothing: version 0.1 took every name
+            raise InputError(
+                f"{folder.url} was started with other settings of `include_hidden` and `exclude`: choose another "
+                "folder, or the same settings."
             )
         return _with_weights_of(run, encoding, "choose another folder, or the same settings")
     encode(photos, frozen_codes_url(folder), encoding, reporter=reporter)
@@ -102,7 +112,19 @@ def _encode_once(
 def encoding_settings_of(photos: PathOrUrl) -> dict[str, Any]:
     """Return the settings of `EncodeConfig` that a codes folder was made with; none of anything else."""
     job = read_job(open_folder(photos))
-    return {} if job is None else {"weights": job.weights, "root": job.root} | job.fingerprint.encoding
+    if job is None:
+        return {}
+    return {"weights": job.weights, "root": job.root} | names_left_out(open_folder(photos)) | job.fingerprint.encoding
+
+
+def names_left_out(codes: Folder) -> dict[str, Any]:
+    """Return the settings of `EncodeConfig` by which the photos of codes were listed."""
+    return asdict(_skipping(codes))
+
+
+def _skipping(codes: Folder) -> Skipping:
+    manifest = read_manifest(codes)
+    return manifest.listing.skipping if manifest else SKIP_SYSTEM
 
 
 def _with_weights_of(run: Run, encoding: EncodeConfig, advice: str) -> Run:

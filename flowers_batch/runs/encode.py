@@ -11,7 +11,7 @@ from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.runs.execution import RunExecution
+from flowers_batch.runs.execution import RunExecution, skipping_of
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import PathOrUrl, open_folder
@@ -38,7 +38,7 @@ def encode(
         RunError: The run failed; the same call resumes it.
     """
     config = config or EncodeConfig()
-    source, folder = open_source(images, config.root), open_folder(out)
+    source, folder = open_source(images, config.root, skipping_of(config)), open_folder(out)
     weights, name = weights_identity(config)
     with folder.locked():
         job = read_job(folder)

@@ -34,6 +34,7 @@ from flowers_batch.errors import InputError, RunError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Progress, Reporter
 from flowers_batch.runs.summary import Summary
+from flowers_batch.sources.skipping import Skipping
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.scratch import sweep_scratch_folders
@@ -248,6 +249,11 @@ class RunExecution:
             weights=self.job.weights,
             notes=self.notes,
         )
+
+
+def skipping_of(config: ArchiveConfig) -> Skipping:
+    """Return which names a listing leaves out."""
+    return Skipping(config.include_hidden, config.exclude)
 
 
 class _ArchiveReporter:

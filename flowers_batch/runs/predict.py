@@ -18,7 +18,7 @@ from flowers_batch.encoding.networks import weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.runs.execution import RunExecution
+from flowers_batch.runs.execution import RunExecution, skipping_of
 from flowers_batch.runs.imagenet_model import imagenet_model
 from flowers_batch.runs.reproduction import encode_config_for
 from flowers_batch.runs.summary import Summary
@@ -94,11 +94,10 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave `weights` out.")
-    if config.prune or config.retry_failed or config.max_pixels != ArchiveConfig.max_pixels:
-        raise InputError(
-            f"{codes.folder.url} holds codes, and no photo is read: give `prune`, `retry_failed` and `max_pixels` to "
-            "`encode`."
-        )
+    of_photos = ("prune", "retry_failed", "max_pixels", "include_hidden", "exclude")
+    if any(getattr(config, name) != getattr(ArchiveConfig, name) for name in of_photos):
+        names = ", ".join(f"`{name}`" for name in of_photos)
+        raise InputError(f"{codes.folder.url} holds codes, and no photo is listed or read: give {names} to `encode`.")
     if config.root:
         raise InputError(f"`root` is for lists of paths, and {codes.folder.url} holds codes: leave it out.")
     if codes.job.fingerprint != model.fingerprint:
@@ -113,7 +112,7 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
 
 
 def _label_images(source: PathOrUrl, model: Model, config: PredictConfig) -> _Labelling:
-    images = open_source(source, config.root)
+    images = open_source(source, config.root, skipping_of(config))
     encoding = encode_config_for(model.fingerprint, config.weights or model.weights, config)
     weights, name = weights_identity(encoding)
     if weights != model.fingerprint.weights:

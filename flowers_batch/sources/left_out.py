@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from flowers_batch.sources.images import is_image
-from flowers_batch.sources.skipping import kind_text
 
 OTHERS = "others"  # endings beyond the most frequent ones
 _MAX_ENDINGS, _ENDINGS_KEPT = 1000, 20
@@ -103,17 +102,6 @@ def left_out_from_json(values: Mapping[str, Any]) -> LeftOut:
         Examples(**values.get("loops", {})),
         Examples(**values.get("broken_links", {})),
     )
-
-
-def skipped_text(skipped: Mapping[str, int], at_least: Sequence[str]) -> str:
-    """Return what was skipped for people: `168 in @eaDir, 100,000 or more in #snapshot`."""
-    more = dict.fromkeys(at_least, " or more")
-    return ", ".join(f"{count:,}{more.get(kind, '')} {kind_text(kind)}" for kind, count in skipped.items())
-
-
-def endings_text(endings: Mapping[str, int]) -> str:
-    """Return what was ignored for people: `3 .mov, 1 .txt, 1 without ending`."""
-    return ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in endings.items())
 
 
 def _ending_of(path: bytes) -> str:

@@ -16,6 +16,7 @@ from flowers_batch.pages.report.held_out import describe_held_out
 from flowers_batch.pages.report.limits import PageLimits
 from flowers_batch.pages.report.survey import survey_run
 from flowers_batch.pages.thumbnails import Photos
+from flowers_batch.sources.left_out_text import describe_left_out
 from flowers_batch.storage.folder import Folder, open_folder
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"  # marks a folder of photos that the demo drew
@@ -47,6 +48,7 @@ def collect_content(folder: Folder, run: Run | None, model_url: str | None, limi
         shown_photos.append(photos)
         survey = survey_run(run, limits)
         content |= {"run": run, "failures": _find_failures(run, limits.failures)}
+        content["left_out"] = describe_left_out(run.summary)
         content["duplicates"] = survey.duplicates.show(photos, album)
         if run.job.kind == PREDICTIONS:
             content["labels"] = survey.show_labels(photos, album, model.head.threshold if model else None)
