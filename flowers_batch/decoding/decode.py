@@ -58,9 +58,9 @@ def decode(
         DecodeError: The bytes are not a picture that can be decoded.
     """
     with explain_errors():
-        image, pixels = open_image(data, max_pixels)
-        with budget.hold(pixels) if budget else nullcontext():
-            photo = upright_pixels(image, data)
+        opened = open_image(data, max_pixels)
+        with budget.hold(opened.pixels) if budget else nullcontext():
+            photo = upright_pixels(opened)
             height, width = photo.shape[:2]
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
@@ -88,6 +88,6 @@ def decode_photo(
         DecodeError: The bytes are not a picture that can be decoded.
     """
     with explain_errors():
-        image, pixels = open_image(data, max_pixels)
-        with budget.hold(pixels) if budget else nullcontext():
-            return upright_pixels(image, data, min_side)
+        opened = open_image(data, max_pixels)
+        with budget.hold(opened.pixels) if budget else nullcontext():
+            return upright_pixels(opened, min_side)

@@ -7,18 +7,25 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from flowers_batch.decoding.jpeg import decode_jpeg, strip_jpeg, with_end
+from flowers_batch.decoding.metadata import strip_metadata
 from flowers_batch.decoding.resizing import BAND_ROWS
 from flowers_batch.errors import first_line
 
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")  # "JPEG" opens MPO too
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Brands in HEIF's `ftyp` box: those of a codec, and those that say nothing about it (ISO 23008-12, 23000-22).
+_AVIF_BRANDS = {b"avif", b"avis", b"avio", b"MA1A", b"MA1B"}
+_HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"MiHA", b"MiHB", b"MiHE"}
+_CONTAINER_BRANDS = {b"heif", b"mif1", b"mif2", b"mif3", b"msf1", b"miaf"}
+_MAX_BRANDS_BYTES = 4096
 # What the libraries say of files that are not broken.
 _OUT_OF_MEMORY = re.compile("out of memory|allocating .* failed", re.IGNORECASE)
 _TOO_LARGE = re.compile("too large|too much memory|exceed", re.IGNORECASE)
@@ -57,23 +64,33 @@ def explain_errors() -> Iterator[None]:
         raise DecodeError("truncated", f"The image is broken or cut short: {message}") from None
 
 
-def open_image(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
-    """Read an image's header; return the image, not yet decoded, and how many pixels decoding it takes.
+@dataclass(frozen=True)
+class OpenImage:
+    """An image whose header was read, but which is not decoded yet.
+
+    Attributes:
+        image: Pillow's image.
+        data: The file's bytes.
+        orientation: As in EXIF.
+        pixels: How many pixels decoding takes.
+    """
+
+    image: Image.Image
+    data: bytes
+    orientation: int
+    pixels: int
+
+
+def open_image(data: bytes, max_pixels: int) -> OpenImage:
+    """Read an image's header.
 
     `Image.open` does not say why a file is refused, and has a limit of its own.
 
     Raises:
         DecodeError: It is not an image, too large or of an unsupported kind.
     """
-    for name in _FORMATS:
-        factory, accept = Image.OPEN[name]
-        if accept and accept(data[:16]):
-            image = factory(io.BytesIO(data), "")
-            break
-    else:
-        raise DecodeError(
-            "not_an_image", "No image format is recognised in the file." if data else "The file is empty."
-        )
+    stripped, orientation = strip_metadata(data)
+    image = _first_that_opens(stripped)
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     tile = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))  # may be larger than the picture
     width, height = max(image.size, tile, key=math.prod)
@@ -84,28 +101,62 @@ def open_image(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
     if image.mode in ("I", "F") or (bits > 8 and not plain):
         # Pillow would confuse black with white or halve the values, or the file does not say which value is white.
         raise DecodeError("unsupported", "Its values have more than 8 bits and are not plain 16-bit ones.")
-    return image, width * height
+    return OpenImage(image, data, orientation, width * height)
 
 
-def upright_pixels(image: Image.Image, data: bytes, min_side: int | None = None) -> NDArray[np.uint8]:
+def _first_that_opens(data: bytes) -> Image.Image:
+    """Return the image as the first of its possible formats opens it."""
+    formats = _possible_formats(data)
+    if not formats:
+        raise DecodeError(
+            "not_an_image", "No image format is recognised in the file." if data else "The file is empty."
+        )
+    errors = []
+    for name in formats:
+        try:
+            return _open_as(name, data)
+        except Exception as error:  # broken files cause nearly every kind
+            errors.append(error)
+    raise errors[0]
+
+
+def _open_as(name: str, data: bytes) -> Image.Image:
+    factory, _ = Image.OPEN[name]
+    return factory(io.BytesIO(data), "")
+
+
+def _possible_formats(data: bytes) -> list[str]:
+    """Return Pillow's names of the formats that a file may have by its first bytes, the most likely one first."""
+    if data[4:8] != b"ftyp":
+        return [name for name in _FORMATS if (accept := Image.OPEN[name][1]) and accept(data[:16])]
+    # Pillow looks at the major brand alone, which may be that of the container.
+    end = min(int.from_bytes(data[:4], "big"), _MAX_BRANDS_BYTES)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
+    formats = ["AVIF"] if brands & _AVIF_BRANDS else []
+    if brands & _HEVC_BRANDS or (brands & _CONTAINER_BRANDS and not formats):
+        formats.append("HEIF")
+    return formats
+
+
+def upright_pixels(opened: OpenImage, min_side: int | None = None) -> NDArray[np.uint8]:
     """Return the first frame, decoded and upright: uint8 [height, width, 3], RGB."""
-    photo = _rgb_pixels(image, data, min_side)
-    # After the pixels: Pillow makes a TIFF upright itself while loading it, and drops its orientation.
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    image, orientation = opened.image, opened.orientation
+    photo = _rgb_pixels(opened, min_side)
+    if image.format == "AVIF":  # Pillow states the container's orientation, and applies it in HEIF alone
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     image.close()  # frees what Pillow holds
     return _UPRIGHT[orientation](photo) if orientation in _UPRIGHT else photo
 
 
-def _rgb_pixels(image: Image.Image, data: bytes, min_side: int | None) -> NDArray[np.uint8]:
+def _rgb_pixels(opened: OpenImage, min_side: int | None) -> NDArray[np.uint8]:
     """Decode the first frame as uint8 [height, width, 3], not yet upright."""
-    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-        try:
-            if min_side is None:
-                return simplejpeg.decode_jpeg(data)
-            return simplejpeg.decode_jpeg(data, min_height=min_side, min_width=min_side)
-        except ValueError:
-            # simplejpeg raises for warnings, too; Pillow distinguishes them from errors.
-            pass
+    image, data = opened.image, opened.data
+    if image.format == "JPEG":
+        if image.mode == "CMYK":
+            data = with_end(data)
+        elif (photo := decode_jpeg(data, min_side)) is not None:
+            return photo
+        image = _open_as("JPEG", strip_jpeg(data))  # Pillow distinguishes warnings from errors
     image.load()
     clear = image.info.get("transparency")
     if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, as the pixels were before `load`

@@ -1,0 +1,157 @@
+"""Image files without their metadata, so that no fault in it costs the photo, nor its size time or memory.
+
+The libraries read text, profiles, EXIF and XMP before the pixels, and refuse the file for what is wrong with them.
+Nothing here raises: what is not understood stays as it is, and is the libraries' to judge.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+
+from flowers_batch.decoding.jpeg import read_header
+from flowers_batch.decoding.orientation import byte_order, first_orientation, orientation_entry, xmp_orientation
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
+_MAX_TEXT_BYTES = 1 << 20  # of a compressed text that are looked through for the orientation
+_WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
+_WEBP_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}  # in VP8X: whether the file has such a chunk
+# An item's entry in HEIF's `iinf` box (ISO 14496-12, `infe`, versions 2 and 3) up to its type.
+_EXIF_ITEM = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
+# Tags of TIFF 6.0, its supplements and libtiff that say where the pixels are and how to read them.
+_TIFF_PIXELS = {
+    *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332),
+    *(333, 334, 336, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 0xBC01),
+    *range(32995, 33000),
+}
+_TIFF_XMP = 700
+
+
+def strip_metadata(data: bytes) -> tuple[bytes, int]:
+    """Return an image file without its metadata, and the orientation that these state (1 to 8, or a number unknown).
+
+    What comes after the first frame may be left out as well, and of a JPEG all that follows its header is: copying
+    it would take time.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        header, _, orientation = read_header(data)
+        return header, orientation
+    if data.startswith(_PNG):
+        return _strip_png(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _strip_webp(data)
+    if data[4:8] == b"ftyp":
+        # EXIF's orientation counts for nothing beside the container's own (ISO 23008-12).
+        return _EXIF_ITEM.sub(rb"\1skip", data), 1
+    if byte_order(data):
+        return _strip_tiff(data)
+    return data, 1
+
+
+def _strip_png(data: bytes) -> tuple[bytes, int]:
+    view = memoryview(data)  # slices are no copies
+    kept: list[bytes | memoryview] = [_PNG]
+    exif = profile = xmp = b""
+    for kind, at, end in _png_chunks(data):
+        if kind in _PNG_PIXELS:
+            kept.append(view[at - 8 : end + 4])
+        elif kind == b"eXIf":
+            exif = data[at:end]
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            name = data[at : at + 80].partition(b"\0")[0]
+            if name == b"Raw profile type exif":
+                profile = _png_text(kind, data[at:end])
+            elif name == b"XML:com.adobe.xmp":
+                xmp = _png_text(kind, data[at:end])
+            elif name == b"exif":
+                exif = _png_text(kind, data[at:end])
+    # The last chunk may be cut short: no end is put behind it, and Pillow needs none.
+    return b"".join(kept), first_orientation(exif or _from_hex(profile), xmp)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield type, start and end of each chunk's content; the last may be cut short."""
+    at = len(_PNG)
+    while (kind := data[at + 4 : at + 8]).isalnum() and kind != b"IEND":
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        yield kind, at + 8, end
+        at = end + 4
+
+
+def _png_text(kind: bytes, chunk: bytes) -> bytes:
+    """Return the text of a chunk (PNG specification 11.3.3), of a long one the beginning, or nothing."""
+    _, _, text = chunk.partition(b"\0")
+    packed = kind == b"zTXt"
+    if packed:
+        text = text[1:]
+    elif kind == b"iTXt":
+        packed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
+    if not packed:
+        return text
+    with suppress(zlib.error):
+        return zlib.decompressobj().decompress(text, _MAX_TEXT_BYTES)
+    return b""
+
+
+def _from_hex(profile: bytes) -> bytes:
+    """Return the EXIF data in a raw profile as ImageMagick writes it: three lines, then hexadecimal digits."""
+    with suppress(ValueError):
+        return bytes.fromhex(b"".join(profile.split(b"\n")[3:]).decode("ascii", "replace"))
+    return b""
+
+
+def _strip_webp(data: bytes) -> tuple[bytes, int]:
+    """Return the chunks that pixels need, under a header that states their size (WebP container specification)."""
+    kept: list[bytes] = []
+    found = dict.fromkeys(_WEBP_FLAGS, b"")
+    at, flags = 12, 0
+    extended = data[at : at + 4] == b"VP8X"
+    while len(kind := data[at : at + 4]) == 4 and (extended or not kept):  # otherwise there is one chunk
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        content, end = data[at + 8 : at + 8 + size], at + 8 + size + size % 2
+        if kind == b"VP8X" and not kept:
+            flags = content[0] if content else 0
+            kept.append(data[at : at + 8] + bytes([flags & ~sum(_WEBP_FLAGS.values())]) + data[at + 9 : end])
+        elif kind in _WEBP_PIXELS:
+            kept.append(data[at:end])
+        elif flags & _WEBP_FLAGS.get(kind, 0):
+            found[kind] = found[kind] or content
+        at = end
+    size = sum(map(len, kept)) + 4 & 0xFFFFFFFF
+    stripped = b"".join((b"RIFF", struct.pack("<I", size), b"WEBP", *kept))
+    return stripped, first_orientation(found[b"EXIF"], found[b"XMP "])
+
+
+def _strip_tiff(data: bytes) -> tuple[bytes, int]:
+    """Rewrite the first directory with the tags that pixels need alone, and without a next one."""
+    order = byte_order(data)
+    assert order
+    big = 43 in data[2:4]  # BigTIFF
+    width, start, digits = (8, 8, 8) if big else (4, 4, 2)
+
+    def number(at: int, length: int) -> int:
+        return int.from_bytes(data[at : at + length], order)
+
+    directory = number(start, width)
+    first, size = directory + digits, 4 + 2 * width
+    kept, orientation, xmp = [], None, b""
+    for at in range(first, min(first + size * number(directory, digits), len(data) - size + 1), size):
+        entry, tag = data[at : at + size], number(at, 2)
+        if tag in _TIFF_PIXELS:
+            kept.append(entry)
+        elif tag == _TIFF_XMP:
+            xmp_at = number(at + 4 + width, width)
+            xmp = data[xmp_at : xmp_at + number(at + 4, width)]
+        elif orientation is None:
+            orientation = orientation_entry(entry, order, width)
+    if orientation is None:
+        orientation = xmp_orientation(xmp)
+    rewritten = len(kept).to_bytes(digits, order) + b"".join(kept) + bytes(width)
+    if kept:
+        view = memoryview(data)  # slices are no copies
+        data = b"".join((view[:directory], rewritten, view[directory + len(rewritten) :]))
+    return data, orientation or 1
