@@ -15,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from flowers_batch.pages.review.review import Review
 from flowers_batch.pages.review.server import ReviewServer, listen
+from flowers_batch.progress import NULL_REPORTER
 
 
 @dataclass
@@ -56,6 +57,7 @@ def accessibility_faults(page) -> list[str]:
 def serving(predictions: Path, labels: Path) -> Iterator[str]:
     """Serve a review in a thread of this process; yields the page's address."""
     with closing(Review(predictions, labels)) as review, listen(0) as listener:
+        review.outside_links.start(NULL_REPORTER)
         server = ReviewServer(review, listener)
         thread = threading.Thread(target=server.run)
         thread.start()

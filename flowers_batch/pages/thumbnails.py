@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import cv2
+import pyarrow as pa
 
 from flowers_batch.dataset.manifest import Manifest, find_images, read_manifest, read_rows
 from flowers_batch.dataset.run_folder import read_job
@@ -15,7 +16,7 @@ from flowers_batch.decoding.formats import DecodeError
 from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.errors import InputError
 from flowers_batch.sources.containers import close_files
-from flowers_batch.sources.images import Image, images_of, path_bytes
+from flowers_batch.sources.images import Image, path_bytes
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
@@ -56,11 +57,10 @@ class Photos:
             images |= find_images(self._folder, images.keys())
         return images
 
-    def in_shard(self, number: int) -> dict[str, Image]:
-        """Return where to read the photos of a shard, by path."""
+    def in_shard(self, number: int) -> pa.Table | None:
+        """Return the manifest rows of a shard's photos; None if there is no manifest."""
         manifest = self._manifest
-        rows = read_rows(self._folder, manifest.shards[number]) if manifest else None
-        return {image.path: image for image in images_of(rows)} if rows else {}
+        return read_rows(self._folder, manifest.shards[number]) if manifest else None
 
     @cached_property
     def _manifest(self) -> Manifest | None:
@@ -79,7 +79,7 @@ class Photos:
         if self.is_outside(image):
             raise ReadError("unreadable", "Its path points outside the photos' folder.")
         if not self.follows_links and self.is_link_outside(image):
-            raise ReadError("unreadable", "A link leads outside the photos' folder: --follow-links shows it.")
+            raise ReadError("unreadable", "It is a link to a file outside the photos' folder.")
         photo = decode_photo(self.source.read(image), min_side=LONG_EDGE, budget=_PIXELS)
         height, width = photo.shape[:2]
         scale = min(1.0, LONG_EDGE / max(height, width))

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from archive_runs import EVIL, predict_drawn
 from browsing import accessibility_faults, command, opened, photo_count, reviewing, serving, until, until_saved
+from dataset_rows import finished, labelled, predictions_batch
 
 import flowers_batch as fb
 from flowers_batch.classifier.labels_file import read_labels
+from flowers_batch.dataset.schema import PREDICTIONS
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def test_all_views_open(base, chromium, tmp_path):
             "uncertain": 91,
         }.items():
             page.select_option("#view", view)
-            until(page, "/photo/.test(document.getElementById('count').textContent)")
+            until(page, "/^[0-9]+ photo/.test(document.getElementById('count').textContent)")
             shown = int(photo_count(page).split()[0])
             assert shown == count if count is not None else shown <= 91, view
         page.select_option("#view", "class")
@@ -183,6 +185,80 @@ def test_all_views_open(base, chromium, tmp_path):
         until(page, "document.querySelector('#photo-0 b')?.textContent === 'green'")
         assert photo_count(page) == "31 photos"
         assert watched.complaints == []
+
+
+def test_page_repeats_what_the_server_had_no_time_for(base, chromium, tmp_path):
+    refused = []
+
+    def refuse_once(route) -> None:
+        address = route.request.url.rpartition("/api/")[2]
+        if address in refused:
+            route.continue_()
+        else:
+            refused.append(address)
+            route.fulfill(status=503, headers={"Retry-After": "0.1"}, json={"error": "The server has no time."})
+
+    labels = tmp_path / "labels.csv"
+    with serving(base / "predictions", labels) as url, opened(chromium, "about:blank") as watched:
+        page = watched.page
+        page.route(re.compile("/(api|thumbnail)/"), refuse_once)
+        page.goto(url)
+        page.wait_for_selector(".photo img[src]")
+        page.keyboard.press("1")
+        until_saved(page, 1)
+        assert len(read_labels(str(labels)).labels) == 1 and page.is_hidden("#error")
+        assert {"state", "label", "photos"} <= set(refused) and any("thumbnail" in each for each in refused)
+        assert not page.query_selector_all(".photo .missing")
+
+
+def test_view_is_shown_as_being_computed(base, chromium, tmp_path):
+    with reviewing(chromium, base / "predictions", tmp_path / "labels.csv") as watched:
+        page = watched.page
+        answers = [{"computing": "fold <2> of 5"}, {"rows": [0, 1], "total": 2}]
+        page.route("**/api/view?name=label_issues*", lambda route: route.fulfill(json=answers.pop(0)))
+        page.select_option("#view", "label_issues")
+        until(page, "document.getElementById('count').textContent === 'computing… fold <2> of 5'")
+        assert not page.query_selector_all(".photo") and page.is_hidden("#empty")
+        until(page, "document.getElementById('count').textContent === '2 photos'")
+        assert len(page.query_selector_all(".photo")) == 2 and watched.complaints == []
+
+
+def test_page_names_photos_behind_links(base, chromium, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, file in enumerate(sorted((base / "photos" / "green").glob("00*.png"))[:3]):
+        (photos / f"{number}.png").symlink_to(file)
+    fb.predict(photos, tmp_path / "predictions", base / "model")
+    with serving(tmp_path / "predictions", tmp_path / "labels.csv") as url, opened(chromium, url) as watched:
+        page = watched.page
+        until(page, "document.getElementById('notices').textContent.includes('3 of 3 photos are links')")
+        page.wait_for_selector("#photo-0 .missing")
+        assert "link to a file outside" in page.inner_text("#photo-0")
+        assert accessibility_faults(page) == []
+
+
+def test_two_thousand_classes_are_found_by_typing(chromium, tmp_path):
+    names = [f"species {number:04d}" for number in range(2000)]
+    rows = [labelled(f"{number:04d}.jpg", name, number / 2000) for number, name in enumerate(names)]
+    labels = tmp_path / "labels.csv"
+    finished(tmp_path / "predictions", PREDICTIONS, [predictions_batch(rows)])
+    with serving(tmp_path / "predictions", labels) as url, opened(chromium, url) as watched:
+        page = watched.page
+        page.wait_for_selector(".photo")
+        assert len(page.query_selector_all("#classes button")) == 100
+        assert "and 1,900 more" in page.inner_text("#classes")
+        page.keyboard.press("n")
+        page.keyboard.type("1234")
+        offered = "[...document.querySelectorAll('#class-names option')].map(option => option.value)"
+        assert page.evaluate(offered) == ["species 1234"]
+        page.fill("#class-name", "species 1234")
+        page.keyboard.press("Enter")
+        until_saved(page, 1)
+        page.select_option("#view", "class")
+        page.select_option("#class", "species 1234")
+        until(page, "document.getElementById('count').textContent === '2 photos'")
+        assert read_labels(str(labels)).labels == {"0000.jpg": "species 1234"}
+        assert accessibility_faults(page) == []
 
 
 def test_training_shows_accuracy_before_and_after(base, chromium, tmp_path):

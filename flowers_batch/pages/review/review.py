@@ -50,7 +50,7 @@ class Review:
         self.thumbnails = RowThumbnails(self.table, follow_links=follow_links)
         self.outside_links = OutsideLinks(self.table, self.thumbnails.photos)
         model = self.source.model if self.source.made_predictions else None
-        classes = model.head.classes if model else self.table.classes
+        classes = model.head.classes if model else sorted(self.table.classes)
         journal = Journal(labels)
         self.labels = ReviewLabels(self.table, journal, classes)
         turn = Lock()  # of whatever takes long and much memory

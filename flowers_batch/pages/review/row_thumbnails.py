@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import pyarrow.compute as pc
+
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.thumbnail_cache import ThumbnailCache
 from flowers_batch.pages.thumbnails import Photos
-from flowers_batch.sources.images import Image
+from flowers_batch.sources.images import Image, images_of
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.reading import ReadError
 
 _CACHED_BYTES = 64 << 20  # ten thousand thumbnails or so
-_CACHED_SHARDS = 64
+_CACHED_SHARDS = 16  # of some hundred kilobytes each
 
 
 class RowThumbnails:
@@ -29,7 +31,7 @@ class RowThumbnails:
     def __init__(self, table: PredictionTable, *, follow_links: bool = False):
         self._table = table
         self.photos = Photos(table.run.folder.url, table.run.job.images, follow_links=follow_links)
-        self._images_in_shard = lru_cache(_CACHED_SHARDS)(self.photos.in_shard)
+        self._manifest_rows = lru_cache(_CACHED_SHARDS)(self.photos.in_shard)
         self._cache = ThumbnailCache(_CACHED_BYTES)
 
     def thumbnail(self, row: int) -> bytes:
@@ -58,7 +60,8 @@ class RowThumbnails:
         if source is None or (source.found_by_path and not isinstance(source, ListSource)):
             return Image(path)
         # A list may name files anywhere, so only files that the manifest has are read.
-        try:
-            return self._images_in_shard(self._table.shard_of(row))[path]
-        except KeyError:
-            raise ReadError("missing", "It is no longer in the manifest.") from None
+        rows = self._manifest_rows(self._table.shard_of(row))
+        found = images_of(rows.filter(pc.equal(rows["path"], path))) if rows else []
+        if not found:
+            raise ReadError("missing", "It is no longer in the manifest.")
+        return found[0]

@@ -3,6 +3,8 @@
 import { byId, store } from "./store.js";
 import { number, visible } from "./text.js";
 
+const MAX_BUTTONS = 100; // of more classes the others are found by typing
+const MAX_MATCHES = 30; // offered while a name is typed
 export const CLASS_KEYS = [..."1234567890abcdefghijklmopqrstvwyz"]; // n, u and x have other meanings
 
 export function showError(message) {
@@ -12,7 +14,7 @@ export function showError(message) {
 
 export function showClasses() {
   const { classes } = store.server, chosen = byId("class").value;
-  byId("classes").replaceChildren(...classes.map((name, index) => {
+  byId("classes").replaceChildren(...classes.slice(0, MAX_BUTTONS).map((name, index) => {
     const button = document.createElement("button");
     button.type = "button";
     button.tabIndex = index ? -1 : 0;
@@ -23,10 +25,21 @@ export function showClasses() {
     button.title = visible(name);
     return button;
   }));
-  const options = () => classes.map((name) => new Option(visible(name), name));
-  byId("class").replaceChildren(...options());
+  if (classes.length > MAX_BUTTONS) {
+    const rest = document.createElement("span");
+    rest.textContent = `and ${number(classes.length - MAX_BUTTONS)} more: press n and type the name`;
+    byId("classes").append(rest);
+  }
+  byId("class").replaceChildren(...classes.map((name) => new Option(visible(name), name)));
   if (classes.includes(chosen)) byId("class").value = chosen;
-  byId("class-names").replaceChildren(...options());
+  showMatches();
+}
+
+// Offers the classes that contain what was typed; browsers are slow with a list of thousands.
+function showMatches() {
+  const typed = byId("class-name").value.trim().toLowerCase();
+  const matches = store.server.classes.filter((name) => name.toLowerCase().includes(typed)).slice(0, MAX_MATCHES);
+  byId("class-names").replaceChildren(...matches.map((name) => new Option(visible(name), name)));
 }
 
 export function showSaved() {
@@ -36,11 +49,13 @@ export function showSaved() {
   byId("saved").title = visible(file);
 }
 
+byId("class-name").addEventListener("input", showMatches);
+
 // The toolbar of classes is one stop of the Tab key; arrows move within it.
 byId("classes").addEventListener("keydown", (event) => {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (!step) return;
-  const buttons = [...byId("classes").children];
+  const buttons = [...byId("classes").querySelectorAll("button")];
   buttons[(buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length]?.focus();
   event.preventDefault();
 });
