@@ -58,6 +58,7 @@ class ArchiveConfig:
         max_pixels: Photos with more pixels are not decoded; they fail as too_large.
         prune: Remove the rows of photos that are missing now, instead of marking them.
         retry_failed: Retry photos that failed as missing, unreadable, timeout or too_large.
+        retry_all: Retry photos that failed for any reason but crashed_decoder: a newer version may decode more.
         cluster: Where the actors come from.
     """
 
@@ -69,6 +70,7 @@ class ArchiveConfig:
     max_pixels: int = 178_000_000  # a little below where Pillow refuses
     prune: bool = False
     retry_failed: bool = False
+    retry_all: bool = False
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:

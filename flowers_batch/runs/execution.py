@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from flowers_batch.cluster.driver import run_shards
 from flowers_batch.cluster.messages import Factory, PoolResult, ShardJob
@@ -42,6 +43,8 @@ from flowers_batch.storage.scratch import sweep_scratch_folders
 _OLD_SCRATCH_SECONDS = 3600.0  # longer than any writer pauses between two row groups
 # Reasons of failed rows that may succeed in a retry; too_large with another `max_pixels`.
 RETRYABLE_REASONS = ("missing", "unreadable", "timeout", "too_large")
+# Those that another version of the decoders may not meet.
+DECODING_REASONS = ("not_an_image", "truncated", "unsupported")
 
 
 class RunExecution:
@@ -80,7 +83,8 @@ class RunExecution:
         stopped = (
             manifest.is_complete and manifest.listing.would_find_the_same(source) and not self.folder.exists(SUCCESS)
         )
-        if stopped and not (config.prune or config.retry_failed):
+        retry = config.retry_failed or config.retry_all
+        if stopped and not (config.prune or retry):
             return manifest
         manifest, self._changes = grow_manifest(
             self.folder,
@@ -89,17 +93,17 @@ class RunExecution:
             config.shard_size,
             self._id,
             prune=config.prune,
-            retry=config.retry_failed,
-            failed=self._failed,
+            retry=retry,
+            failed=partial(self._failed, reasons=RETRYABLE_REASONS + (DECODING_REASONS if config.retry_all else ())),
         )
         return manifest
 
-    def _failed(self, shard: Shard) -> set[str]:
-        """Return the paths of a shard's images that failed for a reason that a retry may not meet."""
+    def _failed(self, shard: Shard, reasons: Sequence[str]) -> set[str]:
+        """Return the paths of a shard's images that failed for one of some reasons."""
         footer = read_footer(self.folder, self.job.kind, shard.number)
-        if footer is None or not footer.reasons.keys() & set(RETRYABLE_REASONS):
+        if footer is None or not footer.reasons.keys() & set(reasons):
             return set()
-        return failed_paths(self.folder, self.job.kind, shard.number, RETRYABLE_REASONS)
+        return failed_paths(self.folder, self.job.kind, shard.number, reasons)
 
     def plan_codes(self, codes: Run) -> Manifest:
         """Copy the manifest of a codes folder, and return it.

@@ -94,7 +94,7 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave `weights` out.")
-    of_photos = ("prune", "retry_failed", "max_pixels", "include_hidden", "exclude")
+    of_photos = ("prune", "retry_failed", "retry_all", "max_pixels", "include_hidden", "exclude")
     if any(getattr(config, name) != getattr(ArchiveConfig, name) for name in of_photos):
         names = ", ".join(f"`{name}`" for name in of_photos)
         raise InputError(f"{codes.folder.url} holds codes, and no photo is listed or read: give {names} to `encode`.")

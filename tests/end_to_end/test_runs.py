@@ -494,6 +494,22 @@ def test_only_rows_with_retryable_reasons_are_retried(tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
+def test_retrying_all_takes_what_a_newer_version_decodes(tmp_path):
+    photos = draw_archive(tmp_path / "photos", 4)
+    photo = photos / "red" / "0000.png"
+    picture = photo.read_bytes()
+    photo.write_bytes(picture[:20].ljust(len(picture), b"\0"))
+    listed = photo.stat()
+    assert fb.encode(photos, tmp_path / "codes", NULL).reasons == {"truncated": 1}
+    # To the listing it is the same file, as it is to a newer version; and now it is decoded.
+    photo.write_bytes(picture)
+    os.utime(photo, ns=(listed.st_atime_ns, listed.st_mtime_ns))
+    assert fb.encode(photos, tmp_path / "codes", replace(NULL, retry_failed=True)).reasons == {"truncated": 1}
+    summary = fb.encode(photos, tmp_path / "codes", replace(NULL, retry_all=True))
+    assert (summary.changes["retried"], summary.failed) == (1, 0)
+    assert fb.verify(tmp_path / "codes").is_complete
+
+
 def test_labels_follow_codes_that_grew(model, tmp_path):
     photos = draw_archive(tmp_path / "photos", 8)
     fb.encode(photos, tmp_path / "codes", NULL)
@@ -587,7 +603,7 @@ def test_labels_follow_codes_that_changed_without_a_listing(model, tmp_path):
 
 
 def test_options_for_photos_are_refused_for_codes(encoded, model, tmp_path):
-    for option in ({"prune": True}, {"retry_failed": True}, {"max_pixels": 5}):
+    for option in ({"prune": True}, {"retry_failed": True}, {"retry_all": True}, {"max_pixels": 5}):
         with pytest.raises(fb.InputError, match="no photo is read"):
             fb.predict(encoded, tmp_path / "labels", model, fb.PredictConfig(**option))
 
