@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flowers_batch.text import visible
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -95,7 +97,7 @@ class LineReporter:
 
     def message(self, sentence: str) -> None:
         """Write a line."""
-        print(f"{self._verb}: {sentence}", file=sys.stderr, flush=True)
+        print(visible(f"{self._verb}: {sentence}"), file=sys.stderr, flush=True)
 
     def update(self, progress: Progress) -> None:
         """Write a line, unless one was written just now."""
@@ -132,7 +134,7 @@ class JsonReporter(LineReporter):
     def _write_event(self, event: str, **fields: Any) -> None:
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "command": self._verb, "event": event}
         # One write, so that no other process's line comes in between.
-        sys.stderr.write(json.dumps(line | fields, ensure_ascii=False) + "\n")
+        sys.stderr.write(json.dumps(line | fields) + "\n")
         sys.stderr.flush()
 
 
@@ -153,7 +155,7 @@ class BarReporter:
         """Write a line above the bar."""
         from tqdm import tqdm
 
-        tqdm.write(f"{self._verb}: {sentence}", file=sys.stderr)
+        tqdm.write(visible(f"{self._verb}: {sentence}"), file=sys.stderr)
 
     def update(self, progress: Progress) -> None:
         """Change the bar or the text."""
@@ -167,7 +169,7 @@ class BarReporter:
         if self._bar is None or self._bar.total is not None:
             self.close()
             self._bar = _tqdm(bar_format="{desc} [{elapsed}]", leave=False)
-        self._bar.set_description_str(f"{self._verb}: {progress.text}")
+        self._bar.set_description_str(visible(f"{self._verb}: {progress.text}"))
 
     def _count(self, progress: Progress) -> None:
         assert progress.done is not None

@@ -19,6 +19,7 @@ from flowers_batch.errors import FlowersError, InputError, RunError
         (lambda: EncodeConfig(shard_size=-1), "shard_size"),
         (lambda: TrainConfig(("folder",), head="forest"), "head"),
         (lambda: TrainConfig(("folder",), seed=-1), "seed"),
+        (lambda: TrainConfig(("folder",), min_photos_per_class=2), "min_photos_per_class"),
         (lambda: TrainConfig(("folder",), seed=2**32), "seed"),
         (lambda: PredictConfig(top_k=0), "top_k"),
         (lambda: PredictConfig(batch_size=0), "batch_size"),

@@ -18,20 +18,23 @@ def evaluate(targets: NDArray[np.int_], probabilities: NDArray[np.float32], clas
         classes: The classes' names.
 
     Returns:
-        `photos`, `accuracy`, its `interval95`, `macro_f1`, `confusion_matrix` (rows are true classes), and `per_class`:
+        `photos`, `accuracy`, its `interval95`, `macro_f1`, `confusion` (the cells of the confusion matrix that are not
+        0, each with the number of its true class, that of the predicted class, and its photos), and `per_class`:
         `precision`, `recall`, `f1` (0 where undefined) and `photos`.
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     predicted, labels = probabilities.argmax(1), range(len(classes))
     figures = precision_recall_fscore_support(targets, predicted, labels=labels, zero_division=0)
     correct = int((predicted == targets).sum())
+    cells, photos_of_cell = np.unique(targets * len(classes) + predicted, return_counts=True)
+    counted = zip(cells.tolist(), photos_of_cell.tolist(), strict=True)
     return {
         "photos": len(targets),
         "accuracy": correct / len(targets),
         "interval95": wilson_interval(correct, len(targets)),
         "macro_f1": float(figures[2].mean()),
-        "confusion_matrix": confusion_matrix(targets, predicted, labels=labels).tolist(),
+        "confusion": [[cell // len(classes), cell % len(classes), photos] for cell, photos in counted],
         "per_class": {
             name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "photos": int(photos)}
             for name, precision, recall, f1, photos in zip(classes, *figures, strict=True)

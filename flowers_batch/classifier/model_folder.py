@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +15,10 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from flowers_batch.classifier.confusion import with_sparse_confusion
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.left_out import LeftOut
+from flowers_batch.classifier.split import SPLITS
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.errors import InputError
@@ -26,6 +30,7 @@ LABELS = "labels.parquet"  # all labels that the training read: a labels file
 # Of a fine-tuned network: its weights, and the codes folder that it made. They are in the model folder, and
 # `model.json` names them without a path, so that the folder can be moved.
 NETWORK, OWN_CODES = "network.safetensors", "codes"
+_LIST_OF_NUMBERS = re.compile(r"\[\n([\d\s.,eE+-]*)\]")  # of indented JSON, in which no string has a line break
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,11 @@ def load_model(where: PathOrUrl) -> Model:
 
 
 def write_metrics(folder: Folder, metrics: dict[str, Any]) -> None:
-    """Publish `metrics.json`."""
-    folder.write_json(METRICS, with_format(metrics))
+    """Publish `metrics.json`, each list of numbers in one line: with many classes they are most of the file."""
+    text = json.dumps(with_format(metrics), indent=2, ensure_ascii=False)
+    text = _LIST_OF_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+    with folder.publish(METRICS) as scratch:
+        Path(scratch).write_text(text + "\n", encoding="utf-8")
 
 
 def read_metrics(folder: Folder) -> dict[str, Any]:
@@ -123,8 +131,9 @@ def read_metrics(folder: Folder) -> dict[str, Any]:
     """
     try:
         metrics = in_current_format(folder.read_json(METRICS), folder.url_of(METRICS), formats_0_1.upgrade_metrics)
+        metrics |= {split: with_sparse_confusion(metrics[split]) for split in SPLITS}
         return {"left_out": asdict(LeftOut())} | metrics
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{folder.url_of(METRICS)} is damaged ({error}): train the model again.") from None
 
 

@@ -18,6 +18,7 @@ from flowers_batch.cli.failures import failures_as_sentences
 from flowers_batch.cli.options import ConfigOptions, Debug, Json
 from flowers_batch.errors import InputError
 from flowers_batch.progress import STYLES, console_reporter
+from flowers_batch.text import visible, visible_lines
 
 app = typer.Typer(
     add_completion=False,
@@ -108,8 +109,9 @@ def command(
                 with redirect_stdout(sys.stderr):
                     output = _run(function, arguments, context)
             for note in output.notes:
-                print(note, file=sys.stderr)
-            print(json.dumps(output.value, ensure_ascii=False) if json_ else output.text)
+                print(visible(note), file=sys.stderr)
+            # JSON in ASCII, which is valid whatever the stream's encoding is.
+            print(json.dumps(output.value) if json_ else visible_lines(output.text))
             raise typer.Exit(output.exit_code)
 
         run.__signature__ = inspect.Signature(_of_command(parameters.values(), configs, has_result))  # type: ignore[attr-defined]

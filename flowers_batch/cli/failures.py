@@ -12,6 +12,7 @@ import typer
 
 from flowers_batch.cli.options import as_options
 from flowers_batch.errors import FlowersError
+from flowers_batch.text import visible, visible_lines
 
 RUN_FAILED, BAD_INPUT = 1, 2  # exit codes
 
@@ -38,8 +39,8 @@ def failures_as_sentences(context: typer.Context, debug: bool) -> Iterator[None]
 
 def _end(sentence: str, code: int, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    print(f"error: {sentence}", file=sys.stderr)
+        print(visible_lines(traceback.format_exc()), file=sys.stderr)
+    print(f"error: {visible(sentence)}", file=sys.stderr)
     sys.exit(code)
 
 

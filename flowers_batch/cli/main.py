@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: The command's arguments; by default the process's.
     """
+    _print_any_text()
     stopped_by: list[int] = []
 
     def stop(number: int, frame: object) -> NoReturn:
@@ -43,3 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
         if stopped_by:  # Ray turns an exit that is requested while it waits into one with code 1
             sys.exit(128 + stopped_by[0])
         raise
+
+
+def _print_any_text() -> None:
+    """Have characters that the terminal's encoding lacks printed as escapes: names of photos may have any."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowers_batch.cli.app import Output, app, command
+from flowers_batch.cli.metrics_rendering import training_text
 from flowers_batch.cli.options import ConfigOptions
-from flowers_batch.cli.rendering import demo_text, random_weights_notes, summary_text, training_text
+from flowers_batch.cli.rendering import demo_text, random_weights_notes, summary_text
 from flowers_batch.config import EncodeConfig, FinetuneConfig, PredictConfig, TrainConfig
 from flowers_batch.progress import Reporter
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from flowers_batch.cli.app import Output, app, command
 from flowers_batch.cli.rendering import ROWS_SHOWN, list_text, verification_text
 from flowers_batch.progress import Reporter
+from flowers_batch.text import visible
 
 
 @command(app, "label-issues", example="flowers-batch label-issues run/model --out issues.csv")
@@ -113,7 +113,7 @@ def review(
         port,
         follow_links=follow_links,
         open_browser=not no_open,
-        announce=partial(print, flush=True),
+        announce=lambda line: print(visible(line), flush=True),
         reporter=reporter,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from flowers_batch.pages.text import visible
+from flowers_batch.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

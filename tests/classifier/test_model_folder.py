@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from helpers import fingerprint, some_head
 
-from flowers_batch.classifier.model_folder import ARRAYS, MODEL, Model, load_model, save_model
+from flowers_batch.classifier.model_folder import (
+    ARRAYS,
+    METRICS,
+    MODEL,
+    Model,
+    load_model,
+    read_metrics,
+    save_model,
+    write_metrics,
+)
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import open_folder
 
@@ -131,3 +140,25 @@ def test_fingerprint_of_another_version_is_refused(tmp_path):
     rewrite(tmp_path, fingerprint=asdict(fingerprint()) | {"pooling": "max"})
     with pytest.raises(InputError, match="fingerprint depends on pooling, which this version"):
         load_model(str(tmp_path))
+
+
+SCORES = {"accuracy": 1.0, "confusion_matrix": [[2, 0], [1, 3]]}
+
+
+@pytest.mark.parametrize("numbered", [{}, {"format": 2}], ids=["version 0.1", "dense"])
+def test_metrics_with_a_dense_matrix_are_read(tmp_path, numbered):
+    content = numbered | dict.fromkeys(("train", "validation", "test"), SCORES)
+    (tmp_path / METRICS).write_text(json.dumps(content))
+    metrics = read_metrics(open_folder(tmp_path))
+    assert metrics["test"] == {"accuracy": 1.0, "confusion": [[0, 0, 2], [1, 0, 1], [1, 1, 3]]}
+    assert metrics["left_out"] == {"min_photos_per_class": 3, "photos": 0, "rare": {}, "copies": {}}
+
+
+def test_lists_of_numbers_take_a_line_and_names_stay_as_they_are(tmp_path):
+    scores = {"confusion": [[0, 0, 2], [1, 0, 1]], "interval95": [0.25, 1e-9]}
+    classes = ["[\n  1,\n  2]", "[1,  2]", "5"]
+    metrics = {"classes": classes, "left_out": {}} | dict.fromkeys(("train", "validation", "test"), scores)
+    write_metrics(open_folder(tmp_path), metrics)
+    assert read_metrics(open_folder(tmp_path)) == metrics
+    lines = [line.strip() for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert "[0, 0, 2]," in lines and '"interval95": [0.25, 1e-09]' in lines

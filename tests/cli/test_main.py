@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
 import pytest
+from codes_folder import write_codes
 from commands import run
 
 import flowers_batch
+import flowers_batch as fb
 from flowers_batch.pages.report import page
 
 
@@ -90,3 +94,40 @@ def test_help_is_quick_to_import_and_has_examples():
 def test_actors_are_a_number_or_auto(given, says, tmp_path, capsys):
     code, _, err = run(capsys, "encode", str(tmp_path), str(tmp_path / "codes"), "--actors", given)
     assert code == 2 and says in err
+
+
+HOSTILE = {"Löwenzahn 蒲公英 \U0001f33c": b"L\\xf6wenzahn", "ro\x1b[31m\rse\x9b2J": b"ro\\u001b[31m\\u000dse\\u009b2J"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}],
+    ids=["ascii", "cp1252", "C"],
+)
+@pytest.mark.parametrize("style", ["lines", "bar", "json"])
+def test_names_end_no_command_and_control_no_terminal(tmp_path, environment, style):
+    """Photos, classes and folders may have any name, and a terminal any encoding."""
+    codes = write_codes(tmp_path / "codes", [*(name for name in HOSTILE for _ in range(12)), "r\x1b[2Jre"])
+    arguments = ["train", str(codes), str(tmp_path / "model"), "--labels", "folder", "--head", "logistic"]
+    for options in ((), ("--json",)):
+        command = [sys.executable, "-m", "flowers_batch", "--progress", style, *arguments, *options]
+        ended = subprocess.run(command, capture_output=True, env=os.environ | environment)
+        assert ended.returncode == 0, ended.stderr
+        for printed in (ended.stdout, ended.stderr):
+            assert not any(raw in printed for raw in (b"\x1b[31m", b"\x1b[2J", "\x9b".encode()))
+        if options:
+            assert json.loads(ended.stdout)["classes"] == list(HOSTILE)
+        elif "PYTHONIOENCODING" not in environment or environment["PYTHONIOENCODING"] == "ascii":
+            assert all(name in ended.stdout for name in HOSTILE.values())
+
+
+def test_name_in_an_error_controls_no_terminal(tmp_path, capsys):
+    code, _, err = run(capsys, "encode", str(tmp_path / "gone\x1b[2J\nerror: none"), str(tmp_path / "out"))
+    assert code == 2 and "gone\\u001b[2J\\u000aerror: none" in err and "\x1b" not in err
+
+
+def test_name_in_a_list_begins_no_line(tmp_path, capsys):
+    codes = write_codes(tmp_path / "codes", ["dai\nsy", "rose"] * 30, spread=20)
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
+    code, out, _ = run(capsys, "label-issues", str(tmp_path / "model"))
+    assert code == 0 and "dai\\u000asy" in out and "dai\nsy" not in out

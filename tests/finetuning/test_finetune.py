@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import NETWORK, load_model, read_metrics
-from flowers_batch.cli.rendering import training_text
+from flowers_batch.cli.metrics_rendering import training_text
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES, codes_of
 from flowers_batch.encoding.weights import convert_weights

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from codes_folder import write_codes
 from helpers import draw_archive
 
 import flowers_batch as fb
 from flowers_batch.pages.report.content import SYNTHETIC_MARK
-from flowers_batch.pages.report.held_out import most_common_confusions
 from flowers_batch.pages.report.limits import PageLimits
 
 EVIL = '<script>alert(1)</script>"$x^2$&'
@@ -168,6 +168,12 @@ def test_matrix_cells_link_to_their_photos(base, tmp_path):
         assert len(behind) == int(count) and {html.unescape(path) for path in shown} == set(map(html.unescape, behind))
 
 
-def test_most_common_confusions_come_first():
-    matrix = [[5, 2, 0], [1, 6, 0], [0, 3, 4]]
-    assert most_common_confusions(matrix, ["a", "b", "c"], 3) == [("c", "b", 3), ("a", "b", 2), ("b", "a", 1)]
+def test_report_on_a_thousand_classes_is_small_and_shows_the_worst(tmp_path):
+    """A matrix of all classes would be a picture of a million cells, and most of the page."""
+    names = [f"species {number:04d}" for number in range(1100)]
+    write_codes(tmp_path / "codes", [name for name in names for _ in range(3)], spread=3, width=8)
+    fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
+    text, page = page_of(tmp_path / "model")
+    assert "Confusion matrix" not in page.labels and "The most common mistakes" in page.labels
+    assert "These are the 1,000 classes with the lowest F1" in page.text
+    assert len(text) < 1_000_000

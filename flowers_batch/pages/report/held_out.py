@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
 from flowers_batch.classifier.left_out import left_out_sentences
 from flowers_batch.classifier.model_folder import read_metrics, read_split
 from flowers_batch.pages import charts
@@ -29,11 +30,12 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
         album: Gets the thumbnails.
     """
     metrics = read_metrics(model)
-    classes, matrix = metrics["classes"], metrics["test"]["confusion_matrix"]
+    classes, confusion = metrics["classes"], metrics["test"]["confusion"]
     cells = _read_cells(model)
-    confusions = most_common_confusions(matrix, classes, album.limits.confusions)
+    confusions = most_common_confusions(confusion, classes, album.limits.confusions)
     has_matrix = len(classes) <= album.limits.classes
     shown = list(cells) if has_matrix else [(label, prediction) for label, prediction, _ in confusions]
+    matrix = dense_matrix(confusion, len(classes)) if has_matrix else []
     per_class = metrics["test"]["per_class"]
     largest = heapq.nlargest(album.limits.classes, classes, key=lambda name: per_class[name]["photos"])
     points = metrics["learning_curve"]
@@ -42,9 +44,10 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
         "metrics": metrics,
         "left_out": left_out_sentences(metrics["left_out"]),
         "has_matrix": has_matrix,
-        "matrix": [[(count, count / max(1, sum(line))) for count in line] for line in matrix] if has_matrix else [],
+        "matrix": [[(count, count / max(1, sum(line))) for count in line] for line in matrix],
         "cells": _show_cells(shown, cells, classes, photos, album),
         "confusions": confusions,
+        "class_rows": _table_rows(per_class, album.limits.class_rows),
         "classes": {name: _show_class(name, classes, cells, photos, album) for name in classes if name in largest},
         "calibration_chart": charts.calibration(metrics["calibration"]["curve"]),
         "learning_chart": charts.learning(points) if has_curve else None,
@@ -52,15 +55,12 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
     } | _describe_tuning(metrics.get("tuning"))
 
 
-def most_common_confusions(matrix: list[list[int]], classes: list[str], count: int) -> list[tuple[str, str, int]]:
-    """Return the pairs of true and predicted class with the most photos, and how many photos each has."""
-    pairs = [
-        (classes[row], classes[column], photos)
-        for row, line in enumerate(matrix)
-        for column, photos in enumerate(line)
-        if photos and row != column
-    ]
-    return heapq.nlargest(count, pairs, key=lambda pair: pair[2])
+def _table_rows(per_class: dict[str, dict[str, Any]], count: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return classes and their scores: all in their order, or the `count` with the lowest F1, the lowest first."""
+    rows = list(per_class.items())
+    return (
+        rows if len(rows) <= count else heapq.nsmallest(count, rows, key=lambda row: (row[1]["f1"], -row[1]["photos"]))
+    )
 
 
 def _read_cells(model: Folder) -> Cells:

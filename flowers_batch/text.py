@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Control characters, and marks of direction and joining: invisible, or reordering their neighbours.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -12,6 +13,16 @@ _MAX_CHARACTERS = 120
 def visible(text: str) -> str:
     r"""Return a name with its invisible characters spelt out, as `\u202e`."""
     return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def visible_lines(text: str) -> str:
+    """Return text of several lines as `visible` does, with its line breaks."""
+    return joined_visibly(text.split("\n"))
+
+
+def joined_visibly(lines: Iterable[str]) -> str:
+    """Return lines as one text; a line break in the name of a photo or a class begins no line."""
+    return "\n".join(map(visible, lines))
 
 
 def shortened(text: str) -> str:

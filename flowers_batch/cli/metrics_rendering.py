@@ -1,0 +1,155 @@
+"""The result of a training as text."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
+from flowers_batch.classifier.left_out import left_out_sentences
+from flowers_batch.text import joined_visibly
+
+_CONFLICTS_SHOWN = 5  # metrics.json has all
+_UNKNOWN_PATHS_SHOWN = 3
+_MATRIX_CLASSES = 30  # a wider confusion matrix fits on no terminal
+_WORST_SHOWN = 10  # of more classes, and of their confusions
+
+
+def training_text(metrics: Mapping[str, Any], model: str) -> str:
+    """Return the result of a training run as text.
+
+    Args:
+        metrics: The content of `metrics.json`.
+        model: The model's folder.
+    """
+    return joined_visibly(_training_lines(metrics, model))
+
+
+def _training_lines(metrics: Mapping[str, Any], model: str) -> Iterator[str]:
+    trained = "fine-tuned the network" if "tuning" in metrics else f"trained {metrics['head']}"
+    yield f"{trained} on {metrics['photos']['train']} photos of {len(metrics['classes'])} classes: {model}"
+    for split in ("validation", "test"):
+        yield f"  {accuracy_text(split, metrics[split])}"
+    yield from _split_lines(metrics["split"])
+    yield from _calibration_lines(metrics["calibration"], metrics["unknown"])
+    if "tuning" in metrics:
+        yield from _tuning_lines(metrics["tuning"])
+    if len(metrics["learning_curve"]) > 1:
+        yield "  would more labels help? test accuracy by labels used:"
+        for point in metrics["learning_curve"]:
+            yield f"    {point['share']:4.0%} ({point['photos']} photos) {point['accuracy']:6.1%}"
+    yield from _class_lines(metrics["classes"], metrics["test"])
+    yield from _label_lines(metrics)
+
+
+def _split_lines(split: Mapping[str, Any]) -> Iterator[str]:
+    if split["accuracy_without_groups"] is not None:
+        yield (
+            f"  {split['grouped_photos']} photos are near-duplicates of others: they never straddle the split "
+            f"(if they did, the accuracy would seem to be {split['accuracy_without_groups']:.1%})"
+        )
+    if split["moved"]:
+        yield f"  {split['moved']} photos changed their split since the last training, with their near-duplicates"
+
+
+def _calibration_lines(calibration: Mapping[str, Any], unknown: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"  expected calibration error {calibration['ece_after']:.1%} ({calibration['ece_before']:.1%} before "
+        f"temperature scaling by {calibration['temperature']:.2f})"
+    )
+    if unknown["precision"] is None:
+        yield (
+            f"  no threshold reaches a precision of {unknown['min_precision']:.0%}: all labels are marked unknown "
+            "(lower it with --min-precision)"
+        )
+    else:
+        yield (
+            f"  labels with a probability below {unknown['threshold']:.1%} are marked unknown: of the validation "
+            f"photos, {unknown['coverage']:.0%} are above it, and {unknown['precision']:.1%} of those are right"
+        )
+
+
+def _tuning_lines(tuning: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"  {tuning['unfreeze']} was trained, from {tuning['initial_weights']}; "
+        f"the best epoch is {tuning['best_epoch']}:"
+    )
+    yield "    epoch  minutes   loss accuracy  on validation photos: loss accuracy"
+    for epoch in tuning["epochs"]:
+        trained = f"{epoch['loss']:6.3f} {epoch['accuracy']:8.1%}" if epoch["epoch"] else f"{'before':>15}"
+        yield (
+            f"    {epoch['epoch']:5d} {epoch['seconds'] / 60:8.1f} {trained} "
+            f"{epoch['validation_loss']:27.3f} {epoch['validation_accuracy']:8.1%}"
+        )
+    shares, compared = tuning["stage_shares"], tuning["comparison"]
+    yield (
+        f"  share of time: network {shares['network']:.0%}, waiting for photos {shares['wait']:.0%}, "
+        f"saving epochs {shares['save']:.0%}"
+    )
+    yield "  on the same held-out photos, near-duplicates counted once:"
+    yield f"    {accuracy_text('with frozen codes,', compared['before'])}"
+    yield f"    {accuracy_text('fine-tuned,', compared['after'])}"
+    yield f"  {tuning['verdict']}"
+
+
+def _class_lines(classes: Sequence[str], test: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line per class, or of many classes the worst: precision, recall, F1 and confusions on the test photos."""
+    if len(classes) > _MATRIX_CLASSES:
+        yield from _worst_class_lines(classes, test)
+        return
+    yield "  test photos by class, and the confusion matrix (rows: actual class, columns: predicted class)"
+    heading, *lines = _score_lines(classes, test["per_class"])
+    yield heading
+    for line, row in zip(lines, dense_matrix(test["confusion"], len(classes)), strict=True):
+        yield f"{line}  {' '.join(f'{count:5d}' for count in row)}"
+
+
+def _worst_class_lines(classes: Sequence[str], test: Mapping[str, Any]) -> Iterator[str]:
+    per_class = test["per_class"]
+    yield f"  the {_WORST_SHOWN} of {len(classes)} classes with the lowest F1 on the test photos (metrics.json has all)"
+    worst = heapq.nsmallest(_WORST_SHOWN, classes, key=lambda name: (per_class[name]["f1"], -per_class[name]["photos"]))
+    yield from _score_lines(worst, per_class)
+    if confusions := most_common_confusions(test["confusion"], classes, _WORST_SHOWN):
+        yield "  the most common confusions"
+    for true, predicted, count in confusions:
+        were = "was" if count == 1 else "were"
+        yield f"    {count} of {per_class[true]['photos']} {true} {were} taken for {predicted}"
+
+
+def _score_lines(classes: Sequence[str], per_class: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a heading, and each class's precision, recall and F1."""
+    width = max(map(len, [*classes, "class"]))
+    yield f"    {'class':<{width}} photos precision recall     f1"
+    for name in classes:
+        scores = per_class[name]
+        yield (
+            f"    {name:<{width}} {scores['photos']:6d} {scores['precision']:9.1%} {scores['recall']:6.1%} "
+            f"{scores['f1']:6.1%}"
+        )
+
+
+def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the problems of the labels."""
+    for sentence in left_out_sentences(metrics["left_out"]):
+        yield f"  {sentence}"
+    if conflicts := metrics["conflicts"]:
+        yield f"  {len(conflicts)} sets of identical photos have different labels, such as:"
+        for labels in conflicts[:_CONFLICTS_SHOWN]:
+            yield "    " + ", ".join(f"{path} ({label})" for path, label in labels.items())
+    if metrics["without_code"]:
+        yield f"  {metrics['without_code']} labelled photos could not be read, and are left out"
+    if metrics["unknown_paths"]:
+        examples = ", ".join(metrics["unknown_examples"][:_UNKNOWN_PATHS_SHOWN])
+        yield f"  {metrics['unknown_paths']} labels are for paths that the codes do not have, such as {examples}"
+    if metrics["empty_labels"]:
+        yield f"  {metrics['empty_labels']} rows of the label files have no label"
+
+
+def accuracy_text(name: str, scores: Mapping[str, Any]) -> str:
+    """Return an accuracy with its confidence interval, such as `test accuracy: 91.2% of 500 photos (...)`."""
+    low, high = scores["interval95"]
+    return (
+        f"{name} accuracy: {scores['accuracy']:.1%} of {scores['photos']} photos "
+        f"(95% confidence interval {low:.1%} to {high:.1%})"
+    )
