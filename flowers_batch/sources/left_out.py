@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from flowers_batch.sources.images import is_image
@@ -79,13 +80,14 @@ class LeftOut:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON: kinds and endings with the most files first, and rare endings as one."""
-        kept = dict(self.endings.most_common(_ENDINGS_KEPT))
+        named = ((ending, count) for ending, count in _largest_first(self.endings) if ending != OTHERS)
+        kept = dict(islice(named, _ENDINGS_KEPT))
         if others := self.ignored - sum(kept.values()):
-            kept[OTHERS] = kept.get(OTHERS, 0) + others
+            kept[OTHERS] = others
         return {
             "ignored": self.ignored,
             "ignored_endings": kept,
-            "skipped": dict(self.skipped.most_common()),
+            "skipped": dict(_largest_first(self.skipped)),
             "skipped_at_least": sorted(self.at_least),
             "loops": vars(self.loops),
             "broken_links": vars(self.broken_links),
@@ -102,6 +104,10 @@ def left_out_from_json(values: Mapping[str, Any]) -> LeftOut:
         Examples(**values.get("loops", {})),
         Examples(**values.get("broken_links", {})),
     )
+
+
+def _largest_first(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))  # a disk lists names in any order
 
 
 def _ending_of(path: bytes) -> str:

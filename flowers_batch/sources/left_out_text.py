@@ -37,8 +37,6 @@ def endings_text(endings: Mapping[str, int]) -> str:
 
 
 def _names_text(names: Mapping[str, Any]) -> str:
-    """Return a number of names, and the first of them: `2: daisy/again, roses/again`."""
-    if not names["count"]:
-        return ""
-    rest = ", ..." if names["count"] > len(names["first"]) else ""
-    return f"{names['count']:,}: {', '.join(names['first'])}{rest}"
+    """Return names, or the first of them: `daisy/again, ... (12 in all)`."""
+    rest = [f"... ({names['count']:,} in all)"] if names["count"] > len(names["first"]) else []
+    return ", ".join(names["first"] + rest)

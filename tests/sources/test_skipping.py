@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+from helpers import ROOT
 
 from flowers_batch.errors import InputError
+from flowers_batch.sources.images import SUFFIXES
 from flowers_batch.sources.skipping import HIDDEN, SYSTEM, Skipping
 
 
@@ -57,6 +61,15 @@ def test_every_system_name_is_left_out():
         example = pattern.removeprefix("**/").replace("[0-9]", "0").replace("*", "x")
         kind = Skipping().kind(b"a/" + example.rstrip("/").encode(), is_folder=pattern.endswith("/"))
         assert kind == pattern.removeprefix("**/").rstrip("/")
+
+
+def test_documentation_names_every_system_name_and_ending():
+    page = (ROOT / "docs" / "encoding.md").read_text()
+    names = [pattern.rstrip("/").rpartition("/")[2] for pattern in SYSTEM]
+    names = [name.replace("[0-9]", "0").replace("\r", "") for name in names if name != "THMBNL"]
+    assert [name for name in names if name not in page] == []
+    endings = page[page.index("a file whose name ends in") : page.index("in upper or lower case")]
+    assert [suffix for suffix in SUFFIXES if suffix not in re.findall(r"\w+", endings)] == []
 
 
 @pytest.mark.parametrize(
