@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flowers_batch.classifier.column_labels import ColumnLabels, check_column
+from flowers_batch.classifier.file_labels import columns_in
 from flowers_batch.classifier.folder_classes import (
     FolderLabels,
     count_folders,
@@ -20,26 +22,33 @@ from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
+from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import split_file
 
 FOLDER = "folder"
+_COLUMN = "column:"
+_COLUMNS_SHOWN = 10
 _FOLDER_LEVEL = re.compile(r"folder:(-?[1-9][0-9]{0,3})")
 
 
-def open_labels(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REPORTER) -> list[FolderLabels | LabelsFile]:
+LabelSource = FolderLabels | ColumnLabels | LabelsFile
+
+
+def open_labels(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REPORTER) -> list[LabelSource]:
     """Return the labels that `labels` names, for the photos of a codes folder.
 
     Args:
         run: The codes folder.
-        labels: `folder`, `folder:N`, and files.
+        labels: `folder`, `folder:N`, `column:NAME`, and files.
         reporter: Is told which level of folders `folder` takes, if that is not the first.
 
     Raises:
-        InputError: `labels` is empty, a file is not valid, or `folder` can be read in several ways.
+        InputError: `labels` is empty, a file is not valid, there is no such column, or `folder` can be read in several
+            ways.
     """
     if not labels:
-        raise _no_labels(_ok_paths(run))
+        raise _no_labels(_ok_paths(run), _source_of(run))
     return [_open(run, name, reporter) for name in labels]
 
 
@@ -54,27 +63,31 @@ def check_labels(labels: Sequence[str], source: Source) -> None:
         InputError: As `open_labels` raises it.
     """
     if not labels:
-        raise _no_labels(_paths(source))
+        raise _no_labels(_paths(source), source)
     for name in labels:
         if name == FOLDER:
             find_class_level(count_folders(_paths(source)))
+        elif column := _column(name):
+            check_column(source, column)
         elif not _is_level(name):
             read_labels(name)
 
 
 def absolute_labels(name: str) -> str:
     """Return a name of labels in a form that is valid in any working directory."""
-    if name == FOLDER or _is_level(name):
+    if name == FOLDER or _is_level(name) or _column(name):
         return name
     folder, file = split_file(name)
     return folder.url_of(file)
 
 
-def _open(run: Run, name: str, reporter: Reporter) -> FolderLabels | LabelsFile:
+def _open(run: Run, name: str, reporter: Reporter) -> LabelSource:
     if name == FOLDER:
         return _labels_by_folder(run, reporter)
     if _is_level(name):
         return FolderLabels(int(name.partition(":")[2]))
+    if column := _column(name):
+        return ColumnLabels(run, column)
     return read_labels(name)
 
 
@@ -97,12 +110,29 @@ def _is_level(name: str) -> bool:
     return True
 
 
-def _no_labels(paths: Iterable[pa.Array]) -> InputError:
+def _column(name: str) -> str:
+    """Return the column that a name of labels names; empty if it names none."""
+    if not name.startswith(_COLUMN):
+        return ""
+    if name == _COLUMN:
+        raise InputError("`labels` column:NAME must have a name, such as column:label.")
+    return name.removeprefix(_COLUMN)
+
+
+def _no_labels(paths: Iterable[pa.Array], source: Source | None) -> InputError:
     """Return the error of a training run without labels, with what there is to choose from."""
-    choices = [choice for choice in (describe_choice(count_folders(paths)),) if choice]
-    return InputError(
-        f"Say where labels come from: `labels` {', '.join([*choices, 'or a CSV or Parquet file with path,label'])}."
-    )
+    folders = describe_choice(count_folders(paths))
+    columns = [f"{_COLUMN}{name}" for name in (columns_in(source) if source else [])]
+    choices = [*([folders] if folders else []), *columns[:_COLUMNS_SHOWN], "or a CSV or Parquet file with path,label"]
+    return InputError(f"Say where labels come from: `labels` {', '.join(choices)}.")
+
+
+def _source_of(run: Run) -> Source | None:
+    """Return where a codes folder's photos were read from; None if that no longer exists."""
+    try:
+        return open_source(run.job.images, run.job.root)
+    except InputError:
+        return None
 
 
 def _ok_paths(run: Run) -> Iterator[pa.Array]:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.folder_classes import FolderLabels
-from flowers_batch.classifier.label_sources import FOLDER, open_labels
+from flowers_batch.classifier.column_labels import ColumnLabels
+from flowers_batch.classifier.label_sources import FOLDER, LabelSource, open_labels
 from flowers_batch.classifier.labels_file import LabelsFile
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
@@ -35,6 +35,7 @@ class LabelCounts:
         empty_labels: Rows of the labels files with a path and no label.
         unlabelled: Photos with a code and no label.
         similar_classes: Classes that differ only in case or spaces: sets of names.
+        unreadable_labels: Photos whose label in a column, or in a member beside them, is none that can be read.
     """
 
     without_code: int
@@ -43,6 +44,7 @@ class LabelCounts:
     empty_labels: int
     unlabelled: int
     similar_classes: list[list[str]]
+    unreadable_labels: int
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
 
     Args:
         run: The codes folder.
-        labels: Each is `folder`, `folder:N`, or a CSV or Parquet file with the columns `path` and `label`; if
-            several label a photo, the last one counts.
+        labels: Each is `folder`, `folder:N`, `column:NAME`, or a CSV or Parquet file with the columns `path` and
+            `label`; if several label a photo, the last one counts.
         reporter: Is told of what a person should check.
 
     Raises:
-        InputError: No photo is labelled, a file lacks the columns, or `folder` can be read in several ways.
+        InputError: No photo is labelled, a file or a table lacks a column, or `folder` can be read in several ways.
     """
     sources = open_labels(run, labels, reporter)
     files = [source for source in sources if isinstance(source, LabelsFile)]
@@ -112,14 +114,16 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
         without_code += int((has_label & ~ok).sum())
         unlabelled += int((~has_label & ok).sum())
         rows = np.flatnonzero(has_label & ok)
-        columns = [batch[name].take(pa.array(rows)).to_pylist() for name in ("path", "sha256", "phash")]
-        kept.append((*columns, [names[row] for row in rows], (before + rows).tolist()))
+        values = [batch[name].take(pa.array(rows)).to_pylist() for name in ("path", "sha256", "phash")]
+        kept.append((*values, [names[row] for row in rows], (before + rows).tolist()))
         before += len(batch)
         example = next(iter(paths), example)
     found = [list(chain.from_iterable(part[column] for part in kept)) for column in range(5)]
+    columns = [source for source in sources if isinstance(source, ColumnLabels)]
+    for column in columns:
+        column.check_found()
     if not found[0]:
         raise _nothing_labelled(run, labels, example)
-    empty = sum(file.empty for file in files)
     similar = _similar_classes(set(found[3]))
     for group in similar:
         reporter.message(f"these classes differ only in case or spaces: {', '.join(map(repr, group))}")
@@ -129,11 +133,19 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
         digests=np.array(found[1], "S32"),
         hashes=np.array(found[2], np.uint64),
         rows=np.array(found[4], np.int64),
-        counts=LabelCounts(without_code, len(unmatched), sorted(unmatched)[:_EXAMPLES], empty, unlabelled, similar),
+        counts=LabelCounts(
+            without_code=without_code,
+            unknown_paths=len(unmatched),
+            unknown_examples=sorted(unmatched)[:_EXAMPLES],
+            empty_labels=sum(file.empty for file in files),
+            unlabelled=unlabelled,
+            similar_classes=similar,
+            unreadable_labels=sum(column.unreadable for column in columns),
+        ),
     )
 
 
-def _labels_of(paths: pa.Array, sources: Sequence[FolderLabels | LabelsFile]) -> list[str | None]:
+def _labels_of(paths: pa.Array, sources: Sequence[LabelSource]) -> list[str | None]:
     """Return the label of each path."""
     names: list[str | None] = [None] * len(paths)
     for source in sources:

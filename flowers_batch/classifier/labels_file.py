@@ -60,7 +60,7 @@ def read_labels(file: str) -> LabelsFile:
                 if not {"path", "label"} <= set(table.fieldnames or ()):
                     raise KeyError
                 rows = [{name: text_of(row[name] or "") for name in ("path", "label")} for row in table]
-        labels = [(str(row["path"]), _label_text(row["label"])) for row in rows]
+        labels = [(str(row["path"]), label_text(row["label"])) for row in rows]
     except (pa.ArrowInvalid, KeyError, csv.Error, UnicodeDecodeError):
         raise invalid_labels_file(file) from None
     return LabelsFile({path: label for path, label in labels if label}, sum(not label for _, label in labels))
@@ -88,6 +88,8 @@ def write_labels(out: PathOrUrl, columns: Sequence[str], rows: Iterable[dict[str
         writer.writerows([cell_of(row[column]) for column in columns] for row in rows)
 
 
-def _label_text(value: Any) -> str:
+def label_text(value: Any) -> str:
     """Return a label as text, empty for null and NaN. Numbers are labels too, 0 among them."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # what pandas makes of integers beside empty cells
     return "" if value is None or value != value else class_name(str(value))

@@ -142,6 +142,8 @@ def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     if metrics["unknown_paths"]:
         examples = ", ".join(metrics["unknown_examples"][:_UNKNOWN_PATHS_SHOWN])
         yield f"  {metrics['unknown_paths']} labels are for paths that the codes do not have, such as {examples}"
+    if metrics.get("unreadable_labels"):  # not in metrics of version 0.1
+        yield f"  {metrics['unreadable_labels']} photos have a label in a column or a member that is no class's name"
     if metrics["empty_labels"]:
         yield f"  {metrics['empty_labels']} rows of the label files have no label"
 

@@ -33,7 +33,7 @@ class TarSource(ContainerSource):
     def _photos(self, name: str) -> Iterator[Photo]:
         """Yield the photos of a tar, and after them those that its links lead to."""
         has_links = False
-        for member in _members_of(self.folder, name):
+        for member in members_of(self.folder, name):
             if member.issym() or member.islnk():
                 has_links = True
             elif not member.isdir():
@@ -41,7 +41,7 @@ class TarSource(ContainerSource):
                 if self.left_out.takes(photo.path, self.skipping.kind_within(photo.path)):
                     yield photo
         if has_links:
-            yield from linked_photos(_members_of(self.folder, name), self.skipping, self.left_out)
+            yield from linked_photos(members_of(self.folder, name), self.skipping, self.left_out)
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
         if offset == NO_BYTES:
@@ -57,7 +57,7 @@ def _as_it_is(file: pa.NativeFile, url: str) -> pa.NativeFile:
     return file
 
 
-def _members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
+def members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
     """Return all members of a tar, one in memory at a time.
 
     Raises:

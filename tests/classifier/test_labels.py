@@ -50,7 +50,7 @@ def test_last_label_of_a_photo_counts(tmp_path):
 
 def test_zero_is_a_label_and_names_may_contain_line_ends(tmp_path):
     pq.write_table(pa.table({"path": ["a", "b", "c"], "label": [0.0, 1.0, float("nan")]}), tmp_path / "numbers.parquet")
-    assert read_labels(str(tmp_path / "numbers.parquet")) == LabelsFile({"a": "0.0", "b": "1.0"}, 1)
+    assert read_labels(str(tmp_path / "numbers.parquet")) == LabelsFile({"a": "0", "b": "1"}, 1)
     with (tmp_path / "names.csv").open("w", newline="") as file:
         file.write('path,label\r\nrose\u2028x.jpg,rose\r\n"two\nlines.jpg",tulip\r\n')
     expected = {"rose\u2028x.jpg": "rose", "two\nlines.jpg": "tulip"}
