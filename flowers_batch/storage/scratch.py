@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-PREFIX = "flowers-batch-"  # begins the name of every scratch folder
+PREFIX = "flowers-"  # begins the name of every scratch folder; short, since names of Unix sockets are
 NAME_BYTES = len(PREFIX) + 8  # eight random characters follow
-_LOCK = "lock"  # the file that the folder's process holds; its content is the host's name
+_LOCK = "_scratch-lock"  # a file that only scratch folders have; its process holds it, and it names the host
 _DELETIONS = 40  # tries, since processes that are about to end may still make files
 _DELETION_SECONDS = 0.05  # between two tries
 
@@ -49,14 +49,14 @@ def sweep_scratch_folders(parent: str | None = None) -> None:
     with suppress(OSError), os.scandir(parent or tempfile.gettempdir()) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX) and len(entry.name) == NAME_BYTES:
-                with suppress(OSError):  # another process deletes it, or its file system has no locks
+                with suppress(OSError):  # it is no scratch folder, or its file system has no locks
                     _sweep(entry)
 
 
 def _sweep(entry: os.DirEntry[str]) -> None:
     if not entry.is_dir(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
         return
-    lock = _open_lock(entry.path)
+    lock = os.open(os.path.join(entry.path, _LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if _take(lock, entry.path) and os.read(lock, 256).decode() in ("", socket.gethostname()):
             _delete(entry.path)
@@ -69,24 +69,21 @@ def _make(parent: str) -> tuple[str, int]:
     while True:
         folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         try:
-            lock = _open_lock(folder)
-        except FileNotFoundError:  # another process swept it before it was locked
-            continue
-        except OSError:
+            lock = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            if _take_if_possible(lock, folder):
+                os.write(lock, socket.gethostname().encode())
+                return folder, lock
+        except OSError:  # such as of a full disk
             _delete(folder)
             raise
-        try:
-            is_ours = _take(lock, folder)
-        except OSError:  # no process can lock it, so none will sweep it
-            is_ours = True
-        if is_ours:
-            os.write(lock, socket.gethostname().encode())
-            return folder, lock
-        os.close(lock)
+        os.close(lock)  # another process swept the folder before it was locked
 
 
-def _open_lock(folder: str) -> int:
-    return os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _take_if_possible(lock: int, folder: str) -> bool:
+    try:
+        return _take(lock, folder)
+    except OSError:  # of a file system without locks: no process can take it, so none will sweep the folder
+        return True
 
 
 def _take(lock: int, folder: str) -> bool:
@@ -99,8 +96,18 @@ def _take(lock: int, folder: str) -> bool:
 
 
 def _delete(folder: str) -> None:
+    """Delete a folder, and its lock last: a later process sweeps what cannot be deleted now."""
     for _ in range(_DELETIONS):
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            for name in os.listdir(folder):
+                path = os.path.join(folder, name)
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                elif name != _LOCK:
+                    os.unlink(path)
+            if set(os.listdir(folder)) <= {_LOCK}:
+                os.unlink(os.path.join(folder, _LOCK))
+                os.rmdir(folder)
         if not os.path.lexists(folder):
             return
         time.sleep(_DELETION_SECONDS)

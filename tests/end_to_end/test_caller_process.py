@@ -82,6 +82,10 @@ fb.predict(f"{folder}/codes", f"{folder}/labels", f"{folder}/model")
 fb.report(f"{folder}/labels")
 record_changes("train, predict and report", before)
 
+# Ray keeps the first token of a process, and a Ray of the caller's own has another one than ours.
+ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
+assert ray.get(ray.remote(lambda: 1).remote()) == 1
+ray.shutdown()
 print(json.dumps(changes))
 """
 
@@ -91,6 +95,7 @@ def test_callers_process_is_left_as_it_was(archive, tmp_path):
     """Runs with a Ray of their own, also in a thread other than the main one, and what runs without Ray."""
     (tmp_path / "photos").symlink_to(archive)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TF_"))}
+    environment["HOME"] = str(tmp_path)  # where the caller's own Ray puts its token
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=300, check=True)
     changes = json.loads(ended.stdout.splitlines()[-1])

@@ -52,30 +52,28 @@ def test_scratch_folder_of_a_killed_process_is_swept(tmp_path, holder):
         assert os.listdir(tmp_path) == [os.path.basename(folder)]
 
 
-def test_scratch_folder_that_was_never_locked_is_swept(tmp_path):
-    (tmp_path / f"{scratch.PREFIX}killed_1").mkdir()
-    sweep_scratch_folders(str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_sweep_leaves_other_folders_alone(tmp_path, monkeypatch):
-    """Other names, links, folders of another host, of other users, and of file systems without locks."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (tmp_path / f"{scratch.PREFIX}of_a_user").mkdir()
-    (tmp_path / f"{scratch.PREFIX}is_link_").symlink_to(outside)
-    other = tmp_path / f"{scratch.PREFIX}of_other"
-    other.mkdir()
-    (other / "lock").write_text(f"not {socket.gethostname()}")
+    """Folders that only have such a name, links, and folders of other hosts and users."""
+    lock = "_scratch-lock"
+    for name, content in (("another", ""), (f"{scratch.PREFIX}of_hosts", f"not {socket.gethostname()}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / lock).write_text(content)
+    (tmp_path / f"{scratch.PREFIX}20261126").mkdir()
+    (tmp_path / f"{scratch.PREFIX}20261126" / "a users file").touch()
+    (tmp_path / f"{scratch.PREFIX}is_link_").symlink_to(tmp_path / "another")
     before = sorted(tmp_path.rglob("*"))
     sweep_scratch_folders(str(tmp_path))
     assert sorted(tmp_path.rglob("*")) == before
 
-    (tmp_path / f"{scratch.PREFIX}of_users").mkdir()
+    left = tmp_path / f"{scratch.PREFIX}of_users"
+    left.mkdir()
+    (left / lock).touch()
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
         sweep_scratch_folders(str(tmp_path))
-    assert (tmp_path / f"{scratch.PREFIX}of_users").exists()
+    assert left.exists()
+    sweep_scratch_folders(str(tmp_path))
+    assert not left.exists()
 
 
 def test_scratch_folder_works_without_locks(tmp_path, monkeypatch):
@@ -90,14 +88,14 @@ def test_scratch_folder_works_without_locks(tmp_path, monkeypatch):
 
 
 def test_folder_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
-    make, made = scratch.tempfile.mkdtemp, []
+    lock, locked = scratch.fcntl.flock, []
 
-    def swept(**options):
-        made.append(make(**options))
-        if len(made) == 1:
+    def lock_after_a_sweep(descriptor, operation):
+        locked.append(descriptor)
+        if len(locked) == 1:
             sweep_scratch_folders(str(tmp_path))
-        return made[-1]
+        lock(descriptor, operation)
 
-    monkeypatch.setattr(scratch.tempfile, "mkdtemp", swept)
+    monkeypatch.setattr(scratch.fcntl, "flock", lock_after_a_sweep)
     with scratch_folder(str(tmp_path)) as folder:
-        assert [folder] == made[1:] and os.path.exists(folder)
+        assert os.listdir(tmp_path) == [os.path.basename(folder)]

@@ -1,0 +1,122 @@
+"""A Ray of our own on this machine, for one run: it needs no home folder, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
+from typing import Any
+
+from flowers_batch.cluster.caller_process import restored_sigterm_handler
+from flowers_batch.errors import InputError, RunError, first_line
+from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.scratch import NAME_BYTES, scratch_folder
+
+_OBJECT_STORE_BYTES = 100 << 20  # pixels and codes never travel through it
+_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp")  # in place of one that Ray cannot use
+_FREE_BYTES = 32 << 20  # for Ray's logs; without space Ray starts no process, and does not say why
+# Paths of Unix sockets have at most 107 bytes (`sun_path` of unix(7), less the final zero). Ray's longest one, below a
+# scratch folder, with a process number of seven digits:
+_SOCKET = "/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
+_MAX_NAME_BYTES = 107 - len(_SOCKET) - len("/") - NAME_BYTES
+
+
+@contextmanager
+def local_ray() -> Iterator[None]:
+    """Run a Ray on this machine until the block is left. The caller restores the environment.
+
+    Raises:
+        InputError: No temporary folder is fit for it.
+        RunError: It does not start.
+    """
+    import ray
+
+    with _ray_folder() as folder, _own_token():
+        try:
+            with restored_sigterm_handler():
+                _start(folder)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(folder: str) -> None:
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(
+            address="local",  # a bare `ray.init()` would join any cluster that runs on this machine
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+        )
+    except Exception as error:  # Ray's own are of no particular type
+        raise RunError(
+            f"Ray cannot be started on this machine ({first_line(error)}): see whether there is room in memory and in "
+            f"{os.path.dirname(folder)}, and run the same command again."
+        ) from error
+
+
+@contextmanager
+def _ray_folder() -> Iterator[str]:
+    """Give the path of Ray's temporary folder, which Ray opens to every user, inside one that is private."""
+    chosen = [os.path.abspath(os.environ[name]) for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
+    unfit: dict[str, str] = {}
+    with ExitStack() as stack:
+        for parent in dict.fromkeys((*chosen, *_TEMPORARY_FOLDERS)):
+            try:
+                _check_room(parent)
+                folder = stack.enter_context(scratch_folder(parent))
+            except OSError as error:
+                unfit[parent] = reason_of(error)
+            else:
+                yield f"{folder}/ray"
+                return
+    raise InputError(
+        f"Ray has no temporary folder here ({', '.join(f'{parent}: {reason}' for parent, reason in unfit.items())}): "
+        f"set TMPDIR to a folder with {_FREE_BYTES >> 20} MB of room, whose name has at most {_MAX_NAME_BYTES} bytes."
+    )
+
+
+def _check_room(parent: str) -> None:
+    """Check that a folder's name and its disk have room for Ray.
+
+    Raises:
+        OSError: They do not.
+    """
+    if (length := len(os.fsencode(parent))) > _MAX_NAME_BYTES:
+        raise OSError(f"its name has {length} bytes")
+    if (free := shutil.disk_usage(parent).free) < _FREE_BYTES:
+        raise OSError(f"{free >> 20} MB are free")
+
+
+@contextmanager
+def _own_token() -> Iterator[None]:
+    """Give Ray a random token, unless the environment has one, so that it needs none in the home folder."""
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    if not (before["RAY_AUTH_TOKEN"] or os.environ.get("RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    _reread_authentication()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        _reread_authentication()
+
+
+def _reread_authentication() -> None:
+    """Have Ray read the environment again: it keeps the first token and mode of a process, also for later clusters."""
+    raylet: Any = import_module("ray._raylet")
+    with suppress(AttributeError):  # there is no public way
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()

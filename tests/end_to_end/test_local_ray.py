@@ -1,0 +1,82 @@
+"""Runs with a Ray of their own: what they need of a machine, and what they leave on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from drivers import ACTOR, Driver
+from helpers import draw_archive
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return draw_archive(tmp_path / "photos", 10)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder for temporary files, with a name short enough for Ray."""
+    folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_run_needs_no_home_and_leaves_no_temporary_file(photos, temporary, monkeypatch):
+    monkeypatch.setenv("HOME", "/proc/none")  # where not even root can make files
+    code, summary, err = Driver(photos).end()
+    assert (code, summary.get("ok")) == (0, 30), err
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_run_works_with_a_long_name_of_the_temporary_folder(photos, tmp_path, monkeypatch):
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    assert Driver(photos).end()[0] == 0
+    assert list(long.iterdir()) == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seconds", [2.0, None])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_leaves_no_temporary_file(photos, temporary, number, seconds):
+    """It is stopped while it starts, or while it works."""
+    driver = Driver(photos, "--shard-size", "1")
+    if seconds:
+        time.sleep(seconds)
+    else:
+        driver.until(driver.shards)
+    driver.process.send_signal(number)
+    assert driver.end()[0] in (128 + number, -number)  # Python itself ends silently
+    assert driver.ends() and list(temporary.iterdir()) == []
+
+
+@pytest.mark.faults
+def test_next_run_sweeps_after_a_killed_driver(photos, temporary):
+    killed = Driver(photos, "--shard-size", "1")
+    killed.until(killed.shards)
+    killed.process.kill()
+    assert killed.ends(ACTOR) and len(list(temporary.iterdir())) == 1
+    assert Driver(photos, "--shard-size", "1").end()[0] == 0
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.faults
+def test_run_leaves_the_temporary_files_of_another_one(photos, temporary, tmp_path):
+    first = Driver(photos, "--shard-size", "1")
+    first.until(first.shards)
+    os.kill(first.process.pid, signal.SIGSTOP)
+    others = draw_archive(tmp_path / "second" / "photos", 2)
+    assert Driver(others).end()[0] == 0
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.end()[0] == 0
+    assert list(temporary.iterdir()) == []
