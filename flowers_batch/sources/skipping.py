@@ -146,8 +146,10 @@ def kind_text(kind: str) -> str:
 
 @lru_cache(1024)  # a tar's members are mostly together by folder
 def _kind_of_folder(skipping: Skipping, folder: bytes) -> str | None:
-    above = folder.rpartition(b"/")[0]
-    return (_kind_of_folder(skipping, above) if above else None) or skipping.kind(folder, is_folder=True)
+    # No recursion, since a tar's members may be in thousands of folders, one in the other.
+    ends = [*(slash.start() for slash in re.finditer(b"/", folder)), len(folder)]
+    kinds = (skipping.kind(folder[:end], is_folder=True) for end in ends if folder[:end])
+    return next((kind for kind in kinds if kind is not None), None)
 
 
 def _names(path: bytes) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from helpers import ROOT
 
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import SUFFIXES
-from flowers_batch.sources.skipping import HIDDEN, SYSTEM, Skipping
+from flowers_batch.sources.skipping import HIDDEN, SKIP_SYSTEM, SYSTEM, Skipping
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,8 @@ def test_member_of_a_container_is_judged_with_all_folders_above_it():
 def test_exclude_that_is_not_a_tuple_of_patterns_is_refused(exclude):
     with pytest.raises(InputError, match="`exclude`"):
         Skipping(exclude=exclude)
+
+
+def test_folders_may_be_nested_deeply():
+    assert SKIP_SYSTEM.kind_within(b"a/" * 5000 + b"x.jpg") is None
+    assert SKIP_SYSTEM.kind_within(b"a/" * 2000 + b"@eaDir/" + b"a/" * 2000 + b"x.jpg") == "@eaDir"

@@ -11,7 +11,6 @@ import pytest
 from helpers import store
 
 from flowers_batch.storage.folder import open_folder
-from flowers_batch.storage.scratch import sweep_scratch_folders
 
 UPLOAD = """
 import sys, time
@@ -44,6 +43,14 @@ with store(Path(sys.argv[2])).local_copy("weights.h5"):
 """
 
 
+class Killed(subprocess.Popen):
+    """A process that is killed when its block is left."""
+
+    def __exit__(self, *error):
+        self.kill()
+        super().__exit__(*error)
+
+
 @pytest.mark.parametrize("code", [UPLOAD, DOWNLOAD], ids=["upload", "local_copy"])
 def test_scratch_of_a_killed_process_is_swept_by_the_next_one(tmp_path, monkeypatch, code):
     run, scratch = tmp_path / "run", tmp_path / "scratch"
@@ -53,14 +60,15 @@ def test_scratch_of_a_killed_process_is_swept_by_the_next_one(tmp_path, monkeypa
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     command = [sys.executable, "-c", code, Path(__file__).parent.parent, run]
     environment = os.environ | {"TMPDIR": str(scratch)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with Killed(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout.readline()
-        sweep_scratch_folders()
-        (left,) = scratch.glob("*/*[.]*")
-        process.kill()
-    assert left.exists()
+        held = list(scratch.rglob("*"))
+        with store(run).publish("x") as path:
+            assert set(held) < set(scratch.rglob("*")), "files of a living process were deleted"
+            Path(path).write_bytes(b"1")
+    assert list(scratch.rglob("*")) == held
     with store(run).publish("x") as path:
-        assert not left.parent.exists()
+        assert list(scratch.iterdir()) == [Path(path).parent]
         Path(path).write_bytes(b"1")
     assert list(scratch.iterdir()) == []
 
