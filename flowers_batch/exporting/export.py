@@ -16,6 +16,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.exporting.keras_model import write_keras, write_saved_model
 from flowers_batch.exporting.onnx_model import write_onnx
 from flowers_batch.storage.folder import PathOrUrl
+from flowers_batch.storage.io_errors import writing
 
 if TYPE_CHECKING:
     import keras
@@ -46,6 +47,7 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
 
     Raises:
         InputError: The model, the format or the path is not valid, or the weights are not the model's.
+        RunError: The path cannot be written.
     """
     target = Path(out)
     if format not in FORMATS:
@@ -61,13 +63,14 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
     network, identity = build_network(encoding, "float32")
     if identity != fingerprint.weights:
         raise InputError(f"{encoding.weights} holds other weights than the model's: name the model's as `weights`.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f"_tmp-{target.name}")
     writers: dict[str, Callable[[keras.Model, Head, Path], None]]
     writers = {SAVED_MODEL: write_saved_model, ONNX: write_onnx, KERAS: write_keras}
     try:
-        writers[format](network, trained.head, scratch)
-        scratch.rename(target)
+        with writing(str(target), str(target.absolute().parent)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            writers[format](network, trained.head, scratch)
+            scratch.rename(target)
     finally:
         if scratch.is_dir():
             shutil.rmtree(scratch)

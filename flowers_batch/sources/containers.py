@@ -17,6 +17,7 @@ from flowers_batch.sources.ordering import unique_names
 from flowers_batch.sources.reading import ReadError, read_bytes
 from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.io_errors import reading
 
 T = TypeVar("T")
 _FILES_OPEN = 8  # per process: a shard's images may be in several files, and threads are at different places
@@ -60,8 +61,11 @@ class ContainerSource(ABC):
 
     def _images(self) -> Iterator[Image]:
         with unique_names() as names:
-            for name in self.folder.matching(self.name):
-                changed = _mtime_of(self.folder, name)
+            with reading(self.url):
+                files = self.folder.matching(self.name)
+            for name in files:
+                with reading(self.folder.url_of(name)):
+                    changed = _mtime_of(self.folder, name)
                 for path, size, offset in self._members(name):
                     yield Image(path_text(names.unique(path)), size, changed, name, offset)
 

@@ -56,7 +56,8 @@ def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a NUL in a name; pyarrow's broken files
         if isinstance(error, OSError) and root.is_missing():
             raise RunError(
-                f"The folder {root.url} no longer exists, or is empty: mount it again, and run the same command again."
+                f"The folder {root.url} no longer exists, is empty, or cannot be listed: mount it again, and run the "
+                "same command again."
             ) from None
         if isinstance(error, FileNotFoundError):
             raise ReadError("missing", "The file no longer exists.") from None

@@ -16,6 +16,7 @@ from flowers_batch.sources.containers import DISK_BUFFER_BYTES, STORE_BUFFER_BYT
 from flowers_batch.sources.reading import ReadError, check_size
 from flowers_batch.sources.tar_links import NO_BYTES, Photo, linked_photos, photo_of
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.io_errors import is_io_error, reading_error
 
 
 @dataclass
@@ -62,6 +63,7 @@ def members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
 
     Raises:
         InputError: It is not a tar, or is incomplete: tarfile takes a broken header for the tar's end.
+        RunError: The disk or the store fails.
     """
     end = 0
     buffer_bytes = DISK_BUFFER_BYTES if folder.is_local else STORE_BUFFER_BYTES
@@ -83,6 +85,8 @@ def members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
                     raise tarfile.ReadError("no header is there")
                 rest = file.read(STORE_BUFFER_BYTES)
     except Exception as error:  # tarfile raises many types for broken headers
+        if is_io_error(error):
+            raise reading_error(folder.url_of(name), error) from error
         raise InputError(
             f"The tar {folder.url_of(name)} cannot be read from byte {end} on ({first_line(error)[:-1]}): "
             "restore it, or move it away."

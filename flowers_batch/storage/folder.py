@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from flowers_batch.errors import InputError
-from flowers_batch.storage.io_errors import reading, writing_scratch
+from flowers_batch.storage.io_errors import reading, reading_error, writing_scratch
 from flowers_batch.storage.local_files import is_utf8
 from flowers_batch.storage.locks import hold_lock
 from flowers_batch.storage.publishing import renamed, uploaded
@@ -164,12 +164,17 @@ class Folder:
         Raises:
             FileNotFoundError: It does not exist.
             InputError: It is not JSON.
+            RunError: It cannot be read.
         """
         try:
-            with self.open(name) as file:
+            with with_retries(lambda: self.open(name)) as file:
                 content = file.read()
         except NotADirectoryError as error:  # a file stands in place of the folder
             raise FileNotFoundError(*error.args) from None
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise reading_error(self.url_of(name), error) from error
         try:
             return json.loads(content)
         except ValueError:

@@ -26,7 +26,7 @@ def is_io_error(error: BaseException) -> bool:
     return isinstance(error, OSError) and (error.errno is not None or is_store_error(error))
 
 
-def reading_error(url: str, error: OSError | pa.ArrowException) -> FlowersError:
+def reading_error(url: str, error: Exception) -> FlowersError:
     """Return the error of a file or folder that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return InputError(f"There is no {url}: check its name.")

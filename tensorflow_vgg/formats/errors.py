@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ def unreadable(path: Path, expected: str, error: Exception) -> WeightsError:
         expected: What the file should be, with its article.
         error: The library's exception; the first line of its message is the reason.
     """
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE):
+        return WeightsError(f"{path} cannot be read ({os.strerror(error.errno)}): check its disk and permissions.")
     reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
     return WeightsError(f"{path} is not {expected}: {reason}. Restore it, or choose another file.")
 

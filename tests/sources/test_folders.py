@@ -464,7 +464,7 @@ def test_missing_folder_ends_the_run_instead_of_failing_images(opened, tmp_path,
     shutil.rmtree(tmp_path / "photos")
     if gone == "emptied" and opened.folder.is_local:  # what an unmounted disk leaves
         (tmp_path / "photos").mkdir()
-    with pytest.raises(RunError, match=r"no longer exists, or is empty: mount it again, and run the same command"):
+    with pytest.raises(RunError, match=r"no longer exists, is empty, or cannot be listed: mount it again"):
         opened.read(image)
 
 
