@@ -178,3 +178,12 @@ def test_each_change_is_synced_before_it_is_acknowledged(file):
     )
     done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['write', 'fsync', 'returned']"
+
+
+def test_undo_steps_are_bounded(file, monkeypatch):
+    monkeypatch.setattr("flowers_batch.pages.review.journal._MAX_UNDO_STEPS", 2)
+    journal = Journal(file)
+    for label in ("rose", "daisy", "tulip"):
+        journal.write({"a": label})
+    assert journal.undo() == {"a": "daisy"} and journal.undo() == {"a": "rose"} and journal.undo() == {}
+    assert read_labels(str(file)).labels == journal.labels == {"a": "rose"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from flowers_batch.pages.review.outside_links import outside_links
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.review import Review
 from flowers_batch.pages.review.row_thumbnails import RowThumbnails
+from flowers_batch.sources.images import Image
 from flowers_batch.sources.reading import ReadError
 
 
@@ -83,6 +85,25 @@ def test_folder_of_photos_may_itself_be_a_link(base, tmp_path):
     (tmp_path / "link").symlink_to(base / "photos")
     fb.predict(tmp_path / "link", tmp_path / "predictions", base / "model")
     assert sentence_for(tmp_path / "predictions").startswith("1 of 32 photos")
+
+
+def test_linked_folder_is_outside_unless_it_is_in_the_photos_folder(base, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(base / "photos" / "blue", photos / "blue")
+    (photos / "red").symlink_to(base / "photos" / "red")
+    (photos / "more").symlink_to(photos / "blue")
+    fb.predict(photos, tmp_path / "predictions", base / "model")
+    review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
+    refused = [
+        row
+        for row in range(len(review.table))
+        if review.thumbnails.photos.is_link_outside(Image(review.table.path(row)))
+    ]
+    assert refused and {review.table.path(row).split("/")[0] for row in refused} == {"red"}
+    assert outside_links(review.table, review.thumbnails.photos).startswith(
+        f"{len(refused)} of {len(review.table)} photos"
+    )
+    review.close()
 
 
 @pytest.mark.parametrize("options", [[], ["--follow-links"]])

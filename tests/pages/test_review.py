@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -137,4 +140,35 @@ def test_failed_photos_get_no_label(base, tmp_path):
     changed = review.labels.set([*failed, good[0]], ["red", "red"])
     assert len(failed) == 1 and changed["skipped"] == 1
     assert [photo["row"] for photo in changed["labels"]] == [good[0]]
+    review.close()
+
+
+def test_training_runs_once_and_not_beside_other_work(base, tmp_path, monkeypatch):
+    hold, started = threading.Event(), []
+
+    def work(name: str) -> Any:
+        def run(*_: Any, **__: Any) -> list[Any]:
+            started.append(name)
+            assert hold.wait(20)
+            raise fb.InputError("There is no more to be seen.")
+
+        return run
+
+    monkeypatch.setattr("flowers_batch.pages.review.retraining.train", work("train"))
+    monkeypatch.setattr("flowers_batch.pages.review.views.label_issues", work("label_issues"))
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    for _ in range(3):
+        review.retraining.start()
+    while not started:
+        time.sleep(0.005)
+    for _ in range(3):
+        assert "waiting" in review.views.select("label_issues")["computing"]
+    assert started == ["train"]
+    hold.set()
+    while review.retraining.status.state == "running":
+        time.sleep(0.005)
+    with pytest.raises(fb.InputError, match="no more"):
+        while "computing" in review.views.select("label_issues"):
+            time.sleep(0.005)
+    assert started == ["train", "label_issues"] and review.retraining.status.error.startswith("There is no more")
     review.close()

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from flowers_batch.storage.locks import try_lock
 
 _COLUMNS = ["path", "label", "time"]
 _MAX_TORN_LINES = 3  # of a partly written row: a longer rest is more likely a row with an unclosed quotation mark
+_MAX_UNDO_STEPS = 1000
 _TORN = ".torn"  # suffix of the file that keeps a partly written row
 
 
@@ -66,7 +68,7 @@ class Journal:
             fsync(self.file.parent)
         self.labels = read_labels(str(self.file)).labels
         # Of each change: the size of the file before it, and the labels that it replaced.
-        self._undo_steps: list[tuple[int, dict[str, str | None]]] = []
+        self._undo_steps = deque[tuple[int, dict[str, str | None]]](maxlen=_MAX_UNDO_STEPS)
 
     def _repair_end(self) -> None:
         """Make the file end after a complete row. A file that is damaged, or not a file of labels, is not changed."""
@@ -106,7 +108,7 @@ class Journal:
         self.labels |= labels
 
     def undo(self) -> dict[str, str | None]:
-        """Undo the last change made since the file was opened, by truncating the file.
+        """Undo the last change made since the file was opened, by truncating the file; at most the last thousand.
 
         Returns:
             The labels before that change, by path; None for a path that had no label. Empty if there is no change.

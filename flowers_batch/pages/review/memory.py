@@ -40,7 +40,7 @@ def estimate_rows(run: Run) -> tuple[int, int]:
     Both are estimated from the footers of some shards.
     """
     rows = text_bytes = 0
-    measured = np.unique(np.linspace(0, run.shards - 1, _SHARDS_MEASURED, dtype=int)).tolist()
+    measured = np.unique(np.linspace(0, run.shards, _SHARDS_MEASURED, endpoint=False, dtype=int)).tolist()
     for shard in measured:
         with open_shard(run.folder, PREDICTIONS, shard) as file:
             metadata = file.metadata

@@ -71,7 +71,8 @@ class Views:
         if name == LABELLED:
             return _limited(sorted(labels))
         if name == FAILED_PHOTOS:
-            return _limited(np.flatnonzero(~self._table.is_ok).tolist())
+            failed = np.flatnonzero(~self._table.is_ok)
+            return {"rows": failed[:MAX_ROWS].tolist(), "total": len(failed)}
         labelled = np.array(sorted(labels), np.int64)
         if name == CLASS:
             is_chosen = self._table.is_predicted_as(label)
