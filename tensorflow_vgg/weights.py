@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorflow_vgg.download import PublishedFile, fetch, find_cached
-from tensorflow_vgg.formats import READERS, WeightsError, network_of, stored_layers, write
+from tensorflow_vgg.formats import READERS, WeightsError, metadata_of, network_of, stored_layers, write
 from tensorflow_vgg.formats.files import unknown_suffix
 from tensorflow_vgg.network import Parameters, Shapes, parameter_shapes
 
@@ -33,6 +33,7 @@ PUBLISHED = {
     ),
 }
 
+_KEPT_METADATA = ("licence", "trained further", "tuned on")  # by a conversion
 LICENCE = "CC BY 4.0, Karen Simonyan and Andrew Zisserman"
 # Published files by checksum: those of `keras.applications`, with and without the fully connected layers, and the
 # original conversion from Caffe.
@@ -216,6 +217,8 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], dtyp
     layers = stored_layers(weights.path) if weights.path else list(parameter_shapes("vgg16"))
     network = network_of(layers)
     metadata = {"network": network, "licence": LICENCE if weights.path else "none: random numbers"}
+    stored = metadata_of(weights.path) if weights.path else {}
+    metadata |= {name: stored[name] for name in _KEPT_METADATA if name in stored}
     metadata["source"] = f"sha256:{_hash_file(weights.path, 'sha256')}" if weights.path else weights.name
     scratch = path.with_name(f"_tmp-{uuid.uuid4().hex}{path.suffix}")
     try:

@@ -13,7 +13,6 @@ from flowers_batch.classifier.evaluated_head import evaluate_head, publish_model
 from flowers_batch.classifier.fitting import KINDS, FittedHead, fit, predict_logits
 from flowers_batch.classifier.label_sources import absolute_labels
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled
-from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.classifier.split import SPLITS, TRAIN, VALIDATION, assign_splits
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import open_run
@@ -52,7 +51,7 @@ def train(
     metrics = evaluated.metrics
     metrics |= {"head": fitted.kind, "heads": heads}
     # A fine-tuned network has seen the labels of all its training photos: a share of them would look too good.
-    if run.job.weights.rpartition("/")[2] != NETWORK:
+    if not run.job.tuned_on:
         accuracy = metrics["test"]["accuracy"]
         metrics["learning_curve"] = _learning_curve(labelled, fitted, config.seed, accuracy, reporter)
         if len(labelled.keys) < len(labelled.splits):

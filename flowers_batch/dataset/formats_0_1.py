@@ -12,16 +12,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.tunings import UNKNOWN_TUNING
+
 PART_KEY = b"flowers_batch.manifest.3"  # of a manifest part's footer
-SYNTHETIC_MARK = "DRAWN.txt"  # in a folder of photos that the demo drew
+SYNTHETIC_MARK = "DRAWN.txt"  # in a folder of photos that the demo drew, with this text
+SYNTHETIC_TEXT = "These photos are drawn by a program."
 FROZEN_FOLDER = "fixed"  # of a model folder: codes and classifier without fine-tuning
 _OWN_FOLDER = "folder:-1"  # what `folder` meant as labels: the folder that a photo is in
+_TUNED_WEIGHTS = "/network.safetensors"
 _MISSING = "gone"  # the action of manifest rows whose images a listing did not find
 
 
 def upgrade_job(job: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of `job.json`."""
-    return job | {"fingerprint": _upgrade_fingerprint(job.get("fingerprint"))}
+    """Return the content of `job.json`; the weights' name alone said that they were fine-tuned."""
+    is_tuned = job.get("kind") == CODES and str(job.get("weights")).endswith(_TUNED_WEIGHTS)
+    tuned_on = [UNKNOWN_TUNING] if is_tuned else []
+    return job | {"fingerprint": _upgrade_fingerprint(job.get("fingerprint")), "tuned_on": tuned_on}
 
 
 def upgrade_footer(footer: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import FORMAT, in_current_format, with_format
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import RowGroup, open_shard, read_shard, row_groups_of
+from flowers_batch.dataset.tunings import Tunings, validated_tunings
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
@@ -36,6 +37,7 @@ class Job:
         codes: The codes folder that predictions were made from; None where they were made from images.
         versions: Versions of Python and of the libraries.
         format: The format number of the file that it was read from.
+        tuned_on: Of codes: what the network was fine-tuned on; empty if it was not.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Job:
     codes: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    tuned_on: Tunings = ()
 
 
 def library_versions() -> dict[str, str]:
@@ -64,6 +67,7 @@ def write_job(folder: Folder, job: Job) -> None:
         "root": job.root,
         "model": job.model,
         "codes": job.codes,
+        "tuned_on": job.tuned_on,
         "versions": job.versions,
         "digest": job.fingerprint.digest,
     }
@@ -92,6 +96,7 @@ def read_job(folder: Folder) -> Job | None:
             codes=job["codes"],
             versions=job["versions"],
             format=content.get("format", 1),
+            tuned_on=validated_tunings(job.get("tuned_on", ())),
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder.url_of(JOB)} is damaged ({error}): restore it, or begin in a new folder.") from None

@@ -14,7 +14,7 @@ from flowers_batch.classifier.training import train
 from flowers_batch.config import EncodeConfig, PredictConfig, TrainConfig
 from flowers_batch.demo.inputs import find_photos, find_weights
 from flowers_batch.errors import InputError
-from flowers_batch.pages.report.content import SYNTHETIC_MARK
+from flowers_batch.pages.report.content import SYNTHETIC_MARK, SYNTHETIC_TEXT
 from flowers_batch.pages.report.page import report
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
@@ -124,7 +124,7 @@ def _lay_out(classes: dict[str, list[Path]], folder: Path, is_synthetic: bool) -
         _link(photo, folder / "unlabelled" / f"photo-{number:04d}{photo.suffix}")
     if is_synthetic:
         for part in ("labelled", "unlabelled"):
-            (folder / part / SYNTHETIC_MARK).write_text("A program drew these photos.\n", encoding="utf-8")
+            (folder / part / SYNTHETIC_MARK).write_text(f"{SYNTHETIC_TEXT}\n", encoding="utf-8")
 
 
 def _link(photo: Path, target: Path) -> None:

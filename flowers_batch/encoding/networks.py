@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.config import NULL_NETWORK, EncodeConfig
+from flowers_batch.dataset.tunings import UNKNOWN_TUNING, Tunings, validated_tunings
 from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     import keras
+
+# Of a weights file's metadata: which layers fine-tuning trained, and on what (JSON: see `dataset.tunings`).
+TRAINED_FURTHER, TUNED_ON = "trained further", "tuned on"
+NO_LAYER = "no layer"
 
 
 class NullNetwork:
@@ -98,3 +104,25 @@ def weights_identity(config: EncodeConfig) -> tuple[str, str]:
         found = vgg.find(weights_on_this_machine(config.weights), config.network)
         name = config.weights if "://" in config.weights else found.name
         return vgg.identity(vgg.load(found, config.network, config.layer)), name
+
+
+def tunings_of(config: EncodeConfig) -> Tunings:
+    """Return what a network's weights were fine-tuned on, as the fine-tuning wrote it into their file.
+
+    Raises:
+        InputError: The weights are not available.
+    """
+    if config.network == NULL_NETWORK:
+        return ()
+    from tensorflow_vgg import weights as vgg
+    from tensorflow_vgg.formats import metadata_of
+
+    with weights_errors():
+        found = vgg.find(weights_on_this_machine(config.weights), config.network)
+        metadata = metadata_of(found.path) if found.path else {}
+    if metadata.get(TRAINED_FURTHER, NO_LAYER) == NO_LAYER:
+        return ()
+    try:
+        return validated_tunings(json.loads(metadata[TUNED_ON]))
+    except (KeyError, TypeError, ValueError):  # version 0.1 wrote only which layers were trained
+        return (UNKNOWN_TUNING,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from flowers_batch.classifier.head import Layer
 from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
+from flowers_batch.dataset.tunings import tuning_on
+from flowers_batch.encoding.networks import TRAINED_FURTHER, TUNED_ON
 from flowers_batch.finetuning.job import FinetuningJob
 from flowers_batch.finetuning.trainable_model import TRAINED, TrainableModel, to_numpy
 from flowers_batch.finetuning.training_state import Epoch, TrainingState
@@ -64,22 +67,25 @@ def publish_best_epoch(folder: Folder, model: TrainableModel, state: TrainingSta
         for name, variable in model.variables().items():
             if name.startswith(TRAINED):
                 variable.assign(file.get_tensor(name))
-    _write_weights(folder, model, job)
+    # Of epoch 0 they are the initial ones.
+    _write_weights(folder, model, job, model.unfrozen if state.best else ())
     kernel, bias = model.head.get_weights()
     return kernel, bias
 
 
-def _write_weights(folder: Folder, model: TrainableModel, job: FinetuningJob) -> None:
+def _write_weights(folder: Folder, model: TrainableModel, job: FinetuningJob, trained: Sequence[str]) -> None:
     from tensorflow_vgg.formats import write
     from tensorflow_vgg.weights import LICENCE
 
-    encoding = job.encoding
+    encoding, photos = job.encoding, job.photos
+    tunings = [*job.tuned_on, *([tuning_on(photos.source.url, photos.digests)] if trained else [])]
     about = {
         "network": encoding.network,
         "licence": "none: random numbers, trained" if job.is_from_scratch else LICENCE,
         "source": f"{encoding.weights} ({job.weights})",
-        "trained further": " ".join(model.unfrozen) or "no layer",
     }
+    if tunings:
+        about |= {TRAINED_FURTHER: " ".join(trained) or "as before", TUNED_ON: json.dumps(tunings)}
     with folder.publish(NETWORK) as scratch:
         write(Path(scratch), model.parameters(encoding.network, encoding.layer), "float32", about)
 

@@ -112,6 +112,7 @@ def build_job(folder: Folder, frozen: Run, labelled: LabelledSplit, config: Fine
         head=load_model(frozen_model_url(folder)).head,
         folder=folder.url,
         codes=frozen.folder.url,
+        tuned_on=frozen.job.tuned_on,
     )
 
 

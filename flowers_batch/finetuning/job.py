@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flowers_batch.classifier.class_weights import balanced_sample_weights
 from flowers_batch.classifier.head import Head, Layer
 from flowers_batch.config import EncodeConfig, FinetuneConfig
+from flowers_batch.dataset.tunings import Tunings
 from flowers_batch.devices import is_out_of_memory, prepare_device
 from flowers_batch.errors import FlowersError, RunError
 from flowers_batch.finetuning.training_state import TrainingState
@@ -86,6 +87,7 @@ class FinetuningJob:
         head: A logistic regression on the codes, with which training starts.
         folder: The model folder.
         codes: The folder of those codes.
+        tuned_on: What the initial weights were fine-tuned on.
     """
 
     config: FinetuneConfig
@@ -95,6 +97,7 @@ class FinetuningJob:
     head: Head
     folder: str
     codes: str
+    tuned_on: Tunings = ()
 
     @property
     def is_from_scratch(self) -> bool:

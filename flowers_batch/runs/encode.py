@@ -8,7 +8,7 @@ from flowers_batch.config import EncodeConfig
 from flowers_batch.dataset.run_folder import Job, read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.factories import EncoderFactory
-from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
+from flowers_batch.encoding.networks import codes_fingerprint, tunings_of, weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.execution import RunExecution, skipping_of
@@ -47,9 +47,9 @@ def encode(
         if job and config.precision == "auto":
             config = replace(config, precision=job.fingerprint.precision)
         config = replace(config, weights=name)
-        run = RunExecution(
-            folder, Job(CODES, source.url, codes_fingerprint(config, weights, config.precision), name, source.root)
-        )
+        fingerprint = codes_fingerprint(config, weights, config.precision)
+        described = Job(CODES, source.url, fingerprint, name, source.root, tuned_on=tunings_of(config))
+        run = RunExecution(folder, described)
         if job and job.fingerprint != run.job.fingerprint:
             raise InputError(
                 f"{folder.url} holds codes of another kind: {run.job.fingerprint.differences(job.fingerprint)}; "

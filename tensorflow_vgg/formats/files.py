@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from tensorflow_vgg.formats.errors import WeightsError, missing_layer, unreadable
-from tensorflow_vgg.formats.keras_h5 import h5_layers, read_h5, write_h5
+from tensorflow_vgg.formats.keras_h5 import h5_layers, h5_metadata, read_h5, write_h5
 from tensorflow_vgg.formats.npy import npy_layers, read_npy, write_npy
-from tensorflow_vgg.formats.safetensors_file import read_safetensors, safetensors_layers, write_safetensors
+from tensorflow_vgg.formats.safetensors_file import (
+    read_safetensors,
+    safetensors_layers,
+    safetensors_metadata,
+    write_safetensors,
+)
 from tensorflow_vgg.network import NETWORKS, Parameters, Shapes, parameter_shapes
 
 READERS: dict[str, Callable[[Path, dict[str, Shapes]], Iterator[Parameters]]] = {
@@ -23,6 +28,21 @@ WRITERS: dict[str, Callable[[Path, Iterable[Parameters], dict[str, str]], None]]
     ".h5": write_h5,
     ".safetensors": write_safetensors,
 }
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return what `write` stored with the arrays; nothing of `.npy`, which has no place for it.
+
+    Raises:
+        WeightsError: The file is not a weights file.
+    """
+    if path.suffix not in READERS:
+        raise unknown_suffix(path)
+    readers = {".h5": h5_metadata, ".safetensors": safetensors_metadata}
+    try:
+        return readers[path.suffix](path) if path.suffix in readers else {}
+    except Exception as error:  # each library has its own exceptions
+        raise unreadable(path, "a readable file of weights", error) from None
 
 
 def stored_layers(path: Path) -> list[str]:

@@ -59,6 +59,14 @@ def h5_layers(path: Path, candidates: Iterable[str]) -> set[str]:
         return {name for name in candidates if keras_name(name) in file}
 
 
+def h5_metadata(path: Path) -> dict[str, str]:
+    """Return the attributes of a file that are text."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return {name: value for name, value in file.attrs.items() if isinstance(value, str)}
+
+
 def write_h5(path: Path, parameters: Iterable[Parameters], metadata: dict[str, str]) -> None:
     """Write layers so that `keras.applications` loads them, too; `metadata` becomes the file's attributes."""
     import h5py

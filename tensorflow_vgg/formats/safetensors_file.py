@@ -60,6 +60,14 @@ def safetensors_layers(path: Path) -> set[str]:
         return {key.rpartition(".")[0] for key in file.keys()}  # noqa: SIM118  `file` is not a dict
 
 
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata in a file's header."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+
+
 def write_safetensors(path: Path, parameters: Iterable[Parameters], metadata: dict[str, str]) -> None:
     """Write layers; `metadata` goes into the header.
 

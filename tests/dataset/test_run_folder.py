@@ -30,6 +30,15 @@ def test_job_is_read_as_it_was_written(tmp_path):
     assert {"python", "ray", "tensorflow", "numpy", "pyarrow"} <= content["versions"].keys()
 
 
+def test_job_keeps_what_its_network_was_tuned_on(tmp_path):
+    folder, tuning = open_folder(tmp_path), {"images": "/photos", "photos": 3, "sha256": "0f"}
+    write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0", tuned_on=(tuning,)))
+    assert read_job(folder).tuned_on == (tuning,)
+    folder.write_json("job.json", folder.read_json("job.json") | {"tuned_on": "photos"})
+    with pytest.raises(InputError, match="is damaged"):
+        read_job(folder)
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", "null", "3", '{"digest": "x"}', '{"format": "x"}', "less"])
 def test_damaged_job_is_refused(tmp_path, content):
     folder = open_folder(tmp_path)

@@ -25,6 +25,8 @@ from flowers_batch.dataset.manifest import read_manifest, read_rows
 from flowers_batch.dataset.run_folder import open_run, read_job, read_summary
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.shard_file import read_footer
+from flowers_batch.dataset.tunings import UNKNOWN_TUNING
+from flowers_batch.encoding.networks import tunings_of
 from flowers_batch.storage.folder import open_folder
 
 WRITTEN = Path(__file__).parents[1] / "data" / "version_0_1"
@@ -236,6 +238,15 @@ def test_predictions_are_made_from_codes_of_0_1(archive, given):
     assert given == [0, 1, 2, 3] and fb.verify(archive.run / "labels").is_complete
     here, there = labels_in(archive.run / "labels"), labels_in(archive.run / "predictions")
     assert {path: here[path] for path in there} == there
+
+
+def test_codes_of_a_network_that_0_1_tuned_get_no_learning_curve(archive):
+    """Version 0.1 recorded it by the name of the weights alone."""
+    assert read_job(open_folder(archive.run / "tuned" / "codes")).tuned_on == (UNKNOWN_TUNING,)
+    assert read_job(open_folder(archive.run / "codes")).tuned_on == ()
+    assert len(fb.train(archive.run / "tuned" / "codes", archive.run / "head", LOGISTIC)["learning_curve"]) == 1
+    weights = str(archive.run / "tuned" / "network.safetensors")
+    assert tunings_of(fb.EncodeConfig(weights=weights)) == (UNKNOWN_TUNING,)
 
 
 def test_stopped_fine_tuning_resumes_after_its_epoch(archive, narrow, given, trained_epochs):

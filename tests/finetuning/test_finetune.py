@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from safetensors.numpy import load_file
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import NETWORK, load_model, read_metrics
 from flowers_batch.cli.metrics_rendering import training_text
-from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.run_folder import open_run, read_job
 from flowers_batch.dataset.schema import CODES, codes_of
 from flowers_batch.encoding.weights import convert_weights
 from flowers_batch.errors import InputError
@@ -191,6 +192,35 @@ def test_training_on_fine_tuned_codes_omits_flattering_figures(tuned, photos, tm
     assert "would more labels help" not in training_text(metrics, "model")
     with pytest.raises(InputError, match="holds a model that was not fine-tuned: choose another folder"):
         fb.finetune(photos, tmp_path / "tuned", CONFIG)
+
+
+def test_name_of_a_weights_file_decides_nothing(tuned, photos, tmp_path):
+    """A copy of fine-tuned weights is fine-tuned whatever its name, also in another format; a namesake is not."""
+    shutil.copy(tuned / NETWORK, tmp_path / "copy.safetensors")
+    convert_weights(str(tuned / NETWORK), str(tmp_path / "converted.h5"), "float32")
+    convert_weights("random:3", str(tmp_path / NETWORK), "float32")
+    for name, is_tuned in (("copy.safetensors", True), ("converted.h5", True), (NETWORK, False)):
+        codes, model = tmp_path / f"codes of {name}", tmp_path / f"model of {name}"
+        fb.encode(photos, codes, replace(CONFIG.encode, weights=str(tmp_path / name)))
+        assert bool(read_job(open_folder(codes)).tuned_on) == is_tuned, name
+        metrics = fb.train(codes, model, fb.TrainConfig(("folder",), head="logistic"))
+        assert (len(metrics["learning_curve"]) == 1) == is_tuned, name
+
+
+def test_codes_name_the_photos_that_their_network_was_tuned_on(tuned, photos, tmp_path):
+    """Of a network that was fine-tuned twice, both times."""
+    splits = splits_in(tuned)
+    rows = pq.read_table(tuned / "split.parquet", columns=["path", "sha256"]).to_pylist()
+    digests = sorted(row["sha256"] for row in rows if splits[row["path"]] != "test")
+    (first,) = read_job(open_folder(tuned / "codes")).tuned_on
+    identity = hashlib.sha256(b"".join(digests)).hexdigest()
+    assert first == {"images": str(photos), "photos": len(digests), "sha256": identity}
+    assert read_job(open_folder(tuned / "frozen" / "codes")).tuned_on == ()
+    again = replace(CONFIG, encode=replace(CONFIG.encode, weights=str(tuned / NETWORK)), lr_multiplier=5.0)
+    metrics = fb.finetune(photos, tmp_path / "again", again)
+    assert read_job(open_folder(tmp_path / "again" / "frozen" / "codes")).tuned_on == (first,)
+    if metrics["tuning"]["best_epoch"]:
+        assert read_job(open_folder(tmp_path / "again" / "codes")).tuned_on == (first, first)
 
 
 def test_codes_folder_stands_for_its_photos_and_network(tuned, tmp_path):

@@ -14,7 +14,7 @@ from codes_folder import write_codes
 from helpers import draw_archive
 
 import flowers_batch as fb
-from flowers_batch.pages.report.content import SYNTHETIC_MARK
+from flowers_batch.pages.report.content import SYNTHETIC_MARK, SYNTHETIC_TEXT
 from flowers_batch.pages.report.limits import PageLimits
 
 EVIL = '<script>alert(1)</script>"$x^2$&'
@@ -107,9 +107,16 @@ def test_accuracy_of_a_retrained_model_is_not_shown(base, tmp_path):
     assert "was retrained after" in page.text and "accuracy on held-out photos" not in page.text
 
 
-@pytest.mark.parametrize("mark", [SYNTHETIC_MARK, "DRAWN.txt"], ids=["this version", "version 0.1"])
-def test_report_warns_of_synthetic_photos(base, tmp_path, mark):
-    (base / "photos" / mark).write_text("A program drew these photos.\n")
+@pytest.mark.parametrize(
+    ("mark", "text"),
+    [(SYNTHETIC_MARK, SYNTHETIC_TEXT), ("DRAWN.txt", "These photos are drawn by a program.")],
+    ids=["this version", "version 0.1"],
+)
+def test_report_warns_of_synthetic_photos(base, tmp_path, mark, text):
+    (base / "photos" / mark).write_text("flowers that I drew from nature\n")
+    _, page = page_of(base / "labels", tmp_path / "page.html")
+    assert "drawn by a program" not in page.text, "a file's name decides nothing"
+    (base / "photos" / mark).write_text(f"{text}\n")
     try:
         _, page = page_of(base / "labels", tmp_path / "page.html")
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from contextlib import suppress
 from typing import Any
 
 from flowers_batch.classifier.model_folder import METRICS, MODEL, Model, load_model
@@ -19,7 +20,8 @@ from flowers_batch.pages.thumbnails import Photos
 from flowers_batch.sources.left_out_text import describe_left_out
 from flowers_batch.storage.folder import Folder, open_folder
 
-SYNTHETIC_MARK = "SYNTHETIC.txt"  # marks a folder of photos that the demo drew
+SYNTHETIC_MARK = "SYNTHETIC.txt"  # marks a folder of photos that the demo drew, by this text
+SYNTHETIC_TEXT = "A program drew these photos."
 
 
 def collect_content(folder: Folder, run: Run | None, model_url: str | None, limits: PageLimits) -> dict[str, Any]:
@@ -108,7 +110,14 @@ def _warn_of_synthetic(photos: list[Photos], run: Run | None, model: Model | Non
 
 
 def _is_synthetic(folder: Folder) -> bool:
-    return any(folder.exists(mark) for mark in (SYNTHETIC_MARK, formats_0_1.SYNTHETIC_MARK))
+    marks = {SYNTHETIC_MARK: SYNTHETIC_TEXT, formats_0_1.SYNTHETIC_MARK: formats_0_1.SYNTHETIC_TEXT}
+    return any(folder.exists(mark) and _begins_with(folder, mark, text) for mark, text in marks.items())
+
+
+def _begins_with(folder: Folder, name: str, text: str) -> bool:
+    with suppress(OSError), folder.open(name) as file:
+        return file.read(len(text)) == text.encode()
+    return False
 
 
 def _find_failures(run: Run, limit: int) -> list[tuple[str, int, list[dict[str, str]]]]:
