@@ -21,6 +21,7 @@ class Summary:
         skipped_at_least: Those of them of which there may be more than were counted.
         loops: Links to a folder that contains them, which are not followed: `count`, and the names of the `first`.
         broken_links: Links that lead nowhere, and are not named like images: `count`, and the names of the `first`.
+        nameless_folders: Prefixes of keys in a store that go on with another slash, which cannot be opened: likewise.
         repeated: Images that a list names more than once; they are one row.
         duplicates: Images with the same bytes as an earlier one.
         missing: Images that the last listing did not find; their rows are kept.
@@ -52,6 +53,7 @@ class Summary:
     skipped_at_least: list[str]
     loops: dict[str, Any]
     broken_links: dict[str, Any]
+    nameless_folders: dict[str, Any]
     repeated: int
     duplicates: int
     missing: int

@@ -31,6 +31,7 @@ SUFFIXES = (
     *("png", "apng", "bmp", "dib", "gif", "webp", "tif", "tiff"),
     *("heic", "heics", "heif", "heifs", "hif", "avif", "avifs"),
 )
+_ENDINGS = tuple(b"." + suffix.encode() for suffix in SUFFIXES)
 PATH = "path"  # the column of a list or a table that holds images' paths
 ROWS_AT_ONCE = 4096  # that are Python objects at once
 TIME = pa.timestamp("us", "UTC")
@@ -81,7 +82,7 @@ def batches_of(images: Iterable[Image]) -> Iterator[pa.RecordBatch]:
 
 def is_image(name: bytes) -> bool:
     """Return whether a file's name ends as images' do."""
-    return name.lower().endswith(tuple(b"." + suffix.encode() for suffix in SUFFIXES))
+    return name.lower().endswith(_ENDINGS)
 
 
 def path_text(path: bytes) -> str:

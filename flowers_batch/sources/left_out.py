@@ -45,6 +45,7 @@ class LeftOut:
         endings: Files that are not images, by the ending of their names in lower case; "" without one.
         loops: Links to a folder that contains them, which are not followed.
         broken_links: Links that lead nowhere, and are not named like images.
+        nameless_folders: Prefixes of keys in a store that go on with another slash, which cannot be opened.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -52,6 +53,7 @@ class LeftOut:
     endings: Counter[str] = field(default_factory=Counter)
     loops: Examples = field(default_factory=Examples)
     broken_links: Examples = field(default_factory=Examples)
+    nameless_folders: Examples = field(default_factory=Examples)
 
     @property
     def ignored(self) -> int:
@@ -91,6 +93,7 @@ class LeftOut:
             "skipped_at_least": sorted(self.at_least),
             "loops": vars(self.loops),
             "broken_links": vars(self.broken_links),
+            "nameless_folders": vars(self.nameless_folders),
         }
 
 
@@ -103,6 +106,7 @@ def left_out_from_json(values: Mapping[str, Any]) -> LeftOut:
         Counter(endings),
         Examples(**values.get("loops", {})),
         Examples(**values.get("broken_links", {})),
+        Examples(**values.get("nameless_folders", {})),
     )
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from flowers_batch.sources.skipping import kind_text
 
-_LINKS = {
+_NAMED = {
     "loops": "links to a folder that contains them, not followed",
     "broken_links": "links that lead nowhere",
+    "nameless_folders": "keys with an empty part, which cannot be opened",
 }
 
 
@@ -21,7 +22,7 @@ def describe_left_out(summary: Mapping[str, Any]) -> dict[str, str]:
     """
     skipped = skipped_text(summary.get("skipped", {}), summary.get("skipped_at_least", ()))
     found = {"skipped": skipped, "ignored": endings_text(summary.get("ignored_endings", {}))}
-    found |= {words: _names_text(summary[name]) for name, words in _LINKS.items() if name in summary}
+    found |= {words: _names_text(summary[name]) for name, words in _NAMED.items() if name in summary}
     return {words: text for words, text in found.items() if text}
 
 

@@ -130,7 +130,7 @@ class _DiskWalk(_Walk[None]):
     def _identity(self, prefix: bytes) -> Hashable:
         with self._explain(prefix):
             found = os.stat(self._where(prefix))
-            return found.st_dev, found.st_ino
+            return found.st_dev, found.st_ino or prefix  # some network file systems have no inodes
 
     def _entries(self, prefix: bytes) -> Iterator[tuple[bytes, bool, None]]:
         with self._explain(prefix), os.scandir(self._where(prefix)) as entries:
@@ -198,18 +198,26 @@ class _StoreWalk(_Walk[fs.FileInfo]):
             infos = with_retries(lambda: self._infos(prefix))
         except OSError as error:
             raise InputError(
-                f"{self.folder.url}/{prefix.decode()} cannot be listed ({first_line(error)[:-1]}): check connection "
+                f"{self.folder.url_of(prefix.decode())} cannot be listed ({first_line(error)[:-1]}): check connection "
                 "and permissions and run the same command again, or leave it out with `exclude`."
             ) from None
         for info in infos:
-            yield info.base_name.encode(), info.type == fs.FileType.Directory, info
+            if self._is_nameless(info, prefix):
+                self._left_out.nameless_folders.add(f"{prefix.decode()}/")
+            else:
+                yield info.base_name.encode(), info.type == fs.FileType.Directory, info
 
     def _names(self, prefix: bytes) -> Iterator[tuple[bytes, bool]]:
         for info in self._infos(prefix):
-            yield info.base_name.encode(), info.type == fs.FileType.Directory
+            if not self._is_nameless(info, prefix):
+                yield info.base_name.encode(), info.type == fs.FileType.Directory
 
     def _infos(self, prefix: bytes) -> list[fs.FileInfo]:
         return self.folder.filesystem.get_file_info(fs.FileSelector(self.folder.at(prefix.decode())))
+
+    def _is_nameless(self, info: fs.FileInfo, prefix: bytes) -> bool:
+        """Return whether keys go on with another slash: pyarrow takes such a folder for the one that contains it."""
+        return info.path.rstrip("/") == self.folder.at(prefix.decode()).rstrip("/")
 
     def _image(self, path: bytes, details: fs.FileInfo) -> Image:
         return Image(path.decode(), details.size, details.mtime or EPOCH)

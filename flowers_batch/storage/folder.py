@@ -79,6 +79,8 @@ class Folder:
     def matching(self, pattern: str) -> list[str]:
         """Return the names of the files directly in this folder that match a pattern, sorted; `*` is any text.
 
+        A `*` at the beginning does not match a dot, as in a shell.
+
         Raises:
             InputError: A matching name is not UTF-8.
         """
@@ -87,6 +89,8 @@ class Folder:
             return [pattern] if found.type == fs.FileType.File else []
         expression = re.compile(b".*".join(map(re.escape, pattern.encode().split(b"*"))), re.DOTALL)
         fitting = [name for name in self._files("") if expression.fullmatch(name)]
+        if not pattern.startswith("."):  # as in a shell: `._a.tar` is not a tar, but what macOS writes beside `a.tar`
+            fitting = [name for name in fitting if not name.startswith(b".")]
         for name in fitting:
             if not is_utf8(name):
                 raise InputError(

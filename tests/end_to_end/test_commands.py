@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,22 @@ def test_commands_work_from_encode_to_report(capsys, archive, tmp_path, local_ra
     next(Path(labels, "predictions").glob("shard-*")).unlink()
     code, out, _ = run(capsys, "verify", labels, "--json")
     assert code == 1 and json.loads(out)["complete"] is False and json.loads(out)["problems"]
+
+
+def test_encode_names_what_it_leaves_out(capsys, archive, tmp_path, local_ray):
+    photos, codes = tmp_path / "photos", str(tmp_path / "codes")
+    shutil.copytree(archive, photos)
+    names = [path.relative_to(archive) for path in sorted(archive.rglob("*.png"))]
+    for name in names:
+        system = photos / name.parent / "@eaDir" / name.name
+        system.mkdir(parents=True)
+        shutil.copy(archive / name, system / "SYNOPHOTO_THUMB_M.png")
+    (photos / names[0].parent / "clip.MOV").touch()
+    code, out, _ = run(capsys, "encode", str(photos), codes, "--network", "null", "--exclude", f"/{names[0]}")
+    assert code == 0 and "encoded 29 images: 29 ok, 0 failed, 0 done before, 2 other files ignored" in out
+    assert f"  skipped: 30 in @eaDir, 1 excluded by /{names[0]}\n  ignored: 1 .mov, 1 .txt\n" in out
+    code, out, _ = run(capsys, "encode", str(photos), codes, "--network", "null", "--include-hidden", "--json")
+    assert code == 0 and json.loads(out)["changes"]["new"] == 31
 
 
 def test_random_weights_are_announced_with_results(capsys, archive, tmp_path, local_ray):

@@ -233,6 +233,7 @@ def test_codes_folder_stands_for_its_photos_and_network(tuned, tmp_path):
         ({"layer": "relu7"}, r"differ in layer \(relu7, not relu6\)"),
         ({"network": "vgg19"}, r"differ in network \(vgg19, not vgg16\)"),
         ({"root": "/elsewhere"}, "contains the `root` of its photos: leave `root` out"),
+        ({"exclude": ("raw",)}, "has listed its photos: leave `include_hidden` and `exclude` out"),
     ):
         asked = fb.EncodeConfig(**encoding_settings_of(codes) | change)
         with pytest.raises(InputError, match=told):

@@ -13,6 +13,8 @@ import flowers_batch as fb
 from flowers_batch.dataset.manifest import read_manifest
 from flowers_batch.dataset.run_folder import SUCCESS, open_run, read_summary
 from flowers_batch.errors import InputError
+from flowers_batch.finetuning.finetune import encoding_config
+from flowers_batch.finetuning.frozen import encoding_settings_of
 from flowers_batch.sources.skipping import Skipping
 from flowers_batch.storage.folder import open_folder
 
@@ -113,6 +115,14 @@ def test_excluded_entries_of_a_list_are_counted(photos, tmp_path):
     summary = fb.encode(listing, tmp_path / "codes", config)
     assert paths(tmp_path / "codes") == {names[0], names[2], "blue/0000.png"}, "a list names its photos"
     assert summary.skipped == {"exclude raw": 1}
+
+
+def test_tuned_network_encodes_the_photos_that_it_was_trained_on(photos, tmp_path):
+    codes = tmp_path / "codes"
+    fb.encode(photos, codes, replace(NULL, include_hidden=True, exclude=("raw",)))
+    assert encoding_settings_of(codes)["exclude"] == ("raw",)
+    config = encoding_config(open_run(codes, "codes"), fb.FinetuneConfig(), "random:3")
+    assert (config.include_hidden, config.exclude) == (True, ("raw",))
 
 
 def test_predictions_from_codes_refuse_names_to_leave_out(photos, tmp_path):

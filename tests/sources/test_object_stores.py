@@ -28,8 +28,10 @@ from helpers import draw_archive, images_in, write
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.runs.verify import verify
 from flowers_batch.sources.images import EPOCH, Image
+from flowers_batch.sources.left_out import Examples
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.skipping import Skipping
 from flowers_batch.sources.source import Source
 from flowers_batch.storage import retries
 from flowers_batch.storage.folder import open_folder
@@ -134,6 +136,29 @@ def test_key_with_an_empty_or_dotted_part_fails_with_the_reason(s3, tmp_path):
         with pytest.raises(ReadError, match=r"^The key .* has a part that is empty, `\.` or `\.\.`") as refused:
             photos.read(image)
         assert refused.value.reason == "unreadable"
+
+
+def test_odd_keys_of_a_prefix_are_rows_or_named_and_never_fail_it(s3):
+    keys = ["a.jpg", "x//b.jpg", "/c.jpg", "./d.jpg", "y/../e.jpg", "z/"]
+    for key in keys:
+        s3.put_key(f"strange/{key}", b"1")
+    photos = open_source(s3.url("strange"))
+    found = images_in(photos)
+    assert [image.path for image in found] == ["./d.jpg", "a.jpg", "y/../e.jpg"]
+    assert photos.read(found[1]) == b"1"
+    for image in (found[0], found[2]):
+        with pytest.raises(ReadError):
+            photos.read(image)
+    assert photos.left_out.nameless_folders == Examples(2, ["/", "x//"])
+
+
+def test_system_names_in_a_store_are_left_out(s3):
+    for key in ("a.jpg", "@eaDir/1/t.jpg", ".h.jpg", "#recycle/2.jpg", "clip.mov", "raw/b.jpg"):
+        s3.put_key(f"nas/{key}", b"1")
+    photos = open_source(s3.url("nas"), skipping=Skipping(exclude=("raw",)))
+    assert [path for path, *_ in contents(photos)] == ["a.jpg"]
+    assert photos.left_out.skipped == {"@eaDir": 1, "hidden": 1, "#recycle": 1, "exclude raw": 1}
+    assert photos.left_out.endings == {".mov": 1}
 
 
 def test_deleted_object_is_missing_unless_all_are(s3, tmp_path):

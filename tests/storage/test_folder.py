@@ -155,6 +155,13 @@ def test_name_not_utf8_is_skipped_and_refused_if_a_pattern_matches(tmp_path):
         folder.matching("*.tar")
 
 
+def test_pattern_takes_hidden_names_only_if_it_begins_with_a_dot(folder):
+    for name in ("a.tar", "._a.tar", ".b.tar"):
+        fill(folder, name, b"")
+    assert folder.matching("*.tar") == ["a.tar"]
+    assert folder.matching(".*.tar") == ["._a.tar", ".b.tar"]
+
+
 def test_folder_name_not_utf8_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match=r"^The name /.*/caf\\xe9 is not UTF-8: rename it, or give a link to it\.$"):
         open_folder(tmp_path / os.fsdecode(b"caf\xe9"))
