@@ -57,6 +57,7 @@ SYSTEM = {  # which names are never photos of the user, and what makes them; cas
     ".ipynb_checkpoints/": "Jupyter: copies",
     "*.lrdata/": "Lightroom: previews",
     "**/*.photoslibrary/resources/": "Apple Photos: derivatives and thumbnails",
+    "**/*.photoslibrary/scopes/*/resources/": "Apple Photos: derivatives of shared photos",
     "**/*.photoslibrary/Thumbnails/": "Apple Photos: thumbnails",
     "**/*.photoslibrary/Previews/": "Apple Photos: previews",
     "**/*.photolibrary/resources/": "iPhoto: derivatives and thumbnails",
@@ -100,20 +101,22 @@ class Skipping:
             if not pattern.strip("/"):
                 raise InputError(f"`exclude` must name files or folders, such as `*.bak`. Received: {pattern!r}.")
 
-    def kind(self, path: bytes, *, is_folder: bool) -> str | None:
+    def kind(self, path: bytes, *, is_folder: bool, root: bytes = b"") -> str | None:
         """Return as what a file or folder is left out, None if it is not; folders above it are not looked at.
 
         Args:
             path: Below the root, with `/`.
             is_folder: Whether it is a folder, and not a file.
+            root: The root's name: it may be the library of a photo program, some of whose folders are left out.
 
         Returns:
             `exclude PATTERN`, a pattern of `SYSTEM` without its slash at the end, `hidden`, or None.
         """
+        names = _names(path) if self.exclude else ()
         for pattern in self.exclude:
-            if _matches(_normal(pattern), _names(path), is_folder):
+            if _matches(_normal(pattern), names, is_folder):
                 return _EXCLUDED + pattern
-        return None if self.include_hidden else _system_kind(path, is_folder)
+        return None if self.include_hidden else _system_kind(path, is_folder, root)
 
     def to_json(self) -> dict[str, Any]:
         """Return the rules as JSON."""
@@ -171,10 +174,10 @@ _SYSTEM_FOLDERS = _any_name(SYSTEM)
 _SYSTEM_FILES = _any_name(pattern for pattern in SYSTEM if not pattern.endswith("/"))
 
 
-def _system_kind(path: bytes, is_folder: bool) -> str | None:
+def _system_kind(path: bytes, is_folder: bool, root: bytes) -> str | None:
     name = path.rpartition(b"/")[2].decode("utf-8", "surrogateescape").lower()
     if (_SYSTEM_FOLDERS if is_folder else _SYSTEM_FILES).match(name):
-        names = tuple(name.lower() for name in _names(path))
+        names = tuple(name.lower() for name in _names(root + b"/" + path))
         for pattern in SYSTEM:
             if _matches(pattern.lower(), names, is_folder):
                 return pattern.removeprefix("**/").rstrip("/")

@@ -55,6 +55,7 @@ class _Walk(ABC, Generic[Details]):
         self.folder = folder
         self._skipping = skipping
         self._left_out = left_out
+        self._root = os.fsencode(os.path.basename(folder.path.rstrip("/")))
         self._looked_at: Counter[str] = Counter()  # by the kind of what is left out
 
     def images(self) -> Iterator[Image]:
@@ -77,7 +78,7 @@ class _Walk(ABC, Generic[Details]):
         found = []
         for name, is_folder, details in self._entries(prefix):
             path = prefix + name
-            kind = self._skipping.kind(path, is_folder=is_folder)
+            kind = self._skipping.kind(path, is_folder=is_folder, root=self._root)
             if is_folder and kind:
                 self._count_skipped(path + b"/", kind)
             elif is_folder:
@@ -99,9 +100,10 @@ class _Walk(ABC, Generic[Details]):
                     photos += not is_folder and is_image(name)
                     if is_folder:
                         folders.append(folder + name + b"/")
-        if photos or folders:
+        is_part = self._looked_at[kind] >= _MAX_COUNTED
+        if photos or is_part:
             self._left_out.skipped[kind] += photos
-        if self._looked_at[kind] >= _MAX_COUNTED:
+        if is_part:
             self._left_out.at_least.add(kind)
 
     @abstractmethod

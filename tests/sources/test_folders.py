@@ -252,6 +252,14 @@ def test_hidden_names_are_taken_if_asked_for(opened, tmp_path):
     assert everything.left_out.skipped == {"exclude files": 1}
 
 
+def test_photo_library_as_the_root_is_listed_without_its_previews(tmp_path):
+    names = ["originals/0/a.heic", "resources/derivatives/0/a.jpg", "scopes/syndication/resources/b.jpg"]
+    library = tmp_path / "My Photos.photoslibrary"
+    write(library, dict.fromkeys([*names, "album/resources/c.jpg"], b"x"))
+    for photos in (source(library), FolderSource(store(library))):
+        assert paths(photos) == ["album/resources/c.jpg", "originals/0/a.heic"]
+
+
 def test_hidden_root_is_listed(tmp_path):
     write(tmp_path, {".photos/@eaDir/a.jpg": b"", ".photos/b.jpg": b""})
     assert paths(source(tmp_path / ".photos" / "@eaDir")) == ["a.jpg"]
