@@ -43,7 +43,9 @@ def member_path(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def linked_photos(members: Iterable[tarfile.TarInfo], skipping: Skipping, left_out: LeftOut) -> Iterator[Photo]:
+def linked_photos(
+    tar: bytes, members: Iterable[tarfile.TarInfo], skipping: Skipping, left_out: LeftOut
+) -> Iterator[Photo]:
     """Yield the photos that the links in a tar lead to, by the links' names.
 
     A hard link leads to the last member of its target's name before it. A symbolic link leads where it would if the tar
@@ -51,7 +53,8 @@ def linked_photos(members: Iterable[tarfile.TarInfo], skipping: Skipping, left_o
     folder twice is a loop, and ends there.
 
     Args:
-        members: All members of the tar.
+        tar: The tar's name.
+        members: All its members.
         skipping: Which names are left out.
         left_out: Gains the counts of what is left out.
     """
@@ -60,7 +63,7 @@ def linked_photos(members: Iterable[tarfile.TarInfo], skipping: Skipping, left_o
         for member in members:
             tree.add(member)
         for link in tree.links():
-            yield from _Walk(tree, skipping, left_out).photos(link)
+            yield from _Walk(tar, tree, skipping, left_out).photos(link)
 
 
 class _Node(NamedTuple):
@@ -93,8 +96,8 @@ class _Entry(NamedTuple):
 class _Walk:
     """A walk from a link to photos."""
 
-    def __init__(self, tree: _Tree, skipping: Skipping, left_out: LeftOut):
-        self._tree, self._skipping, self._left_out = tree, skipping, left_out
+    def __init__(self, tar: bytes, tree: _Tree, skipping: Skipping, left_out: LeftOut):
+        self._tar, self._tree, self._skipping, self._left_out = tar, tree, skipping, left_out
 
     def photos(self, link: _Node) -> Iterator[Photo]:
         """Yield the photo that a link leads to, or those in the folder that it leads to."""
@@ -112,7 +115,10 @@ class _Walk:
                 if self._left_out.takes(entry.path, self._skipping.kind_within(entry.path)):
                     yield Photo(entry.path, *(found or (0, NO_BYTES)))
             elif self._skipping.kind_within(entry.path) is None:
-                self._left_out.broken_links.add(path_text(entry.path))
+                self._left_out.broken_links.add(self._name(entry.path))
+
+    def _name(self, path: bytes) -> str:
+        return path_text(b"%b!%b" % (self._tar, path))
 
     def _is_in_skipped(self, path: bytes) -> bool:
         return self._skipping.kind_within(_parent(path) + b"/") is not None
@@ -121,7 +127,7 @@ class _Walk:
         """Yield what is in the folder that a link leads to, and in the folders in it, unless that is a loop."""
         if len(link.way) > _MAX_LINKS or any(stretch.has(folder) for stretch in link.way):
             if self._skipping.kind_within(link.path + b"/") is None:
-                self._left_out.loops.add(path_text(link.path))
+                self._left_out.loops.add(self._name(link.path))
             return
         on_the_way = {stretch.top for stretch in link.way if _is_within(stretch.top, folder)}
         loops = set()
@@ -132,7 +138,7 @@ class _Walk:
                 yield _Entry(path, node, (*link.way, _Stretch(folder, _parent(node.path))))
             elif loop not in loops:
                 loops.add(loop)
-                self._left_out.loops.add(path_text(link.path + loop[len(folder) :]))
+                self._left_out.loops.add(self._name(link.path + loop[len(folder) :]))
 
 
 class _Tree:

@@ -42,7 +42,7 @@ class TarSource(ContainerSource):
                 if self.left_out.takes(photo.path, self.skipping.kind_within(photo.path)):
                     yield photo
         if has_links:
-            yield from linked_photos(members_of(self.folder, name), self.skipping, self.left_out)
+            yield from linked_photos(name.encode(), members_of(self.folder, name), self.skipping, self.left_out)
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
         if offset == NO_BYTES:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tarfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from commands import run
-from helpers import draw_archive
+from helpers import draw_archive, write
 
 from flowers_batch.demo import demo
 from flowers_batch.demo.inputs import PHOTOS_ENVIRONMENT
@@ -60,6 +64,43 @@ def test_encode_names_what_it_leaves_out(capsys, archive, tmp_path, local_ray):
     assert f"  skipped: 30 in @eaDir, 1 excluded by /{names[0]}\n  ignored: 1 .mov, 1 .txt\n" in out
     code, out, _ = run(capsys, "encode", str(photos), codes, "--network", "null", "--include-hidden", "--json")
     assert code == 0 and json.loads(out)["changes"]["new"] == 31
+
+
+def rows_of(codes: Path) -> list[dict[str, Any]]:
+    files = sorted((codes / "codes").glob("shard-*"))
+    return [
+        row for file in files for row in pq.read_table(file, columns=["path", "status", "reason", "sha256"]).to_pylist()
+    ]
+
+
+def test_tar_of_a_folder_with_links_gives_the_folders_rows(capsys, tmp_path, local_ray):
+    archive = draw_archive(tmp_path / "photos", 2)
+    os.link(archive / "red" / "0000.png", archive / "blue" / "hard.png")
+    write(archive, {"red/@eaDir/0000.png": b"thumbnail", "red/._0000.png": b"fork", "notes.txt": b""})
+    for link, target in {"best.png": "green/0001.png", "lost.png": "gone.png", "linked": "red", "red/up": ".."}.items():
+        (archive / link).symlink_to(target)
+    with tarfile.open(tmp_path / "photos.tar", "w") as file:
+        file.add(archive, "")
+    summaries = []
+    for photos in ("photos", "photos.tar"):
+        arguments = ("encode", str(tmp_path / photos), str(tmp_path / f"codes of {photos}"), "--network", "null")
+        code, out, _ = run(capsys, *arguments, "--json")
+        assert code == 0
+        summaries.append(json.loads(out))
+        rows = {row["path"].removeprefix("photos.tar!"): row for row in rows_of(tmp_path / f"codes of {photos}")}
+        assert {path for path, row in rows.items() if row["status"] == "failed"} == {"lost.png"}
+        assert rows["lost.png"]["reason"] == "missing"
+        assert rows["linked/0001.png"]["sha256"] == rows["red/0001.png"]["sha256"]
+        assert rows["blue/hard.png"]["sha256"] == rows["linked/0000.png"]["sha256"]
+        code, out, _ = run(capsys, *arguments)
+        assert code == 0 and "11 done before" in out
+    for name in ("images", "ok", "failed", "duplicates", "ignored_endings", "skipped"):
+        assert summaries[0][name] == summaries[1][name], name
+    assert [summary["loops"]["first"] for summary in summaries] == [
+        ["linked/up", "red/up"],
+        ["photos.tar!linked/up", "photos.tar!red/up"],
+    ]
+    assert summaries[0]["images"] == 11 and summaries[0]["skipped"] == {"@eaDir": 2, "._*": 2}
 
 
 def test_random_weights_are_announced_with_results(capsys, archive, tmp_path, local_ray):

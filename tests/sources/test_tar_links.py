@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 from helpers import images_in, write
+from listings import Listing
 
+from flowers_batch.dataset.growth import grow_manifest, write_manifest
+from flowers_batch.dataset.manifest import read_manifest, read_rows
+from flowers_batch.sources.images import images_of
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
 from flowers_batch.sources.skipping import Skipping
 from flowers_batch.sources.source import Source
+from flowers_batch.storage.folder import open_folder
 
 HARD, SYMBOLIC, FOLDER, PIPE = tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE
 
@@ -137,8 +142,8 @@ def test_loops_and_broken_links_are_counted_and_named(tmp_path):
     ]
     photos = tar(tmp_path / "a.tar", members)
     assert content(photos) == {"a/1.jpg": b"1"}
-    assert vars(photos.left_out.loops) == {"count": 2, "first": ["a/up", "a/here"]}
-    assert vars(photos.left_out.broken_links) == {"count": 2, "first": ["broken", "outside"]}
+    assert vars(photos.left_out.loops) == {"count": 2, "first": ["a.tar!a/up", "a.tar!a/here"]}
+    assert vars(photos.left_out.broken_links) == {"count": 2, "first": ["a.tar!broken", "a.tar!outside"]}
 
 
 def test_links_are_left_out_by_their_own_names(tmp_path):
@@ -185,6 +190,26 @@ def test_tar_of_a_folder_gives_what_the_folder_gives(tmp_path, seed):
     assert photos.left_out.skipped == folder.left_out.skipped and photos.left_out.endings == folder.left_out.endings
     assert photos.left_out.loops.count == folder.left_out.loops.count
     assert photos.left_out.broken_links.count == folder.left_out.broken_links.count
+
+
+def test_links_join_an_archive_that_was_listed_without_them(tmp_path):
+    members = [
+        ("link.jpg", (HARD, "x.jpg")),
+        ("x.jpg", b"1"),
+        ("link.jpg", b"2"),
+        ("lost.jpg", (SYMBOLIC, "gone.jpg")),
+        ("link.jpg", (HARD, "x.jpg")),
+    ]
+    photos, folder = tar(tmp_path / "a.tar", members), open_folder(tmp_path / "run")
+    images = images_in(photos)
+    old = [image for image in images if image.path in ("a.tar!x.jpg", "a.tar!link.jpg")][::-1]  # as version 0.1 did
+    manifest = write_manifest(folder, Listing(old), 9, "first")
+    manifest, changes = grow_manifest(folder, manifest, photos, 9, "second")
+    assert {name: count for name, count in changes.items() if count} == {"new": 3}
+    rows = [image for shard in read_manifest(folder).shards for image in images_of(read_rows(folder, shard))]
+    assert [photos.read(image) for image in rows[:2]] == [b"2", b"1"]
+    with pytest.raises(ReadError, match="no file, or a link to none in the tar"):
+        photos.read(next(image for image in rows if image.path == "a.tar!lost.jpg"))
 
 
 def test_memory_does_not_grow_with_the_links(tmp_path):
