@@ -59,8 +59,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="savedmodel (takes the bytes of image files), onnx (a decoded photo of any size) or keras (224x224 "
-            "pixels).",
+            help="savedmodel (takes the bytes of JPEG, PNG, GIF, BMP and WebP files, and turns them upright), onnx (a "
+            "decoded, upright photo of any size) or keras (224x224 pixels of upright photos).",
         ),
     ] = "savedmodel",
     weights: Annotated[

@@ -30,11 +30,11 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
     All formats return `label`, `probability`, `probabilities` (in the order of `classes` in `model.json`) and
     `is_unknown`. Their inputs differ:
 
-    - `savedmodel` takes the bytes of image files: string [N], JPEG, PNG, GIF or BMP, as TensorFlow decodes them. It
-      ignores the EXIF orientation.
-    - `onnx` takes one decoded photo of any size: uint8 [height, width, 3], RGB.
-    - `keras` takes pixels: float32 [N, 224, 224, 3], RGB in [0, 255], of centre squares that were resized as by
-      `tensorflow_vgg.images.centre_square`.
+    - `savedmodel` takes the bytes of image files: string [N], JPEG, PNG, GIF, BMP or WebP, as TensorFlow decodes them.
+      It turns them upright by their EXIF orientation. A file that TensorFlow does not decode fails the batch.
+    - `onnx` takes one decoded photo of any size, already upright: uint8 [height, width, 3], RGB.
+    - `keras` takes pixels: float32 [N, 224, 224, 3], RGB in [0, 255], of upright photos' centre squares that were
+      resized as by `tensorflow_vgg.images.centre_square`.
 
     Args:
         model: The model folder.

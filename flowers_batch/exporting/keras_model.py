@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowers_batch.classifier.head import Head, Layer
+from flowers_batch.exporting.photos import read_photo
 from tensorflow_vgg.images import SIDE
 
 if TYPE_CHECKING:
@@ -77,18 +78,14 @@ def write_saved_model(network: keras.Model, head: Head, scratch: Path) -> None:
 
 
 def read_pixels(data: Any) -> Any:
-    """Return the pixels float32 [224, 224, 3] of an image file's bytes, computed by TensorFlow operations.
+    """Return the pixels float32 [224, 224, 3] of an image file's bytes, upright, computed by TensorFlow operations.
 
     The resize of `tensorflow_vgg.images.centre_square` is linear and separable: a product with one matrix along each
     side. Here the picture is mirrored at its borders first, so that each row of the matrix is a sampled Gaussian.
     """
     import tensorflow as tf
 
-    photo = tf.cond(
-        tf.io.is_jpeg(data),
-        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
-    )
+    photo = read_photo(data)
     shape = tf.shape(photo)[:2]
     side = tf.reduce_min(shape)
     top, left = tf.unstack((shape - side) // 2)

@@ -81,6 +81,8 @@ _PREPROCESSING = """
     photo = Unsqueeze (channels, first_axis)
     rgb = Sub (photo, mean)
 """
+# Keras' operations for the order of colours and the mean, which the steps above include.
+_IN_PREPROCESSING = ("Flip", "Subtract")
 _GAUSSIAN = """
     {out}_ratio = Div ({x}, width)
     {out}_square = Mul ({out}_ratio, {out}_ratio)
@@ -145,14 +147,19 @@ def write_onnx(network: keras.Model, head: Head, scratch: Path) -> None:
 
 
 def _onnx_layers(network: keras.Model, head: Head, arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
-    """Yield the layers of network and head as ONNX operators, from `rgb` on; add their arrays to `arrays`."""
+    """Yield the layers of network and head as ONNX operators, from `rgb` on; add their arrays to `arrays`.
+
+    Raises:
+        InputError: The network has a layer that is not known here.
+    """
     import keras
+    from keras.activations import linear, relu, softmax
 
     value = "rgb"
     first = True
-    for layer in network.layers:
-        name = layer.name
-        if isinstance(layer, keras.layers.Conv2D):
+    for layer in network.operations:
+        name, activation = layer.name, getattr(layer, "activation", None)
+        if isinstance(layer, keras.layers.Conv2D) and activation is relu and layer.kernel_size == (3, 3):
             kernel, bias = layer.get_weights()
             # The preprocessing leaves RGB; VGG's first kernel takes BGR.
             arrays[f"{name}_kernel"] = np.ascontiguousarray(
@@ -162,21 +169,25 @@ def _onnx_layers(network: keras.Model, head: Head, arrays: dict[str, NDArray[Any
             yield f"{name}_sum = Conv <pads = [1, 1, 1, 1]> ({value}, {name}_kernel, {name}_bias)\n"
             yield f"{name} = Relu ({name}_sum)\n"
             first = False
-        elif isinstance(layer, keras.layers.MaxPooling2D):
+        elif isinstance(layer, keras.layers.MaxPooling2D) and layer.pool_size == (2, 2):
             yield f"{name} = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> ({value})\n"
         elif isinstance(layer, keras.layers.Flatten):
             yield f"{name}_last = Transpose <perm = [0, 2, 3, 1]> ({value})\n{name} = Flatten ({name}_last)\n"
         elif isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.GlobalMaxPooling2D):
             how = "Average" if isinstance(layer, keras.layers.GlobalAveragePooling2D) else "Max"
             yield f"{name}_map = Global{how}Pool ({value})\n{name} = Flatten ({name}_map)\n"
-        elif isinstance(layer, keras.layers.Dense):
+        elif isinstance(layer, keras.layers.Dense) and activation is linear:
             arrays[f"{name}_kernel"], arrays[f"{name}_bias"] = layer.get_weights()
             yield f"{name} = Gemm ({value}, {name}_kernel, {name}_bias)\n"
-        elif isinstance(layer, keras.layers.Activation) and layer.activation is not keras.activations.linear:
-            how = "Softmax" if layer.activation is keras.activations.softmax else "Relu"
-            yield f"{name} = {how} ({value})\n"
-        else:  # changes nothing, or is part of the preprocessing above (the order of colours and the mean)
+        elif isinstance(layer, keras.layers.Activation) and activation in (relu, softmax):
+            yield f"{name} = {'Softmax' if activation is softmax else 'Relu'} ({value})\n"
+        elif _changes_nothing(layer) or (first and type(layer).__name__ in _IN_PREPROCESSING):
             continue
+        else:
+            raise InputError(
+                f"The network's layer {name} ({type(layer).__name__}) cannot be exported as onnx: choose `format` "
+                "savedmodel or keras."
+            )
         value = name
     layers = folded_layers(head)
     for number, (kernel, bias) in enumerate(layers, 1):
@@ -193,3 +204,12 @@ def _onnx_layers(network: keras.Model, head: Head, arrays: dict[str, NDArray[Any
     yield "label = Gather (classes, best)\n"
     yield "probability = ReduceMax <keepdims = 0> (probabilities, second)\n"
     yield "is_unknown = Less (probability, threshold)\n"
+
+
+def _changes_nothing(layer: keras.Operation) -> bool:
+    """Return whether a layer's output is its input, outside of training."""
+    import keras
+
+    return isinstance(layer, keras.layers.InputLayer | keras.layers.Dropout) or (
+        isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear
+    )

@@ -79,6 +79,44 @@ def test_saved_model_labels_files(trained, tmp_path):
     assert_same(as_numpy(outputs), [rows[path] for path in files], classes)
 
 
+def turned_files() -> dict[str, bytes]:
+    """Photos that cameras stored in all eight orientations, and some whose metadata is unusual."""
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="{}"/></x:xmpmeta>'
+    files = {}
+    for number in range(40):
+        orientation = number % 8 + 1
+        tags = PIL.Image.Exif()
+        tags[0x010E] = "a description"
+        tags[0x0112] = orientation
+        if number % 3 == 0:
+            tags.endian = "<"
+        kind = ("JPEG", "JPEG", "JPEG", "PNG", "WEBP")[number // 8]
+        options = {"exif": tags.tobytes()}
+        if number // 8 == 1:
+            options = {"xmp": xmp.format(orientation).encode()}
+        elif number // 8 == 2:  # what is said first counts
+            options |= {"xmp": xmp.format(9 - orientation).encode(), "icc_profile": bytes(200_000), "comment": b"!"}
+        picture = photo(200 + 7 * number, 420 - 5 * number, number)
+        files[f"{number:02d}.{kind.lower()}"] = encoded(picture, kind, **options)
+    return files
+
+
+def test_saved_model_labels_turned_photos_as_predict_does(trained, tmp_path):
+    import tensorflow as tf
+
+    base, _, _, classes = trained
+    files = turned_files()
+    write(tmp_path / "photos", files)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
+        fb.predict(tmp_path / "photos", tmp_path / "labels", base / "model", fb.PredictConfig(top_k=3))
+    rows = {row["path"]: row for row in pq.read_table(tmp_path / "labels" / "predictions").to_pylist()}
+    fb.export(base / "model", tmp_path / "saved")
+    serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    outputs = serve(images=tf.constant(list(files.values())))
+    assert_same(as_numpy(outputs), [rows[path] for path in files], classes)
+
+
 def test_onnx_labels_photos_of_any_size(trained, tmp_path):
     import onnxruntime
 
@@ -125,6 +163,30 @@ def test_saved_model_sees_the_pixels_of_decode(trained):
     _, files, _, _ = trained
     for path, data in files.items():
         assert np.abs(read_pixels(data).numpy() - decode(data).pixels).max() < 2e-3, path
+
+
+def test_unknown_layer_is_refused_by_onnx(trained, tmp_path):
+    import keras
+
+    from flowers_batch.classifier.model_folder import load_model
+    from flowers_batch.exporting.onnx_model import write_onnx
+
+    head = load_model(trained[0] / "model").head
+    layers = keras.layers
+    for unknown in (
+        layers.AveragePooling2D(2),
+        layers.MaxPooling2D(3),
+        layers.Conv2D(3, 5, activation="relu"),
+        layers.Conv2D(3, 3),
+        layers.LeakyReLU(),
+        layers.Activation("tanh"),
+        layers.Rescaling(2.0),
+    ):
+        photos = keras.Input((224, 224, 3))
+        network = keras.Model(photos, unknown(layers.Conv2D(4, 3, activation="relu")(photos)))
+        with pytest.raises(fb.InputError, match=f"layer {unknown.name} .* cannot be exported as onnx"):
+            write_onnx(network, head, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def refused(*arguments) -> str:
