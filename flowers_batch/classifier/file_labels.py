@@ -52,7 +52,11 @@ class TableLabels:
         """Return the labels of rows; their paths do not matter."""
         try:
             values = self._column.take(offsets)
-        except (OSError, pa.ArrowException) as error:
+        except (
+            OSError,
+            IndexError,
+            pa.ArrowException,
+        ) as error:  # IndexError: it has fewer rows than when it was listed
             raise _cannot_be_read(self._folder, self._name, error) from None
         return [self._label(value) for value in values]
 

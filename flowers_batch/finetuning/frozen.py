@@ -57,7 +57,8 @@ def check_labels_of_photos(photos: PathOrUrl, folder: Folder, config: FinetuneCo
         InputError: The labels are not valid.
     """
     if read_job(open_folder(photos)) is None and not folder.exists(SETTINGS):
-        check_labels(config.train.labels, open_source(photos, (config.encode or EncodeConfig()).root))
+        encoding = config.encode or EncodeConfig()
+        check_labels(config.train.labels, open_source(photos, encoding.root, skipping_of(encoding)))
 
 
 def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, reporter: Reporter) -> Run:

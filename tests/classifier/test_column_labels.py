@@ -63,7 +63,7 @@ def tar(file: Path, members: Iterable[tuple[str, bytes | str]]) -> Path:
     return file
 
 
-def labels_in(tmp_path: Path, images: Path, column: str) -> dict[str, str]:
+def labels_in(tmp_path: Path, images: Path | str, column: str) -> dict[str, str]:
     """Encode, and return the labels of a column by path."""
     fb.encode(images, tmp_path / "codes", NULL)
     found = read_labelled(open_run(tmp_path / "codes", CODES), [f"column:{column}"])
@@ -230,6 +230,31 @@ def test_file_that_was_replaced_or_deleted_is_named(tmp_path):
     assert f"{images} was replaced since its photos were encoded" in refusal(tmp_path / "codes", "column:label")
     images.unlink()
     assert f"no folder or file {images}" in refusal(tmp_path / "codes", "column:label")
+
+
+def test_table_that_lost_rows_is_named(tmp_path):
+    images = table(tmp_path / "a.parquet", label=["a", "b", "c"])
+    fb.encode(images, tmp_path / "codes", NULL)
+    found = images.stat()
+    table(images, label=["a"])
+    os.utime(images, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert f"The labels in {images} cannot be read" in refusal(tmp_path / "codes", "column:label")
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_labels_are_read_from_an_object_store(tmp_path, s3, kind):
+    (tmp_path / "here").mkdir()
+    if kind == "tar":
+        members = [
+            (f"{n}.{ending}", content) for n in range(3) for ending, content in (("png", picture(n)), ("cls", "a"))
+        ]
+        tar(tmp_path / "here" / "a.tar", members)
+    else:
+        table(tmp_path / "here" / "a.parquet", cls=["a"] * 3)
+    s3.upload(tmp_path / "here", f"labels-{kind}")
+    url = s3.url(f"labels-{kind}/*.{kind}")
+    check_labels(["column:cls"], open_source(url))
+    assert list(labels_in(tmp_path, url, "cls").values()) == ["a"] * 3
 
 
 def test_rows_of_a_file_that_is_missing_need_no_label(tmp_path):
