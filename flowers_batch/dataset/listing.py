@@ -55,9 +55,10 @@ def no_images(source: Source) -> InputError:
     """Return the error for a source in which no image was found, which says what was found instead."""
     found = describe_left_out(source.left_out.to_json())
     left_out = "; ".join(f"{words}: {text}" for words, text in found.items()) or "it is empty"
-    endings = f", whose names end in {', '.join(SUFFIXES)}" if source.left_out.ignored else ""
     advice = ", or change `include_hidden` and `exclude`" if source.left_out.skipped else ""
-    return InputError(f"There are no images{endings}, in {source.url} ({left_out}): name another source{advice}.")
+    if source.left_out.ignored:
+        advice += f"; names of images end in {', '.join(SUFFIXES)}"
+    return InputError(f"There are no images in {source.url} ({left_out}): name another source{advice}.")
 
 
 def _describe(source: Source) -> str:

@@ -101,7 +101,9 @@ def test_linked_class_on_a_lost_disk_keeps_its_rows(photos, tmp_path):
 
 
 def test_source_whose_images_are_all_left_out_is_refused_with_the_counts(photos, tmp_path):
-    told = r"^There are no images.*\(skipped: .*8 excluded by \*.png.*ignored: 1 .*\): .*change `include_hidden` and `e"
+    told = (
+        r"^There are no images in .*\(skipped: .*8 excluded by \*.png.*ignored: 1 .*\): .*change `include_hidden` and"
+    )
     with pytest.raises(InputError, match=told):
         fb.encode(photos, tmp_path / "codes", replace(NULL, exclude=("*.png",)))
     assert not (tmp_path / "codes" / "manifest").exists()
