@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,24 +44,46 @@ def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.int_]) -> 
     return float(np.exp(found.x))
 
 
-def calibration_curve(targets: NDArray[np.int_], probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Return the accuracy of labels by their probability.
+@dataclass(frozen=True)
+class TopLabels:
+    """The likeliest label of each of some photos.
 
-    Args:
+    Attributes:
         targets: int [N]: the true classes.
-        probabilities: [N, classes].
+        labels: int [N]: the likeliest classes.
+        probabilities: float32 [N]: their probabilities.
+    """
+
+    targets: NDArray[np.int_]
+    labels: NDArray[np.int_]
+    probabilities: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> TopLabels:
+        """Return those of the photos that a mask chooses."""
+        return TopLabels(self.targets[chosen], self.labels[chosen], self.probabilities[chosen])
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Which labels are correct, bool [N]."""
+        return self.labels == self.targets
+
+
+def calibration_curve(top: TopLabels) -> list[dict[str, Any]]:
+    """Return the accuracy of labels by their probability.
 
     Returns:
         For each tenth of [0, 1] that holds probabilities of predicted labels: `photos`, their mean `probability`,
         and their `accuracy`.
     """
-    top, correct = top_labels(targets, probabilities)
-    bins = np.minimum((top * _BINS).astype(int), _BINS - 1)
+    bins = np.minimum((top.probabilities * _BINS).astype(int), _BINS - 1)
     return [
         {
             "photos": int((bins == number).sum()),
-            "probability": float(top[bins == number].mean()),
-            "accuracy": float(correct[bins == number].mean()),
+            "probability": float(top.probabilities[bins == number].mean()),
+            "accuracy": float(top.correct[bins == number].mean()),
         }
         for number in np.unique(bins)
     ]
@@ -72,40 +95,25 @@ def expected_calibration_error(curve: list[dict[str, Any]]) -> float:
     return sum(point["photos"] * abs(point["accuracy"] - point["probability"]) for point in curve) / photos
 
 
-def find_threshold(targets: NDArray[np.int_], probabilities: NDArray[np.float32], precision: float) -> float:
+def find_threshold(top: TopLabels, precision: float) -> float:
     """Return the lowest probability at or above which labels have the wanted precision; above 1 if there is none.
 
     Args:
-        targets: int [N]: the true classes.
-        probabilities: [N, classes].
+        top: The labels.
         precision: The wanted share of correct labels.
     """
-    top, correct = top_labels(targets, probabilities)
-    order = np.argsort(-top, kind="stable")
-    top, correct = top[order], correct[order]
+    order = np.argsort(-top.probabilities, kind="stable")
+    probabilities, correct = top.probabilities[order], top.correct[order]
     precisions = np.cumsum(correct) / np.arange(1, len(correct) + 1)
-    is_last_of_equal = np.append(top[1:] < top[:-1], True)
+    is_last_of_equal = np.append(probabilities[1:] < probabilities[:-1], True)
     candidates = np.flatnonzero((precisions >= precision) & is_last_of_equal)
-    return float(top[candidates[-1]]) if len(candidates) else _ABOVE_ALL
+    return float(probabilities[candidates[-1]]) if len(candidates) else _ABOVE_ALL
 
 
-def at_threshold(targets: NDArray[np.int_], probabilities: NDArray[np.float32], threshold: float) -> dict[str, Any]:
+def at_threshold(top: TopLabels, threshold: float) -> dict[str, Any]:
     """Return the `precision` of labels at or above a threshold (None without any), and their share, `coverage`."""
-    top, correct = top_labels(targets, probabilities)
-    is_known = top >= threshold
+    is_known = top.probabilities >= threshold
     return {
-        "precision": float(correct[is_known].mean()) if is_known.any() else None,
+        "precision": float(top.correct[is_known].mean()) if is_known.any() else None,
         "coverage": float(is_known.mean()),
     }
-
-
-def top_labels(
-    targets: NDArray[np.int_], probabilities: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the probability of each photo's predicted label, float32 [N], and whether it is correct, bool [N].
-
-    Args:
-        targets: int [N]: the true classes.
-        probabilities: [N, classes].
-    """
-    return probabilities.max(1), probabilities.argmax(1) == targets

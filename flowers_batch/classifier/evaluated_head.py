@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,15 +12,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.calibration import (
+    TopLabels,
     at_threshold,
     calibration_curve,
     expected_calibration_error,
     find_threshold,
     fit_temperature,
-    top_labels,
 )
 from flowers_batch.classifier.evaluation import auroc, evaluate
-from flowers_batch.classifier.fitting import predict_logits
+from flowers_batch.classifier.fitting import predict_logits, predict_top_labels
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_split import LabelledSplit
 from flowers_batch.classifier.labels import LabelledPhotos
@@ -30,8 +31,6 @@ from flowers_batch.dataset.run_folder import Run, library_versions
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import Folder
 
-_Predictions = tuple[NDArray[np.int_], NDArray[np.float32]]  # targets [N] and probabilities [N, classes] of a split
-
 
 @dataclass(frozen=True)
 class EvaluatedHead:
@@ -39,12 +38,12 @@ class EvaluatedHead:
 
     Attributes:
         head: With temperature and threshold.
-        probabilities: float32 [N, classes], of all labelled photos.
+        top: The labels that it predicts for all labelled photos.
         metrics: The content of `metrics.json`.
     """
 
     head: Head
-    probabilities: NDArray[np.float32]
+    top: TopLabels
     metrics: dict[str, Any]
 
 
@@ -61,29 +60,25 @@ def evaluate_head(
         reporter: Receives progress.
 
     Returns:
-        The head with temperature and threshold, its probabilities, and its metrics.
+        The head with temperature and threshold, the labels that it predicts, and its metrics.
     """
-    targets = labelled.codes.targets
-    logits = predict_logits(head, labelled.codes, reporter)
-    masks = [labelled.splits == split for split in range(len(SPLITS))]
-    temperature = fit_temperature(logits[masks[VALIDATION]], targets[masks[VALIDATION]])
-    uncalibrated = replace(head, temperature=1.0).probabilities_of(logits[masks[TEST]])
-    before = calibration_curve(targets[masks[TEST]], uncalibrated)
+    validation = labelled.codes_of(VALIDATION)
+    temperature = fit_temperature(predict_logits(head, validation, reporter), validation.targets)
+    before = calibration_curve(predict_top_labels(replace(head, temperature=1.0), labelled.codes_of(TEST), reporter))
     head = replace(head, temperature=temperature)
-    probabilities = head.probabilities_of(logits)
-    predictions = [(targets[mask], probabilities[mask]) for mask in masks]
-    head = replace(head, threshold=find_threshold(*predictions[VALIDATION], config.min_precision))
+    top = predict_top_labels(head, labelled.codes, reporter)
+    by_split = [top[labelled.splits == split] for split in range(len(SPLITS))]
+    head = replace(head, threshold=find_threshold(by_split[VALIDATION], config.min_precision))
     metrics = _describe_photos(run, labelled)
-    for name, each in zip(SPLITS, predictions, strict=True):
-        metrics[name] = evaluate(*each, list(labelled.classes))
-    curve = calibration_curve(*predictions[TEST])
+    metrics |= {name: evaluate(part, labelled.classes) for name, part in zip(SPLITS, by_split, strict=True)}
+    curve = calibration_curve(by_split[TEST])
     metrics["calibration"] = {
         "temperature": head.temperature,
         "ece_before": expected_calibration_error(before),
         "ece_after": expected_calibration_error(curve),
         "curve": curve,
     }
-    metrics["unknown"] = _evaluate_threshold(head, predictions, config.min_precision)
+    metrics["unknown"] = _evaluate_threshold(head, by_split, config.min_precision)
     metrics["learning_curve"] = [
         {"share": 1.0, "photos": metrics["photos"]["train"], "accuracy": metrics["test"]["accuracy"]}
     ]
@@ -93,7 +88,7 @@ def evaluate_head(
         "grouped_photos": int((np.bincount(groups)[groups] > 1).sum()),
         "accuracy_without_groups": None,
     }
-    return EvaluatedHead(head, probabilities, metrics)
+    return EvaluatedHead(head, top, metrics)
 
 
 def _describe_photos(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
@@ -109,16 +104,16 @@ def _describe_photos(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
     }
 
 
-def _evaluate_threshold(head: Head, predictions: list[_Predictions], min_precision: float) -> dict[str, Any]:
+def _evaluate_threshold(head: Head, by_split: Sequence[TopLabels], min_precision: float) -> dict[str, Any]:
     """Return precision and coverage at the threshold, and the AUROC of probabilities of correct and wrong labels."""
     assert head.threshold is not None
-    top, correct = top_labels(*predictions[TEST])
+    test = by_split[TEST]
     return {
         "min_precision": min_precision,
         "threshold": head.threshold,
-        **at_threshold(*predictions[VALIDATION], head.threshold),
-        "test": at_threshold(*predictions[TEST], head.threshold),
-        "auroc": auroc(top[correct], top[~correct]),
+        **at_threshold(by_split[VALIDATION], head.threshold),
+        "test": at_threshold(test, head.threshold),
+        "auroc": auroc(test.probabilities[test.correct], test.probabilities[~test.correct]),
     }
 
 
@@ -139,7 +134,7 @@ def publish_model(
     # A half-written model must not pass for a complete one: model.json is deleted first and written last.
     folder.delete(MODEL)
     _write_labels(folder, labelled.all_photos)
-    _write_split(folder, labelled, evaluated.probabilities)
+    _write_split(folder, labelled, evaluated.top)
     write_metrics(folder, metrics)
     save_model(
         folder,
@@ -175,7 +170,7 @@ def _write_labels(folder: Folder, photos: LabelledPhotos) -> None:
         pq.write_table(table, scratch, compression="zstd")
 
 
-def _write_split(folder: Folder, labelled: LabelledSplit, probabilities: NDArray[np.float32]) -> None:
+def _write_split(folder: Folder, labelled: LabelledSplit, top: TopLabels) -> None:
     photos = labelled.photos
     table = pa.table(
         {
@@ -184,8 +179,8 @@ def _write_split(folder: Folder, labelled: LabelledSplit, probabilities: NDArray
             "sha256": pa.array(photos.sha256, pa.binary(32)),
             "group": labelled.codes.groups,
             "split": [SPLITS[split] for split in labelled.splits],
-            "prediction": np.array(labelled.classes)[probabilities.argmax(1)].tolist(),
-            "probability": probabilities.max(1),
+            "prediction": np.array(labelled.classes)[top.labels].tolist(),
+            "probability": top.probabilities,
         }
     )
     with folder.publish(SPLIT) as scratch:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.classifier.calibration import TopLabels
 
-def evaluate(targets: NDArray[np.int_], probabilities: NDArray[np.float32], classes: list[str]) -> dict[str, Any]:
+
+def evaluate(top: TopLabels, classes: Sequence[str]) -> dict[str, Any]:
     """Return the accuracy of predicted labels, as `metrics.json` has it for each split.
 
     Args:
-        targets: int [N]: the true classes.
-        probabilities: [N, classes].
+        top: The labels.
         classes: The classes' names.
 
     Returns:
@@ -24,15 +26,15 @@ def evaluate(targets: NDArray[np.int_], probabilities: NDArray[np.float32], clas
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    predicted, labels = probabilities.argmax(1), range(len(classes))
-    figures = precision_recall_fscore_support(targets, predicted, labels=labels, zero_division=0)
-    correct = int((predicted == targets).sum())
-    cells, photos_of_cell = np.unique(targets * len(classes) + predicted, return_counts=True)
+    numbers = range(len(classes))
+    figures = precision_recall_fscore_support(top.targets, top.labels, labels=numbers, zero_division=0)
+    correct = int(top.correct.sum())
+    cells, photos_of_cell = np.unique(top.targets * len(classes) + top.labels, return_counts=True)
     counted = zip(cells.tolist(), photos_of_cell.tolist(), strict=True)
     return {
-        "photos": len(targets),
-        "accuracy": correct / len(targets),
-        "interval95": wilson_interval(correct, len(targets)),
+        "photos": len(top),
+        "accuracy": correct / len(top),
+        "interval95": wilson_interval(correct, len(top)),
         "macro_f1": float(figures[2].mean()),
         "confusion": [[cell // len(classes), cell % len(classes), photos] for cell, photos in counted],
         "per_class": {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.classifier.calibration import TopLabels
 from flowers_batch.classifier.gradient_descent import fit_by_gradient_descent
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_codes import LabelledCodes
@@ -74,6 +75,16 @@ def predict_logits(head: Head, labelled: LabelledCodes, reporter: Reporter = NUL
         found[positions] = head.logits(codes)
         reporter.update(Progress(f"predicting {len(labelled)} photos"))
     return found
+
+
+def predict_top_labels(head: Head, labelled: LabelledCodes, reporter: Reporter = NULL_REPORTER) -> TopLabels:
+    """Return the likeliest label of each photo; the memory for it does not depend on the number of classes."""
+    labels, probabilities = np.empty(len(labelled), np.int64), np.empty(len(labelled), np.float32)
+    for positions, codes in labelled.chunks():
+        found = head.probabilities(codes)
+        labels[positions], probabilities[positions] = found.argmax(1), found.max(1)
+        reporter.update(Progress(f"predicting {len(labelled)} photos"))
+    return TopLabels(labelled.targets, labels, probabilities)
 
 
 def predict_out_of_fold(

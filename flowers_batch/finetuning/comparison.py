@@ -25,7 +25,7 @@ def describe_tuning(
     frozen: Run,
     run: Run,
     labelled: LabelledSplit,
-    probabilities: NDArray[np.float32],
+    correct: NDArray[np.bool_],
     result: FinetuningResult,
 ) -> dict[str, Any]:
     """Return what `metrics.json` says in `tuning`, besides the verdict.
@@ -35,7 +35,7 @@ def describe_tuning(
         frozen: The frozen codes.
         run: The codes of the fine-tuned network; `frozen`, if no epoch was better.
         labelled: The labelled photos with those codes.
-        probabilities: float32 [N, classes], of the fine-tuned classifier.
+        correct: bool [N]: which of them the fine-tuned classifier labels correctly.
         result: Of the training.
     """
     folder = open_folder(frozen_model)
@@ -54,17 +54,16 @@ def describe_tuning(
         "stage_shares": {name: spent / seconds for name, spent in stages.items()},
         "minutes": (frozen_seconds + seconds + encoding_seconds) / 60,
         "frozen": {"model": folder.url, "minutes": frozen_seconds / 60},
-        "comparison": _compare_with(frozen_model, labelled, probabilities),
+        "comparison": _compare_with(frozen_model, labelled, correct),
     }
 
 
-def _compare_with(frozen_model: str, labelled: LabelledSplit, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+def _compare_with(frozen_model: str, labelled: LabelledSplit, correct: NDArray[np.bool_]) -> dict[str, Any]:
     """Compare with the classifier on frozen codes, on its test photos."""
     rows = read_split(open_folder(frozen_model), ["path", "label", "prediction", "split"]).to_pylist()
     was_correct = {row["path"]: row["prediction"] == row["label"] for row in rows if row["split"] == SPLITS[TEST]}
     # One photo of each group counts: near-duplicates are right or wrong together.
     _, firsts = np.unique(labelled.codes.groups, return_index=True)
-    correct = probabilities.argmax(1) == labelled.codes.targets
     paths = {number: labelled.photos.paths[number] for number in firsts}
     both = [number for number, path in paths.items() if path in was_correct]
     return compare(correct[both], np.array([was_correct[paths[number]] for number in both]))

@@ -171,7 +171,7 @@ def evaluate_and_publish(
     _check_splits(run, labelled.splits)
     head = Head(before.classes, before.mean, before.scale, (result.layer,))
     evaluated = evaluate_head(run, labelled, head, config.train, reporter)
-    tuning = describe_tuning(frozen_model_url(folder), frozen, run, labelled, evaluated.probabilities, result)
+    tuning = describe_tuning(frozen_model_url(folder), frozen, run, labelled, evaluated.top.correct, result)
     tuning |= {"unfreeze": config.unfreeze, "verdict": verdict(tuning)}
     metrics = evaluated.metrics
     metrics |= {"head": KIND, "heads": {}, "tuning": tuning, "seconds": round(60 * tuning["minutes"], 3)}

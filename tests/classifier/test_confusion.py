@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from flowers_batch.classifier.calibration import TopLabels
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions, with_sparse_confusion
 from flowers_batch.classifier.evaluation import evaluate
 
@@ -14,9 +15,9 @@ CELLS = [[0, 0, 5], [0, 1, 2], [1, 0, 1], [1, 1, 6], [2, 1, 3], [2, 2, 4]]
 
 def test_cells_are_those_of_scikit_learns_matrix():
     random = np.random.default_rng(0)
-    targets, probabilities = random.integers(0, 9, 200), random.random((200, 9), np.float32)
-    found = evaluate(targets, probabilities, list("abcdefghi"))["confusion"]
-    expected = confusion_matrix(targets, probabilities.argmax(1), labels=range(9)).tolist()
+    targets, labels = random.integers(0, 9, (2, 200))
+    found = evaluate(TopLabels(targets, labels, np.ones(200)), list("abcdefghi"))["confusion"]
+    expected = confusion_matrix(targets, labels, labels=range(9)).tolist()
     assert dense_matrix(found, 9) == expected
     assert all(photos > 0 for _, _, photos in found)
 

@@ -8,12 +8,13 @@ from calibrated_logits import draw_logits
 from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
+from flowers_batch.classifier.calibration import TopLabels
 from flowers_batch.classifier.evaluation import auroc, compare, evaluate, wilson_interval
 
 
 def test_figures_are_those_of_scikit_learn():
     targets, logits = draw_logits(500)
-    found = evaluate(targets, softmax(logits, 1), list("abcd"))
+    found = evaluate(TopLabels(targets, logits.argmax(1), softmax(logits, 1).max(1)), list("abcd"))
     columns = precision_recall_fscore_support(targets, logits.argmax(1))
     assert found["accuracy"] == pytest.approx((logits.argmax(1) == targets).mean())
     assert found["macro_f1"] == pytest.approx(columns[2].mean())
@@ -24,7 +25,7 @@ def test_figures_are_those_of_scikit_learn():
 
 
 def test_class_without_predictions_or_photos_counts_as_zero():
-    found = evaluate(np.array([0, 0, 1]), np.eye(3)[[0, 0, 0]], list("abc"))
+    found = evaluate(TopLabels(np.array([0, 0, 1]), np.zeros(3, int), np.ones(3)), list("abc"))
     assert found["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "photos": 1}
     assert found["per_class"]["c"]["f1"] == 0.0
 
