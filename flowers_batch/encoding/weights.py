@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,10 +42,14 @@ def convert_weights(source: str, target: str, dtype: str) -> None:
 
     Raises:
         InputError, WeightsError: The source is not a weights file, or the target's format cannot be written.
+        RunError: The target cannot be written.
     """
+    from tensorflow_vgg.formats import WRITERS
     from tensorflow_vgg.weights import convert
 
     folder, name = split_file(target)
+    if os.path.splitext(name)[1] not in WRITERS:
+        raise InputError(f"{target} cannot be written: its name must end in {', '.join(WRITERS)}.")
     local = weights_on_this_machine(source)
     with folder.publish(name) as scratch:
         convert(local, scratch, dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,5 +75,6 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
     finally:
         if scratch.is_dir():
             shutil.rmtree(scratch)
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # such as a parent that is not a folder
+            scratch.unlink()
     return str(target)

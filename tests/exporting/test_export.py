@@ -206,6 +206,12 @@ def test_invalid_exports_are_refused(trained, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
 
 
+def test_export_that_cannot_be_written_is_a_sentence(trained, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(fb.RunError, match=r"model\.onnx cannot be written \(.*\): make room or give write access"):
+        fb.export(trained[0] / "model", tmp_path / "file" / "model.onnx", "onnx")
+
+
 def test_command_exports(trained, tmp_path, capsys):
     target = tmp_path / "new" / "model.onnx"
     with pytest.raises(SystemExit) as ended:
