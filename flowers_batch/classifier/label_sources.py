@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from flowers_batch.classifier.folder_classes import (
     describe_classes,
     find_class_level,
 )
+from flowers_batch.classifier.label_paths import match_labels
 from flowers_batch.classifier.labels_file import LabelsFile, read_labels
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
@@ -88,7 +90,8 @@ def _open(run: Run, name: str, reporter: Reporter) -> LabelSource:
         return FolderLabels(int(name.partition(":")[2]))
     if column := _column(name):
         return ColumnLabels(run, column)
-    return read_labels(name)
+    file = read_labels(name, reporter)
+    return replace(file, labels=match_labels(file.labels, run))
 
 
 def _labels_by_folder(run: Run, reporter: Reporter) -> FolderLabels:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.column_labels import ColumnLabels
+from flowers_batch.classifier.label_paths import nearest_paths
 from flowers_batch.classifier.label_sources import FOLDER, LabelSource, open_labels
 from flowers_batch.classifier.labels_file import LabelsFile
 from flowers_batch.dataset.run_folder import Run
@@ -32,6 +33,7 @@ class LabelCounts:
         without_code: Labelled photos that failed to encode.
         unknown_paths: Labels of paths that the codes folder does not have.
         unknown_examples: A few of those paths.
+        unknown_nearest: For each of these, the most similar path of a photo with the same file name, or None.
         empty_labels: Rows of the labels files with a path and no label.
         unlabelled: Photos with a code and no label.
         similar_classes: Classes that differ only in case or spaces: sets of names.
@@ -41,6 +43,7 @@ class LabelCounts:
     without_code: int
     unknown_paths: int
     unknown_examples: list[str]
+    unknown_nearest: list[str | None]
     empty_labels: int
     unlabelled: int
     similar_classes: list[list[str]]
@@ -122,8 +125,10 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
     columns = [source for source in sources if isinstance(source, ColumnLabels)]
     for column in columns:
         column.check_found()
+    unknown = sorted(unmatched)[:_EXAMPLES]
+    nearest = nearest_paths(unknown, run) if unknown else []
     if not found[0]:
-        raise _nothing_labelled(run, labels, example)
+        raise _nothing_labelled(run, labels, next(filter(None, nearest), example))
     similar = _similar_classes(set(found[3]))
     for group in similar:
         reporter.message(f"these classes differ only in case or spaces: {', '.join(map(repr, group))}")
@@ -136,7 +141,8 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
         counts=LabelCounts(
             without_code=without_code,
             unknown_paths=len(unmatched),
-            unknown_examples=sorted(unmatched)[:_EXAMPLES],
+            unknown_examples=unknown,
+            unknown_nearest=nearest,
             empty_labels=sum(file.empty for file in files),
             unlabelled=unlabelled,
             similar_classes=similar,

@@ -1,9 +1,9 @@
-"""Labels files: tables of paths and labels, CSV or Parquet."""
+"""Labels files: tables of paths and labels, CSV or Parquet, as people and programs write them."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -15,10 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from flowers_batch.classifier.label_values import column_texts, without_zero_decimals
 from flowers_batch.dataset.spreadsheet import cell_of, text_of
-from flowers_batch.errors import InputError
+from flowers_batch.errors import InputError, first_line
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import PathOrUrl, split_file
+from flowers_batch.storage.io_errors import is_io_error, reading_error
+from flowers_batch.storage.text_tables import TextTable, find_columns
 
+LABEL_COLUMNS = ("path", "label")
+_PARQUET = b"PAR1"  # begins every Parquet file
+_BLOCK_BYTES = 1 << 20
 _INVISIBLE = "\u200b-\u200f\u2060\ufeff"  # zero-width characters, marks of direction, the byte order mark
 _ENDS = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
 
@@ -42,35 +49,77 @@ class LabelsFile:
     empty: int
 
 
-def read_labels(file: str) -> LabelsFile:
-    """Return the `path,label` rows of a CSV (UTF-8, with a header) or Parquet file; of equal paths the last one counts.
+def read_labels(file: str, reporter: Reporter = NULL_REPORTER) -> LabelsFile:
+    """Return the rows of a labels file; of equal paths the last one with a label counts.
+
+    Args:
+        file: CSV in any usual form (`TextTable`), or Parquet, with the columns `path` and `label`.
+        reporter: Is told if the file is not UTF-8 and is taken for Windows-1252.
 
     Raises:
-        InputError: The file does not exist, or lacks the columns.
+        InputError: The file does not exist, lacks the columns, or has a row that is damaged or lacks its path.
     """
     folder, name = split_file(file)
     if folder.filesystem.get_file_info(folder.at(name)).type != fs.FileType.File:
         raise InputError(f"There is no labels file {file}: give `folder`, or a CSV or Parquet file with path,label.")
     try:
         with folder.open(name) as stream:
-            if name.lower().endswith(".parquet"):
-                rows = pq.read_table(stream, columns=["path", "label"]).to_pylist()
-            else:
-                table = csv.DictReader(io.StringIO(stream.read().decode("utf-8-sig"), newline=""))
-                if not {"path", "label"} <= set(table.fieldnames or ()):
-                    raise KeyError
-                rows = [{name: text_of(row[name] or "") for name in ("path", "label")} for row in table]
-        labels = [(str(row["path"]), label_text(row["label"])) for row in rows]
-    except (pa.ArrowInvalid, KeyError, csv.Error, UnicodeDecodeError):
-        raise invalid_labels_file(file) from None
-    return LabelsFile({path: label for path, label in labels if label}, sum(not label for _, label in labels))
-
-
-def invalid_labels_file(file: str) -> InputError:
-    """Return the error for a file that is no labels file."""
-    return InputError(
-        f"{file} is not a labels file: it must be CSV (UTF-8) or Parquet with the columns path and label."
+            is_parquet = stream.read(len(_PARQUET)) == _PARQUET
+            stream.seek(0)
+            paths, labels = _read_parquet(stream, file) if is_parquet else _read_text(stream, file, reporter)
+    except (OSError, pa.ArrowException) as error:
+        if is_io_error(error):
+            raise reading_error(file, error) from error
+        raise InputError(f"The labels file {file} cannot be read ({first_line(error)[:-1]}): restore it.") from None
+    for row, (path, label) in enumerate(zip(paths, labels, strict=True), 1):
+        if label and not path:
+            raise InputError(f"Row {row} of the labels file {file} has a label and no path: fill it in, or remove it.")
+    return LabelsFile(
+        {path: label for path, label in zip(paths, labels, strict=True) if label},
+        sum(bool(path) and not label for path, label in zip(paths, labels, strict=True)),
     )
+
+
+def _read_parquet(stream: pa.NativeFile, file: str) -> tuple[list[str], list[str]]:
+    title = f"the labels file {file}"
+    try:
+        table = pq.ParquetFile(stream)
+        names = table.schema_arrow.names
+        places = find_columns(names, title, LABEL_COLUMNS)
+        rows = table.read([names[place] for place in places.values()])
+        paths, labels = (column_texts(rows[names[places[name]]]) for name in LABEL_COLUMNS)
+    except UnicodeDecodeError as error:
+        raise InputError(f"The labels file {file} cannot be read ({first_line(error)[:-1]}): give UTF-8.") from None
+    except TypeError as error:
+        raise InputError(f"The labels file {file} has a column {first_line(error)[:-1]}: text is expected.") from None
+    return paths, list(map(class_name, labels))
+
+
+def _read_text(stream: pa.NativeFile, file: str, reporter: Reporter) -> tuple[list[str], list[str]]:
+    encoding = "utf-8" if _is_unicode(stream) else "cp1252"
+    if encoding != "utf-8":
+        reporter.message(f"{file} is not UTF-8, and is read as Windows-1252: save it as UTF-8 if its names look wrong")
+    stream.seek(0)
+    table = TextTable(stream, f"the labels file {file}", LABEL_COLUMNS, encoding=encoding)
+    rows = [(text_of(path or ""), class_name(text_of(label or ""))) for path, label in table.rows()]
+    paths, labels = zip(*rows, strict=True) if rows else ((), ())
+    return list(paths), without_zero_decimals(labels)
+
+
+def _is_unicode(stream: pa.NativeFile) -> bool:
+    """Return whether a file is UTF-8, or says by its byte order mark what else it is."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    block = stream.read(_BLOCK_BYTES)
+    if block.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    try:
+        while block:
+            decoder.decode(block)
+            block = stream.read(_BLOCK_BYTES)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def write_labels(out: PathOrUrl, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -90,6 +139,8 @@ def write_labels(out: PathOrUrl, columns: Sequence[str], rows: Iterable[dict[str
 
 def label_text(value: Any) -> str:
     """Return a label as text, empty for null and NaN. Numbers are labels too, 0 among them."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # what pandas makes of integers beside empty cells
     return "" if value is None or value != value else class_name(str(value))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.fitting import predict_out_of_fold
+from flowers_batch.classifier.label_paths import match_labels
 from flowers_batch.classifier.labelled_codes import labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.classifier.labels_file import read_labels, write_labels
@@ -94,7 +95,7 @@ def suggest(
     if count < 1:
         raise InputError(f"`count` must be 1 or more. Received: {count}.")
     run = open_run(predictions, PREDICTIONS)
-    given = pa.array(sorted({path for file in labels for path in read_labels(file).labels}), pa.string())
+    given = pa.array({path for file in labels for path in match_labels(read_labels(file).labels, run)}, pa.string())
     rows = _least_certain(run, count * _CANDIDATES_PER_PHOTO, _labelled_digests(run), given)
     order = [] if not len(rows) else select_diverse(1 - rows["margin"].to_numpy(), _distances(run, rows), count)
     chosen = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
@@ -140,8 +141,13 @@ def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     if metrics["without_code"]:
         yield f"  {metrics['without_code']} labelled photos could not be read, and are left out"
     if metrics["unknown_paths"]:
-        examples = ", ".join(metrics["unknown_examples"][:_UNKNOWN_PATHS_SHOWN])
-        yield f"  {metrics['unknown_paths']} labels are for paths that the codes do not have, such as {examples}"
+        # Version 0.1 wrote no nearest paths.
+        examples = zip_longest(metrics["unknown_examples"], metrics.get("unknown_nearest", ()))
+        shown = [f"{path} (nearest: {nearest})" if nearest else path for path, nearest in examples]
+        yield (
+            f"  {metrics['unknown_paths']} labels are for paths that the codes do not have, such as "
+            + ", ".join(shown[:_UNKNOWN_PATHS_SHOWN])
+        )
     if metrics.get("unreadable_labels"):  # not in metrics of version 0.1
         yield f"  {metrics['unreadable_labels']} photos have a label in a column or a member that is no class's name"
     if metrics["empty_labels"]:

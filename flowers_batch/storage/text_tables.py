@@ -78,7 +78,7 @@ class TextTable:
             self._first_lines = list(islice(_lines(self._text), _HEADER_LINES))
             self._layout = find_layout(self._first_lines, required)
         except (csv.Error, UnicodeError) as error:
-            raise InputError(f"The header of {title} cannot be read {_reason_of(error)}") from None
+            raise _reading_error(f"The header of {title}", title, error) from None
         self._places = find_columns(self._layout.header, title, required, optional)
         self.columns = tuple(self._places)
 
@@ -97,7 +97,7 @@ class TextTable:
                     cells = self._fitted(cells, number)
                 yield chosen([cell and cell.strip() for cell in cells] if is_padded else cells)
         except (csv.Error, UnicodeError) as error:
-            raise InputError(f"Row {number + 1} of {self._title} cannot be read {_reason_of(error)}") from None
+            raise _reading_error(f"Row {number + 1} of {self._title}", self._title, error) from None
 
     def _all_rows(self) -> Iterator[list[str | None]]:
         layout = self._layout
@@ -178,15 +178,21 @@ def find_columns(
             (places[name],) = exact or alike
     missing = [name for name in required if name not in places]
     if missing:
-        advice = f"(its columns are {quoted(header)}): rename the one that is meant" if header else "(it is empty)"
-        raise InputError(f"{_capitalised(title)} has no column {quoted(missing)} {advice}.")
+        found = f"its columns are {quoted(header)}" if header else "it is empty"
+        raise InputError(
+            f"{_capitalised(title)} has no column {' and no column '.join(map(_shown, missing))} ({found}): its header "
+            f"must name {quoted(required)}."
+        )
     return places
 
 
 def quoted(names: Sequence[str]) -> str:
     """Return names as a sentence has them, shortened if there are many."""
-    shown = [f"`{name.strip(_AROUND_NAMES)[:_NAME_CHARACTERS]}`" for name in names[:_NAMES_SHOWN]]
-    return ", ".join(shown + ["..."] * (len(names) > _NAMES_SHOWN))
+    return ", ".join([*map(_shown, names[:_NAMES_SHOWN]), *["..."] * (len(names) > _NAMES_SHOWN)])
+
+
+def _shown(name: str) -> str:
+    return f"`{name.strip(_AROUND_NAMES)[:_NAME_CHARACTERS]}`"
 
 
 def _capitalised(title: str) -> str:
@@ -210,7 +216,8 @@ def _checked(line: str) -> str:
     return line
 
 
-def _reason_of(error: Exception) -> str:
-    """Return, in parentheses, why text cannot be read, and what to do."""
-    is_encoding = isinstance(error, UnicodeError) or _NUL in str(error)
-    return f"({first_line(error)[:-1]}): {'save the file as UTF-8' if is_encoding else 'check its quotation marks'}."
+def _reading_error(part: str, title: str, error: Exception) -> InputError:
+    if isinstance(error, UnicodeError):  # somewhere in the block that was read
+        return InputError(f"{_capitalised(title)} cannot be read ({first_line(error)[:-1]}): save it as UTF-8.")
+    advice = "save the file as UTF-8" if _NUL in str(error) else "check its quotation marks"
+    return InputError(f"{part} cannot be read ({first_line(error)[:-1]}): {advice}.")

@@ -154,7 +154,7 @@ def test_members_beside_a_photo_are_its_labels(tmp_path):
     assert labels_in(tmp_path, images, "txt") == dict.fromkeys(both, "rose")
     assert labels_in(tmp_path, images, "json.label") == {"wds.tar!a/000.jpg": "daisy"}
     assert labels_in(tmp_path, images, "json.meta.n") == {"wds.tar!a/000.jpg": "1"}
-    assert labels_in(tmp_path, images, "json.meta.x") == {"wds.tar!a/000.jpg": "True"}
+    assert labels_in(tmp_path, images, "json.meta.x") == {"wds.tar!a/000.jpg": "true"}
 
 
 def test_members_of_one_name_are_samples_of_their_own(tmp_path):

@@ -272,7 +272,7 @@ def test_invalid_labels_or_codes_are_refused(tmp_path):
     codes = write_codes(tmp_path / "d", labels(rose=9, tulip=9))
     assert "no labels file" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "none.csv"),)))
     (tmp_path / "bad.csv").write_text("file;class\n1;2\n")
-    assert "columns path and label" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "bad.csv"),)))
+    assert "its header must name `path`, `label`" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "bad.csv"),)))
     assert "no labels file" in refused(codes, fb.TrainConfig(labels=(str(tmp_path),)))
     (tmp_path / "foreign.csv").write_text("path,label\nother/1.jpg,rose\n")
     assert "such as rose/000.jpg" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "foreign.csv"),)))

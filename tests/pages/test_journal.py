@@ -108,18 +108,38 @@ def test_own_file_keeps_its_last_row_and_columns(file):
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "added"),
     [
-        b"name,kind\na,b\n",
-        b"no table at all",
-        b"\x00\x01",
-        b"path,label\nr\xf6se,a\nb,c",
-        b"path,label\n" + b"x" * 200_000,
+        ("path;label\na,1.jpg;rose\n", "b;1.jpg;daisy"),
+        ("Label\tPath\tTime\nrose\ta,1.jpg\t\n", "daisy\tb;1.jpg\t"),
+        ("sep=;\nid;path;label\n1;a,1.jpg;rose", ";b;1.jpg;daisy"),
+        ('path, label\n"a,1.jpg", rose\n', "b;1.jpg,daisy"),
     ],
 )
-def test_other_files_are_refused_and_left_as_they_are(file, content):
+def test_labels_are_added_as_the_file_is_written(file, content, added):
+    file.write_text(content)
+    journal = Journal(file)
+    assert journal.labels == {"a,1.jpg": "rose"}
+    journal.write({"b;1.jpg": "daisy"})
+    assert file.read_text().splitlines()[-1].replace('"', "").startswith(added)
+    journal.close()
+    assert Journal(file).labels == {"a,1.jpg": "rose", "b;1.jpg": "daisy"}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"name,kind\na,b\n", r"has no column `path` and no column `label` \(its columns are `name`, `kind`\): "),
+        (b"no table at all", r"has no column `path` and no column `label` \(its columns are `no table at all`\): "),
+        (b"\x00\x01", r"is not a labels file \(it has NUL characters\): "),
+        (b"path,label\nr\xf6se,a\nb,c", r"which is not UTF-8: save it as UTF-8\.$"),
+        ("\ufeffpath,label\na,b\n".encode("utf-16-le"), r"which is not UTF-8: save it as UTF-8\.$"),
+        (b"path,label\n" + b"x" * 200_000, r"is not a labels file \(field larger than"),
+    ],
+)
+def test_other_files_are_refused_and_left_as_they_are(file, content, sentence):
     file.write_bytes(content)
-    with pytest.raises(InputError, match="not a labels file"):
+    with pytest.raises(InputError, match=sentence):
         Journal(file)
     assert file.read_bytes() == content
     with pytest.raises(InputError, match="cannot be written"):

@@ -301,8 +301,8 @@ def test_url_without_credentials_stays_as_it_is(tmp_path, entry):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("file,size\na,1\n", r"^The list .* has no column `path` \(its columns are `file`, `size`\): rename"),
-        ("", r"^The list .* has no column `path` \(it is empty\)\.$"),
+        ("file,size\na,1\n", r"^The list .* has no column `path` \(its columns are `file`, `size`\): its header"),
+        ("", r"^The list .* has no column `path` \(it is empty\): its header must name `path`\.$"),
         ("path,size\na,1\n,2\n", r"^Row 2 of the list .* has no path: "),
         ("path,size\na,big\n", r"^Row 1 of the list .* cannot be parsed \(.*big.*\): "),
         ("path,size,mtime\na,1,yesterday\n", r"^Row 1 of the list .* cannot be parsed \(.*yesterday.*\): "),

@@ -7,18 +7,21 @@ import csv
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from flowers_batch.classifier.labels_file import invalid_labels_file, read_labels
+from flowers_batch.classifier.labels_file import LABEL_COLUMNS, read_labels
 from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage.folder import PathOrUrl
 from flowers_batch.storage.local_files import fsync
 from flowers_batch.storage.locks import try_lock
+from flowers_batch.storage.text_tables import Layout, find_columns, find_layout
 
-_COLUMNS = ["path", "label", "time"]
+_TIME = "time"
+_OWN = Layout(",", (*LABEL_COLUMNS, _TIME), is_padded=False, lines=1)  # of a file that a review creates
 _MAX_TORN_LINES = 3  # of a partly written row: a longer rest is more likely a row with an unclosed quotation mark
 _MAX_UNDO_STEPS = 1000
 _TORN = ".torn"  # suffix of the file that keeps a partly written row
@@ -60,12 +63,14 @@ class Journal:
         if not try_lock(self._handle, str(self.file)):
             raise InputError(f"{self.file} is in use by another review: stop that one first.")
         self._size = os.fstat(self._handle).st_size
-        self._columns = _COLUMNS
+        self._layout = _OWN
         if self._size:
             self._repair_end()
         else:
-            self._append("\ufeff" + _csv_row(_COLUMNS))  # with the mark, spreadsheets read it as UTF-8
+            header = _csv_row(_OWN.header, _OWN.delimiter)
+            self._append(f"\ufeff{header}")  # with the mark, spreadsheets read it as UTF-8
             fsync(self.file.parent)
+        self._places = find_columns(self._layout.header, f"the labels file {self.file}", LABEL_COLUMNS, (_TIME,))
         self.labels = read_labels(str(self.file)).labels
         # Of each change: the size of the file before it, and the labels that it replaced.
         self._undo_steps = deque[tuple[int, dict[str, str | None]]](maxlen=_MAX_UNDO_STEPS)
@@ -75,18 +80,19 @@ class Journal:
         content = self.file.read_bytes()
         try:
             content[: content.rfind(b"\n") + 1].decode()
-            *_, (start, last) = rows = list(_rows_with_offsets(content))
-        except (ValueError, csv.Error):
-            raise invalid_labels_file(str(self.file)) from None
-        self._columns = rows[0][1]
-        if not {"path", "label"} <= set(self._columns):
-            raise invalid_labels_file(str(self.file))
-        rest, is_closed = content[start:], _has_closed_quotes(content[start:])
+            self._layout = find_layout(content.decode("utf-8-sig", "replace").splitlines(keepends=True), LABEL_COLUMNS)
+            find_columns(self._layout.header, f"the labels file {self.file}", LABEL_COLUMNS)
+            *_, (start, last) = _rows_with_offsets(content, self._layout)
+        except UnicodeDecodeError:
+            raise InputError(f"Labels cannot be added to {self.file}, which is not UTF-8: save it as UTF-8.") from None
+        except csv.Error as error:
+            raise InputError(f"{self.file} is not a labels file ({error}): choose another file for `labels`.") from None
+        rest, is_closed = content[start:], _has_closed_quotes(content[start:], self._layout)
         if rest.endswith(b"\n") and is_closed:
             return
-        if is_closed and (
-            self._columns != _COLUMNS or (len(last) == len(_COLUMNS) and _is_time(last[-1]) and rest[-1:] != b"\r")
-        ):
+        is_own = self._layout.header == _OWN.header
+        is_complete = len(last) == len(_OWN.header) and _is_time(last[-1]) and rest[-1:] != b"\r"
+        if is_closed and (is_complete or not is_own):
             self._append("\r\n")  # a person's own file, whose last row is complete
         elif rest.count(b"\n") > _MAX_TORN_LINES:
             raise InputError(f"{self.file} has an unclosed quotation mark after byte {start}: correct that row.")
@@ -102,10 +108,16 @@ class Journal:
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         size = self._size
-        rows = ({"path": path, "label": label, "time": now} for path, label in labels.items())
-        self._append("".join(_csv_row([str(cell_of(row.get(column, ""))) for column in self._columns]) for row in rows))
+        self._append("".join(self._row_of(path, label, now) for path, label in labels.items()))
         self._undo_steps.append((size, {path: self.labels.get(path) for path in labels}))
         self.labels |= labels
+
+    def _row_of(self, path: str, label: str, time: str) -> str:
+        cells = [""] * len(self._layout.header)
+        for column, value in zip((*LABEL_COLUMNS, _TIME), (path, label, time), strict=True):
+            if column in self._places:
+                cells[self._places[column]] = cell_of(value)
+        return _csv_row(cells, self._layout.delimiter)
 
     def undo(self) -> dict[str, str | None]:
         """Undo the last change made since the file was opened, by truncating the file; at most the last thousand.
@@ -163,32 +175,36 @@ class Journal:
             raise RunError(f"{self.file} was changed by another program: restart the review.")
 
 
-def _csv_row(cells: list[str]) -> str:
+def _csv_row(cells: Sequence[str], delimiter: str) -> str:
     buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerow(cells)
+    csv.writer(buffer, delimiter=delimiter).writerow(cells)
     return buffer.getvalue()
 
 
-def _rows_with_offsets(content: bytes) -> Iterator[tuple[int, list[str]]]:
+def _rows_with_offsets(content: bytes, layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """Yield each row of a CSV file: the offset of its first byte, and its cells."""
     lines = content.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
     offsets = [len(content) - sum(map(len, lines))]
     for line in lines:
         offsets.append(offsets[-1] + len(line))
-    reader = csv.reader(line.decode("utf-8", "replace") for line in lines)
+    reader = _reader((line.decode("utf-8", "replace") for line in lines), layout, strict=False)
     lines_before = 0
     for cells in reader:
         yield offsets[lines_before], cells
         lines_before = reader.line_num
 
 
-def _has_closed_quotes(row: bytes) -> bool:
+def _has_closed_quotes(row: bytes, layout: Layout) -> bool:
     """Return whether a row's quotation marks are all closed."""
     try:
-        list(csv.reader(io.StringIO(row.decode("utf-8", "replace"), newline=""), strict=True))
+        list(_reader(io.StringIO(row.decode("utf-8", "replace"), newline=""), layout, strict=True))
     except csv.Error:
         return False
     return True
+
+
+def _reader(lines: Iterable[str], layout: Layout, *, strict: bool) -> Any:
+    return csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.is_padded, strict=strict)
 
 
 def _is_time(text: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import Any
 
+from flowers_batch.classifier.labels_file import class_name
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.journal import Journal
@@ -106,7 +107,7 @@ class ReviewLabels:
 
 
 def _validated(label: str) -> str:
-    label = label.strip()
+    label = class_name(label)
     try:
         label.encode()
     except UnicodeEncodeError:

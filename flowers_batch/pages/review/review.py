@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
+from flowers_batch.classifier.label_paths import match_labels
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.errors import InputError
@@ -52,6 +53,7 @@ class Review:
         model = self.source.model if self.source.made_predictions else None
         classes = model.head.classes if model else sorted(self.table.classes)
         journal = Journal(labels)
+        journal.labels = match_labels(journal.labels, self.table.run)
         self.labels = ReviewLabels(self.table, journal, classes)
         turn = Lock()  # of whatever takes long and much memory
         self.views = Views(self.table, self.labels, self.source, turn)
