@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar
 import pyarrow as pa
 
 from flowers_batch.sources.images import EPOCH, Image, batches_of, path_text
-from flowers_batch.sources.left_out import LeftOut
+from flowers_batch.sources.left_out import LeftOut, start_counting
 from flowers_batch.sources.ordering import unique_names
 from flowers_batch.sources.reading import ReadError, read_bytes
 from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
@@ -56,7 +56,7 @@ class ContainerSource(ABC):
         Raises:
             InputError: A file is incomplete, so that images would be left out silently.
         """
-        self.left_out = LeftOut()
+        self.left_out = start_counting(self.skipping)
         return batches_of(self._images())
 
     def _images(self) -> Iterator[Image]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from flowers_batch.sources.images import Image, batches_of, path_bytes
-from flowers_batch.sources.left_out import LeftOut
+from flowers_batch.sources.left_out import LeftOut, start_counting
 from flowers_batch.sources.reading import read_bytes, read_disk, read_store
 from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
 from flowers_batch.sources.walking import walk
@@ -49,7 +49,7 @@ class FolderSource:
         Raises:
             InputError: A folder cannot be listed, so that images would be left out silently.
         """
-        self.left_out = LeftOut()
+        self.left_out = start_counting(self.skipping)
         return batches_of(walk(self.folder, self.skipping, self.left_out))
 
     def read(self, image: Image) -> bytes:

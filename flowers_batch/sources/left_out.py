@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from flowers_batch.sources.images import is_image
+from flowers_batch.sources.skipping import Skipping
 
 OTHERS = "others"  # endings beyond the most frequent ones
 _MAX_ENDINGS, _ENDINGS_KEPT = 1000, 20
@@ -95,6 +96,11 @@ class LeftOut:
             "broken_links": vars(self.broken_links),
             "nameless_folders": vars(self.nameless_folders),
         }
+
+
+def start_counting(skipping: Skipping) -> LeftOut:
+    """Return the counts of a listing that begins: what the user excludes is named even if that leaves out nothing."""
+    return LeftOut(Counter(dict.fromkeys(skipping.exclude_kinds, 0)))
 
 
 def left_out_from_json(values: Mapping[str, Any]) -> LeftOut:

@@ -27,7 +27,7 @@ from flowers_batch.sources.images import (
     paths_text,
     stat_image,
 )
-from flowers_batch.sources.left_out import LeftOut
+from flowers_batch.sources.left_out import LeftOut, start_counting
 from flowers_batch.sources.list_files import ENTRIES, READERS
 from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, without_repeats
 from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
@@ -101,7 +101,7 @@ class ListSource:
             InputError: A list cannot be read, or has an entry without a path.
         """
         in_order = are_in_path_order(self._entries())
-        self.repeated, self.left_out = 0, LeftOut()  # what the second reading counts
+        self.repeated, self.left_out = 0, start_counting(self.skipping)  # what the second reading counts
         entries = self._entries() if in_order else _sorted(self._entries())
         for batch, repeated in without_repeats(entries):
             self.repeated += repeated

@@ -101,6 +101,11 @@ class Skipping:
             if not pattern.strip("/"):
                 raise InputError(f"`exclude` must name files or folders, such as `*.bak`. Received: {pattern!r}.")
 
+    @property
+    def exclude_kinds(self) -> list[str]:
+        """The kinds of what the user's patterns leave out."""
+        return [_EXCLUDED + pattern for pattern in self.exclude]
+
     def kind(self, path: bytes, *, is_folder: bool, root: bytes = b"") -> str | None:
         """Return as what a file or folder is left out, None if it is not; folders above it are not looked at.
 
@@ -191,7 +196,7 @@ def _matches(pattern: str, names: tuple[str, ...], is_folder: bool) -> bool:
     wanted = pattern.rstrip("/")
     if "/" not in wanted:
         return bool(names) and fnmatchcase(names[-1], wanted)
-    return _match_names(tuple(wanted.strip("/").split("/")), names)
+    return _match_names(tuple(name for name in wanted.split("/") if name not in ("", ".")), names)
 
 
 def _match_names(wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:

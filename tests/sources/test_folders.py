@@ -270,7 +270,7 @@ def test_excluded_patterns_are_left_out_and_counted(opened, tmp_path):
     write(tmp_path / "photos", dict.fromkeys(["a/raw/1.jpg", "a/1.jpg", "a/1.bak.jpg", "raw/2.jpg", "notes.txt"], b"x"))
     photos = FolderSource(opened.folder, Skipping(exclude=("/raw", "*.bak.jpg", "*.txt")))
     assert paths(photos) == ["a/1.jpg", "a/raw/1.jpg"]
-    assert photos.left_out.skipped == {"exclude /raw": 1, "exclude *.bak.jpg": 1}
+    assert photos.left_out.skipped == {"exclude /raw": 1, "exclude *.bak.jpg": 1, "exclude *.txt": 0}
     assert not photos.left_out.endings
 
 

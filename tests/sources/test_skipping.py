@@ -79,6 +79,7 @@ def test_documentation_names_every_system_name_and_ending():
         ("raw/", ["raw/", "a/raw/"], ["raw", "a/raw"]),
         ("/raw", ["raw/", "raw"], ["a/raw", "a/raw/"]),
         ("*.bak.jpg", ["1.bak.jpg", "a/b/.bak.jpg"], ["bak.jpg", "a.bak.jpg.jpg"]),
+        ("./raw/", ["raw/"], ["raw", "a/raw/"]),
         ("a/*", ["a/b", "a/b/"], ["a/b/c", "x/a/b", "a"]),
         ("a/**", ["a/b", "a/b/c/"], ["x/a/b"]),
         ("**/raw/*.jpg", ["raw/1.jpg", "a/b/raw/1.jpg"], ["raw/x/1.jpg", "raw/1.png"]),
