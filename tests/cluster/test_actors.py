@@ -8,8 +8,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from flowers_batch.cluster.actors import log_event
+import pytest
+from helpers import write
+
+from flowers_batch.cluster.actors import ShardActor, log_event
+from flowers_batch.cluster.messages import ShardJob
 from flowers_batch.dataset.shard import Shard
+from flowers_batch.storage import scratch
 
 
 class SlowStream(io.StringIO):
@@ -25,3 +30,15 @@ def test_log_lines_of_concurrent_shards_do_not_mix(monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: log_event("done", Shard(number, 1, "")), range(20)))
     assert sorted(json.loads(line)["shard"] for line in stream.getvalue().splitlines()) == list(range(20))
+
+
+def test_starting_actor_sweeps_what_killed_ones_left_on_its_node(tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt  # what follows takes a network
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / f"{scratch.PREFIX}12345678"
+    write(left, {"_tmp-.parquet": b"a shard that was not uploaded", scratch._LOCK: b""})
+    with pytest.raises(KeyboardInterrupt):
+        ShardActor(ShardJob(fail, str(tmp_path), "codes"), 1, (), "here").start()
+    assert not left.exists()
