@@ -149,6 +149,20 @@ def read_split(folder: Folder, columns: Sequence[str]) -> pa.Table:
         return parquet.read(names).select(names).rename_columns(list(columns))
 
 
+def read_training_labels(folder: Folder) -> pa.Table:
+    """Return `path`, `label` and `split` of all photos that had a label; `split` is null if their class was left out.
+
+    Raises:
+        OSError, pa.ArrowException: They are not in the folder, or cannot be read.
+    """
+    split = read_split(folder, ["path", "label", "split"])
+    if not folder.exists(LABELS):
+        return split
+    with folder.open(LABELS) as file:
+        labels = pq.read_table(file, columns=["path", "label"])
+    return labels.join(split.select(["path", "split"]), "path", join_type="left outer")
+
+
 def read_labelled_digests(folder: Folder) -> pa.Array:
     """Return SHA-256 of all photos that had a label when the model was trained: fixed-size binary [N].
 

@@ -17,10 +17,11 @@ from sklearn.metrics import accuracy_score
 import flowers_batch as fb
 from flowers_batch.classifier.labelled_split import split_labelled
 from flowers_batch.classifier.labels_file import read_labels
-from flowers_batch.classifier.model_folder import load_model
+from flowers_batch.classifier.model_folder import load_model, read_training_labels
 from flowers_batch.classifier.training import fit_best
 from flowers_batch.dataset.run_folder import SUCCESS, open_run
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.storage.folder import open_folder
 
 LOGISTIC = fb.TrainConfig(("folder",), head="logistic")  # much faster than the network
 
@@ -224,6 +225,13 @@ def test_classes_with_too_few_photos_are_left_out_and_named(tmp_path):
     assert metrics["classes"] == ["daisy", "rose"] and sum(metrics["photos"].values()) == 60
     assert metrics["unlabelled"] == 0
     assert read_labels(str(tmp_path / "model" / "labels.parquet")).labels.keys() >= {"tulip/030.jpg", "violet/062.jpg"}
+    labelled = {row["path"]: row for row in read_training_labels(open_folder(tmp_path / "model")).to_pylist()}
+    assert len(labelled) == 63 and labelled["tulip/030.jpg"]["label"] == "tulip"
+    assert {path for path, row in labelled.items() if row["split"] is None} == {
+        "tulip/030.jpg",
+        "violet/061.jpg",
+        "violet/062.jpg",
+    }
     (tmp_path / "labels.csv").write_text(
         "path,label\n" + "".join(f"{path},{path.split('/')[0]}\n" for path in splits_of(tmp_path / "model"))
     )

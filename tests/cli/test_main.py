@@ -131,3 +131,17 @@ def test_name_in_a_list_begins_no_line(tmp_path, capsys):
     fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
     code, out, _ = run(capsys, "label-issues", str(tmp_path / "model"))
     assert code == 0 and "dai\\u000asy" in out and "dai\nsy" not in out
+
+
+def test_train_names_the_classes_that_it_leaves_out(tmp_path, capsys):
+    codes = write_codes(tmp_path / "codes", [*(["daisy", "rose"] * 20), "tulip"])
+    arguments = ["train", str(codes), str(tmp_path / "model"), "--labels", "folder", "--head", "logistic"]
+    sentence = "1 class is left out, with fewer than 3 photos that are no copies of each other: tulip (1)."
+    code, out, err = run(capsys, *arguments)
+    assert code == 0 and sentence in out and sentence in err
+    code, out, _ = run(capsys, *arguments, "--json")
+    assert code == 0 and json.loads(out)["left_out"]["rare"] == {"tulip": 1}
+    code, out, _ = run(capsys, "report", str(tmp_path / "model"))
+    assert code == 0 and sentence in (tmp_path / "model" / "report.html").read_text()
+    code, _, err = run(capsys, *arguments, "--min-photos-per-class", "30")
+    assert code == 2 and "Fewer than two classes" in err and "daisy (20), rose (20), tulip (1)" in err

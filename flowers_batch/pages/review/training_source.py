@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.model_folder import MODEL, Model, load_model, read_split
+from flowers_batch.classifier.model_folder import MODEL, Model, load_model, read_training_labels
 from flowers_batch.config import IMAGENET
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
@@ -24,21 +24,23 @@ class TrainingLabels:
 
     Args:
         table: The predictions.
-        split: The classifier's labelled photos, with the columns `path`, `label` and `split`; None if not known.
+        labelled: The classifier's labelled photos, with the columns `path`, `label` and `split` (null for photos of
+            classes that it left out); None if not known.
     """
 
-    def __init__(self, table: PredictionTable, split: pa.Table | None = None):
+    def __init__(self, table: PredictionTable, labelled: pa.Table | None = None):
         self._names = pa.array([], pa.string())
         self._codes = np.full(len(table), -1, np.int32)  # positions in the names; -1 without a label
         self._held_out = np.ones(len(table), bool)
-        if split is None or not len(split):
+        if labelled is None or not len(labelled):
             return
-        labels = split["label"].combine_chunks().dictionary_encode()
-        rows = table.rows_of(split["path"])
+        labels = labelled["label"].combine_chunks().dictionary_encode()
+        rows = table.rows_of(labelled["path"])
         is_known = rows >= 0
         self._names = labels.dictionary
         self._codes[rows[is_known]] = labels.indices.to_numpy()[is_known]
-        self._held_out[rows[is_known]] = pc.equal(split["split"], "test").to_numpy()[is_known]
+        was_fitted = pc.is_in(labelled["split"], pa.array(["train", "validation"]))
+        self._held_out[rows[is_known]] = ~was_fitted.to_numpy()[is_known]
 
     def label_of(self, row: int) -> str | None:
         """Return the label that the classifier was trained on for a photo; None if there was none."""
@@ -79,8 +81,8 @@ def find_training_source(table: PredictionTable) -> TrainingSource:
         codes = _find_codes(run, model)
     except InputError as error:
         return TrainingSource(model, made_predictions, "", str(error), TrainingLabels(table))
-    split = read_split(open_folder(url), ["path", "label", "split"]) if url and model else None
-    return TrainingSource(model, made_predictions, codes, "", TrainingLabels(table, split))
+    labels = read_training_labels(open_folder(url)) if url and model else None
+    return TrainingSource(model, made_predictions, codes, "", TrainingLabels(table, labels))
 
 
 def _find_codes(run: Run, model: Model | None) -> str:
