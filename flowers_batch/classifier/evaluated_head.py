@@ -97,7 +97,7 @@ def _describe_photos(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
         "classes": list(labelled.classes),
         "photos": {name: int((labelled.splits == split).sum()) for split, name in enumerate(SPLITS)},
         **asdict(labelled.photos.counts),
-        "left_out": asdict(labelled.left_out),
+        "left_out_classes": asdict(labelled.left_out),
         "conflicts": labelled.all_photos.conflicts,
         "weights": run.job.weights,
         "fingerprint": run.job.fingerprint.digest,

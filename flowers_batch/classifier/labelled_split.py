@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_in
 from flowers_batch.classifier.labels import LabelledPhotos, read_labelled
-from flowers_batch.classifier.left_out import LeftOut, classes_text, left_out_sentences
+from flowers_batch.classifier.left_out_classes import LeftOutClasses, classes_text, sentences_on_left_out_classes
 from flowers_batch.classifier.near_duplicates import group_near_duplicates
 from flowers_batch.classifier.split import LEFT_OUT, assign_splits, groups_by_class, split_keys
 from flowers_batch.config import TrainConfig
@@ -40,7 +40,7 @@ class LabelledSplit:
     keys: NDArray[np.float64]
     splits: NDArray[np.int_]
     all_photos: LabelledPhotos
-    left_out: LeftOut
+    left_out: LeftOutClasses
 
     def codes_of(self, split: int) -> LabelledCodes:
         """Return the codes of a split's photos."""
@@ -70,7 +70,7 @@ def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPO
     classes, kept_targets = np.unique(photos.labels[kept], return_inverse=True)
     if len(classes) < 2:
         raise _too_few_classes(left_out)
-    for sentence in left_out_sentences(asdict(left_out)):
+    for sentence in sentences_on_left_out_classes(asdict(left_out)):
         reporter.message(sentence)
     kept_photos = photos[kept]
     kept_groups, numbered = np.unique(groups[kept], return_inverse=True)
@@ -84,10 +84,10 @@ def _describe_left_out(
     targets: NDArray[np.int_],
     kept: NDArray[np.bool_],
     min_photos: int,
-) -> LeftOut:
+) -> LeftOutClasses:
     distinct = [len(own) for own in groups_by_class(groups, targets)]
     missing = {names[target].item(): distinct[target] for target in np.unique(targets[~kept]).tolist()}
-    return LeftOut(
+    return LeftOutClasses(
         min_photos_per_class=min_photos,
         photos=int((~kept).sum()),
         rare={name: count for name, count in missing.items() if count < min_photos},
@@ -95,7 +95,7 @@ def _describe_left_out(
     )
 
 
-def _too_few_classes(left_out: LeftOut) -> InputError:
+def _too_few_classes(left_out: LeftOutClasses) -> InputError:
     return InputError(
         f"Fewer than two classes have {left_out.min_photos_per_class} photos that are no copies of each other or of "
         "other classes' photos, to train, to validate and to test with. Too few are in: "

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from flowers_batch.classifier.confusion import with_sparse_confusion
 from flowers_batch.classifier.head import Head
-from flowers_batch.classifier.left_out import LeftOut
+from flowers_batch.classifier.left_out_classes import LeftOutClasses
 from flowers_batch.classifier.split import SPLITS
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
@@ -132,7 +132,7 @@ def read_metrics(folder: Folder) -> dict[str, Any]:
     try:
         metrics = in_current_format(folder.read_json(METRICS), folder.url_of(METRICS), formats_0_1.upgrade_metrics)
         metrics |= {split: with_sparse_confusion(metrics[split]) for split in SPLITS}
-        return {"left_out": asdict(LeftOut())} | metrics
+        return {"left_out_classes": asdict(LeftOutClasses())} | metrics
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder.url_of(METRICS)} is damaged ({error}): train the model again.") from None
 

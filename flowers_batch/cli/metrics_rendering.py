@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
-from flowers_batch.classifier.left_out import left_out_sentences
+from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
 from flowers_batch.text import joined_visibly
 
 _CONFLICTS_SHOWN = 5  # metrics.json has all
@@ -132,7 +132,7 @@ def _score_lines(classes: Sequence[str], per_class: Mapping[str, Any]) -> Iterat
 
 def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yield the problems of the labels."""
-    for sentence in left_out_sentences(metrics["left_out"]):
+    for sentence in sentences_on_left_out_classes(metrics["left_out_classes"]):
         yield f"  {sentence}"
     if conflicts := metrics["conflicts"]:
         yield f"  {len(conflicts)} sets of identical photos have different labels, such as:"

@@ -151,13 +151,13 @@ def test_metrics_with_a_dense_matrix_are_read(tmp_path, numbered):
     (tmp_path / METRICS).write_text(json.dumps(content))
     metrics = read_metrics(open_folder(tmp_path))
     assert metrics["test"] == {"accuracy": 1.0, "confusion": [[0, 0, 2], [1, 0, 1], [1, 1, 3]]}
-    assert metrics["left_out"] == {"min_photos_per_class": 3, "photos": 0, "rare": {}, "copies": {}}
+    assert metrics["left_out_classes"] == {"min_photos_per_class": 3, "photos": 0, "rare": {}, "copies": {}}
 
 
 def test_lists_of_numbers_take_a_line_and_names_stay_as_they_are(tmp_path):
     scores = {"confusion": [[0, 0, 2], [1, 0, 1]], "interval95": [0.25, 1e-9]}
     classes = ["[\n  1,\n  2]", "[1,  2]", "5"]
-    metrics = {"classes": classes, "left_out": {}} | dict.fromkeys(("train", "validation", "test"), scores)
+    metrics = {"classes": classes, "left_out_classes": {}} | dict.fromkeys(("train", "validation", "test"), scores)
     write_metrics(open_folder(tmp_path), metrics)
     assert read_metrics(open_folder(tmp_path)) == metrics
     lines = [line.strip() for line in (tmp_path / METRICS).read_text().splitlines()]

@@ -213,7 +213,7 @@ def test_classes_with_too_few_photos_are_left_out_and_named(tmp_path):
     codes, without = (write_codes(tmp_path / name, names) for name in ("codes", "without"))
     told = Messages()
     metrics = fb.train(codes, tmp_path / "model", LOGISTIC, reporter=told)
-    assert metrics["left_out"] == {
+    assert metrics["left_out_classes"] == {
         "min_photos_per_class": 3,
         "photos": 3,
         "rare": {"tulip": 1, "violet": 2},
@@ -242,13 +242,13 @@ def test_classes_with_too_few_photos_are_left_out_and_named(tmp_path):
 def test_copies_of_a_photo_count_once_for_its_class(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(tulip=2, rose=30, daisy=30), copies=2)
     metrics = fb.train(codes, tmp_path / "model", LOGISTIC)
-    assert metrics["left_out"]["rare"] == {"tulip": 2} and metrics["left_out"]["photos"] == 6
+    assert metrics["left_out_classes"]["rare"] == {"tulip": 2} and metrics["left_out_classes"]["photos"] == 6
 
 
 def test_classes_may_need_more_photos(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(rose=30, daisy=30, tulip=9))
     config = replace(LOGISTIC, min_photos_per_class=10)
-    assert fb.train(codes, tmp_path / "model", config)["left_out"]["rare"] == {"tulip": 9}
+    assert fb.train(codes, tmp_path / "model", config)["left_out_classes"]["rare"] == {"tulip": 9}
     with pytest.raises(fb.InputError, match="`min_photos_per_class` must be 3 or more: a class needs a photo to train"):
         replace(LOGISTIC, min_photos_per_class=2)
 
@@ -261,7 +261,7 @@ def test_class_of_other_classes_copies_is_left_out_and_named(tmp_path):
     config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic")
     told = Messages()
     metrics = fb.train(codes, tmp_path / "model", config, reporter=told)
-    assert metrics["classes"] == ["daisy", "rose"] and metrics["left_out"]["copies"] == {"tulip": 3}
+    assert metrics["classes"] == ["daisy", "rose"] and metrics["left_out_classes"]["copies"] == {"tulip": 3}
     assert "as their photos are copies of other classes' photos: tulip (3); correct their labels." in told.sentences[0]
     assert len(metrics["conflicts"]) == 3
 

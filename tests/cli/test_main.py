@@ -140,7 +140,7 @@ def test_train_names_the_classes_that_it_leaves_out(tmp_path, capsys):
     code, out, err = run(capsys, *arguments)
     assert code == 0 and sentence in out and sentence in err
     code, out, _ = run(capsys, *arguments, "--json")
-    assert code == 0 and json.loads(out)["left_out"]["rare"] == {"tulip": 1}
+    assert code == 0 and json.loads(out)["left_out_classes"]["rare"] == {"tulip": 1}
     code, out, _ = run(capsys, "report", str(tmp_path / "model"))
     assert code == 0 and sentence in (tmp_path / "model" / "report.html").read_text()
     code, _, err = run(capsys, *arguments, "--min-photos-per-class", "30")

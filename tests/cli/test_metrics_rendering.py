@@ -67,7 +67,7 @@ def metrics_of(classes: list[str], confusion: list[list[int]]) -> dict[str, Any]
         "calibration": {"ece_before": 0, "ece_after": 0, "temperature": 1},
         "unknown": {"precision": None, "min_precision": 0.95},
         "learning_curve": [],
-        "left_out": {"min_photos_per_class": 3, "rare": {}, "copies": {}},
+        "left_out_classes": {"min_photos_per_class": 3, "rare": {}, "copies": {}},
         "conflicts": [],
         "without_code": 0,
         "unknown_paths": 0,

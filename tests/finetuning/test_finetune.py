@@ -325,7 +325,7 @@ def test_class_with_too_few_photos_is_left_out_of_fine_tuning(here, photos, tmp_
     draw_archive(tmp_path / "other", 1, seed=5)
     shutil.copy(tmp_path / "other" / "red" / "0000.png", archive / "violet" / "0000.png")
     metrics = fb.finetune(archive, tmp_path / "model", replace(CONFIG, epochs=1))
-    assert metrics["left_out"]["rare"] == {"violet": 1} and "violet" not in metrics["classes"]
+    assert metrics["left_out_classes"]["rare"] == {"violet": 1} and "violet" not in metrics["classes"]
     assert "violet/0000.png" in pq.read_table(tmp_path / "model" / "labels.parquet")["path"].to_pylist()
     assert "1 class is left out" in training_text(metrics, "model")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
-from flowers_batch.classifier.left_out import left_out_sentences
+from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
 from flowers_batch.classifier.model_folder import read_metrics, read_split
 from flowers_batch.pages import charts
 from flowers_batch.pages.report.album import Album, Thumbnail
@@ -42,7 +42,7 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
     has_curve = len(points) > 1  # a fine-tuned network has a single point
     return {
         "metrics": metrics,
-        "left_out": left_out_sentences(metrics["left_out"]),
+        "left_out_classes": sentences_on_left_out_classes(metrics["left_out_classes"]),
         "has_matrix": has_matrix,
         "matrix": [[(count, count / max(1, sum(line))) for count in line] for line in matrix],
         "cells": _show_cells(shown, cells, classes, photos, album),

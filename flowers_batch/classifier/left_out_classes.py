@@ -12,7 +12,7 @@ _NAMED = 20  # classes; metrics.json has all
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutClasses:
     """Classes that are left out of a training; `metrics.json` has them by these names.
 
     Attributes:
@@ -28,11 +28,11 @@ class LeftOut:
     copies: dict[str, int] = field(default_factory=dict)
 
 
-def left_out_sentences(left_out: Mapping[str, Any]) -> list[str]:
+def sentences_on_left_out_classes(left_out: Mapping[str, Any]) -> list[str]:
     """Return sentences that name the classes; none if all classes were trained.
 
     Args:
-        left_out: The fields of a `LeftOut`.
+        left_out: The fields of a `LeftOutClasses`.
     """
     sentences = []
     if rare := left_out["rare"]:
