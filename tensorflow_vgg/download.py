@@ -90,17 +90,24 @@ def fetch(file: PublishedFile, timeout: float = _TIMEOUT) -> Path:
         timeout: Seconds that the server may take to answer, or to send the next byte.
 
     Raises:
-        DownloadError: The server cannot be reached, or the file does not match its checksum.
+        DownloadError: The server cannot be reached, the file does not match its checksum, or the cache cannot be
+            written.
     """
     if found := find_cached(file):
         return found
     folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    with _storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _fetch_into(folder, file, timeout)
+    return folder / file.name
+
+
+def _fetch_into(folder: Path, file: PublishedFile, timeout: float) -> None:
     part = folder / f"{file.name}.part"
     with (folder / f"{file.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a process that waited here finds the file that the first one stored
-        if found := find_cached(file):
-            return found
+        if find_cached(file):
+            return
         part.touch()
         _download(file, part, timeout)
         if (received := _digest(part, file.checksum.split(":")[0])) != file.checksum:
@@ -109,17 +116,22 @@ def fetch(file: PublishedFile, timeout: float = _TIMEOUT) -> Path:
                 f"{file.url} is not the published file: its checksum should be {file.checksum}. Received: {received}."
             )
         part.replace(folder / file.name)
-    return folder / file.name
 
 
 def _download(file: PublishedFile, part: Path, timeout: float) -> None:
+    with part.open("r+b", buffering=0) as out:
+        _receive(file, part, out, timeout)
+
+
+def _receive(file: PublishedFile, part: Path, out: FileIO, timeout: float) -> None:
     offset = part.stat().st_size
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer, part.open("r+b", buffering=0) as out:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             offset = offset if answer.status == 206 else 0  # a server without ranges sends all of it again
-            out.truncate(offset)
-            out.seek(offset)
+            with _storing(part):
+                out.truncate(offset)
+                out.seek(offset)
             with tqdm(
                 desc=f"downloading {file.name}",
                 initial=offset,
@@ -163,9 +175,12 @@ def _storing(path: Path) -> Iterator[None]:
     """Explain I/O errors of the block, which writes a file, so that they are not taken for those of the network."""
     try:
         yield
+    except DownloadError:
+        raise
     except OSError as error:
         raise DownloadError(
-            f"{path} cannot be written ({error.strerror}): make room, or name another folder as XDG_CACHE_HOME."
+            f"{path} cannot be written ({error.strerror}): make room or give write access, or name another folder as "
+            "XDG_CACHE_HOME."
         ) from None
 
 

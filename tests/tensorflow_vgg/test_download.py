@@ -196,6 +196,18 @@ def test_full_disk_is_not_mistaken_for_the_network(cache, publisher, monkeypatch
     )
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EROFS])
+def test_cache_that_cannot_be_locked_or_written_is_a_sentence(cache, publisher, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(download.fcntl, "flock", fail)
+    with pytest.raises(DownloadError) as error:
+        download.fetch(publisher.file)
+    assert_is_a_sentence(error, f"{cache} cannot be written ({os.strerror(number)})", "XDG_CACHE_HOME")
+    assert publisher.ranges == []
+
+
 def test_fetch_completes_a_file_over_several_broken_downloads(publisher):
     publisher.cut = PIECE
     for _ in range(len(CONTENT) // PIECE):
