@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.encoder import Encoder
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.feed import FeedSettings
+from flowers_batch.progress import no_progress
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import open_folder
 
@@ -38,9 +40,9 @@ def wide(pixels: NDArray[Any]) -> NDArray[np.float32]:
 class Factory(EncoderFactory):
     """Makes encoders of wide codes."""
 
-    def __call__(self, threads: int, gpu: bool) -> Encoder:
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress) -> Encoder:
         """Return an encoder without a network."""
-        made = super().__call__(threads, gpu)
+        made = super().__call__(threads, gpu, progress)
         settings = FeedSettings(32, np.float32, made.fingerprint.code_dtype, threads, self.config.max_pixels)
         return Encoder(wide, WIDTH, self.source, made.fingerprint, settings)
 

@@ -63,6 +63,10 @@ class NullReporter:
 NULL_REPORTER = NullReporter()
 
 
+def no_progress() -> None:
+    """Stand in for a function that is called with each piece of work, where nothing watches it."""
+
+
 class _Rate:
     """Images per second since the first image was done, so that start-up does not count."""
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import http.client
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import IO
 
 from tqdm import tqdm
 
 _BLOCK_BYTES = 1 << 20
+_WAIT_SECONDS = 0.5  # between two tries to take the lock that another process holds
 _TIMEOUT = 10.0  # seconds that a server may take to answer, or to send the next byte
 
 
@@ -46,15 +50,41 @@ class PublishedFile:
 
 
 def cache_folder() -> Path:
-    """Return the folder of downloaded files: `$XDG_CACHE_HOME/flowers_batch`, by default in `~/.cache`."""
+    """Return the folder of downloaded files: `$XDG_CACHE_HOME/flowers_batch`, by default in `~/.cache`.
+
+    Raises:
+        DownloadError: There is no home folder, and XDG_CACHE_HOME is not set.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "flowers_batch"
+    try:
+        return Path(base).expanduser() / "flowers_batch"
+    except RuntimeError:
+        raise DownloadError(
+            "This user has no home folder for the cache of downloaded files: name a folder as XDG_CACHE_HOME."
+        ) from None
+
+
+def make_cache_folder() -> Path:
+    """Return the folder of downloaded files; it is made if it is not there.
+
+    Raises:
+        DownloadError: It cannot be made or written.
+    """
+    folder = cache_folder()
+    with _storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return folder
 
 
 def find_cached(file: PublishedFile) -> Path | None:
     """Return a file's path in the cache, or None if it is not there; its checksum was verified when it was stored."""
-    path = cache_folder() / file.name
-    return path if path.is_file() and path.stat().st_size == file.size else None
+    try:
+        path = cache_folder() / file.name
+        return path if path.is_file() and path.stat().st_size == file.size else None
+    except OSError:  # there is no home folder, or it cannot be read
+        return None
 
 
 def is_reachable(file: PublishedFile, timeout: float = _TIMEOUT) -> bool:
@@ -79,7 +109,11 @@ def is_reachable(file: PublishedFile, timeout: float = _TIMEOUT) -> bool:
     return bool(answers)
 
 
-def fetch(file: PublishedFile, timeout: float = _TIMEOUT) -> Path:
+def no_progress() -> None:
+    """Stand in for a function that watches a download, where there is none."""
+
+
+def fetch(file: PublishedFile, timeout: float = _TIMEOUT, progress: Callable[[], None] = no_progress) -> Path:
     """Return a file's path in the cache; download the file first if it is not there.
 
     Several processes on one machine download a file once. An interrupted download resumes where it stopped. A
@@ -88,6 +122,7 @@ def fetch(file: PublishedFile, timeout: float = _TIMEOUT) -> Path:
     Args:
         file: The file.
         timeout: Seconds that the server may take to answer, or to send the next byte.
+        progress: Called with each piece that is received, and twice a second while another process downloads the file.
 
     Raises:
         DownloadError: The server cannot be reached, the file does not match its checksum, or the cache cannot be
@@ -95,35 +130,47 @@ def fetch(file: PublishedFile, timeout: float = _TIMEOUT) -> Path:
     """
     if found := find_cached(file):
         return found
-    folder = cache_folder()
-    with _storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _fetch_into(folder, file, timeout)
-    return folder / file.name
+    folder = make_cache_folder()
+    with _storing(folder), _locked(folder / f"{file.name}.lock", progress):
+        # A process that waited here finds the file that another one stored.
+        return find_cached(file) or _download_verified(file, folder, timeout, progress)
 
 
-def _fetch_into(folder: Path, file: PublishedFile, timeout: float) -> None:
+@contextlib.contextmanager
+def _locked(path: Path, progress: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file, once no other process does; the kernel releases the lock of one that is killed."""
+    with path.open("w") as lock:
+        while not _try_lock(lock):
+            progress()
+            time.sleep(_WAIT_SECONDS)
+        yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _download_verified(file: PublishedFile, folder: Path, timeout: float, progress: Callable[[], None]) -> Path:
     part = folder / f"{file.name}.part"
-    with (folder / f"{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a process that waited here finds the file that the first one stored
-        if find_cached(file):
-            return
-        part.touch()
-        _download(file, part, timeout)
-        if (received := _digest(part, file.checksum.split(":")[0])) != file.checksum:
-            part.unlink()
-            raise DownloadError(
-                f"{file.url} is not the published file: its checksum should be {file.checksum}. Received: {received}."
-            )
-        part.replace(folder / file.name)
+    part.touch()
+    tries = 2 if part.stat().st_size else 1  # what an earlier download left may be of another version than the rest
+    for _ in range(tries):
+        with part.open("r+b", buffering=0) as out:
+            _receive(file, part, out, timeout, progress)
+        if (received := _digest(part, file.checksum.split(":")[0])) == file.checksum:
+            return part.replace(folder / file.name)
+        os.truncate(part, 0)
+    part.unlink()
+    raise DownloadError(
+        f"{file.url} is not the published file: its checksum should be {file.checksum}. Received: {received}."
+    )
 
 
-def _download(file: PublishedFile, part: Path, timeout: float) -> None:
-    with part.open("r+b", buffering=0) as out:
-        _receive(file, part, out, timeout)
-
-
-def _receive(file: PublishedFile, part: Path, out: FileIO, timeout: float) -> None:
+def _receive(file: PublishedFile, part: Path, out: FileIO, timeout: float, progress: Callable[[], None]) -> None:
     offset = part.stat().st_size
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
@@ -144,6 +191,7 @@ def _receive(file: PublishedFile, part: Path, out: FileIO, timeout: float) -> No
                     with _storing(part):
                         _write(out, block)
                     bar.update(len(block))
+                    progress()
             with _storing(part):
                 os.fsync(out.fileno())
             missing = answer.length  # of Content-Length: a dropped connection looks like the end of the file

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tensorflow_vgg.download import PublishedFile, fetch, find_cached
+from tensorflow_vgg.download import PublishedFile, fetch, find_cached, no_progress
 from tensorflow_vgg.formats import READERS, WeightsError, metadata_of, network_of, stored_layers, write
 from tensorflow_vgg.formats.files import unknown_suffix
 from tensorflow_vgg.network import Parameters, Shapes, parameter_shapes
@@ -61,7 +61,9 @@ class Weights:
     seed: int | None = None
 
 
-def find(name: str, network: str = "vgg16", *, download: bool = True) -> Weights:
+def find(
+    name: str, network: str = "vgg16", *, download: bool = True, progress: Callable[[], None] = no_progress
+) -> Weights:
     """Find weights by their name.
 
     Args:
@@ -69,6 +71,7 @@ def find(name: str, network: str = "vgg16", *, download: bool = True) -> Weights
             else a download.
         network: `vgg16` or `vgg19`.
         download: Whether `imagenet` may be downloaded.
+        progress: As for `download.fetch`.
 
     Raises:
         WeightsError: There are no such weights.
@@ -89,7 +92,7 @@ def find(name: str, network: str = "vgg16", *, download: bool = True) -> Weights
         raise WeightsError(
             f"The ImageNet weights of {network} are not on this machine: name a file, or allow the download."
         )
-    return Weights(name, fetch(PUBLISHED[network]))
+    return Weights(name, fetch(PUBLISHED[network], progress=progress))
 
 
 def load(weights: Weights, network: str, layer: str) -> Iterator[Parameters]:

@@ -53,7 +53,7 @@ class ShardActor:
         First delete what killed actors left in this node's temporary folder.
         """
         sweep_scratch_folders()
-        self._worker = self._job.factory(self._threads, bool(self._gpus))
+        self._worker = self._job.factory(self._threads, bool(self._gpus), self._progress.advance)
         return ActorInfo(self._worker.fingerprint, socket.gethostname(), self._gpus)
 
     def run(self, shard: Shard, quarantined: Quarantined) -> ShardResult:

@@ -19,12 +19,13 @@ class Factory(Protocol):
     def wants_gpu(self) -> bool:
         """Whether its workers compute on a GPU where the cluster has one."""
 
-    def __call__(self, threads: int, gpu: bool) -> Worker:
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None]) -> Worker:
         """Make a worker.
 
         Args:
             threads: How many threads it may use.
             gpu: Whether it must use a GPU.
+            progress: Called with each step of making it, which may take minutes.
         """
 
     def with_precision(self, precision: str) -> Factory:

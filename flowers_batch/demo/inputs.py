@@ -11,7 +11,8 @@ from pathlib import Path
 from flowers_batch.config import IMAGENET, WEIGHTS_ENVIRONMENT, EncodeConfig
 from flowers_batch.demo.drawings import FLOWER_CLASSES, draw_photos
 from flowers_batch.errors import InputError
-from flowers_batch.progress import Reporter
+from flowers_batch.progress import Reporter, no_progress
+from flowers_batch.storage.locks import wait_for_lock
 from tensorflow_vgg.download import DownloadError, PublishedFile, cache_folder, fetch, find_cached, is_reachable
 from tensorflow_vgg.weights import PUBLISHED
 
@@ -82,17 +83,27 @@ def _real_photos(offline: bool, reporter: Reporter) -> Path | None:
         if not Path(given).is_dir():
             raise InputError(f"There is no folder {given}: check {PHOTOS_ENVIRONMENT}, which names it.")
         return Path(given)
-    folder = cache_folder() / "flower_photos"
+    try:
+        folder = cache_folder() / "flower_photos"
+    except DownloadError as error:
+        reporter.message(f"photos: {error}")
+        return None
     if folder.is_dir():
         return folder
     if not _is_available(FLOWER_PHOTOS, "photos", offline, reporter):
         return None
+    with wait_for_lock(f"{folder}.lock", str(folder), no_progress):
+        if not folder.is_dir():  # another process may have unpacked it meanwhile
+            _unpack(folder)
+    return folder
+
+
+def _unpack(folder: Path) -> None:
+    unpacked = folder.with_suffix(".part")
     with tarfile.open(fetch(FLOWER_PHOTOS)) as archive:
-        unpacked = folder.with_suffix(".part")
         archive.extractall(unpacked, filter="data")
     (unpacked / folder.name).replace(folder)
     unpacked.rmdir()
-    return folder
 
 
 def _is_available(file: PublishedFile, name: str, offline: bool, reporter: Reporter) -> bool:

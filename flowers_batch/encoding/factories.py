@@ -19,6 +19,7 @@ from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatc
 from flowers_batch.encoding.networks import NullNetwork, build_network, code_width, codes_fingerprint
 from flowers_batch.encoding.worker import Quarantined, Worker
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.progress import no_progress
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.source import Source
 
@@ -56,7 +57,7 @@ class EncoderFactory:
         """Return the images that end the process that decodes them, or take longer than `seconds`."""
         return find_poison_images(self.source.url, self.source.root, images, self.config.max_pixels, seconds, progress)
 
-    def __call__(self, threads: int, gpu: bool) -> Worker:
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress) -> Worker:
         """Build the network from its weights, and the encoder around it.
 
         It changes settings of the whole process (threads of libraries, memory allocation, standard error while
@@ -65,11 +66,12 @@ class EncoderFactory:
         Args:
             threads: Threads that read, decode and, on a CPU, compute.
             gpu: Whether the network must run on a GPU.
+            progress: Called with each step.
 
         Raises:
             InputError: TensorFlow sees no GPU although it must; the weights are not available, or do not fit.
         """
-        network, weights, precision, batch_size = self._network(threads, gpu)
+        network, weights, precision, batch_size = self._network(threads, gpu, progress)
         fingerprint = codes_fingerprint(self.config, weights, precision)
         labeller = None
         if self.head is not None and self.top_k is not None:
@@ -86,7 +88,7 @@ class EncoderFactory:
         prepare_process()  # after the libraries that it limits are loaded
         return Encoder(network, code_width(self.config), self.source, fingerprint, settings, labeller)
 
-    def _network(self, threads: int, gpu: bool) -> tuple[Network, str, str, int]:
+    def _network(self, threads: int, gpu: bool, progress: Callable[[], None]) -> tuple[Network, str, str, int]:
         """Return the network, the identity of its weights, its precision, and the batch size that fits its device."""
         config = self.config
         batch_size = config.batch_size or (GPU_BATCH if gpu else CPU_BATCH)
@@ -94,7 +96,7 @@ class EncoderFactory:
             return NullNetwork(), NULL_NETWORK, "float32", batch_size
         prepare_device(threads, gpu)
         precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
-        model, weights = build_network(config, precision)
+        model, weights = build_network(config, precision, progress=progress)
         batcher = MicroBatcher(compiled(model, pixel_type(precision)), batch_size)
         # On a GPU the largest batch, to see whether it fits; on a CPU one image, to compile.
         batcher.fit(np.zeros((batch_size if gpu else 1, *model.input_shape[1:]), pixel_type(precision)))
@@ -132,7 +134,7 @@ class LabellerFactory:
         """Return nothing: codes are read, and no image is decoded."""
         return {}
 
-    def __call__(self, threads: int, gpu: bool) -> Worker:
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress) -> Worker:
         """Make the labeller, which needs neither threads nor a GPU."""
         fingerprint = replace(self.fingerprint, head=self.head.identity, top_k=self.top_k)
         return CodesLabeller(self.codes, fingerprint, Labeller(self.head, self.top_k))

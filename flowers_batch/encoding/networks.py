@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from flowers_batch.dataset.tunings import UNKNOWN_TUNING, Tunings, validated_tun
 from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.progress import no_progress
 
 if TYPE_CHECKING:
     import keras
+
+    from tensorflow_vgg.network import Parameters
 
 # Of a weights file's metadata: which layers fine-tuning trained, and on what (JSON: see `dataset.tunings`).
 TRAINED_FURTHER, TUNED_ON = "trained further", "tuned on"
@@ -68,12 +72,19 @@ def code_width(config: EncodeConfig) -> int:
     return shape[-1] if config.pool in ("avg", "max") else math.prod(shape)
 
 
-def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, seed: int = 0) -> tuple[keras.Model, str]:
+def build_network(
+    config: EncodeConfig,
+    precision: str,
+    dropout: float = 0.0,
+    seed: int = 0,
+    progress: Callable[[], None] = no_progress,
+) -> tuple[keras.Model, str]:
     """Return VGG, built up to the layer of the codes, and the identity of its weights.
 
     Args:
         config: How photos become codes.
         precision, dropout, seed: As for `tensorflow_vgg.network.build`.
+        progress: Called with each layer, and each piece of weights that are downloaded first.
 
     Raises:
         InputError: The weights are not available, or do not fit the network.
@@ -83,10 +94,16 @@ def build_network(config: EncodeConfig, precision: str, dropout: float = 0.0, se
 
     hasher = vgg.IdentityHasher()
     with weights_errors():
-        found = vgg.find(weights_on_this_machine(config.weights), config.network)
-        parameters = hasher.hash_stream(vgg.load(found, config.network, config.layer))
+        found = vgg.find(weights_on_this_machine(config.weights, progress), config.network, progress=progress)
+        parameters = hasher.hash_stream(_watched(vgg.load(found, config.network, config.layer), progress))
         model = build(config.network, config.layer, parameters, precision, config.pool, dropout, seed)
     return model, hasher.hexdigest
+
+
+def _watched(parameters: Iterable[Parameters], progress: Callable[[], None]) -> Iterator[Parameters]:
+    for layer in parameters:
+        progress()
+        yield layer
 
 
 def weights_identity(config: EncodeConfig) -> tuple[str, str]:

@@ -4,37 +4,55 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import open_folder, split_file
+from flowers_batch.progress import no_progress
+from flowers_batch.storage.folder import LOCK, Folder, open_folder, split_file
+from flowers_batch.storage.locks import wait_for_lock
 
 
-def weights_on_this_machine(name: str) -> str:
+def weights_on_this_machine(name: str, progress: Callable[[], None] = no_progress) -> str:
     """Return the path of weights in the cache if their name is a URL, copied once per machine; else the name.
 
+    While another process of this machine copies weights, it waits.
+
+    Args:
+        name: The weights.
+        progress: Called with each piece that is copied, and twice a second while it waits.
+
     Raises:
-        InputError: There is no such file.
+        InputError: There is no such file, it changed while it was copied, or the cache cannot be written.
+        RunError: The file cannot be read, or the cache's disk is full.
     """
     if "://" not in name:
         return name
-    from tensorflow_vgg.download import cache_folder
+    from tensorflow_vgg.download import make_cache_folder
 
     folder, file = split_file(name)
-    if not folder.exists(file):
-        raise InputError(f"There is no weights file {name}: check its name.")
-    info = folder.filesystem.get_file_info(folder.at(file))
-    key = hashlib.sha256(f"{name} {info.size} {info.mtime}".encode()).hexdigest()[:16]
-    cache = open_folder(cache_folder())
-    local = f"{key}-{file}"
-    if not cache.exists(local):
-        with cache.locked():
-            if not cache.exists(local):  # another actor of this machine may have copied it meanwhile
-                cache.sweep()
-                with cache.publish(local) as scratch:
-                    folder.copy_to(file, scratch)
+    version = _version(folder, file)
+    with weights_errors():
+        cache = open_folder(make_cache_folder())
+    local = f"{hashlib.sha256(f'{name} {version}'.encode()).hexdigest()[:16]}-{file}"
+    if cache.exists(local):
+        return cache.at(local)
+    with wait_for_lock(cache.at(LOCK), cache.url, progress):
+        if not cache.exists(local):  # another process may have copied it meanwhile
+            cache.sweep()
+            with cache.publish(local) as scratch:
+                folder.copy_to(file, scratch, progress)
+                if _version(folder, file) != version:
+                    raise InputError(f"{name} was replaced while it was copied: run the same command again.")
     return cache.at(local)
+
+
+def _version(folder: Folder, name: str) -> str:
+    """Return what changes when a file is replaced: its size and its time."""
+    if not folder.exists(name):
+        raise InputError(f"There is no weights file {folder.url_of(name)}: check its name.")
+    info = folder.filesystem.get_file_info(folder.at(name))
+    return f"{info.size} {info.mtime}"
 
 
 def convert_weights(source: str, target: str, dtype: str) -> None:

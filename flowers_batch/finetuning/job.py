@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -125,7 +126,13 @@ class FinetuningJob:
 
         prepare_device(threads, bool(gpus))
         try:
-            trainer = Trainer(self, threads, max(1, gpus))
+            steps = count(1)
+            trainer = Trainer(
+                self,
+                threads,
+                max(1, gpus),
+                progress=lambda: reporter.update(Progress(f"loading the network's weights, step {next(steps)}")),
+            )
             try:
                 state = trainer.train(reporter)
                 reporter.update(Progress("writing the network's weights"))

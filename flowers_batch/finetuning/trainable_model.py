@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from flowers_batch.encoding.networks import build_network
 from flowers_batch.errors import InputError
 from flowers_batch.finetuning.job import FinetuningJob
 from flowers_batch.finetuning.optimizer import build_optimizer, learning_rates
+from flowers_batch.progress import no_progress
 
 if TYPE_CHECKING:
     import keras
@@ -73,13 +74,19 @@ class TrainableModel:
             yield name, kernel, bias
 
 
-def build_trainable_model(job: FinetuningJob, steps_per_epoch: int, dropout: float = DROPOUT) -> TrainableModel:
+def build_trainable_model(
+    job: FinetuningJob,
+    steps_per_epoch: int,
+    dropout: float = DROPOUT,
+    progress: Callable[[], None] = no_progress,
+) -> TrainableModel:
     """Return a network with its initial weights, and a classifier that starts as the job's head.
 
     Args:
         job: What to train.
         steps_per_epoch: For which the learning rates rise.
         dropout: The rate of all dropout.
+        progress: Called with each step.
 
     Raises:
         InputError: The initial weights are not those that the codes were made with.
@@ -91,7 +98,7 @@ def build_trainable_model(job: FinetuningJob, steps_per_epoch: int, dropout: flo
     config, head, encoding = job.config, job.head, job.encoding
     seed = config.train.seed
     precision = {"bfloat16": "mixed_bfloat16"}.get(encoding.precision, encoding.precision)
-    network, identity = build_network(encoding, precision, dropout, seed)
+    network, identity = build_network(encoding, precision, dropout, seed, progress)
     if identity != job.weights:
         raise InputError(f"{encoding.weights} holds other weights here: give all nodes the same files.")
     unfrozen = unfrozen_layers(encoding.network, encoding.layer, config.unfreeze)

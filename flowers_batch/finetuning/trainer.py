@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from flowers_batch.finetuning.pixels import PixelReader
 from flowers_batch.finetuning.trainable_model import DROPOUT, build_trainable_model
 from flowers_batch.finetuning.training_devices import TrainingDevices
 from flowers_batch.finetuning.training_state import Epoch, TrainingState
-from flowers_batch.progress import Progress, Reporter
+from flowers_batch.progress import Progress, Reporter, no_progress
 from flowers_batch.sources.images import images_of
 from flowers_batch.storage.folder import open_folder
 
@@ -36,20 +36,29 @@ class Trainer:
         threads: Photos that are decoded at once.
         devices: How many devices share the batches.
         dropout: The rate of all dropout.
+        progress: Called with each step of building the network.
 
     Attributes:
         devices: The devices.
         model: The network.
     """
 
-    def __init__(self, job: FinetuningJob, threads: int, devices: int, dropout: float = DROPOUT):
+    def __init__(
+        self,
+        job: FinetuningJob,
+        threads: int,
+        devices: int,
+        dropout: float = DROPOUT,
+        progress: Callable[[], None] = no_progress,
+    ):
         self._job, self._folder = job, open_folder(job.folder)
         batch_size = max(1, job.config.batch_size // devices) * devices  # an equal part for each device
         photos = job.photos
         self._pixels = PixelReader(photos.source, images_of(photos.images), photos.digests, batch_size, threads)
         self.devices = TrainingDevices(devices)
         with self.devices.scope():
-            self.model = build_trainable_model(job, math.ceil(len(photos.training) / batch_size), dropout)
+            steps = math.ceil(len(photos.training) / batch_size)
+            self.model = build_trainable_model(job, steps, dropout, progress)
         self._last_lap = time.monotonic()
 
     def train(self, reporter: Reporter) -> TrainingState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,10 @@ class SampleCheck:
         folder = open_folder(self.url)
         job, manifest = read_job(folder), read_manifest(folder)
         assert job and manifest  # the caller has read both
-        worker = factory_of(job)(threads, gpus > 0)
+        steps = count(1)
+        worker = factory_of(job)(
+            threads, gpus > 0, lambda: reporter.update(Progress(f"loading the network's weights, step {next(steps)}"))
+        )
         if worker.fingerprint != job.fingerprint:
             raise InputError(
                 f"The rows cannot be computed again, since what they depend on has changed: "

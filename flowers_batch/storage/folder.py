@@ -7,7 +7,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from flowers_batch.errors import InputError
+from flowers_batch.progress import no_progress
 from flowers_batch.storage.io_errors import reading, reading_error, writing_scratch
 from flowers_batch.storage.local_files import is_utf8
 from flowers_batch.storage.locks import hold_lock
@@ -144,8 +145,13 @@ class Folder:
                 self.copy_to(name, path)
             yield path
 
-    def copy_to(self, name: str, path: str) -> None:
+    def copy_to(self, name: str, path: str, progress: Callable[[], None] = no_progress) -> None:
         """Copy a file to a path on this machine.
+
+        Args:
+            name: The file.
+            path: The copy's path.
+            progress: Called after each block.
 
         Raises:
             InputError: It does not exist.
@@ -161,6 +167,7 @@ class Folder:
                 with reading(url):
                     block = with_retries(lambda start=offset: file.read_at(self.block_bytes, start))  # type: ignore[misc]
                 copy.write(block)
+                progress()
 
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file.

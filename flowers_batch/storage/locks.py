@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.storage.local_files import reason_of
 
 _HOLDER_BYTES = 1000  # at most, of the name that a holder wrote
+_WAIT_SECONDS = 0.5  # between two tries to take a lock
 
 
 @contextmanager
@@ -37,6 +39,24 @@ def hold_lock(path: str, url: str) -> Iterator[None]:
             os.pwrite(handle, _own_name().encode(), 0)
         except OSError as error:
             raise _unwritable(url, error) from None
+        yield
+
+
+@contextmanager
+def wait_for_lock(path: str, url: str, progress: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file as `hold_lock` does, but wait as long as another process holds it.
+
+    Args:
+        path, url: As for `hold_lock`.
+        progress: Called every half second while it waits.
+
+    Raises:
+        InputError: It cannot be made, or its file system has no locks.
+    """
+    with _opened(path, url) as handle:
+        while not try_lock(handle, url):
+            progress()
+            time.sleep(_WAIT_SECONDS)
         yield
 
 

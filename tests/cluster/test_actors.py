@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from helpers import write
@@ -42,3 +43,20 @@ def test_starting_actor_sweeps_what_killed_ones_left_on_its_node(tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         ShardActor(ShardJob(fail, str(tmp_path), "codes"), 1, (), "here").start()
     assert not left.exists()
+
+
+def test_actor_that_loads_its_weights_makes_progress(tmp_path):
+    """So that a download of minutes, or the wait for another actor's, is not taken for a stall."""
+    steps = []
+
+    class Factory:
+        def __call__(self, threads, gpu, progress):
+            for _ in range(3):
+                progress()
+                steps.append(actor.heartbeat().step)
+            return SimpleNamespace(fingerprint=None)
+
+    actor = ShardActor(ShardJob(Factory(), str(tmp_path), "codes"), 1, (), "node")
+    before = actor.heartbeat().step
+    actor.start()
+    assert before < steps[0] < steps[1] < steps[2]

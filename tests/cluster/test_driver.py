@@ -43,8 +43,8 @@ class Deadly:
     ) -> Quarantined:
         return self.inner.find_poison_images(images, seconds, progress)
 
-    def __call__(self, threads: int, gpu: bool):
-        worker = self.inner(threads, gpu)
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None]):
+        worker = self.inner(threads, gpu, progress)
         read = worker._feed.reader.read
         image, lives = self.image, Path(self.lives)
 

@@ -296,8 +296,8 @@ from flowers_batch.runs import encode as encode_module
 class Patient(EncoderFactory):
     '''Its workers wait for each other before the first shard, and take a while over each.'''
 
-    def __call__(self, threads, gpu):
-        worker = super().__call__(threads, gpu)
+    def __call__(self, threads, gpu, progress):
+        worker = super().__call__(threads, gpu, progress)
         meeting = Path(MEETING)
         (meeting / ray.get_runtime_context().get_actor_id()).write_text(str(threads))
         while len(list(meeting.iterdir())) < 2:

@@ -227,9 +227,55 @@ def test_complete_download_is_not_fetched_again(cache, publisher):
 def test_partial_download_of_another_file_is_discarded(cache, publisher):
     cache.mkdir()
     (cache / "weights.h5.part").write_bytes(b"x" * PIECE)
-    with pytest.raises(DownloadError, match="not the published file"):
-        download.fetch(publisher.file)
     assert download.fetch(publisher.file).read_bytes() == CONTENT
+    assert publisher.ranges == [f"bytes={PIECE}-", None]
+
+
+def test_fetch_reports_pieces_as_progress(cache, publisher, monkeypatch):
+    monkeypatch.setattr(download, "_BLOCK_BYTES", PIECE)
+    calls = []
+    download.fetch(publisher.file, progress=lambda: calls.append(1))
+    assert len(calls) == 1 + len(CONTENT) // PIECE
+
+
+def test_fetch_waits_for_another_process_until_it_is_killed(cache, publisher):
+    """It reports progress meanwhile, and resumes what the other one received."""
+    cache.mkdir()
+    (cache / "weights.h5.part").write_bytes(CONTENT[:PIECE])
+    script = "import fcntl, sys, time; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, 2); print(flush=True)"
+    command = [sys.executable, "-c", f"{script}; time.sleep(600)", str(cache / "weights.h5.lock")]
+    calls = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline()
+
+        def waited():
+            calls.append(1)
+            if len(calls) == 2:
+                assert publisher.ranges == []
+                other.kill()
+
+        assert download.fetch(publisher.file, progress=waited).read_bytes() == CONTENT
+    assert publisher.ranges == [f"bytes={PIECE}-"]
+
+
+def test_cache_that_cannot_be_made_is_named(monkeypatch, publisher):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    assert download.find_cached(publisher.file) is None
+    with pytest.raises(DownloadError) as error:
+        download.fetch(publisher.file)
+    assert_is_a_sentence(error, "/proc/none/flowers_batch cannot be written", "XDG_CACHE_HOME")
+
+
+def test_cache_without_a_home_folder_is_a_sentence(monkeypatch, publisher):
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert download.find_cached(publisher.file) is None
+    with pytest.raises(DownloadError) as error:
+        download.fetch(publisher.file)
+    assert_is_a_sentence(error, "no home folder", "XDG_CACHE_HOME")
 
 
 def test_eight_threads_download_once(publisher):
