@@ -1,4 +1,4 @@
-"""Labels that people gave: the folder that a photo is in, or tables of paths and labels."""
+"""The labelled photos of a codes folder, by labels that people gave."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
     if not found[0]:
         raise _nothing_labelled(run, labels, next(filter(None, nearest), example))
     similar = _similar_classes(set(found[3]))
-    for group in similar:
-        reporter.message(f"these classes differ only in case or spaces: {', '.join(map(repr, group))}")
+    if similar:
+        reporter.message(_similar_sentence(similar))
     return LabelledPhotos(
         paths=found[0],
         labels=np.array(found[3]),
@@ -171,7 +171,15 @@ def _similar_classes(classes: Iterable[str]) -> list[list[str]]:
     return [names for names in similar.values() if len(names) > 1]
 
 
+def _similar_sentence(similar: Sequence[Sequence[str]]) -> str:
+    sets = "; ".join(", ".join(map(repr, names)) for names in similar[:_EXAMPLES])
+    more = f"; and {len(similar) - _EXAMPLES} more" if len(similar) > _EXAMPLES else ""
+    return f"these classes differ only in case or spaces: {sets}{more}"
+
+
 def _nothing_labelled(run: Run, labels: Sequence[str], example: str) -> InputError:
+    if not run.summary["ok"]:
+        return InputError(f"None of the photos in {run.folder.url} has a code: see why they failed with a report.")
     if labels[-1].partition(":")[0] == FOLDER:
         advice = "put each into a folder named for its class, or give `labels` a CSV file with path,label."
     else:

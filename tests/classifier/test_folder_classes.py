@@ -165,6 +165,12 @@ def test_photos_that_failed_do_not_decide_on_the_level(tmp_path):
     assert read_labelled(open_run(str(codes), CODES), ["folder"]).labels.tolist() == ["daisy", "rose"]
 
 
+def test_photos_without_any_code_are_no_matter_of_labels(tmp_path):
+    codes = write_codes(tmp_path / "codes", ["daisy", "rose"], failed=2)
+    with pytest.raises(InputError, match=r"None of the photos in .* has a code"):
+        read_labelled(open_run(str(codes), CODES), ["folder"])
+
+
 @pytest.mark.parametrize("name", ["folder:", "folder:0", "folder:one", "folder:1.5", "folder:99999"])
 def test_level_that_is_no_number_is_refused(tmp_path, name):
     codes = write_codes(tmp_path / "codes", ["daisy", "rose"])
@@ -195,11 +201,13 @@ def test_train_command_asks_where_labels_come_from(tmp_path, capsys):
 
 def test_classes_that_differ_in_case_or_spaces_are_named(tmp_path, capsys):
     names = {"rose garden": 20, "Rose Garden": 20, "rosegarden": 20, "daisy": 20}
+    names |= {f"{kind}{n}": 3 for n in range(6) for kind in ("x", "X")}
     codes = write_codes(tmp_path / "codes", labels(**names))
     code, out, err = run(capsys, "train", str(codes), str(tmp_path / "model"), "--labels", "folder", *LOGISTIC)
     similar = ["Rose Garden", "rose garden", "rosegarden"]
-    assert code == 0 and json.loads(out)["similar_classes"] == [similar]
-    assert f"these classes differ only in case or spaces: {', '.join(map(repr, similar))}" in err
+    assert code == 0 and json.loads(out)["similar_classes"] == [similar, *([f"X{n}", f"x{n}"] for n in range(6))]
+    assert f"differ only in case or spaces: {', '.join(map(repr, similar))}; 'X0', 'x0'; " in err
+    assert err.count("differ only") == 1 and "'X3', 'x3'; and 2 more" in err
 
 
 def test_ambiguous_folders_are_refused_before_encoding(tmp_path, monkeypatch):
