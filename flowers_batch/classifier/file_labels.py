@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from flowers_batch.sources.table_columns import TableColumn, value_columns
 from flowers_batch.sources.tables import TableSource
 from flowers_batch.sources.tar_samples import SampleValues, first_values
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.io_errors import is_io_error, reading_error
 from flowers_batch.storage.retries import with_retries
 
 UNREADABLE = ""  # stands for a label that is there, and is none
@@ -40,24 +42,16 @@ class TableLabels:
     """The labels of the photos in one table."""
 
     def __init__(self, source: ContainerSource, name: str, column: str):
-        try:
+        with _reading(source.folder, name):
             self._column = with_retries(lambda: TableColumn(source.folder.open(name), column))
-        except (OSError, pa.ArrowException) as error:
-            raise _cannot_be_read(source.folder, name, error) from None
         if column not in self._column:
             raise no_column(source, column, name)
         self._name, self._folder = name, source.folder
 
     def of(self, paths: Sequence[str], offsets: Sequence[int]) -> list[str | None]:
         """Return the labels of rows; their paths do not matter."""
-        try:
+        with _reading(self._folder, self._name):
             values = self._column.take(offsets)
-        except (
-            OSError,
-            IndexError,
-            pa.ArrowException,
-        ) as error:  # IndexError: it has fewer rows than when it was listed
-            raise _cannot_be_read(self._folder, self._name, error) from None
         return [self._label(value) for value in values]
 
     def _label(self, value: Any) -> str | None:
@@ -77,10 +71,8 @@ class TarLabels:
         if _is_json(ending) and not field:
             raise no_column(source, column)
         interpret = partial(_field_label, field) if field else _text_label
-        try:
+        with _reading(source.folder, name):
             self._values = with_retries(lambda: SampleValues(source.folder, name, ending, interpret))
-        except OSError as error:
-            raise _cannot_be_read(source.folder, name, error) from None
         self._prefix = len(name.encode()) + 1  # of `tar!member`
 
     def of(self, paths: Sequence[str], offsets: Sequence[int]) -> list[str | None]:
@@ -136,19 +128,18 @@ def columns_in(source: Source) -> list[str]:
     """Return the columns of labels that the first file of a source has.
 
     Raises:
-        InputError: The file cannot be read.
+        InputError: The file is damaged.
+        RunError: The disk or the store fails.
     """
     names = source.folder.matching(source.name) if isinstance(source, ContainerSource) else []
     if not names:
         return []
-    try:
+    with _reading(source.folder, names[0]):
         if isinstance(source, TableSource):
             with source.folder.open(names[0]) as file:
                 return value_columns(pq.read_schema(file))
         members = first_values(source.folder, names[0], _MEMBERS_SEEN)
         return list(dict.fromkeys(column for ending, content in members for column in _member_columns(ending, content)))
-    except (OSError, pa.ArrowException) as error:
-        raise _cannot_be_read(source.folder, names[0], error) from None
 
 
 def _member_columns(ending: str, content: bytes) -> Iterator[str]:
@@ -171,5 +162,13 @@ def no_column(source: ContainerSource, name: str, file: str | None = None) -> In
     return InputError(f"There are no labels column:{name} in {where}: choose of `labels` column: {shown or 'none'}.")
 
 
-def _cannot_be_read(folder: Folder, name: str, error: BaseException) -> InputError:
-    return InputError(f"The labels in {folder.url_of(name)} cannot be read: {first_line(error)} Restore it.")
+@contextmanager
+def _reading(folder: Folder, name: str) -> Iterator[None]:
+    """Explain errors of reading labels from a file."""
+    try:
+        yield
+    except (OSError, IndexError, pa.ArrowException) as error:  # IndexError: a table has lost rows
+        url = folder.url_of(name)
+        if is_io_error(error):
+            raise reading_error(url, error) from error
+        raise InputError(f"The labels in {url} cannot be read ({first_line(error)[:-1]}): restore it.") from None
