@@ -151,7 +151,9 @@ def test_suggested_photos_are_unlabelled_uncertain_and_different(half_labelled, 
 def test_photos_that_were_labelled_since_are_not_suggested(half_labelled, tmp_path):
     base, _ = half_labelled
     first = [row["path"] for row in fb.suggest(base / "predictions", 20)]
-    (tmp_path / "since.csv").write_text("path,label\n" + "".join(f"{path},0\n" for path in first[:10]))
+    # Every second path is written in another way.
+    rows = [f"{'./' * (number % 2)}{path}\t0\n" for number, path in enumerate(first[:10])]
+    (tmp_path / "since.csv").write_text("Path\tLabel\n" + "".join(rows))
     second = [row["path"] for row in fb.suggest(base / "predictions", 20, labels=[str(tmp_path / "since.csv")])]
     assert len(second) == 20 and not set(first[:10]) & set(second)
 

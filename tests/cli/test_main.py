@@ -145,3 +145,23 @@ def test_train_names_the_classes_that_it_leaves_out(tmp_path, capsys):
     assert code == 0 and sentence in (tmp_path / "model" / "report.html").read_text()
     code, _, err = run(capsys, *arguments, "--min-photos-per-class", "30")
     assert code == 2 and "Fewer than two classes" in err and "daisy (20), rose (20), tulip (1)" in err
+
+
+def test_list_of_https_is_refused_before_the_run_starts(capsys, tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg\nhttps://example.org/b.jpg?X-Amz-Signature=secret\n")
+    code, out, err = run(capsys, "encode", str(tmp_path / "list.txt"), str(tmp_path / "out"), "--network", "null")
+    assert (code, out) == (2, "") and "secret" not in err
+    assert "names https://example.org/b.jpg: " in err and "a URL of s3, gs, abfs, abfss, hdfs or file" in err
+    assert not (tmp_path / "out" / "codes").exists()
+
+
+def test_train_takes_labels_as_people_have_them(capsys, tmp_path):
+    codes = write_codes(tmp_path / "codes", ["x"] * 60)
+    rows = [f".\\x\\{number:03d}.jpg;{'Gänse' if number % 2 else 'Rosen'}" for number in range(60)]
+    content = "\r\n".join(["sep=;", "Path ; LABEL", *rows, "y/007.jpg;Rosen", ""])
+    (tmp_path / "labels.csv").write_bytes(content.encode("cp1252"))
+    arguments = ("train", str(codes), str(tmp_path / "model"), "--labels", str(tmp_path / "labels.csv"))
+    code, out, err = run(capsys, *arguments, "--head", "logistic")
+    assert code == 0 and "of 2 classes" in out and "Gänse" in out
+    assert "1 labels are for paths that the codes do not have, such as y/007.jpg (nearest: x/007.jpg)" in out
+    assert "labels.csv is not UTF-8, and is read as Windows-1252" in err

@@ -17,6 +17,7 @@ import pytest
 from archive_runs import predict_with_link
 
 import flowers_batch as fb
+from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.pages.review.retraining import next_folder
 from flowers_batch.pages.review.review import Review
 from flowers_batch.sources.images import Image
@@ -69,6 +70,19 @@ def test_paths_outside_the_photos_folder_are_not_read(base, tmp_path):
     assert not photos.is_outside(image) and not photos.is_link_outside(image)
     for path in ("../secret/red/0000.png", "/etc/passwd", "red/../../secret/red/0000.png", "//bytes/..%2Fsecret"):
         assert photos.is_outside(replace(image, path=path)), path
+    review.close()
+
+
+def test_labels_of_photos_written_in_another_way_are_theirs(base, tmp_path):
+    (tmp_path / "labels.csv").write_text("Path;Label\n.\\red\\0001.png;blue\n")
+    review = Review(base / "predictions", tmp_path / "labels.csv")
+    (row,) = review.views.select("labelled")["rows"]
+    (photo,) = review.photos([row])
+    assert (photo["path"], photo["label"]) == ("red/0001.png", "blue")
+    review.labels.set([row], ["red"])
+    assert read_labels(str(tmp_path / "labels.csv")).labels["red/0001.png"] == "red"
+    review.labels.undo()
+    assert review.labels.by_row() == {row: "blue"}
     review.close()
 
 
