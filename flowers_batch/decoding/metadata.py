@@ -6,12 +6,12 @@ Nothing here raises: what is not understood stays as it is, and is the libraries
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 
+from flowers_batch.decoding.heif import strip_heif
 from flowers_batch.decoding.jpeg import read_header
 from flowers_batch.decoding.orientation import byte_order, first_orientation, orientation_entry, xmp_orientation
 
@@ -20,8 +20,6 @@ _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
 _MAX_TEXT_BYTES = 1 << 20  # of a compressed text that are looked through for the orientation
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
 _WEBP_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}  # in VP8X: whether the file has such a chunk
-# An item's entry in HEIF's `iinf` box (ISO 14496-12, `infe`, versions 2 and 3) up to its type.
-_EXIF_ITEM = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
 # Tags of TIFF 6.0, its supplements and libtiff that say where the pixels are and how to read them.
 _TIFF_PIXELS = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332),
@@ -45,8 +43,7 @@ def strip_metadata(data: bytes) -> tuple[bytes, int]:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _strip_webp(data)
     if data[4:8] == b"ftyp":
-        # EXIF's orientation counts for nothing beside the container's own (ISO 23008-12).
-        return _EXIF_ITEM.sub(rb"\1skip", data), 1
+        return strip_heif(data), 1
     if byte_order(data):
         return _strip_tiff(data)
     return data, 1

@@ -211,6 +211,20 @@ def moved(data: bytes, by: int) -> bytes:
     return bytes(result)
 
 
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+@pytest.mark.parametrize("place", [2**31, 2**32 - 1, None])
+def test_metadata_of_a_heif_may_lie_beyond_its_end(kind, place):
+    data, spans = rich(kind)
+    changed = bytearray(data)
+    meta_end = data.index(b"mdat")
+    for begin, _ in spans[:2]:  # of EXIF, which is preceded by some bytes, and of XMP
+        starts = (begin - before for before in (10, 4, 0))
+        at = next(at for at in (data.find(struct.pack(">I", start), 0, meta_end) for start in starts) if at >= 0)
+        changed[at : at + 4] = struct.pack(">I", place or len(data) - 1)
+    plain = decode_photo(encoded(blocks(), kind, **FORMATS[kind][0]))
+    assert any(np.array_equal(decode_photo(bytes(changed)), photo) for photo in (plain, turned(plain)))
+
+
 def test_every_opener_that_accepts_is_tried():
     data = encoded(blocks(), "HEIF", **FORMATS["HEIF"][0])
     assert off(decode_photo(data[:8] + b"avif" + data[12:]), decode_photo(data)) == 0
