@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format
 from flowers_batch.dataset.shard_file import read_metadata_json
-from flowers_batch.errors import InputError
+from flowers_batch.errors import InputError, RunError
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import is_io_error, reading_error
@@ -66,8 +66,8 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
     """Return a row group of a part: rows of one shard.
 
     Raises:
-        InputError: The part is missing or damaged.
-        RunError: The disk or the store fails.
+        InputError: The part is damaged.
+        RunError: It no longer exists, or the disk or the store fails.
     """
 
     def read() -> pa.Table:
@@ -79,8 +79,10 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
 
     try:
         return with_retries(read)
-    except FileNotFoundError:
-        raise damaged_part(folder, part) from None
+    except FileNotFoundError:  # it was there when the manifest was read
+        raise RunError(
+            f"{folder.url_of(part_name(part))} no longer exists: restore the folder, and run the same command again."
+        ) from None
     except (OSError, pa.ArrowException) as error:
         if is_io_error(error):
             raise reading_error(folder.url_of(part_name(part)), error) from error

@@ -136,6 +136,13 @@ def test_store_error_is_not_mistaken_for_a_damaged_part(folder, monkeypatch):
             read()
 
 
+def test_part_that_disappears_during_a_run_is_named(folder):
+    manifest = write_manifest(folder, Listing(listed(PATHS)), 9, "run")
+    folder.delete("manifest/part-000000.parquet")
+    with pytest.raises(RunError, match=r"part-000000\.parquet no longer exists: restore the folder, and run the same"):
+        read_rows(folder, manifest.shards[0])
+
+
 def test_copying_a_manifest_names_the_part_that_cannot_be_read(folder, tmp_path, monkeypatch):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 9, "run")
 
