@@ -16,8 +16,8 @@ def exif_orientation(exif: bytes) -> int | None:
     Args:
         exif: A TIFF directory and what it refers to, with or without `Exif` in front; anything else has no orientation.
     """
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
+    for _ in range(2):  # some programs write it twice
+        exif = exif.removeprefix(b"Exif\0\0")
     order = byte_order(exif)
     if order is None:
         return None

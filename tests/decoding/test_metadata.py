@@ -108,6 +108,18 @@ def test_bomb_in_a_text_that_may_hold_the_orientation_takes_no_memory(name):
 
 
 @pytest.mark.parametrize(
+    "chunk", [(b"eXIf", b"Exif\0\0" * 1_000_000), (b"tEXt", b"Raw profile type exif\0" + b"\n" * 10_000_000)]
+)
+def test_repetitions_in_metadata_take_neither_time_nor_memory(chunk):
+    whole = encoded(blocks())
+    data = whole[:33] + png_chunk(*chunk) + whole[33:]
+    begun = time.perf_counter()
+    with little_memory():
+        assert off(decode_photo(data), blocks()) == 0
+    assert time.perf_counter() - begun < 1
+
+
+@pytest.mark.parametrize(
     ("kind", "content"),
     [
         (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"no hexadecimal number")),
