@@ -97,7 +97,8 @@ def _png_text(kind: bytes, chunk: bytes) -> bytes:
 def _from_hex(profile: bytes) -> bytes:
     """Return the EXIF data in a raw profile as ImageMagick writes it: three lines, then hexadecimal digits."""
     with suppress(ValueError):
-        return bytes.fromhex(b"".join(profile[:_MAX_TEXT_BYTES].split(b"\n")[3:]).decode("ascii", "replace"))
+        digits = b"".join(profile[:_MAX_TEXT_BYTES].split(b"\n", 3)[3:])
+        return bytes.fromhex(digits.decode("ascii", "replace"))  # which skips the ends of lines
     return b""
 
 
