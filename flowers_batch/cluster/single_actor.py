@@ -9,13 +9,13 @@ from typing import Any, Protocol
 from flowers_batch.cluster.actors import actor_environment
 from flowers_batch.cluster.connection import connected, living_nodes
 from flowers_batch.cluster.failures import MAX_ACTOR_DEATHS, cause_of, error_raised_by
-from flowers_batch.cluster.scaling import largest_node
+from flowers_batch.cluster.scaling import Resources, largest_node
 from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import RunError
 from flowers_batch.progress import Progress, Reporter
 
 _POLL_SECONDS = 1.0  # between two polls of the actor's progress
-_WAIT_SECONDS = 60.0  # without a heartbeat, after which the run reports what it waits for
+_WAIT_SECONDS = 60.0  # without a place for the actor, after which the run reports what it waits for
 
 
 class ResumableJob(Protocol):
@@ -82,9 +82,11 @@ class SingleActor:
 
     def __init__(self, cluster: ClusterConfig, reporter: Reporter):
         self._cluster, self._reporter = cluster, reporter
+        self._place: Any = None  # a placement group: the resources that are reserved for it
         self._handle: Any = None
         self._messages, self._latest = 0, ""  # how many messages it has reported, and the text of its last update
-        self._seconds_without_progress = self._seconds_without_heartbeat = 0.0
+        self._has_answered = False
+        self._seconds_without_progress = 0.0  # since it was placed
 
     @property
     def has_reported(self) -> bool:
@@ -105,7 +107,6 @@ class SingleActor:
         while True:
             done, _ = ray.wait([result], timeout=_POLL_SECONDS)
             self._seconds_without_progress += _POLL_SECONDS
-            self._seconds_without_heartbeat += _POLL_SECONDS
             try:
                 if ray.wait([heartbeat], timeout=0)[0]:
                     self._receive(*ray.get(heartbeat))
@@ -121,24 +122,39 @@ class SingleActor:
             self._check_progress()
 
     def _check_progress(self) -> None:
-        if self._latest and self._seconds_without_progress > self._cluster.stall_timeout:
+        if self._seconds_without_progress > self._cluster.stall_timeout:
             raise _ActorLostError(f"it made no progress for {self._cluster.stall_timeout:g} seconds.")
-        if self._seconds_without_heartbeat > _WAIT_SECONDS:
-            self._seconds_without_heartbeat = 0.0
-            self._reporter.message("Still waiting for a node whose resources are free.")
 
     def _receive(self, messages: list[str], latest: str) -> None:
         """Pass on what the actor has reported since the last heartbeat."""
-        self._seconds_without_heartbeat = 0.0
         for sentence in messages:
             self._reporter.message(sentence)
-        if messages or latest != self._latest:
+        if messages or latest != self._latest or not self._has_answered:
             self._seconds_without_progress = 0.0
         if latest and latest != self._latest:
             self._reporter.update(Progress(latest))
         self._messages, self._latest = self._messages + len(messages), latest
+        self._has_answered = True
 
     def _create(self) -> Any:
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        from flowers_batch.cluster import remote_actors
+
+        resources = self._largest_node()
+        self._reserve(resources)
+        options = {
+            "num_gpus": resources.gpus,
+            "num_cpus": resources.cpus,
+            "runtime_env": {"env_vars": actor_environment(resources)},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._place),
+        }
+        wrap: Any = ray.remote(concurrency_groups={remote_actors.HEARTBEAT_GROUP: 1})  # type: ignore[call-overload]
+        return wrap(remote_actors.RemoteSingleActor).options(**options).remote()
+
+    def _largest_node(self) -> Resources:
+        """Return the resources of the cluster's largest node, once it has one."""
         import ray
 
         from flowers_batch.cluster import remote_actors
@@ -151,18 +167,32 @@ class SingleActor:
             time.sleep(_POLL_SECONDS)
         if placeholder is not None:
             ray.kill(placeholder)
-        options = {
-            "num_gpus": resources.gpus,
-            "num_cpus": resources.cpus,
-            "runtime_env": {"env_vars": actor_environment(resources)},
-        }
-        wrap: Any = ray.remote(concurrency_groups={remote_actors.HEARTBEAT_GROUP: 1})  # type: ignore[call-overload]
-        return wrap(remote_actors.RemoteSingleActor).options(**options).remote()
+        return resources
+
+    def _reserve(self, resources: Resources) -> None:
+        """Wait until a node's resources are reserved for the actor: from then on it is late if it does not answer.
+
+        An actor that waits for resources and one that hangs while it starts look alike to its driver.
+        """
+        from ray.util.placement_group import placement_group
+
+        bundle = {"CPU": resources.cpus, "GPU": resources.gpus}
+        self._place = placement_group([{name: count for name, count in bundle.items() if count}])
+        waited = 0.0
+        while not self._place.wait(_POLL_SECONDS):
+            waited += _POLL_SECONDS
+            if waited > _WAIT_SECONDS:
+                waited = 0.0
+                self._reporter.message("Still waiting for a node whose resources are free.")
 
     def kill(self) -> None:
-        """End it."""
+        """End it, and release its resources."""
         import ray
+        from ray.util.placement_group import remove_placement_group
 
-        if self._handle is not None:
-            with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
+            if self._handle is not None:
                 ray.kill(self._handle)
+        with contextlib.suppress(Exception):
+            if self._place is not None:
+                remove_placement_group(self._place)

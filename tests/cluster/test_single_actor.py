@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from flowers_batch.cluster.single_actor import run_on_one_actor
+from flowers_batch.cluster import single_actor
+from flowers_batch.cluster.single_actor import SingleActor, run_on_one_actor
 from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.progress import Progress
@@ -20,6 +24,9 @@ def run_job(how: str, state: str = "", stall_timeout: float = 600.0, max_deaths:
     """Run a job on one actor; return its result and its messages."""
 
     def job(threads, gpus, reporter):
+        if how == "stalls at once" and not os.path.exists(state):
+            Path(state).touch()
+            time.sleep(3600)
         if how == "dies":
             reporter.update(Progress("started"))
         else:
@@ -63,14 +70,75 @@ def test_exception_of_a_single_actor_ends_the_run(local_ray):
     ("how", "why"),
     [
         ("dies once", "The actor died"),
-        pytest.param("stalls once", "it made no progress for 2 seconds", marks=pytest.mark.faults),
+        pytest.param("stalls once", "it made no progress for 10 seconds", marks=pytest.mark.faults),
     ],
 )
 def test_lost_single_actor_is_replaced(local_ray, tmp_path, how, why):
-    result, messages = run_job(how, str(tmp_path / "state"), stall_timeout=2)
+    result, messages = run_job(how, str(tmp_path / "state"), stall_timeout=10)
     assert result == (2, 0)
     assert messages[0] == messages[2] == "started" and messages[-1] == "ended"
     assert why in messages[1] and messages[1].endswith("Another resumes the work.")
+
+
+LOST = "The actor died: it made no progress for 10 seconds. Another resumes the work."
+
+
+@pytest.mark.faults
+def test_single_actor_that_stalls_before_its_first_message_is_replaced(local_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(single_actor, "_WAIT_SECONDS", 1.0)
+    result, messages = run_job("stalls at once", str(tmp_path / "state"), stall_timeout=10)
+    assert result == (2, 0)
+    assert messages == [LOST, "started", "ended"]
+
+
+@pytest.mark.faults
+def test_single_actor_stopped_while_it_starts_is_replaced(local_ray, monkeypatch):
+    """Its driver says that it died, not that it waits for a node."""
+    monkeypatch.setattr(single_actor, "_WAIT_SECONDS", 1.0)
+    reserve, before = SingleActor._reserve, pids()
+    stopped: list[int] = []
+
+    def reserve_and_stop(self, resources):
+        reserve(self, resources)
+        if not stopped:
+            threading.Thread(target=stop_first).start()
+
+    def stop_first():
+        while not (found := pids() - before):
+            time.sleep(0.001)
+        stopped.append(found.pop())
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    monkeypatch.setattr(SingleActor, "_reserve", reserve_and_stop)
+    result, messages = run_job("", stall_timeout=10)
+    assert result == (2, 0) and stopped
+    assert messages == [LOST, "started", "ended"]
+
+
+def pids() -> set[int]:
+    """The processes of single actors on this machine."""
+    found = set()
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and (process / "cmdline").read_text().startswith("ray::RemoteSingleActor"):
+                found.add(int(process.name))
+    return found
+
+
+@pytest.mark.slow
+def test_single_actor_waits_for_resources_longer_than_a_stall(local_ray, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(single_actor, "_WAIT_SECONDS", 1.0)
+    blocker = ray.remote(type("Blocker", (), {"ready": lambda self: True})).options(num_cpus=1).remote()
+    assert ray.get(blocker.ready.remote())
+    timer = threading.Timer(14, ray.kill, [blocker])
+    timer.start()
+    result, messages = run_job("", stall_timeout=10)
+    timer.join()
+    assert result == (2, 0)
+    assert messages[-2:] == ["started", "ended"]
+    assert set(messages[:-2]) == {"Still waiting for a node whose resources are free."}
 
 
 def test_repeated_deaths_of_a_single_actor_end_the_run(local_ray):
