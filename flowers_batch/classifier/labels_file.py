@@ -61,7 +61,7 @@ def read_labels(file: str, reporter: Reporter = NULL_REPORTER) -> LabelsFile:
     """
     folder, name = split_file(file)
     if folder.filesystem.get_file_info(folder.at(name)).type != fs.FileType.File:
-        raise InputError(f"There is no labels file {file}: give `folder`, or a CSV or Parquet file with path,label.")
+        raise InputError(f"There is no labels file {file}: name a CSV or Parquet file with path,label.")
     try:
         with folder.open(name) as stream:
             is_parquet = stream.read(len(_PARQUET)) == _PARQUET
