@@ -17,7 +17,7 @@ def column_texts(column: pa.ChunkedArray) -> list[str]:
     """Return a column's values as text, empty for null and NaN.
 
     Numbers are labels, too. If all of a column's floats or decimals are whole, they are integers: pandas makes floats
-    of integers if one is missing. Text is not changed, but for `without_zero_decimals`.
+    of integers if one is missing. Text is not changed.
 
     Raises:
         TypeError: Its values are no text, numbers or times.
@@ -35,11 +35,11 @@ def column_texts(column: pa.ChunkedArray) -> list[str]:
         return ["" if value is None else str(value).lower() for value in values]
     if types.is_binary(type_) or types.is_large_binary(type_) or types.is_binary_view(type_):
         values = [value and value.decode() for value in values]
-    return without_zero_decimals(["" if value is None else str(value) for value in values])
+    return ["" if value is None else str(value) for value in values]
 
 
 def without_zero_decimals(labels: Sequence[str]) -> list[str]:
-    """Return labels without `.0` at their ends if all of them are integers or end so; empty ones are left out of it."""
+    """Return labels of a CSV file without `.0` at their ends, if all that are not empty are whole numbers."""
     if all(_NUMBER.fullmatch(label) for label in set(labels) if label):
         return [label.removesuffix(".0") for label in labels]
     return list(labels)

@@ -24,7 +24,7 @@ from flowers_batch.classifier.label_values import column_texts
         (pa.array([7, None], pa.uint8()), ["7", ""]),
         (pa.array([True, False, None]), ["true", "false", ""]),
         (pa.array(["007", "NA", "true", "null", None]), ["007", "NA", "true", "null", ""]),
-        (pa.array(["1.0", "2.0", None]), ["1", "2", ""]),
+        (pa.array(["1.0", "2.0", None]), ["1.0", "2.0", ""]),
         (pa.array([b"ros\xc3\xa9", None]), ["rosé", ""]),
         (pa.nulls(2), ["", ""]),
     ],

@@ -99,6 +99,14 @@ def test_labels_changed_after_training_change_no_issue(mislabelled, tmp_path, ch
     assert fb.label_issues(tmp_path / "model") == expected
 
 
+def test_folders_named_by_decimals_keep_their_names(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(**{"1.0": 40, "2.0": 40}), spread=0.5)
+    (tmp_path / "labels.csv").write_text("path,label\n1.0/003.jpg,2.0\nnone.jpg,other\n")
+    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic")
+    assert fb.train(codes, tmp_path / "model", config)["classes"] == ["1.0", "2.0"]
+    assert [(row["path"], row["suggested"]) for row in fb.label_issues(tmp_path / "model")] == [("1.0/003.jpg", "1.0")]
+
+
 def test_copies_with_the_same_wrong_label_are_found(tmp_path):
     """A classifier that had been fitted to one of the copies would confirm the labels of the others."""
     names = labels(daisy=60, rose=60)
