@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import split_file
+from flowers_batch.storage.local_files import is_utf8
 
 FOLDER = "folder"
 _COLUMN = "column:"
@@ -117,8 +119,8 @@ def _column(name: str) -> str:
     """Return the column that a name of labels names; empty if it names none."""
     if not name.startswith(_COLUMN):
         return ""
-    if name == _COLUMN:
-        raise InputError("`labels` column:NAME must have a name, such as column:label.")
+    if name == _COLUMN or not is_utf8(os.fsencode(name)):
+        raise InputError("`labels` column:NAME must have a name in UTF-8, such as column:label.")
     return name.removeprefix(_COLUMN)
 
 

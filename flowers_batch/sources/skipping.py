@@ -104,7 +104,7 @@ class Skipping:
     @property
     def exclude_kinds(self) -> list[str]:
         """The kinds of what the user's patterns leave out."""
-        return [_EXCLUDED + pattern for pattern in self.exclude]
+        return list(map(_exclude_kind, self.exclude))
 
     def kind(self, path: bytes, *, is_folder: bool, root: bytes = b"") -> str | None:
         """Return as what a file or folder is left out, None if it is not; folders above it are not looked at.
@@ -120,7 +120,7 @@ class Skipping:
         names = _names(path) if self.exclude else ()
         for pattern in self.exclude:
             if _matches(_normal(pattern), names, is_folder):
-                return _EXCLUDED + pattern
+                return _exclude_kind(pattern)
         return None if self.include_hidden else _system_kind(path, is_folder, root)
 
     def to_json(self) -> dict[str, Any]:
@@ -158,6 +158,11 @@ def _kind_of_folder(skipping: Skipping, folder: bytes) -> str | None:
     ends = [*(slash.start() for slash in re.finditer(b"/", folder)), len(folder)]
     kinds = (skipping.kind(folder[:end], is_folder=True) for end in ends if folder[:end])
     return next((kind for kind in kinds if kind is not None), None)
+
+
+def _exclude_kind(pattern: str) -> str:
+    # Summaries are UTF-8, which a pattern of names that are not UTF-8 is not.
+    return _EXCLUDED + pattern.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _names(path: bytes) -> tuple[str, ...]:

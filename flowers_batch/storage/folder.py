@@ -268,17 +268,26 @@ def open_folder(where: PathOrUrl) -> Folder:
         filesystem, path = open_store(url)
         return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else url.rstrip("/"), filesystem, path)
     path = os.path.abspath(name)
-    if not is_utf8(raw := os.fsencode(path)):
-        raise InputError(
-            f"The name {raw.decode(errors='backslashreplace')} is not UTF-8: rename it, or give a link to it."
-        )
+    _check_name(path)
     return Folder(path, fs.LocalFileSystem(), path)
 
 
 def split_file(where: PathOrUrl) -> tuple[Folder, str]:
-    """Return the folder and the name of a file, by its path or URL."""
+    """Return the folder and the name of a file, by its path or URL.
+
+    Raises:
+        InputError: As `open_folder` raises it.
+    """
     file = os.fspath(where)
+    _check_name(file)
     base, query, options = file.partition("?") if scheme_of(file) else (file, "", "")
     parent, slash, name = base.rpartition("/")
     folder = open_folder(f"{parent or slash or '.'}{query}{options}")
     return folder, unquote(name) if scheme_of(file) else name
+
+
+def _check_name(name: str) -> None:
+    if not is_utf8(raw := os.fsencode(name)):
+        raise InputError(
+            f"The name {raw.decode(errors='backslashreplace')} is not UTF-8: rename it, or give a link to it."
+        )

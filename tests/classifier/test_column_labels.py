@@ -133,7 +133,8 @@ def test_missing_column_is_refused_with_those_that_exist(tmp_path):
         with pytest.raises(fb.InputError, match=f"no labels column:{name}"):
             check_labels([f"column:{name}"], open_source(images))
     check_labels(["column:label", "column:meta.n"], open_source(images))
-    assert "must have a name" in refusal(tmp_path / "codes", "column:")
+    for column in ("column:", os.fsdecode(b"column:caf\xe9")):
+        assert "must have a name in UTF-8" in refusal(tmp_path / "codes", column)
 
 
 def test_members_beside_a_photo_are_its_labels(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -98,6 +99,12 @@ def test_exclude_patterns_match_names_or_paths_below_the_root(pattern, matching,
 
 def test_name_that_is_not_utf8_is_matched():
     assert Skipping(exclude=("*.jpg",)).kind(b"a/\xff.jpg", is_folder=False) == "exclude *.jpg"
+
+
+def test_pattern_that_is_not_utf8_is_matched_and_written_as_utf8():
+    pattern = os.fsdecode(b"caf\xe9*")
+    kind = Skipping(exclude=(pattern,)).kind(b"a/caf\xe9.jpg", is_folder=False)
+    assert kind == "exclude caf\\xe9*" and [kind] == Skipping(exclude=(pattern,)).exclude_kinds
 
 
 def test_member_of_a_container_is_judged_with_all_folders_above_it():

@@ -167,6 +167,12 @@ def test_folder_name_not_utf8_is_refused_in_a_sentence(tmp_path):
         open_folder(tmp_path / os.fsdecode(b"caf\xe9"))
 
 
+@pytest.mark.parametrize("where", ["", "file:///tmp/"])
+def test_file_name_not_utf8_is_refused_in_a_sentence(where):
+    with pytest.raises(InputError, match=r"^The name .*caf\\xe9.csv is not UTF-8: rename it, or give a link to it\.$"):
+        split_file(where + os.fsdecode(b"caf\xe9.csv"))
+
+
 def test_delete_ignores_missing_files(folder):
     fill(folder, "one", b"")
     folder.delete("one")
