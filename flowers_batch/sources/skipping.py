@@ -18,6 +18,7 @@ from typing import Any
 from flowers_batch.errors import InputError
 
 HIDDEN = "hidden"  # the kind of names that begin with a dot and are not in the table
+_MAX_PATH = 8192  # bytes, twice as many as Linux allows
 _EXCLUDED = "exclude "  # begins the kind of what a pattern of the user leaves out
 
 SYSTEM = {  # which names are never photos of the user, and what makes them; case does not matter
@@ -128,8 +129,14 @@ class Skipping:
         return {"include_hidden": self.include_hidden, "exclude": list(self.exclude)}
 
     def kind_within(self, path: bytes) -> str | None:
-        """Return as what a file is left out, by its own name or by that of a folder above it; else None."""
-        folder = path.rpartition(b"/")[0]
+        """Return as what a file is left out, by its own name or by that of a folder above it; else None.
+
+        Of a path that is too long for any file system, only the name counts: judging each of its folders would take
+        time that grows with the square of their number.
+        """
+        folder, _, name = path.rpartition(b"/")
+        if len(path) > _MAX_PATH:
+            folder, path = b"", name
         return (_kind_of_folder(self, folder) if folder else None) or self.kind(path, is_folder=False)
 
 
