@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowers_batch.classifier.labels_file import label_text
+from flowers_batch.classifier.labels_file import MAX_LABEL_CHARACTERS, label_text
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.containers import ContainerSource
 from flowers_batch.sources.images import path_bytes
@@ -25,7 +25,6 @@ from flowers_batch.storage.io_errors import is_io_error, reading_error
 from flowers_batch.storage.retries import with_retries
 
 UNREADABLE = ""  # stands for a label that is there, and is none
-_MAX_CHARACTERS = 200  # of a class's name
 _FIELD = re.compile(r"((?:.+\.)?json)\.(.+)", re.IGNORECASE)  # a member's ending, and a field of it
 _COLUMNS_SHOWN = 20
 _MEMBERS_SEEN = 1000  # of a tar, to find out which labels there are
@@ -111,7 +110,7 @@ def _label(value: Any) -> str | None:
     if isinstance(value, dict | list):
         return UNREADABLE
     text = label_text(value)
-    return UNREADABLE if len(text) > _MAX_CHARACTERS else text or None
+    return UNREADABLE if len(text) > MAX_LABEL_CHARACTERS else text or None
 
 
 def ending_and_field(column: str) -> tuple[str, str]:

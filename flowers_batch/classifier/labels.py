@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from flowers_batch.classifier.column_labels import ColumnLabels
 from flowers_batch.classifier.label_paths import nearest_paths
 from flowers_batch.classifier.label_sources import FOLDER, LabelSource, open_labels
-from flowers_batch.classifier.labels_file import LabelsFile
+from flowers_batch.classifier.labels_file import MAX_LABEL_CHARACTERS, LabelsFile
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
@@ -100,7 +100,8 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
         reporter: Is told of what a person should check.
 
     Raises:
-        InputError: No photo is labelled, a file or a table lacks a column, or `folder` can be read in several ways.
+        InputError: No photo is labelled, a label is too long, a file or a table lacks a column, or `folder` can be read
+            in several ways.
     """
     sources = open_labels(run, labels, reporter)
     files = [source for source in sources if isinstance(source, LabelsFile)]
@@ -129,6 +130,7 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
     nearest = nearest_paths(unknown, run) if unknown else []
     if not found[0]:
         raise _nothing_labelled(run, labels, next(filter(None, nearest), example))
+    _check_lengths(found[0], found[3])
     similar = _similar_classes(set(found[3]))
     if similar:
         reporter.message(_similar_sentence(similar))
@@ -161,6 +163,15 @@ def _labels_of(paths: pa.Array, sources: Sequence[LabelSource]) -> list[str | No
             new = source.of(paths)
         names = [later or label for label, later in zip(names, new, strict=True)]
     return names
+
+
+def _check_lengths(paths: Sequence[str], labels: Sequence[str]) -> None:
+    for path, label in zip(paths, labels, strict=True):
+        if len(label) > MAX_LABEL_CHARACTERS:
+            raise InputError(
+                f"The label of {path} has {len(label)} characters, and {MAX_LABEL_CHARACTERS} are allowed: shorten it, "
+                "or check the quotation marks of the labels file."
+            )
 
 
 def _similar_classes(classes: Iterable[str]) -> list[list[str]]:

@@ -24,6 +24,7 @@ from flowers_batch.storage.io_errors import is_io_error, reading_error
 from flowers_batch.storage.text_tables import TextTable, find_columns
 
 LABEL_COLUMNS = ("path", "label")
+MAX_LABEL_CHARACTERS = 255  # as of a folder's name: NumPy gives every label the memory of the longest one
 _PARQUET = b"PAR1"  # begins every Parquet file
 _BLOCK_BYTES = 1 << 20
 _INVISIBLE = "\u200b-\u200f\u2060\ufeff"  # zero-width characters, marks of direction, the byte order mark

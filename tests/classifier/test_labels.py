@@ -13,6 +13,7 @@ from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.classifier.labels_file import LabelsFile, read_labels, write_labels
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.errors import InputError
 
 
 def test_labels_from_a_file_override_folders(tmp_path):
@@ -46,6 +47,16 @@ def test_last_label_of_a_photo_counts(tmp_path):
         given = read_labelled(open_run(str(codes), CODES), files)
         assert given.labels.tolist() == expected, files
         assert given.counts.unknown_paths == 1
+
+
+def test_label_that_is_too_long_is_refused_with_its_photo(tmp_path):
+    run = open_run(write_codes(tmp_path / "codes", labels(daisy=3)), CODES)
+    file = tmp_path / "labels.csv"
+    file.write_text(f"path,label\ndaisy/001.jpg,{'x' * 255}\n")
+    assert read_labelled(run, [str(file)]).labels.tolist() == ["x" * 255]
+    file.write_text(f"path,label\ndaisy/001.jpg,{'x' * 256}\n")
+    with pytest.raises(InputError, match=r"^The label of daisy/001.jpg has 256 characters, and 255 are allowed: "):
+        read_labelled(run, [str(file)])
 
 
 def test_zero_is_a_label_and_names_may_contain_line_ends(tmp_path):

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import Any
 
-from flowers_batch.classifier.labels_file import class_name
+from flowers_batch.classifier.labels_file import MAX_LABEL_CHARACTERS, class_name
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.journal import Journal
 from flowers_batch.pages.review.predictions import PredictionTable
-
-_MAX_CHARACTERS = 200
 
 
 class ReviewLabels:
@@ -112,6 +110,6 @@ def _validated(label: str) -> str:
         label.encode()
     except UnicodeEncodeError:
         label = ""
-    if not 0 < len(label) <= _MAX_CHARACTERS:
-        raise InputError(f"A label must be text of 1 to {_MAX_CHARACTERS} characters.")
+    if not 0 < len(label) <= MAX_LABEL_CHARACTERS:
+        raise InputError(f"A label must be text of 1 to {MAX_LABEL_CHARACTERS} characters.")
     return label
