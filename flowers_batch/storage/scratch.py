@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 PREFIX = "flowers-"  # begins the name of every scratch folder; short, since names of Unix sockets are
 NAME_BYTES = len(PREFIX) + 8  # eight random characters follow
@@ -68,15 +68,15 @@ def _make(parent: str) -> tuple[str, int]:
     """Return a new folder, and the descriptor that holds its lock."""
     while True:
         folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(_delete, folder)
             lock = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            on_error.callback(os.close, lock)
             if _take_if_possible(lock, folder):
-                os.write(lock, socket.gethostname().encode())
+                os.write(lock, socket.gethostname().encode())  # fails if the disk is full
+                on_error.pop_all()
                 return folder, lock
-        except OSError:  # such as of a full disk
-            _delete(folder)
-            raise
-        os.close(lock)  # another process swept the folder before it was locked
+        # Another process swept the folder before it was locked.
 
 
 def _take_if_possible(lock: int, folder: str) -> bool:

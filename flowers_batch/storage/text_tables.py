@@ -18,7 +18,8 @@ from flowers_batch.errors import InputError, first_line
 Cells = tuple[str | None, ...]
 _DELIMITERS = (",", ";", "\t")
 _NO_DELIMITER = "\x1f"  # of a table of one column, whose cells may contain what delimits those of other tables
-_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # the first line that some programs write for Excel
+# The first line that some programs write for Excel. From Python 3.13 on, the csv module refuses the excepted signs.
+_SEPARATOR = re.compile(r'"?sep=([^" \r])"?\s*', re.IGNORECASE)
 _AROUND_NAMES = "\"'\ufeff\u200b\u00a0 \t\r\n"
 _HEADER_LINES = 8  # read to find the header: blank ones, and those of quoted names with line ends
 _LINE_CHARACTERS = 1 << 20  # of a longer line some cell is longer than the csv module allows, or it is no table

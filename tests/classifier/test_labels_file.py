@@ -64,6 +64,8 @@ def test_csv_is_read_however_it_is_written(tmp_path, content, encoding):
         (b'path,label\na,"rose\nb,daisy\n', r"^Row 1 of the labels file .* \(unexpected end of data\): check its quot"),
         (b"path,label\na,ros\0e\n", r"^Row 1 of the labels file .* cannot be read \(it has NUL characters\): save"),
         (b"path,label\na,ros\x81\n", r"^The labels file .* cannot be read \(.* byte 0x81 .*\): save it as UTF-8\.$"),
+        (b"sep= \npath label\na b\n", r"^The labels file .* has no column `path` .* \(its columns are `sep=`\): "),
+        (b'sep="\npath"label\na"b\n', r"^The labels file .* has no column `path` .* \(its columns are `sep=`\): "),
         (b"PK\3\4\0\0workbook", r"^The header of the labels file .* cannot be read \(it has NUL characters\): save"),
         (b"PAR1 no table", r"^The labels file .* cannot be read \(.*\): restore it\.$"),
     ],

@@ -99,3 +99,14 @@ def test_folder_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch.fcntl, "flock", lock_after_a_sweep)
     with scratch_folder(str(tmp_path)) as folder:
         assert os.listdir(tmp_path) == [os.path.basename(folder)]
+
+
+def test_folder_on_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(scratch.os, "write", write)
+    with pytest.raises(OSError, match="No space left"), scratch_folder(str(tmp_path)):
+        pass
+    assert list(tmp_path.iterdir()) == [] and len(os.listdir("/proc/self/fd")) == open_before
