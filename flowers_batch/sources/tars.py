@@ -18,6 +18,8 @@ from flowers_batch.sources.tar_links import NO_BYTES, Photo, linked_photos, phot
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import is_io_error, reading_error
 
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\3\4")  # gzip, bzip2, xz, zstd, zip
+
 
 @dataclass
 class TarSource(ContainerSource):
@@ -87,7 +89,17 @@ def members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
     except Exception as error:  # tarfile raises many types for broken headers
         if is_io_error(error):
             raise reading_error(folder.url_of(name), error) from error
+        if end == 0 and _is_compressed(folder, name):
+            raise InputError(
+                f"The tar {folder.url_of(name)} is compressed, so that photos cannot be read at random: decompress it "
+                "first."
+            ) from None
         raise InputError(
             f"The tar {folder.url_of(name)} cannot be read from byte {end} on ({first_line(error)[:-1]}): "
             "restore it, or move it away."
         ) from None
+
+
+def _is_compressed(folder: Folder, name: str) -> bool:
+    with closing(folder.open(name)) as file:
+        return file.read(6).startswith(_COMPRESSED)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
 import io
+import lzma
 import os
 import pickle
 import random
@@ -189,6 +192,14 @@ def test_tar_with_a_broken_header_is_refused(tmp_path, place):
     path, content = whole(tmp_path)
     path.write_bytes(content[:place] + b"\xff\xfe" + content[place + 2 :])
     with pytest.raises(InputError, match=rf"cannot be read from byte {place // 1536 * 1536} on \("):
+        paths(open_source(path))
+
+
+@pytest.mark.parametrize("program", [gzip, bz2, lzma])
+def test_compressed_tar_is_named_as_such_whatever_its_name(tmp_path, program):
+    path, content = whole(tmp_path)
+    path.write_bytes(program.compress(content))
+    with pytest.raises(InputError, match=r"^The tar /.*/a\.tar is compressed, so that .*: decompress it first\.$"):
         paths(open_source(path))
 
 
