@@ -9,7 +9,7 @@ from typing import Any
 
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
 from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
-from flowers_batch.text import joined_visibly
+from flowers_batch.text import joined_visibly, visible
 
 _CONFLICTS_SHOWN = 5  # metrics.json has all
 _UNKNOWN_PATHS_SHOWN = 3
@@ -120,12 +120,12 @@ def _worst_class_lines(classes: Sequence[str], test: Mapping[str, Any]) -> Itera
 
 def _score_lines(classes: Sequence[str], per_class: Mapping[str, Any]) -> Iterator[str]:
     """Yield a heading, and each class's precision, recall and F1."""
-    width = max(map(len, [*classes, "class"]))
+    width = max(map(len, map(visible, [*classes, "class"])))
     yield f"    {'class':<{width}} photos precision recall     f1"
     for name in classes:
         scores = per_class[name]
         yield (
-            f"    {name:<{width}} {scores['photos']:6d} {scores['precision']:9.1%} {scores['recall']:6.1%} "
+            f"    {visible(name):<{width}} {scores['photos']:6d} {scores['precision']:9.1%} {scores['recall']:6.1%} "
             f"{scores['f1']:6.1%}"
         )
 
@@ -144,10 +144,9 @@ def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         # Version 0.1 wrote no nearest paths.
         examples = zip_longest(metrics["unknown_examples"], metrics.get("unknown_nearest", ()))
         shown = [f"{path} (nearest: {nearest})" if nearest else path for path, nearest in examples]
-        yield (
-            f"  {metrics['unknown_paths']} labels are for paths that the codes do not have, such as "
-            + ", ".join(shown[:_UNKNOWN_PATHS_SHOWN])
-        )
+        count = metrics["unknown_paths"]
+        labels = "1 label is for a path" if count == 1 else f"{count} labels are for paths"
+        yield f"  {labels} that the codes do not have, such as {', '.join(shown[:_UNKNOWN_PATHS_SHOWN])}"
     if metrics.get("unreadable_labels"):  # not in metrics of version 0.1
         yield f"  {metrics['unreadable_labels']} photos have a label in a column or a member that is no class's name"
     if metrics["empty_labels"]:

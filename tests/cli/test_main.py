@@ -163,5 +163,5 @@ def test_train_takes_labels_as_people_have_them(capsys, tmp_path):
     arguments = ("train", str(codes), str(tmp_path / "model"), "--labels", str(tmp_path / "labels.csv"))
     code, out, err = run(capsys, *arguments, "--head", "logistic")
     assert code == 0 and "of 2 classes" in out and "Gänse" in out
-    assert "1 labels are for paths that the codes do not have, such as y/007.jpg (nearest: x/007.jpg)" in out
+    assert "1 label is for a path that the codes do not have, such as y/007.jpg (nearest: x/007.jpg)" in out
     assert "labels.csv is not UTF-8, and is read as Windows-1252" in err

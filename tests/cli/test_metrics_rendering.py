@@ -30,6 +30,15 @@ def test_few_classes_are_shown_as_a_matrix(text_of):
     assert sum(line.startswith("    class ") for line in text.splitlines()) == 1 + 30
 
 
+def test_columns_are_aligned_beside_names_with_line_breaks(text_of):
+    lines = text_of(["a\nb", "c"], 0.1).splitlines()
+    heading = next(line for line in lines if line.startswith("    class "))
+    assert all(
+        line[heading.index(" photos") :].startswith("      ") for line in lines if line[4:].startswith(("a\\", "c "))
+    )
+    assert any(line.startswith("    a\\u000ab ") for line in lines)
+
+
 def test_many_classes_are_shown_by_the_worst_confusions(text_of):
     text = text_of([f"class {number:02d}" for number in range(31)], 9)
     lines = text.splitlines()
