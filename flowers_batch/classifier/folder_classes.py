@@ -20,6 +20,7 @@ from flowers_batch.classifier.labels_file import class_name
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import path_bytes, path_text
 from flowers_batch.storage.folder import NOT_UTF8
+from flowers_batch.text import shortened
 
 NO_CLASSES = frozenset(  # names of folders that are rarely classes; case does not matter
     [
@@ -175,7 +176,7 @@ def _doubt(nested: Sequence[Names], telling: Sequence[int]) -> str:
     deepest = max(left, key=lambda names: len(left[names]))
     for names, rest in left.items():
         if len(rest) < len(left[deepest]) and (rest or names[-1].lower() not in NO_CLASSES):
-            return f"photos are in {'/'.join(names)} and in {'/'.join(deepest)}"
+            return f"photos are in {_path(names)} and in {_path(deepest)}"
     if not telling and all(name.lower() in NO_CLASSES for names in nested for name in names):
         return "no name is that of a class"
     if doubt := next(_recurring(left.values()), ""):
@@ -196,7 +197,11 @@ def _recurring(folders: Iterable[Names]) -> Iterator[str]:
         for depth in range(1, len(names)):
             parent = parents.setdefault((depth, names[depth]), names[:depth])
             if parent != names[:depth]:
-                yield f"{names[depth]} is in {'/'.join(parent)} and in {'/'.join(names[:depth])}"
+                yield f"{names[depth]} is in {_path(parent)} and in {_path(names[:depth])}"
+
+
+def _path(names: Names) -> str:
+    return shortened("/".join(names))
 
 
 def _readings(folders: Mapping[Names, int], telling: Sequence[int]) -> str:

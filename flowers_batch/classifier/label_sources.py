@@ -70,16 +70,30 @@ def check_labels(labels: Sequence[str], source: Source) -> None:
         raise _no_labels(_paths(source), source)
     for name in labels:
         if name == FOLDER:
-            find_class_level(count_folders(_paths(source)))
+            if not find_class_level(count_folders(_paths(source))) and len(labels) == 1:
+                raise InputError(
+                    f"No photo of {source.url} is in a folder: put each into a folder named for its class, or give "
+                    "`labels` a CSV file with path,label."
+                )
         elif column := _column(name):
             check_column(source, column)
         elif not _is_level(name):
             read_labels(name)
 
 
+def is_by_folder(name: str) -> bool:
+    """Return whether a name of labels is `folder` or `folder:N`."""
+    return name == FOLDER or _is_level(name)
+
+
+def folder_choice(run: Run) -> str:
+    """Return how the folders of a run's photos can be read as classes; empty if no photo is in a folder."""
+    return describe_choice(count_folders(_ok_paths(run)))
+
+
 def absolute_labels(name: str) -> str:
     """Return a name of labels in a form that is valid in any working directory."""
-    if name == FOLDER or _is_level(name) or _column(name):
+    if is_by_folder(name) or _column(name):
         return name
     folder, file = split_file(name)
     return folder.url_of(file)
@@ -128,8 +142,9 @@ def _no_labels(paths: Iterable[pa.Array], source: Source | None) -> InputError:
     """Return the error of a training run without labels, with what there is to choose from."""
     folders = describe_choice(count_folders(paths))
     columns = [f"{_COLUMN}{name}" for name in (columns_in(source) if source else [])]
-    choices = [*([folders] if folders else []), *columns[:_COLUMNS_SHOWN], "or a CSV or Parquet file with path,label"]
-    return InputError(f"Say where labels come from: `labels` {', '.join(choices)}.")
+    found = [*([folders] if folders else []), *columns[:_COLUMNS_SHOWN]]
+    choices = f"{', '.join(found)}, or a" if found else "a"
+    return InputError(f"Say where labels come from: `labels` {choices} CSV or Parquet file with path,label.")
 
 
 def _source_of(run: Run) -> Source | None:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.column_labels import ColumnLabels
 from flowers_batch.classifier.label_paths import nearest_paths
-from flowers_batch.classifier.label_sources import FOLDER, LabelSource, open_labels
+from flowers_batch.classifier.label_sources import LabelSource, folder_choice, is_by_folder, open_labels
 from flowers_batch.classifier.labels_file import MAX_LABEL_CHARACTERS, LabelsFile
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
+from flowers_batch.text import shortened
 
 _EXAMPLES = 5
 
@@ -129,7 +130,7 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
     unknown = sorted(unmatched)[:_EXAMPLES]
     nearest = nearest_paths(unknown, run) if unknown else []
     if not found[0]:
-        raise _nothing_labelled(run, labels, next(filter(None, nearest), example))
+        raise _nothing_labelled(run, labels[-1], unknown, next(filter(None, nearest), example))
     _check_lengths(found[0], found[3])
     similar = _similar_classes(set(found[3]))
     if similar:
@@ -188,11 +189,26 @@ def _similar_sentence(similar: Sequence[Sequence[str]]) -> str:
     return f"these classes differ only in case or spaces: {sets}{more}"
 
 
-def _nothing_labelled(run: Run, labels: Sequence[str], example: str) -> InputError:
+def _nothing_labelled(run: Run, name: str, unknown: Sequence[str], example: str) -> InputError:
+    """Return the error for labels of no photo.
+
+    Args:
+        run: The codes folder.
+        name: The last one of `labels`.
+        unknown: Paths in labels files that no photo has.
+        example: A photo's path, if possible one that is like those.
+    """
     if not run.summary["ok"]:
         return InputError(f"None of the photos in {run.folder.url} has a code: see why they failed with a report.")
-    if labels[-1].partition(":")[0] == FOLDER:
-        advice = "put each into a folder named for its class, or give `labels` a CSV file with path,label."
+    if is_by_folder(name):
+        choice = folder_choice(run)
+        advice = f"choose `labels` {choice}" if choice else "put each into a folder named for its class"
+        advice += ", or give `labels` a CSV file with path,label."
+    elif unknown:
+        advice = (
+            f"no photo has the path {shortened(unknown[0])} of {name}; write paths as in the column `path` of the "
+            f"codes, such as {example}."
+        )
     else:
-        advice = f"the paths in {labels[-1]} must be written as in the column `path` of the codes, such as {example}."
+        advice = f"fill in the column `label` of {name} for paths such as {example}."
     return InputError(f"None of the photos in {run.folder.url} has a label: {advice}")

@@ -220,5 +220,5 @@ def _checked(line: str) -> str:
 def _reading_error(part: str, title: str, error: Exception) -> InputError:
     if isinstance(error, UnicodeError):  # somewhere in the block that was read
         return InputError(f"{_capitalised(title)} cannot be read ({first_line(error)[:-1]}): save it as UTF-8.")
-    advice = "save the file as UTF-8" if _NUL in str(error) else "check its quotation marks"
+    advice = "save the file as CSV in UTF-8" if _NUL in str(error) else "check its quotation marks"
     return InputError(f"{part} cannot be read ({first_line(error)[:-1]}): {advice}.")

@@ -22,10 +22,12 @@ from flowers_batch.classifier.folder_classes import (
     find_class_level,
     folder_names,
 )
+from flowers_batch.classifier.label_sources import check_labels
 from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
+from flowers_batch.sources.opening import open_source
 
 LOGISTIC = ("--head", "logistic", "--json")
 
@@ -158,6 +160,36 @@ def test_photos_without_the_level_are_counted_as_unlabelled(tmp_path):
     codes = write_codes(tmp_path / "codes", ["daisy/2019", "daisy", "rose/2019", None])
     found = read_labelled(open_run(str(codes), CODES), ["folder:2"])
     assert found.labels.tolist() == ["2019", "2019"] and found.counts.unlabelled == 2
+
+
+def test_level_that_no_photo_has_is_refused_with_those_that_there_are(tmp_path):
+    run = open_run(str(write_codes(tmp_path / "codes", ["daisy", "rose"])), CODES)
+    with pytest.raises(
+        InputError, match=r"has a label: choose `labels` folder \(daisy 1, rose 1\), or give `labels` a"
+    ):
+        read_labelled(run, ["folder:2"])
+
+
+def test_deep_folders_are_shortened_in_the_refusal():
+    deep = "/".join(["a folder of a long name"] * 60)
+    with pytest.raises(InputError, match=r"photos are in rose and in daisy/a folder.*…") as refusal:
+        find_class_level(count_folders([pa.array([f"daisy/{deep}/1.jpg", "rose/1.jpg"])]))
+    assert len(str(refusal.value)) < 400
+
+
+def test_choice_without_folders_is_a_file(tmp_path):
+    run = open_run(str(write_codes(tmp_path / "codes", [None, None])), CODES)
+    with pytest.raises(InputError, match=r"from: `labels` a CSV or Parquet file with path,label\.$"):
+        read_labelled(run, [])
+
+
+def test_photos_without_folders_are_refused_before_encoding(tmp_path):
+    (tmp_path / "1.jpg").touch()
+    photos = open_source(str(tmp_path))
+    with pytest.raises(InputError, match=r"No photo of .* is in a folder: put each into a folder named for its class"):
+        check_labels(["folder"], photos)
+    (tmp_path / "labels.csv").write_text("path,label\n1.jpg,rose\n")
+    check_labels(["folder", str(tmp_path / "labels.csv")], photos)
 
 
 def test_photos_that_failed_do_not_decide_on_the_level(tmp_path):

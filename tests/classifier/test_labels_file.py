@@ -66,7 +66,7 @@ def test_csv_is_read_however_it_is_written(tmp_path, content, encoding):
         (b"path,label\na,ros\x81\n", r"^The labels file .* cannot be read \(.* byte 0x81 .*\): save it as UTF-8\.$"),
         (b"sep= \npath label\na b\n", r"^The labels file .* has no column `path` .* \(its columns are `sep=`\): "),
         (b'sep="\npath"label\na"b\n', r"^The labels file .* has no column `path` .* \(its columns are `sep=`\): "),
-        (b"PK\3\4\0\0workbook", r"^The header of the labels file .* cannot be read \(it has NUL characters\): save"),
+        (b"PK\3\4\0\0workbook", r"^The header of .* cannot be read \(it has NUL characters\): save the file as CSV"),
         (b"PAR1 no table", r"^The labels file .* cannot be read \(.*\): restore it\.$"),
     ],
 )

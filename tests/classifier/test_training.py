@@ -283,7 +283,12 @@ def test_invalid_labels_or_codes_are_refused(tmp_path):
     assert "its header must name `path`, `label`" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "bad.csv"),)))
     assert "no labels file" in refused(codes, fb.TrainConfig(labels=(str(tmp_path),)))
     (tmp_path / "foreign.csv").write_text("path,label\nother/1.jpg,rose\n")
-    assert "such as rose/000.jpg" in refused(codes, fb.TrainConfig(labels=(str(tmp_path / "foreign.csv"),)))
+    foreign = refused(codes, fb.TrainConfig(labels=(str(tmp_path / "foreign.csv"),)))
+    assert "no photo has the path other/1.jpg of " in foreign and "such as rose/000.jpg" in foreign
+    for rows in ("", "rose/000.jpg,\n"):
+        (tmp_path / "blank.csv").write_text(f"path,label\n{rows}")
+        blank = refused(codes, fb.TrainConfig(labels=(str(tmp_path / "blank.csv"),)))
+        assert "fill in the column `label` of " in blank and "rose/000.jpg" in blank
     (codes / SUCCESS).unlink()
     assert "not finished" in refused(codes)
     assert "not a folder of codes" in refused(tmp_path)
