@@ -110,6 +110,10 @@ def _label(value: Any) -> str | None:
     if isinstance(value, dict | list):
         return UNREADABLE
     text = label_text(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON may have half of a surrogate pair
+        return UNREADABLE
     return UNREADABLE if len(text) > MAX_LABEL_CHARACTERS else text or None
 
 
@@ -166,7 +170,8 @@ def _reading(folder: Folder, name: str) -> Iterator[None]:
     """Explain errors of reading labels from a file."""
     try:
         yield
-    except (OSError, IndexError, pa.ArrowException) as error:  # IndexError: a table has lost rows
+    # IndexError: a table has lost rows; UnicodeDecodeError: its text is not UTF-8.
+    except (OSError, IndexError, UnicodeDecodeError, pa.ArrowException) as error:
         url = folder.url_of(name)
         if is_io_error(error):
             raise reading_error(url, error) from error

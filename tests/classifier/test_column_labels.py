@@ -194,7 +194,11 @@ def test_label_members_that_cannot_be_read_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[1]", '"rose"', '{"label": ["rose"]}', '{"label": {}}', b'{"label": "\xff"}', "[" * 100_000, ""]
+    "content",
+    [
+        *("{", "[1]", '"rose"', '{"label": ["rose"]}', '{"label": {}}', b'{"label": "\xff"}', "[" * 100_000, ""),
+        r'{"label": "ros\ud83d"}',
+    ],
 )
 def test_broken_json_is_an_unlabelled_photo(tmp_path, content):
     images = tar(tmp_path / "a.tar", [("0.png", picture(0)), ("0.json", content), ("1.png", picture(1))])
@@ -240,6 +244,12 @@ def test_table_that_lost_rows_is_named(tmp_path):
     table(images, label=["a"])
     os.utime(images, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert f"The labels in {images} cannot be read" in refusal(tmp_path / "codes", "column:label")
+
+
+def test_column_that_is_not_utf8_is_named(tmp_path):
+    images = table(tmp_path / "a.parquet", label=pa.array([b"ros\xe9", b"daisy"]).view(pa.string()))
+    fb.encode(images, tmp_path / "codes", NULL)
+    assert f"The labels in {images} cannot be read ('utf-8' codec can't" in refusal(tmp_path / "codes", "column:label")
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
