@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 import tarfile
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
+from flowers_batch.errors import InputError
 from flowers_batch.sources.images import is_image, path_text
 from flowers_batch.sources.left_out import LeftOut
 from flowers_batch.sources.ordering import scratch_database
@@ -14,6 +16,8 @@ from flowers_batch.sources.skipping import Skipping
 
 NO_BYTES = -1  # the offset of what is no file, and of a link that leads to none
 _MAX_LINKS, _MAX_PATH = 40, 4096  # links that a path may lead through, and its bytes, as on Linux
+# What links may lead to: a tar of 40 folders, each with two links to the one before, would have 2^40 photos.
+_MAX_ENTRIES, _MAX_ENTRIES_PER_MEMBER = 1_000_000, 100
 
 
 class Photo(NamedTuple):
@@ -57,13 +61,24 @@ def linked_photos(
         members: All its members.
         skipping: Which names are left out.
         left_out: Gains the counts of what is left out.
+
+    Raises:
+        InputError: They lead to far more than the tar has.
     """
     with scratch_database() as database:
-        tree = _Tree(database)
+        tree, max_entries = _Tree(database), _MAX_ENTRIES
         for member in members:
             tree.add(member)
-        for link in tree.links():
-            yield from _Walk(tar, tree, skipping, left_out).photos(link)
+            max_entries += _MAX_ENTRIES_PER_MEMBER
+        walk = _Walk(tar, tree, skipping, left_out)
+        for number, photo in enumerate(chain.from_iterable(map(walk.entries, tree.links())), 1):
+            if number > max_entries:
+                raise InputError(
+                    f"Links in the tar {path_text(tar)} lead to folders with links, and so to more than {max_entries} "
+                    "photos and folders: leave such links out of the tar."
+                )
+            if photo:
+                yield photo
 
 
 class _Node(NamedTuple):
@@ -94,13 +109,13 @@ class _Entry(NamedTuple):
 
 
 class _Walk:
-    """A walk from a link to photos."""
+    """A walk from links to photos."""
 
     def __init__(self, tar: bytes, tree: _Tree, skipping: Skipping, left_out: LeftOut):
         self._tar, self._tree, self._skipping, self._left_out = tar, tree, skipping, left_out
 
-    def photos(self, link: _Node) -> Iterator[Photo]:
-        """Yield the photo that a link leads to, or those in the folder that it leads to."""
+    def entries(self, link: _Node) -> Iterator[Photo | None]:
+        """Yield the photo that a link leads to, or those in the folder that it leads to; None for anything else."""
         # What is left of each folder; no recursion, since links to folders may lead to others.
         left = [iter([_Entry(link.path, link, (_Stretch(b"", _parent(_normal(link.path))),))])]
         while left:
@@ -111,11 +126,18 @@ class _Walk:
             found = None if self._is_in_skipped(entry.path) else self._tree.follow(entry.node)
             if isinstance(found, bytes):
                 left.append(self._entries(entry, found))
-            elif found or is_image(entry.path):
-                if self._left_out.takes(entry.path, self._skipping.kind_within(entry.path)):
-                    yield Photo(entry.path, *(found or (0, NO_BYTES)))
-            elif self._skipping.kind_within(entry.path) is None:
-                self._left_out.broken_links.add(self._name(entry.path))
+                yield None
+            else:
+                yield self._photo(entry.path, found)
+
+    def _photo(self, path: bytes, found: tuple[int, int | None] | None) -> Photo | None:
+        """Return what is listed of a link, None if nothing is; `found` is the file that it leads to."""
+        kind = self._skipping.kind_within(path)
+        if found or is_image(path):
+            return Photo(path, *(found or (0, NO_BYTES))) if self._left_out.takes(path, kind) else None
+        if kind is None:
+            self._left_out.broken_links.add(self._name(path))
+        return None
 
     def _name(self, path: bytes) -> str:
         return path_text(b"%b!%b" % (self._tar, path))

@@ -15,6 +15,8 @@ from listings import Listing
 
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
 from flowers_batch.dataset.manifest import read_manifest, read_rows
+from flowers_batch.errors import InputError
+from flowers_batch.sources import tar_links
 from flowers_batch.sources.images import images_of
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
@@ -241,3 +243,15 @@ def test_sparse_target_is_unreadable_and_links_of_several_tars_stay_apart(tmp_pa
     with pytest.raises(ReadError) as refused:
         photos.read(found["a.tar!link.jpg"])
     assert refused.value.reason == "unreadable"
+
+
+def test_links_that_lead_to_far_more_than_the_tar_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_links, "_MAX_ENTRIES", 1000)
+    doubling: list[tuple[str, object]] = [("0/a.jpg", b"a")]
+    for number in range(1, 41):
+        doubling += [(f"{number}/{name}", (SYMBOLIC, f"../{number - 1}")) for name in "xy"]
+    with pytest.raises(InputError, match=r"^Links in the tar a\.tar lead to folders with links, and so to more than"):
+        images_in(tar(tmp_path / "a.tar", doubling))
+    without_photos = tar(tmp_path / "b.tar", [("0/", FOLDER), *doubling[1:]])
+    with pytest.raises(InputError, match=r"^Links in the tar b\.tar"):
+        images_in(without_photos)
