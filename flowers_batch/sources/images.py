@@ -16,18 +16,8 @@ import pyarrow.compute as pc
 from flowers_batch.storage.folder import NOT_UTF8
 
 SUFFIXES = (
-    *(
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "jfi",
-        "jif",
-        "pjpeg",
-        "pjp",
-        "mpo",
-        "jps",
-    ),  # of browsers; two lenses
+    *("jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp"),
+    *("mpo", "jps"),  # JPEGs of cameras with two lenses
     *("png", "apng", "bmp", "dib", "gif", "webp", "tif", "tiff"),
     *("heic", "heics", "heif", "heifs", "hif", "avif", "avifs"),
 )

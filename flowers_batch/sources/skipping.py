@@ -18,7 +18,7 @@ from typing import Any
 from flowers_batch.errors import InputError
 
 HIDDEN = "hidden"  # the kind of names that begin with a dot and are not in the table
-_MAX_PATH = 8192  # bytes, twice as many as Linux allows
+_MAX_PATH_BYTES = 8192  # bytes, twice as many as Linux allows
 _EXCLUDED = "exclude "  # begins the kind of what a pattern of the user leaves out
 
 SYSTEM = {  # which names are never photos of the user, and what makes them; case does not matter
@@ -96,10 +96,10 @@ class Skipping:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.exclude, str):
-            raise InputError(f"`exclude` must be a tuple of patterns. Received: {self.exclude!r}.")
+        if not isinstance(self.exclude, tuple):
+            raise InputError(f"`exclude` must be a tuple of patterns, such as ('*.bak',). Received: {self.exclude!r}.")
         for pattern in self.exclude:
-            if not pattern.strip("/"):
+            if not isinstance(pattern, str) or not pattern.strip("/"):
                 raise InputError(f"`exclude` must name files or folders, such as `*.bak`. Received: {pattern!r}.")
 
     @property
@@ -135,7 +135,7 @@ class Skipping:
         time that grows with the square of their number.
         """
         folder, _, name = path.rpartition(b"/")
-        if len(path) > _MAX_PATH:
+        if len(path) > _MAX_PATH_BYTES:
             folder, path = b"", name
         return (_kind_of_folder(self, folder) if folder else None) or self.kind(path, is_folder=False)
 

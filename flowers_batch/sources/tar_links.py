@@ -70,7 +70,7 @@ def linked_photos(
         for member in members:
             tree.add(member)
             max_entries += _MAX_ENTRIES_PER_MEMBER
-        walk = _Walk(tar, tree, skipping, left_out)
+        walk = _LinkWalk(tar, tree, skipping, left_out)
         for number, photo in enumerate(chain.from_iterable(map(walk.entries, tree.links())), 1):
             if number > max_entries:
                 raise InputError(
@@ -108,7 +108,7 @@ class _Entry(NamedTuple):
     way: tuple[_Stretch, ...]
 
 
-class _Walk:
+class _LinkWalk:
     """A walk from links to photos."""
 
     def __init__(self, tar: bytes, tree: _Tree, skipping: Skipping, left_out: LeftOut):

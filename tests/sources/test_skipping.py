@@ -117,7 +117,7 @@ def test_member_of_a_container_is_judged_with_all_folders_above_it():
     assert skipping.kind_within(b"a/drafts/.b.jpg") == HIDDEN
 
 
-@pytest.mark.parametrize("exclude", ["*.bak", ("",), ("/",)])
+@pytest.mark.parametrize("exclude", ["*.bak", ["*.bak"], ("",), ("/",), (3,)])
 def test_exclude_that_is_not_a_tuple_of_patterns_is_refused(exclude):
     with pytest.raises(InputError, match="`exclude`"):
         Skipping(exclude=exclude)
