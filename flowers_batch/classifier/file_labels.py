@@ -159,10 +159,11 @@ def _member_columns(ending: str, content: bytes) -> Iterator[str]:
 
 def no_column(source: ContainerSource, name: str, file: str | None = None) -> InputError:
     """Return the error for labels that are not there, with those that are."""
-    columns = columns_in(source)
+    columns = [f"column:{column}" for column in columns_in(source)]
     shown = ", ".join(columns[:_COLUMNS_SHOWN]) + (" and others" if len(columns) > _COLUMNS_SHOWN else "")
     where = source.folder.url_of(file) if file else source.url
-    return InputError(f"There are no labels column:{name} in {where}: choose of `labels` column: {shown or 'none'}.")
+    advice = f"choose `labels` {shown}" if columns else "give `labels` a CSV or Parquet file with path,label"
+    return InputError(f"There are no labels column:{name} in {where}: {advice}.")
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def test_missing_column_is_refused_with_those_that_exist(tmp_path):
     fb.encode(images, tmp_path / "codes", NULL)
     for name in ("kind", "tags", "image", "meta"):
         told = refusal(tmp_path / "codes", f"column:{name}")
-        assert f"no labels column:{name} in {images}: choose of `labels` column: label, meta.n." in told
+        assert f"no labels column:{name} in {images}: choose `labels` column:label, column:meta.n." in told
         with pytest.raises(fb.InputError, match=f"no labels column:{name}"):
             check_labels([f"column:{name}"], open_source(images))
     check_labels(["column:label", "column:meta.n"], open_source(images))
@@ -214,7 +214,7 @@ def test_missing_member_is_refused_with_those_that_exist(tmp_path):
     fb.encode(images, tmp_path / "codes", NULL)
     for name in ("txt", "json", "png", "json.kind"):
         told = refusal(tmp_path / "codes", f"column:{name}")
-        assert f"no labels column:{name} in {images}: choose of `labels` column: cls, json.label." in told
+        assert f"no labels column:{name} in {images}: choose `labels` column:cls, column:json.label." in told
     for name in ("txt", "png"):
         with pytest.raises(fb.InputError, match=f"no labels column:{name}"):
             check_labels([f"column:{name}"], open_source(images))
@@ -292,7 +292,7 @@ def test_commands_train_on_a_column_and_offer_it(tmp_path, capsys):
     code, _, err = run(capsys, "train", codes, model)
     assert code == 2 and "labels come from: --labels column:label, column:tag, or a CSV or Parquet file" in err
     code, _, err = run(capsys, "train", codes, model, "--labels", "column:lable")
-    assert code == 2 and "no labels column:lable" in err and "choose of --labels column: label, tag." in err
+    assert code == 2 and "no labels column:lable" in err and "choose --labels column:label, column:tag." in err
     arguments = ("--labels", "column:label", "--head", "logistic", "--json")
     code, out, _ = run(capsys, "train", codes, model, *arguments)
     assert code == 0 and json.loads(out)["classes"] == ["daisy", "rose"]
