@@ -36,8 +36,11 @@ class Listing:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
-        names = {"source": self.source, "skipping": self.skipping.to_json(), "repeated": self.repeated}
-        return names | self.left_out.to_json()
+        return {"source": self.source, "skipping": self.skipping.to_json()} | self.counts_to_json()
+
+    def counts_to_json(self) -> dict[str, Any]:
+        """Return what was left out, and the repeats, as JSON."""
+        return {"repeated": self.repeated} | self.left_out.to_json()
 
 
 def listing_of(source: Source) -> Listing:

@@ -152,7 +152,11 @@ class RunExecution:
         self._sweep()
         self._write_job()
         if self.folder.exists(SUCCESS):  # nothing was missing, and nothing changed
-            return self._summary(manifest, before, footers, result, read_summary(self.folder)["duplicates"])
+            written = read_summary(self.folder)
+            listed = manifest.listing.counts_to_json()
+            if written | listed != written:  # but what was left out
+                write_summary(self.folder, written | listed)
+            return self._summary(manifest, before, footers, result, written["duplicates"])
         duplicates = count_duplicates(self.folder, self.job.kind, len(manifest.shards), manifest.images)
         summary = self._summary(manifest, before, footers, result, duplicates)
         write_summary(self.folder, summary.to_json())
@@ -233,8 +237,7 @@ class RunExecution:
             images=manifest.images,
             ok=sum(footer.ok for footer in footers.values()),
             failed=sum(footer.failed for footer in footers.values()),
-            **manifest.listing.left_out.to_json(),
-            repeated=manifest.listing.repeated,
+            **manifest.listing.counts_to_json(),
             duplicates=duplicates,
             missing=manifest.missing,
             changes=self._changes,

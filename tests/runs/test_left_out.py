@@ -58,6 +58,15 @@ def test_summary_and_report_say_what_was_left_out(photos, tmp_path):
         assert text in page
 
 
+def test_counts_of_a_listing_without_changes_are_kept(photos, tmp_path):
+    codes = open_folder(tmp_path / "codes")
+    fb.encode(photos, codes.url, NULL)
+    before = read_summary(codes)
+    write(photos, {"blue/second.mov": b""})
+    assert fb.encode(photos, codes.url, NULL).ignored_endings == {".mov": 2, "": 1}
+    assert read_summary(codes) == before | {"ignored": 3, "ignored_endings": {".mov": 2, "": 1}}
+
+
 def test_include_hidden_takes_what_systems_made(photos, tmp_path):
     summary = fb.encode(photos, tmp_path / "codes", replace(NULL, include_hidden=True))
     assert (summary.ok, summary.failed, summary.skipped) == (8, 1, {})
