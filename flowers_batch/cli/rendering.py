@@ -70,17 +70,18 @@ def demo_text(result: Mapping[str, Any]) -> str:
     return joined_visibly([*lines, f"report: {result['report']}"])
 
 
-def list_text(lines: Iterable[str], count: int, subject: str, out: str | None) -> str:
+def list_text(lines: Iterable[str], count: int, subject: str, none: str, out: str | None) -> str:
     """Return the first rows of a list, their number, and where all of them are.
 
     Args:
         lines: The rows as text, at least those that are shown.
         count: The number of all rows.
         subject: What there are `count` of, such as `labels look wrong`.
+        none: What is said if there are none.
         out: The file that has all rows, if there is one.
     """
     if not count:
-        return f"no {subject}"
+        return none
     shown = f"; the first {ROWS_SHOWN} are shown" if count > ROWS_SHOWN else ""
     where = f"all are in {out}: edit it, then pass it to `train` with --labels" if out else "--out FILE writes all"
     return joined_visibly([*lines, f"{count} {subject}{shown}; {where}"])

@@ -26,7 +26,7 @@ def label_issues(
     lines = [
         f"{row['probability']:6.1%}  {row['label']} -> {row['suggested']}  {row['path']}" for row in rows[:ROWS_SHOWN]
     ]
-    return Output({"label_issues": rows}, list_text(lines, len(rows), "labels look wrong", out))
+    return Output({"label_issues": rows}, list_text(lines, len(rows), "labels look wrong", "no label looks wrong", out))
 
 
 @command(app, example="flowers-batch suggest run/predictions --count 100 --out labels.csv")
@@ -48,7 +48,8 @@ def suggest(
 
     rows = find_photos(predictions, count, out, labels or ())
     lines = [f"{row['probability']:6.1%}  {row['prediction']}  {row['path']}" for row in rows[:ROWS_SHOWN]]
-    return Output({"suggested": rows}, list_text(lines, len(rows), "photos are most worth a label", out))
+    none = "no photo without a label is left"
+    return Output({"suggested": rows}, list_text(lines, len(rows), "photos are most worth a label", none, out))
 
 
 @command(app, example="flowers-batch export run/model flowers.onnx --format onnx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -177,13 +178,15 @@ def _svg(draw: Callable[[Axes], None], width: float, height: float) -> Markup:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.subplots()
         axes.patch.set_visible(False)
         draw(axes)
         buffer = io.StringIO()
+        # The SVG keeps names as text, so that its reader needs the glyphs, and matplotlib none.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     # matplotlib has escaped the names.
     text = buffer.getvalue()[buffer.getvalue().index("<svg") :]

@@ -207,6 +207,19 @@ def test_commands_list_issues_and_suggestions(mislabelled, half_labelled, capsys
         assert "--labels" in told and "%" in told and (tmp_path / "out.csv").exists()
 
 
+def test_commands_say_that_nothing_is_left(tmp_path, capsys):
+    codes = write_codes(tmp_path / "codes", labels(daisy=4, rose=4))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
+    write_predictions(tmp_path / "predictions", codes, tmp_path / "model")
+    for arguments, text in (
+        (["label-issues", str(tmp_path / "model")], "no label looks wrong\n"),
+        (["suggest", str(tmp_path / "predictions")], "no photo without a label is left\n"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0 and capsys.readouterr().out == text
+
+
 @pytest.fixture(scope="module")
 def on_real_photos(real_photos, tmp_path_factory):
     """The benchmark of labels, the codes of real photos, and whether their network was trained."""
