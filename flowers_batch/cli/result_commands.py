@@ -98,7 +98,7 @@ def review(
         bool,
         typer.Option(
             "--follow-links",
-            help="Show photos that links in the photos' folder name but that are outside it, as in a download cache.",
+            help="Show photos outside the photos' folder that links in it lead to, as in a download cache.",
         ),
     ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: only print the page's address.")] = False,

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
+import psutil
+
 from flowers_batch.cluster.caller_process import restored_sigterm_handler
 from flowers_batch.errors import InputError, RunError, first_line
 from flowers_batch.storage.local_files import reason_of
@@ -18,6 +20,7 @@ from flowers_batch.storage.scratch import NAME_BYTES, scratch_folder
 
 _OBJECT_STORE_BYTES = 100 << 20  # pixels and codes never travel through it
 _TEMPORARY_FOLDERS = ("/tmp", "/var/tmp")  # in place of one that Ray cannot use
+_KILL_SECONDS = 5.0  # until a process that was killed has ended
 _FREE_BYTES = 32 << 20  # for Ray's logs; without space Ray starts no process, and does not say why
 # Paths of Unix sockets have at most 107 bytes (`sun_path` of unix(7), less the final zero). Ray's longest one, below a
 # scratch folder, with a process number of seven digits:
@@ -42,6 +45,22 @@ def local_ray() -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+            kill_processes_in(folder)
+
+
+def kill_processes_in(folder: str) -> None:
+    """End what a Ray that was interrupted while it started has left running: it would write to the folder again."""
+    left = [child for child in psutil.Process().children(recursive=True) if _names_folder(child, folder)]
+    for child in left:
+        with suppress(psutil.Error):
+            child.kill()
+    psutil.wait_procs(left, timeout=_KILL_SECONDS)
+
+
+def _names_folder(process: psutil.Process, folder: str) -> bool:
+    with suppress(psutil.Error):  # it has ended
+        return any(folder in argument for argument in process.cmdline())
+    return False
 
 
 def _start(folder: str) -> None:

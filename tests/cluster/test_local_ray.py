@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 
+import psutil
 import pytest
 
 from flowers_batch.cluster import local_ray
@@ -75,3 +78,11 @@ def test_ray_that_does_not_start_is_said_in_a_sentence(monkeypatch):
     sentence = r"^Ray cannot be started on this machine \(The current node timed out during startup\.\): see whether"
     with pytest.raises(RunError, match=sentence):
         local_ray._start("/tmp/folder/ray")
+
+
+def test_processes_of_an_interrupted_ray_are_ended(tmp_path):
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen([*command, f"{tmp_path}/ray"]) as ours, subprocess.Popen(command) as other:
+        local_ray.kill_processes_in(f"{tmp_path}/ray")
+        assert not psutil.pid_exists(ours.pid) and other.poll() is None
+        other.kill()
