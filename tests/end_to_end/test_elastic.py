@@ -17,7 +17,7 @@ from drivers import Driver, assert_each_image_is_one_row, photos_that_take_a_whi
 from helpers import free_port
 from ray.util import get_node_ip_address
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.nightly]
 HEAD = "f" * 51 + "00000"  # the id that the fake provider gives to the node that it runs on
 
 

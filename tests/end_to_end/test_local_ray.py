@@ -46,8 +46,7 @@ def test_run_works_with_a_long_name_of_the_temporary_folder(photos, tmp_path, mo
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seconds", [2.0, None])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 2.0), (signal.SIGTERM, None)])
 def test_stopped_run_leaves_no_temporary_file(photos, temporary, number, seconds):
     """It is stopped while it starts, or while it works."""
     driver = Driver(photos, "--shard-size", "1")
