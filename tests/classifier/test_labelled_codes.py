@@ -98,6 +98,7 @@ def larger_than_memory(tmp_path_factory):
     return write_codes(folder, labels(a=200, b=200, c=200), spread=9, width=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_on_more_than_memory_is_as_good(larger_than_memory, tmp_path, kind):
     run = open_run(larger_than_memory, CODES)

@@ -100,11 +100,14 @@ HOSTILE = {"Löwenzahn 蒲公英 \U0001f33c": b"L\\xf6wenzahn", "ro\x1b[31m\rse\
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}],
-    ids=["ascii", "cp1252", "C"],
+    ("style", "environment"),
+    [
+        ("lines", {"LC_ALL": "C", "PYTHONUTF8": "0"}),
+        ("bar", {"PYTHONIOENCODING": "ascii"}),
+        ("json", {"PYTHONIOENCODING": "cp1252"}),
+    ],
+    ids=["lines", "bar", "json"],
 )
-@pytest.mark.parametrize("style", ["lines", "bar", "json"])
 def test_names_end_no_command_and_control_no_terminal(tmp_path, environment, style):
     """Photos, classes and folders may have any name, and a terminal any encoding."""
     codes = write_codes(tmp_path / "codes", [*(name for name in HOSTILE for _ in range(12)), "r\x1b[2Jre"])

@@ -89,6 +89,7 @@ def test_shards_of_a_dead_actor_are_retried_on_another(deadly):
     assert sum(footer.ok for footer in result.footers.values()) == 24
 
 
+@pytest.mark.slow
 def test_five_deaths_on_one_shard_end_the_run(deadly):
     with pytest.raises(fb.RunError, match="5 actors died on shard 2, and none of its images is to blame"):
         deadly(deaths=100)

@@ -114,6 +114,7 @@ def test_cluster_refuses_jobs_without_its_token(dashboard):
     assert refused.value.code in (401, 403)
 
 
+@pytest.mark.slow
 def test_upload_of_a_job_is_small_and_complete(dashboard, tmp_path):
     """The job lists and compresses its working directory; a clone, since this checkout may have other ignored files."""
     clone = tmp_path / "clone"
@@ -182,6 +183,7 @@ def scrape(run: Path) -> dict[tuple[str, str], float]:
     return found
 
 
+@pytest.mark.slow
 def test_prometheus_gets_the_counts_of_the_summary(dashboard, archive, tmp_path):
     photos = Path(shutil.copytree(archive, tmp_path / "photos"))
     (photos / "bad.jpg").write_text("nothing")

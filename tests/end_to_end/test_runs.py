@@ -169,6 +169,7 @@ def test_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
     assert fb.verify(str(tmp_path / "labels")).is_complete
 
 
+@pytest.mark.slow
 def test_run_replaced_only_in_job_json_is_restored(encoded, model, tmp_path):
     """Model A's labels are whole; model B's run is killed before its first shard; A again must be A altogether."""
     fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
@@ -189,6 +190,7 @@ def test_moved_archive_keeps_its_codes(archive, tmp_path):
     assert json.loads((tmp_path / "codes" / "job.json").read_text())["images"] == str(tmp_path / "after")
 
 
+@pytest.mark.slow
 def test_labels_of_changed_codes_are_rewritten(model, tmp_path):
     photos = draw_archive(tmp_path / "photos", 4)
     whole = (photos / "red" / "0000.png").read_bytes()
@@ -588,6 +590,7 @@ def test_output_folder_that_disappears_ends_the_run(tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
+@pytest.mark.slow
 def test_labels_follow_codes_that_changed_without_a_listing(model, tmp_path):
     photos = draw_archive(tmp_path / "photos", 4)
     paths = sorted(photos.rglob("*.png"))

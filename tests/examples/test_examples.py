@@ -23,6 +23,7 @@ def run(name: str, *arguments: object) -> None:
     runpy.run_path(str(EXAMPLES / name))["main"]([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_flowers_script_trains_and_predicts_one_photo(archive, tmp_path, local_ray, capsys):
     photo = archive / "red" / "0003.png"
     run("flowers.py", archive, tmp_path / "run", "--network", "null", "--photo", photo)

@@ -266,6 +266,7 @@ def test_training_gets_no_test_photos(tuned, photos, tmp_path, monkeypatch):
     assert [split == "train" for split in splits] == given["trained"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["encode", "evaluate_and_publish"])
 def test_run_that_ends_between_two_steps_is_resumed(tuned, tmp_path, monkeypatch, at):
     codes, asked = tuned / "frozen" / "codes", replace(CONFIG, encode=None)
@@ -283,6 +284,7 @@ def test_run_that_ends_between_two_steps_is_resumed(tuned, tmp_path, monkeypatch
     assert fb.verify(str(tmp_path / "model" / "codes")).is_complete
 
 
+@pytest.mark.slow
 def test_all_folders_may_be_in_an_object_store(here, photos, tuned, s3, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model = s3.url("tuned")

@@ -283,6 +283,7 @@ def encode(images: str, out: str) -> dict[str, Any]:
     return json.loads(subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=True, timeout=200).stdout)
 
 
+@pytest.mark.nightly
 @pytest.mark.faults
 def test_run_from_store_to_store_survives_many_errors(s3, stormy, tmp_path):
     """Each photo is one row, objects are written completely, and resuming lists only the run's own folder."""
