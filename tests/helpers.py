@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import socket
+import tarfile
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -240,3 +241,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def add_sparse(file: tarfile.TarFile, name: str) -> None:
+    """Add a sparse member of 100 bytes, of which the tar holds one."""
+    header = tarfile.TarInfo(name)
+    header.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "100", "GNU.sparse.numblocks": "1"}
+    header.size = 1
+    file.addfile(header, io.BytesIO(b"x"))

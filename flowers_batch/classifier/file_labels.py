@@ -21,7 +21,7 @@ from flowers_batch.sources.table_columns import TableColumn, value_columns
 from flowers_batch.sources.tables import TableSource
 from flowers_batch.sources.tar_samples import SampleValues, first_values
 from flowers_batch.storage.folder import Folder
-from flowers_batch.storage.io_errors import is_io_error, reading_error
+from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.retries import with_retries
 
 UNREADABLE = ""  # stands for a label that is there, and is none
@@ -174,6 +174,5 @@ def _reading(folder: Folder, name: str) -> Iterator[None]:
     # IndexError: a table has lost rows; UnicodeDecodeError: its text is not UTF-8.
     except (OSError, IndexError, UnicodeDecodeError, pa.ArrowException) as error:
         url = folder.url_of(name)
-        if is_io_error(error):
-            raise reading_error(url, error) from error
+        raise_io_error(url, error)
         raise InputError(f"The labels in {url} cannot be read ({first_line(error)[:-1]}): restore it.") from None

@@ -45,7 +45,7 @@ def open_labels(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REPOR
     Args:
         run: The codes folder.
         labels: `folder`, `folder:N`, `column:NAME`, and files.
-        reporter: Is told which level of folders `folder` takes, if that is not the first.
+        reporter: Receives which level of folders `folder` takes, if that is not the first.
 
     Raises:
         InputError: `labels` is empty, a file is not valid, there is no such column, or `folder` can be read in several

@@ -50,7 +50,7 @@ class LabelledSplit:
 def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPORTER) -> LabelledSplit:
     """Return the labelled photos of a codes folder, split so that near-duplicates stay together.
 
-    Classes with too few photos are left out, and the reporter is told.
+    Classes with too few photos are left out, and named by the reporter.
 
     Raises:
         InputError: The labels are not valid, or too few.

@@ -98,7 +98,7 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
         run: The codes folder.
         labels: Each is `folder`, `folder:N`, `column:NAME`, or a CSV or Parquet file with the columns `path` and
             `label`; if several label a photo, the last one counts.
-        reporter: Is told of what a person should check.
+        reporter: Receives what a person should check.
 
     Raises:
         InputError: No photo is labelled, a label is too long, a file or a table lacks a column, or `folder` can be read

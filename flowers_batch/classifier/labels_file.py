@@ -20,7 +20,7 @@ from flowers_batch.dataset.spreadsheet import cell_of, text_of
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import PathOrUrl, split_file
-from flowers_batch.storage.io_errors import is_io_error, reading_error
+from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.text_tables import TextTable, find_columns
 
 LABEL_COLUMNS = ("path", "label")
@@ -55,7 +55,7 @@ def read_labels(file: str, reporter: Reporter = NULL_REPORTER) -> LabelsFile:
 
     Args:
         file: CSV in any usual form (`TextTable`), or Parquet, with the columns `path` and `label`.
-        reporter: Is told if the file is not UTF-8 and is taken for Windows-1252.
+        reporter: Receives a warning if the file is not UTF-8 and is taken for Windows-1252.
 
     Raises:
         InputError: The file does not exist, lacks the columns, or has a row that is damaged or lacks its path.
@@ -69,8 +69,7 @@ def read_labels(file: str, reporter: Reporter = NULL_REPORTER) -> LabelsFile:
             stream.seek(0)
             paths, labels = _read_parquet(stream, file) if is_parquet else _read_text(stream, file, reporter)
     except (OSError, pa.ArrowException) as error:
-        if is_io_error(error):
-            raise reading_error(file, error) from error
+        raise_io_error(file, error)
         raise InputError(f"The labels file {file} cannot be read ({first_line(error)[:-1]}): restore it.") from None
     for row, (path, label) in enumerate(zip(paths, labels, strict=True), 1):
         if label and not path:

@@ -13,7 +13,7 @@ from flowers_batch.dataset.shard_file import read_metadata_json
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.storage.folder import Folder
-from flowers_batch.storage.io_errors import is_io_error, reading_error
+from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.retries import with_retries
 
 MANIFEST = "manifest"
@@ -84,8 +84,7 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
             f"{folder.url_of(part_name(part))} no longer exists: restore the folder, and run the same command again."
         ) from None
     except (OSError, pa.ArrowException) as error:
-        if is_io_error(error):
-            raise reading_error(folder.url_of(part_name(part)), error) from error
+        raise_io_error(folder.url_of(part_name(part)), error)
         raise damaged_part(folder, part) from None
 
 

@@ -21,7 +21,7 @@ from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.storage.folder import Folder
-from flowers_batch.storage.io_errors import is_io_error, passing_errors, reading_error
+from flowers_batch.storage.io_errors import passing_errors, raise_io_error
 from flowers_batch.storage.retries import with_retries
 
 _FOOTER_KEY = b"flowers_batch.shard"
@@ -219,8 +219,7 @@ def read_metadata_json(folder: Folder, name: str, *keys: bytes) -> Any:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException, StopIteration) as error:  # pyarrow raises all of these for broken footers
-        if is_io_error(error):
-            raise reading_error(folder.url_of(name), error) from error
+        raise_io_error(folder.url_of(name), error)
         raise ValueError(name) from None
 
 
@@ -278,8 +277,7 @@ def open_shard(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile
     except FileNotFoundError:
         raise InputError(f"There is no {folder.url_of(name)}: run the same `flowers-batch {command}` again.") from None
     except (OSError, pa.ArrowException) as error:
-        if is_io_error(error):
-            raise reading_error(folder.url_of(name), error) from error
+        raise_io_error(folder.url_of(name), error)
         raise InputError(
             f"{folder.url_of(name)} cannot be read ({first_line(error)[:-1]}): delete it, and run the same command "
             "again."

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pyarrow import fs
+
 from flowers_batch.errors import InputError
 from flowers_batch.progress import no_progress
 from flowers_batch.storage.folder import LOCK, Folder, open_folder, split_file
@@ -49,9 +51,9 @@ def weights_on_this_machine(name: str, progress: Callable[[], None] = no_progres
 
 def _version(folder: Folder, name: str) -> str:
     """Return what changes when a file is replaced: its size and its time."""
-    if not folder.exists(name):
-        raise InputError(f"There is no weights file {folder.url_of(name)}: check its name.")
     info = folder.filesystem.get_file_info(folder.at(name))
+    if info.type == fs.FileType.NotFound:
+        raise InputError(f"There is no weights file {folder.url_of(name)}: check its name.")
     return f"{info.size} {info.mtime}"
 
 

@@ -162,7 +162,7 @@ def with_first_labels(folder: Folder, config: TrainConfig, reporter: Reporter) -
     Args:
         folder: The model folder.
         config: The settings.
-        reporter: Is told of the copy.
+        reporter: Receives a message if the copy is used.
     """
     baseline = open_folder(frozen_model_url(folder))
     if not (folder.exists(SETTINGS) and baseline.exists(LABELS)):

@@ -66,7 +66,8 @@ class LeftOut:
 
         Args:
             path: Below the root.
-            kind: As what `Skipping` leaves it out; None if it does not. System files that are no images count nowhere.
+            kind: The kind under which `Skipping` leaves it out; None if it does not. System files that are no images
+                count nowhere.
         """
         if not is_image(path):
             if kind is None:

@@ -33,7 +33,7 @@ from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, 
 from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
 from flowers_batch.sources.skipping import SKIP_NOTHING, Skipping
 from flowers_batch.storage.folder import NOT_UTF8, Folder, open_folder
-from flowers_batch.storage.io_errors import is_io_error, reading_error
+from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.local_files import is_utf8
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.urls import (
@@ -166,8 +166,7 @@ class ListSource:
                         yield self._without_excluded(batch.set_column(0, ENTRIES.field(0), self._keys(batch[PATH])))
             # ValueError: not UTF-8; OverflowError: a time beyond the year 9999.
             except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
-                if is_io_error(error):
-                    raise reading_error(url, error) from error
+                raise_io_error(url, error)
                 raise InputError(f"The list {url} cannot be read: {first_line(error)} Correct it.") from None
 
     def _without_excluded(self, entries: pa.RecordBatch) -> pa.RecordBatch:

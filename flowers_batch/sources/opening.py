@@ -17,7 +17,7 @@ from flowers_batch.sources.source import Source
 from flowers_batch.sources.tables import TableSource, image_columns
 from flowers_batch.sources.tars import TarSource
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder, split_file
-from flowers_batch.storage.io_errors import is_io_error, reading_error
+from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.retries import with_retries
 
 _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
@@ -80,6 +80,5 @@ def _schema(folder: Folder, name: str) -> pa.Schema:
         with with_retries(lambda: folder.open(name)) as file:
             return pq.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        if is_io_error(error):
-            raise reading_error(folder.url_of(name), error) from error
+        raise_io_error(folder.url_of(name), error)
         raise InputError(f"{folder.url_of(name)} cannot be read as Parquet: {first_line(error)} Restore it.") from None

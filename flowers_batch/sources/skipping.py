@@ -108,7 +108,7 @@ class Skipping:
         return list(map(_exclude_kind, self.exclude))
 
     def kind(self, path: bytes, *, is_folder: bool, root: bytes = b"") -> str | None:
-        """Return as what a file or folder is left out, None if it is not; folders above it are not looked at.
+        """Return the kind under which a file or folder is left out, None if it is not; folders above it do not count.
 
         Args:
             path: Below the root, with `/`.
@@ -129,7 +129,7 @@ class Skipping:
         return {"include_hidden": self.include_hidden, "exclude": list(self.exclude)}
 
     def kind_within(self, path: bytes) -> str | None:
-        """Return as what a file is left out, by its own name or by that of a folder above it; else None.
+        """Return the kind under which a file is left out, by its own name or a folder's above it; None if it is not.
 
         Of a path that is too long for any file system, only the name counts: judging each of its folders would take
         time that grows with the square of their number.

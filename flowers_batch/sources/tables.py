@@ -16,7 +16,7 @@ from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.containers import STORE_BUFFER_BYTES, ContainerSource, open_shared
 from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, path_bytes
 from flowers_batch.sources.reading import ReadError, check_size
-from flowers_batch.storage.io_errors import is_io_error, reading_error
+from flowers_batch.storage.io_errors import raise_io_error
 
 BYTES, IMAGE = "bytes", "image"  # a field of Hugging Face's images, and their column
 _SKIPPED_BYTES = 32 << 20
@@ -40,8 +40,7 @@ class TableSource(ContainerSource):
                 else:
                     yield member, 0, row
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is not UTF-8
-            if is_io_error(error):
-                raise reading_error(self.folder.url_of(name), error) from error
+            raise_io_error(self.folder.url_of(name), error)
             raise InputError(
                 f"The table {self.folder.url_of(name)} cannot be read: {first_line(error)[:-1]}; restore it, or move "
                 "it away."

@@ -16,7 +16,7 @@ from flowers_batch.sources.containers import DISK_BUFFER_BYTES, STORE_BUFFER_BYT
 from flowers_batch.sources.reading import ReadError, check_size
 from flowers_batch.sources.tar_links import NO_BYTES, Photo, linked_photos, photo_of
 from flowers_batch.storage.folder import Folder
-from flowers_batch.storage.io_errors import is_io_error, reading_error
+from flowers_batch.storage.io_errors import raise_io_error
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\3\4")  # gzip, bzip2, xz, zstd, zip
 
@@ -87,8 +87,7 @@ def members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
                     raise tarfile.ReadError("no header is there")
                 rest = file.read(STORE_BUFFER_BYTES)
     except Exception as error:  # tarfile raises many types for broken headers
-        if is_io_error(error):
-            raise reading_error(folder.url_of(name), error) from error
+        raise_io_error(folder.url_of(name), error)
         if end == 0 and _is_compressed(folder, name):
             raise InputError(
                 f"The tar {folder.url_of(name)} is compressed, so that photos cannot be read at random: decompress it "

@@ -26,6 +26,12 @@ def is_io_error(error: BaseException) -> bool:
     return isinstance(error, OSError) and (error.errno is not None or is_store_error(error))
 
 
+def raise_io_error(url: str, error: Exception) -> None:
+    """Raise the error of a file that cannot be read if a disk or a store failed; return if its content is to blame."""
+    if is_io_error(error):
+        raise reading_error(url, error) from error
+
+
 def reading_error(url: str, error: Exception) -> FlowersError:
     """Return the error of a file or folder that cannot be read."""
     if isinstance(error, FileNotFoundError):

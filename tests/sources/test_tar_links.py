@@ -10,7 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from helpers import images_in, write
+from helpers import add_sparse, images_in, write
 from listings import Listing
 
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
@@ -227,11 +227,8 @@ def test_memory_does_not_grow_with_the_links(tmp_path):
 
 
 def test_sparse_target_is_unreadable_and_links_of_several_tars_stay_apart(tmp_path):
-    header = tarfile.TarInfo("hole.jpg")
-    header.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "100", "GNU.sparse.numblocks": "1"}
-    header.size = 1
     with tarfile.open(tmp_path / "a.tar", "w") as file:
-        file.addfile(header, io.BytesIO(b"x"))
+        add_sparse(file, "hole.jpg")
         link = tarfile.TarInfo("link.jpg")
         link.type, link.linkname = SYMBOLIC, "hole.jpg"
         file.addfile(link)
