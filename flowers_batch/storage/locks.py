@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from flowers_batch.errors import InputError
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.own_files import open_own_file
 
 _HOLDER_BYTES = 1000  # at most, of the name that a holder wrote
 _WAIT_SECONDS = 0.5  # between two tries to take a lock
@@ -26,10 +27,11 @@ def hold_lock(path: str, url: str) -> Iterator[None]:
         url: The folder that it protects, for error messages.
 
     Raises:
-        InputError: Another process holds it, it cannot be made, or its file system has no locks.
+        InputError: Another process holds it, it cannot be made, is a link, has several names or is no regular file, or
+            its file system has no locks.
     """
     with _opened(path, url) as handle:
-        if not try_lock(handle, url):
+        if not try_lock(handle, url) or not _is_at(path, handle):
             raise InputError(
                 f"{url} is being written by another run ({_holder(handle) or 'just started'}): "
                 "wait until it ends, or choose another folder."
@@ -51,13 +53,16 @@ def wait_for_lock(path: str, url: str, progress: Callable[[], None]) -> Iterator
         progress: Called every half second while it waits.
 
     Raises:
-        InputError: It cannot be made, or its file system has no locks.
+        InputError: It cannot be made, is a link, has several names or is no regular file, or its file system has no
+            locks.
     """
-    with _opened(path, url) as handle:
-        while not try_lock(handle, url):
-            progress()
-            time.sleep(_WAIT_SECONDS)
-        yield
+    while True:
+        with _opened(path, url) as handle:
+            if try_lock(handle, url) and _is_at(path, handle):
+                yield
+                return
+        progress()
+        time.sleep(_WAIT_SECONDS)
 
 
 def try_lock(handle: int, name: str) -> bool:
@@ -89,13 +94,21 @@ def try_lock(handle: int, name: str) -> bool:
 def _opened(path: str, url: str) -> Iterator[int]:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = open_own_file(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise _unwritable(url, error) from None
     try:
         yield handle
     finally:
         os.close(handle)
+
+
+def _is_at(path: str, handle: int) -> bool:
+    """Return whether a file still has its name: a lock on one that was deleted meanwhile keeps no process out."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _holder(handle: int) -> str:
