@@ -237,6 +237,8 @@ def _hash_file(path: Path, algorithm: str) -> str:
 
 
 def _existing_file(name: str, origin: str) -> Path:
+    if ":/" in name:
+        raise WeightsError(f"The weights' name{origin} looks like a URL: give a path.")  # a secret may be in it
     path = Path(name).expanduser().absolute()
     if not path.is_file():
         raise WeightsError(f"There is no weights file {path}{origin}: check its name.")

@@ -93,7 +93,7 @@ class ColumnLabels:
     def _open(self, name: str, changed: datetime) -> FileLabels:
         if name not in self._files:
             folder = self._source.folder
-            found = folder.filesystem.get_file_info(folder.at(name))
+            found = folder.info(name)
             if found.type != fs.FileType.File or (found.mtime or EPOCH) != changed:
                 fate = "was replaced" if found.type == fs.FileType.File else "was moved or deleted"
                 raise InputError(

@@ -61,7 +61,7 @@ def read_labels(file: str, reporter: Reporter = NULL_REPORTER) -> LabelsFile:
         InputError: The file does not exist, lacks the columns, or has a row that is damaged or lacks its path.
     """
     folder, name = split_file(file)
-    if folder.filesystem.get_file_info(folder.at(name)).type != fs.FileType.File:
+    if folder.info(name).type != fs.FileType.File:
         raise InputError(f"There is no labels file {file}: name a CSV or Parquet file with path,label.")
     try:
         with folder.open(name) as stream:

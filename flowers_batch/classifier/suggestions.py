@@ -21,7 +21,7 @@ from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.storage.folder import PathOrUrl, open_folder
+from flowers_batch.storage.folder import PathOrUrl, open_folder, split_file
 
 _CANDIDATES_PER_PHOTO = 10  # least certain photos among which each suggested one is chosen
 _SEED = 0
@@ -47,6 +47,8 @@ def label_issues(
     """
     from cleanlab.filter import find_label_issues
 
+    if out is not None:
+        split_file(out)  # refuses what cannot be written before the work
     trained = load_model(model)
     run = open_run(trained.codes, CODES)
     labelled = read_labelled(run, training_labels(open_folder(model), trained))
@@ -94,6 +96,8 @@ def suggest(
     """
     if count < 1:
         raise InputError(f"`count` must be 1 or more. Received: {count}.")
+    if out is not None:
+        split_file(out)
     run = open_run(predictions, PREDICTIONS)
     given = pa.array({path for file in labels for path in match_labels(read_labels(file).labels, run)}, pa.string())
     rows = _least_certain(run, count * _CANDIDATES_PER_PHOTO, _labelled_digests(run), given)

@@ -51,7 +51,7 @@ def weights_on_this_machine(name: str, progress: Callable[[], None] = no_progres
 
 def _version(folder: Folder, name: str) -> str:
     """Return what changes when a file is replaced: its size and its time."""
-    info = folder.filesystem.get_file_info(folder.at(name))
+    info = folder.info(name)
     if info.type == fs.FileType.NotFound:
         raise InputError(f"There is no weights file {folder.url_of(name)}: check its name.")
     return f"{info.size} {info.mtime}"

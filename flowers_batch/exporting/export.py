@@ -53,8 +53,10 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
     target = Path(out)
     if format not in FORMATS:
         raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format}.")
-    if "://" in str(out) or target.exists():
-        raise InputError(f"{out} exists already or is no local path: choose another path for the exported model.")
+    if ":/" in str(out):  # a secret may be in it
+        raise InputError("The exported model is written to this machine's disk: give `out` a path, not a URL.")
+    if target.exists():
+        raise InputError(f"{out} exists already: choose another path for the exported model.")
     if format == KERAS and target.suffix != ".keras":
         raise InputError(f"Keras only reads files whose names end in .keras. Received: {out}.")
     trained = load_model(model)

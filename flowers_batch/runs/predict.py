@@ -23,7 +23,7 @@ from flowers_batch.runs.imagenet_model import imagenet_model
 from flowers_batch.runs.reproduction import encode_config_for
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import PathOrUrl, open_folder
+from flowers_batch.storage.folder import PathOrUrl, open_folder, split_file
 
 
 def predict(
@@ -56,8 +56,10 @@ def predict(
     """
     config = config or PredictConfig()
     folder = open_folder(out)
-    if csv and Path(csv).is_dir():
-        raise InputError(f"{csv} is a folder: `csv` names the file to write.")
+    if csv:
+        target, _ = split_file(csv)  # refuses what cannot be written before hours of work
+        if target.is_local and Path(csv).is_dir():
+            raise InputError(f"{csv} is a folder: `csv` names the file to write.")
     notes: list[str] = []
     trained = imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
     is_codes = read_job(open_folder(source)) is not None

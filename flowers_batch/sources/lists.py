@@ -38,16 +38,18 @@ from flowers_batch.storage.local_files import is_utf8
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.urls import (
     STORE_SCHEMES,
+    authority_of,
+    check_entry,
     scheme_of,
+    server_options,
     split_options,
     with_known_scheme,
-    without_credentials,
 )
 
 _SCHEME = "[A-Za-z][A-Za-z0-9+.-]*://"
 _URL = re.compile(_SCHEME.encode())
 _KNOWN = f"^({'|'.join((*STORE_SCHEMES, 'file'))})://"
-# Options, credentials, empty parts, and names that are not UTF-8.
+# Options, what may be a secret, empty parts, and names that are not UTF-8.
 _ODD = rf"[?@]|[^:]//|:///|/[^/]*://|^{NOT_UTF8}"
 
 
@@ -151,6 +153,7 @@ class ListSource:
         if not options and self._base.url.startswith(f"{scheme}://"):
             options = self._options
         try:
+            self._check_server(options)
             return _bucket(f"{scheme}://{bucket}/?{options}"), key
         except InputError as error:
             raise ReadError("unreadable", str(error)) from None
@@ -204,23 +207,33 @@ class ListSource:
             )
         if is_url:
             url = with_known_scheme(path.decode())
-            self._check_scheme(url)
-            url, options = split_options(without_credentials(url))
+            self._check_entry(url)
+            url, options = split_options(url)
             if options and not (self.root and options == self._options):  # of another store than the root
                 return f"{url}?{options}".encode()
             path = url.encode()
+        else:
+            self._check_entry(path.decode(errors="replace"))
         rest = path.removeprefix(self._prefix)
         return path if rest.startswith(b"/") or _URL.match(rest) else rest  # it would be read from elsewhere
 
-    def _check_scheme(self, url: str) -> None:
-        if re.match(_KNOWN, url):
-            return
-        shown = without_credentials(url.partition("?")[0])
-        scheme, _, rest = shown.partition("://")
+    def _check_entry(self, url: str) -> None:
         try:
-            _bucket(f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}/")
+            check_entry(url)
+            self._check_server(split_options(url)[1])
+            if scheme_of(url) and not re.match(_KNOWN, url):
+                _bucket(f"{scheme_of(url)}://{authority_of(url)}/")
         except InputError as error:
-            raise InputError(f"The list {self.url} names {shown}: {error}") from None
+            raise InputError(f"The list {self.url} has an entry that cannot be read: {error}") from None
+
+    def _check_server(self, options: str) -> None:
+        """Check that a name's options ask no other server than the user named."""
+        server = server_options(options)
+        if server and server != server_options(self._options):
+            raise InputError(
+                "Options that decide which server is asked count only on the command line: give the URL of the photos' "
+                "folder with them as `root`, or set AWS_ENDPOINT_URL."
+            )
 
 
 @lru_cache(maxsize=64)

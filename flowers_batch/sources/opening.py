@@ -39,7 +39,7 @@ def open_source(where: PathOrUrl, root: str | None = None, skipping: Skipping = 
         InputError: There is no such file or folder, it is of another kind, or `root` is given without a list.
     """
     folder = open_folder(where)
-    if folder.filesystem.get_file_info(folder.path).type == fs.FileType.Directory:
+    if folder.info().type == fs.FileType.Directory:
         source: Source = FolderSource(folder, skipping)
     else:
         source = _open_files(*split_file(where), root, skipping)

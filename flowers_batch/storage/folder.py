@@ -26,7 +26,7 @@ from flowers_batch.storage.publishing import renamed, uploaded
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.scratch import scratch_folder
 from flowers_batch.storage.stores import open_store
-from flowers_batch.storage.urls import name_in_url, scheme_of, with_known_scheme
+from flowers_batch.storage.urls import check_path, name_in_url, scheme_of, with_known_scheme
 
 SCRATCH = "_tmp-"  # begins an unfinished file's name; readers skip names that begin with `_`
 LOCK = "_lock"
@@ -69,9 +69,22 @@ class Folder:
         base, query, options = self.url.partition("?")
         return f"{base.rstrip('/')}/{name_in_url(name)}{query}{options}"
 
+    def info(self, name: str = "") -> fs.FileInfo:
+        """Return the type, size and time of a file or folder; the type is `NotFound` if it does not exist.
+
+        Raises:
+            RunError: The disk or the store fails.
+        """
+        with reading(self.url_of(name) if name else self.url):
+            return self.filesystem.get_file_info(self.at(name))
+
     def exists(self, name: str = "") -> bool:
-        """Return whether there is such a file or folder."""
-        return self.filesystem.get_file_info(self.at(name)).type != fs.FileType.NotFound
+        """Return whether there is such a file or folder.
+
+        Raises:
+            RunError: The disk or the store fails.
+        """
+        return self.info(name).type != fs.FileType.NotFound
 
     def names(self, name: str = "") -> list[str]:
         """Return the names of the files directly in a folder, sorted; without names that are not UTF-8."""
@@ -86,8 +99,7 @@ class Folder:
             InputError: A matching name is not UTF-8.
         """
         if "*" not in pattern:
-            found = self.filesystem.get_file_info(self.at(pattern))
-            return [pattern] if found.type == fs.FileType.File else []
+            return [pattern] if self.info(pattern).type == fs.FileType.File else []
         expression = re.compile(b".*".join(map(re.escape, pattern.encode().split(b"*"))), re.DOTALL)
         fitting = [name for name in self._files("") if expression.fullmatch(name)]
         if not pattern.startswith("."):  # as in a shell: `._a.tar` is not a tar, but what macOS writes beside `a.tar`
@@ -102,7 +114,8 @@ class Folder:
 
     def _files(self, name: str) -> list[bytes]:
         if not self.is_local:
-            found = self.filesystem.get_file_info(fs.FileSelector(self.at(name), allow_not_found=True))
+            with reading(self.url_of(name) if name else self.url):
+                found = self.filesystem.get_file_info(fs.FileSelector(self.at(name), allow_not_found=True))
             return [info.base_name.encode() for info in found if info.type == fs.FileType.File]
         try:
             with os.scandir(os.fsencode(self.at(name))) as entries:  # pyarrow accepts only names that are UTF-8
@@ -114,7 +127,7 @@ class Folder:
         """Return whether it does not exist, or, on a disk, is empty, as the mount point of a lost disk is."""
         try:
             if not self.is_local:
-                return not self.exists()
+                return self.filesystem.get_file_info(self.path).type == fs.FileType.NotFound
             with os.scandir(self.path) as entries:
                 return next(entries, None) is None
         except OSError as error:  # a folder that may not be listed exists; a store that fails proves nothing
@@ -233,7 +246,7 @@ class Folder:
         """Delete scratch files that killed writers left in a folder, if they are `older_than` seconds old."""
         for scratch in self.names(name):
             if scratch.startswith(SCRATCH):
-                found = self.filesystem.get_file_info(self.at(os.path.join(name, scratch)))
+                found = self.info(os.path.join(name, scratch))
                 if found.mtime and time.time() - found.mtime.timestamp() >= older_than:
                     self.filesystem.delete_file(found.path)
 
@@ -260,13 +273,15 @@ def open_folder(where: PathOrUrl) -> Folder:
         where: In a URL, spaces and other signs may stand as they are or percent-encoded; `s3a` and `s3n` are `s3`.
 
     Raises:
-        InputError: The path is not UTF-8, the URL contains credentials, or `pyarrow.fs` knows no such file system.
+        InputError: The path is not UTF-8, the URL may contain a secret, or `pyarrow.fs` knows no such file system.
+        RunError: The store gives no access.
     """
     name = os.fspath(where)
     if scheme_of(name):
         url = with_known_scheme(name)
         filesystem, path = open_store(url)
         return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else url.rstrip("/"), filesystem, path)
+    check_path(name)
     path = os.path.abspath(name)
     _check_name(path)
     return Folder(path, fs.LocalFileSystem(), path)

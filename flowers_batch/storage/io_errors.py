@@ -36,7 +36,7 @@ def reading_error(url: str, error: Exception) -> FlowersError:
     """Return the error of a file or folder that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return InputError(f"There is no {url}: check its name.")
-    is_remote = isinstance(error, OSError) and is_store_error(error)
+    is_remote = is_store_error(error)
     cause = "connection" if is_remote else "disk"
     return RunError(
         f"{url} cannot be read ({reason_of(error)}): check the {cause} and your permissions, and run the same command "

@@ -6,6 +6,8 @@ import os
 
 from flowers_batch.errors import first_line
 
+_DETAILS = " error_info={"  # begins what Google's client knows of an error besides its sentence
+
 
 def is_utf8(name: bytes) -> bool:
     """Return whether a file's name is UTF-8."""
@@ -19,7 +21,9 @@ def is_utf8(name: bytes) -> bool:
 def reason_of(error: Exception) -> str:
     """Return why a file could not be read or written, without a full stop."""
     number = getattr(error, "errno", None)
-    return (os.strerror(number) if number else first_line(error)).rstrip(".")
+    if number:
+        return os.strerror(number).rstrip(".")
+    return first_line(error).partition(_DETAILS)[0].rstrip(".")  # of a store
 
 
 def fsync(path: str | os.PathLike[str]) -> None:

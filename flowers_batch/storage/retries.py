@@ -47,6 +47,6 @@ def _is_retryable(error: OSError) -> bool:
     return is_store_error(error) and _REFUSED not in str(error)
 
 
-def is_store_error(error: OSError) -> bool:
+def is_store_error(error: Exception) -> bool:
     """Return whether an object store, or the way to it, failed."""
-    return error.errno is None and bool(_STORE_ERROR.search(str(error)))
+    return getattr(error, "errno", None) is None and bool(_STORE_ERROR.search(str(error)))

@@ -34,6 +34,7 @@ def report(folder: PathOrUrl, out: PathOrUrl | None = None, *, limits: PageLimit
         InputError: It is none of these folders, or its run is not finished.
     """
     opened = open_folder(folder)
+    target, name = split_file(out) if out else (opened, PAGE)
     job = read_job(opened)
     if job is not None:
         run: Run | None = open_run(folder, job.kind)
@@ -46,7 +47,6 @@ def report(folder: PathOrUrl, out: PathOrUrl | None = None, *, limits: PageLimit
         content = collect_content(opened, run, model, limits)
     finally:
         charts.close_fonts()
-    target, name = split_file(out) if out else (opened, PAGE)
     page = _render(content)
     with target.publish(name) as scratch:
         Path(scratch).write_text(page, encoding="utf-8")

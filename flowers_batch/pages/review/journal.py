@@ -43,7 +43,9 @@ class Journal:
     """
 
     def __init__(self, file: PathOrUrl):
-        if "://" in os.fspath(file) or os.fspath(file).lower().endswith(".parquet"):
+        if ":/" in os.fspath(file):  # a secret may be in it
+            raise InputError("Labels are appended to a file on this machine: give `labels` a path, not a URL.")
+        if os.fspath(file).lower().endswith(".parquet"):
             raise InputError(f"Labels cannot be appended to {file}: choose a CSV file on this machine.")
         self.file = Path(file).absolute()
         try:
