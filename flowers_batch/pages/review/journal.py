@@ -44,7 +44,7 @@ class Journal:
 
     def __init__(self, file: PathOrUrl):
         if ":/" in os.fspath(file):  # a secret may be in it
-            raise InputError("Labels are appended to a file on this machine: give `labels` a path, not a URL.")
+            raise InputError("Labels cannot be appended to a URL: choose a CSV file on this machine.")
         if os.fspath(file).lower().endswith(".parquet"):
             raise InputError(f"Labels cannot be appended to {file}: choose a CSV file on this machine.")
         self.file = Path(file).absolute()
