@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 
 from flowers_batch.cluster import messages, remote_actors
 from flowers_batch.cluster.driver import run_shards
+from flowers_batch.cluster.restricted_access import restricted_access
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard import Shard
@@ -97,17 +98,18 @@ def main() -> None:
     """Start a cluster of several nodes on this machine, and let its actors sleep."""
     common.parse_arguments(__doc__)
     remote_actors.RemoteShardActor = SleepingActor  # all else is as in a run
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(NODES):
-            nodes.add_node(num_cpus=max(ACTORS) // NODES, object_store_memory=100 << 20)
-        ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-        found = common.run_interleaved(
-            1, **{str(actors): lambda actors=actors: efficiency(actors) for actors in ACTORS}
-        )
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
+    with restricted_access():
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            for _ in range(NODES):
+                nodes.add_node(num_cpus=max(ACTORS) // NODES, object_store_memory=100 << 20)
+            ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+            found = common.run_interleaved(
+                1, **{str(actors): lambda actors=actors: efficiency(actors) for actors in ACTORS}
+            )
+        finally:
+            ray.shutdown()
+            nodes.shutdown()
     common.report(
         "actors",
         [

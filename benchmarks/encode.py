@@ -34,6 +34,8 @@ from common import (
     write_archive,
 )
 
+from flowers_batch.cluster.restricted_access import restricted_access
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -152,19 +154,20 @@ def ray_data(folder: Path) -> float:
     import ray.data
 
     cores = os.cpu_count() or 1
-    # At least two CPUs: Ray Data needs one to read while the actor occupies the other.
-    ray.init(address="local", num_cpus=max(cores, 2), log_to_driver=False)
-    read = ray.data.read_images(
-        list(map(str, paths(folder, FLOAT32_PHOTOS))), size=(224, 224), mode="RGB", include_paths=True
-    )
-    mapped = read.map_batches(
-        KerasVgg16, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=max(cores - 1, 1)
-    )
-    with tempfile.TemporaryDirectory(dir=folder) as out:
-        mapped.write_parquet(out)
-        end = time.time()
-        began = np.sort(pq.read_table(out, columns=["began"])["began"].to_numpy())
-    ray.shutdown()
+    with restricted_access():
+        # At least two CPUs: Ray Data needs one to read while the actor occupies the other.
+        ray.init(address="local", num_cpus=max(cores, 2), log_to_driver=False)
+        read = ray.data.read_images(
+            list(map(str, paths(folder, FLOAT32_PHOTOS))), size=(224, 224), mode="RGB", include_paths=True
+        )
+        mapped = read.map_batches(
+            KerasVgg16, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=max(cores - 1, 1)
+        )
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            mapped.write_parquet(out)
+            end = time.time()
+            began = np.sort(pq.read_table(out, columns=["began"])["began"].to_numpy())
+        ray.shutdown()
     assert len(began) == FLOAT32_PHOTOS
     return (FLOAT32_PHOTOS - BATCH) / (end - began[BATCH])
 

@@ -28,6 +28,8 @@ from common import (
     write_archive,
 )
 
+from flowers_batch.cluster.restricted_access import restricted_access
+
 ROUNDS = 3
 FILES = 3600
 SHARD_SIZE = 600
@@ -75,12 +77,13 @@ def ray_data(folder: Path) -> float:
     import ray
     import ray.data
 
-    ray.init(address="local", log_to_driver=False)
-    with tempfile.TemporaryDirectory() as out, stopwatch() as seconds:
-        read = ray.data.read_images(str(folder), size=(224, 224), mode="RGB", include_paths=True)
-        read.map_batches(grid, batch_size=BATCH).write_parquet(out)
-        rate = FILES / seconds()
-    ray.shutdown()
+    with restricted_access():
+        ray.init(address="local", log_to_driver=False)
+        with tempfile.TemporaryDirectory() as out, stopwatch() as seconds:
+            read = ray.data.read_images(str(folder), size=(224, 224), mode="RGB", include_paths=True)
+            read.map_batches(grid, batch_size=BATCH).write_parquet(out)
+            rate = FILES / seconds()
+        ray.shutdown()
     return rate
 
 
@@ -88,7 +91,7 @@ def bare_ray(folder: Path) -> float:
     """Measure how often per second Ray starts, runs one empty actor and stops: the upper bound of any run."""
     import ray
 
-    with stopwatch() as seconds:
+    with restricted_access(), stopwatch() as seconds:
         ray.init(address="local", include_dashboard=False, log_to_driver=False)
         ray.get(ray.remote(Empty).remote().answer.remote())
         ray.shutdown()

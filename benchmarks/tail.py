@@ -19,6 +19,7 @@ from common import parse_arguments, ratio_claim, report, run_interleaved
 
 from flowers_batch.cluster import messages, remote_actors
 from flowers_batch.cluster.driver import run_shards
+from flowers_batch.cluster.restricted_access import restricted_access
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard import Shard
@@ -95,9 +96,10 @@ def seconds(max_copies: int) -> float:
 def main() -> None:
     """Measure in turn, and report."""
     parse_arguments(__doc__)
-    ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
-    taken = run_interleaved(ROUNDS, once=lambda: seconds(1), twice=lambda: seconds(2))
-    ray.shutdown()
+    with restricted_access():
+        ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+        taken = run_interleaved(ROUNDS, once=lambda: seconds(1), twice=lambda: seconds(2))
+        ray.shutdown()
     best = SHARDS * SHARD / (FAST + SLOW)
     report(
         "tail",

@@ -86,21 +86,25 @@ def _wait_for(server: S3, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def local_ray():
-    """One Ray for all tests that need one: two cores, no GPU."""
+    """One Ray for all tests that need one: two cores, no GPU; no other user can reach it."""
     import ray
 
-    os.environ.pop("RAY_ADDRESS", None)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100 << 20,
-    )
-    yield
-    ray.shutdown()
+    from flowers_batch.cluster.caller_process import restored_environment
+    from flowers_batch.cluster.restricted_access import restricted_access
+
+    with restored_environment(), restricted_access():
+        os.environ.pop("RAY_ADDRESS", None)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=0,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=100 << 20,
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture

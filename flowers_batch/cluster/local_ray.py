@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from importlib import import_module
-from typing import Any
 
 import psutil
 
 from flowers_batch.cluster.caller_process import restored_sigterm_handler
+from flowers_batch.cluster.restricted_access import restricted_access
 from flowers_batch.errors import InputError, RunError, first_line
 from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.scratch import NAME_BYTES, scratch_folder
@@ -32,13 +30,15 @@ _MAX_NAME_BYTES = 107 - len(_SOCKET) - len("/") - NAME_BYTES
 def local_ray() -> Iterator[None]:
     """Run a Ray on this machine until the block is left. The caller restores the environment.
 
+    Only processes with its token can use it, and only ones on this machine can reach it.
+
     Raises:
         InputError: No temporary folder is fit for it.
         RunError: It does not start.
     """
     import ray
 
-    with _ray_folder() as folder, _own_token():
+    with _ray_folder() as folder, restricted_access():
         try:
             with restored_sigterm_handler():
                 _start(folder)
@@ -114,28 +114,3 @@ def _check_room(parent: str) -> None:
         raise OSError(f"its name has {length} bytes")
     if (free := shutil.disk_usage(parent).free) < _FREE_BYTES:
         raise OSError(f"{free >> 20} MB are free")
-
-
-@contextmanager
-def _own_token() -> Iterator[None]:
-    """Give Ray a random token, unless the environment has one, so that it needs none in the home folder."""
-    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
-    if not (before["RAY_AUTH_TOKEN"] or os.environ.get("RAY_AUTH_TOKEN_PATH")):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    _reread_authentication()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-        _reread_authentication()
-
-
-def _reread_authentication() -> None:
-    """Have Ray read the environment again: it keeps the first token and mode of a process, also for later clusters."""
-    raylet: Any = import_module("ray._raylet")
-    with suppress(AttributeError):  # there is no public way
-        raylet.Config.initialize("")
-        raylet.AuthenticationTokenLoader.instance().reset_cache()
