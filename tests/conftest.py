@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from object_store import S3
+from planting import PRIVATE
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +106,17 @@ def local_ray():
         )
         yield
         ray.shutdown()
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Path]:
+    """A file of the user in a folder of its own, both of which no test may change."""
+    path = tmp_path / "home" / "private"
+    path.parent.mkdir()
+    path.write_bytes(PRIVATE)
+    yield path
+    assert os.listdir(path.parent) == [path.name]
+    assert path.read_bytes() == PRIVATE
 
 
 @pytest.fixture

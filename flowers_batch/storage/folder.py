@@ -26,6 +26,7 @@ from flowers_batch.storage.publishing import renamed, uploaded
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.scratch import scratch_folder
 from flowers_batch.storage.stores import open_store
+from flowers_batch.storage.subfolders import delete_file, delete_old_files, delete_tree
 from flowers_batch.storage.urls import check_path, name_in_url, scheme_of, with_known_scheme
 
 SCRATCH = "_tmp-"  # begins an unfinished file's name; readers skip names that begin with `_`
@@ -211,7 +212,9 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """Delete a file, if there is one."""
-        if self.exists(name):
+        if self.is_local:
+            delete_file(self.path, name)
+        elif self.exists(name):
             self.filesystem.delete_file(self.at(name))
 
     @contextmanager
@@ -223,27 +226,32 @@ class Folder:
         name of a file are taken for errors of writing.
 
         Yields:
-            A path with the suffix of `name`.
+            A path with the suffix of `name`; only this process can use it.
 
         Raises:
+            InputError: A folder in `name` is a link: those inside this folder are not followed.
             RunError: It cannot be written: the disk is full, the folder is read-only, the store fails.
         """
-        where, url, suffix = self.at(name), self.url_of(name), os.path.splitext(name)[1]
+        url, suffix = self.url_of(name), os.path.splitext(name)[1]
         if self.is_local:
-            scratch = os.path.join(os.path.dirname(where), f"{SCRATCH}{uuid.uuid4().hex}{suffix}")
-            publishing = renamed(scratch, where, url)
+            publishing = renamed(self.path, name, f"{SCRATCH}{uuid.uuid4().hex}{suffix}", url)
         else:
-            publishing = uploaded(f"{SCRATCH}{suffix}", self.filesystem, where, url, self.block_bytes)
+            publishing = uploaded(f"{SCRATCH}{suffix}", self.filesystem, self.at(name), url, self.block_bytes)
         with publishing as path:
             yield path
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder of this one, with all that is in it, if there is one."""
-        if self.exists(name):
+        if self.is_local:
+            delete_tree(self.path, name)
+        elif self.exists(name):
             self.filesystem.delete_dir(self.at(name))
 
     def sweep(self, name: str = "", older_than: float = 0.0) -> None:
         """Delete scratch files that killed writers left in a folder, if they are `older_than` seconds old."""
+        if self.is_local:
+            delete_old_files(self.path, name, SCRATCH, older_than)
+            return
         for scratch in self.names(name):
             if scratch.startswith(SCRATCH):
                 found = self.info(os.path.join(name, scratch))

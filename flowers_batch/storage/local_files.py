@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 
 from flowers_batch.errors import first_line
 
@@ -30,6 +32,19 @@ def fsync(path: str | os.PathLike[str]) -> None:
     """Flush a file's content, or a folder's names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def finish(path: str) -> None:
+    """Flush a file's content to the disk, and take the right to write from users other than the owner and the group."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        if mode & stat.S_IWOTH:
+            with suppress(PermissionError):  # a file system without modes
+                os.fchmod(handle, mode & ~stat.S_IWOTH)
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from flowers_batch.errors import InputError
 from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.own_files import open_own_file
+from flowers_batch.storage.subfolders import make_folder
 
 _HOLDER_BYTES = 1000  # at most, of the name that a holder wrote
 _WAIT_SECONDS = 0.5  # between two tries to take a lock
@@ -93,7 +94,7 @@ def try_lock(handle: int, name: str) -> bool:
 @contextmanager
 def _opened(path: str, url: str) -> Iterator[int]:
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folder(os.path.dirname(path))
         handle = open_own_file(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise _unwritable(url, error) from None

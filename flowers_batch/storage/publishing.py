@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from pyarrow import fs
 
 from flowers_batch.storage.io_errors import storing, writing, writing_scratch
-from flowers_batch.storage.local_files import fsync
+from flowers_batch.storage.local_files import finish, fsync
 from flowers_batch.storage.retries import is_store_error, with_retries
 from flowers_batch.storage.scratch import scratch_folder
+from flowers_batch.storage.subfolders import open_subfolder, path_of
 
 
 @contextmanager
-def renamed(scratch: str, target: str, url: str) -> Iterator[str]:
+def renamed(root: str, name: str, scratch: str, url: str) -> Iterator[str]:
     """Give the path of a scratch file, which is renamed to its target in the same folder after an fsync.
 
     Args:
-        scratch: Its path.
-        target: The target's path.
+        root: A folder on this machine.
+        name: The target's name below it; no link is followed there.
+        scratch: The scratch file's name, which no other process can know.
         url: The target for error messages.
 
     Raises:
-        RunError: It cannot be written.
+        InputError: A folder below `root` is a link.
+        RunError: The target cannot be written.
     """
-    parent = os.path.dirname(target)
-    try:
-        with writing(url, parent):
-            os.makedirs(parent, exist_ok=True)
-            yield scratch
-            fsync(scratch)
-            os.replace(scratch, target)
-            fsync(parent)
-    finally:
-        with suppress(OSError):  # such as a parent that is not a folder
-            os.unlink(scratch)
+    parent, base = os.path.split(name)
+    with ExitStack() as stack:
+        with writing(url, root):
+            folder = stack.enter_context(open_subfolder(root, parent, make=True))
+        where = path_of(folder)
+        path = f"{where}/{scratch}"
+        try:
+            with writing(url, where):
+                yield path
+                finish(path)
+                os.replace(path, f"{where}/{base}")
+                os.fsync(folder)
+        finally:
+            with suppress(OSError):
+                os.unlink(path)
 
 
 @contextmanager

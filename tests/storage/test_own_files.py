@@ -2,50 +2,15 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import stat
 
 import pytest
+from planting import PLANTS, plant
 
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import open_folder
 from flowers_batch.storage.locks import hold_lock, wait_for_lock
 from flowers_batch.storage.own_files import open_own_file
-
-PRIVATE = b"another file of the user\n"
-PLANTS = {  # what another user can put under a known name, and what an error then says
-    "link": "is a link",
-    "dangling link": "is a link",
-    "hard link": r"has 2 names \(hard links\)",
-    "fifo": "is not a regular file",
-    "socket": "is not a regular file",
-    "folder": "is not a regular file",
-}
-
-
-def plant(kind, path, private):
-    if kind == "link":
-        path.symlink_to(private)
-    elif kind == "dangling link":
-        path.symlink_to(private.with_name("missing"))
-    elif kind == "hard link":
-        path.hardlink_to(private)
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as bound:
-            bound.bind(str(path))
-    else:
-        path.mkdir()
-
-
-@pytest.fixture
-def private(tmp_path):
-    path = tmp_path / "home" / "private"
-    path.parent.mkdir()
-    path.write_bytes(PRIVATE)
-    yield path
-    assert os.listdir(path.parent) == ["private"] and path.read_bytes() == PRIVATE
 
 
 @pytest.mark.parametrize("flags", [os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC], ids=["rw", "trunc"])
