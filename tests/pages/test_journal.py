@@ -80,6 +80,68 @@ def test_partly_written_row_is_moved_away(file, torn, tmp_path):
     assert (tmp_path / "labels.csv.torn").read_text() == torn.replace("\r", "\n"), "nothing is lost"
 
 
+def test_journal_opens_wherever_an_addition_was_cut(file, tmp_path, monkeypatch):
+    """As by kill -9: rows that are complete stay, the rest is kept in another file."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    name = "b\n" * 7 + '"q"\n\n""\n\n\n",\na,\n,b\n,\r\n\r\n\u00e9"'
+    label = 'tulip\nof "many"\n\nlines,\n.'
+    journal = Journal(file)
+    journal.write({"a": "rose", name: "daisy"})
+    before = file.stat().st_size
+    journal.write({f"1{name}": "rose", f"2{name}": label, name: "tulip"})
+    journal.close()
+    content, torn, possible = file.read_bytes(), tmp_path / "labels.csv.torn", journal.labels.items()
+    for size in range(before, len(content)):
+        file.write_bytes(content[:size])
+        torn.unlink(missing_ok=True)
+        journal = Journal(file)
+        journal.close()
+        kept = file.read_bytes()
+        if kept != content[:size] + b"\r\n":  # only its line end and at most the minutes of the time zone are missing
+            assert kept + (torn.read_bytes() if torn.exists() else b"") == content[:size], size
+        assert len(kept) >= before and kept.endswith(b"\r\n")
+        assert journal.labels.items() - {(name, "daisy")} <= possible and journal.labels["a"] == "rose"
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("content", [None, b"", b"path,label\na,rose\n"])
+def test_no_link_is_followed_to_another_file(file, tmp_path, link, content):
+    """A folder of another person may have one, to a file that would then be made or added to."""
+    other = tmp_path / "other"
+    if content is None and link is os.link:
+        return
+    if content is not None:
+        other.write_bytes(content)
+    link(other, file)
+    with pytest.raises(InputError, match=r"labels\.csv cannot be written, since it .* name another file for `labels`"):
+        Journal(file)
+    assert (other.read_bytes() if other.exists() else None) == content
+    file.unlink()
+    other.write_bytes(b"mine")
+    journal = Journal(file)
+    journal.close()
+    with file.open("ab") as stream:
+        stream.write(b'"torn')
+    before = file.read_bytes()
+    link(other, tmp_path / "labels.csv.torn")
+    with pytest.raises(InputError, match=r"labels\.csv\.torn cannot be written, since it "):
+        Journal(file)
+    assert other.read_bytes() == b"mine" and file.read_bytes() == before
+
+
+def test_zeros_after_a_power_loss_are_moved_away(file, tmp_path):
+    journal = Journal(file)
+    journal.write({"a": "rose"})
+    journal.close()
+    complete = file.read_bytes()
+    for torn in (b"\0" * 9, b'"b\nc\n\0\0', b"b,daisy,2026-01\0"):
+        file.write_bytes(complete + torn)
+        Journal(file).close()
+        assert file.read_bytes() == complete
+        assert (tmp_path / "labels.csv.torn").read_bytes().endswith(torn)
+    assert len((tmp_path / "labels.csv.torn").read_bytes()) == 32, "the earlier ones are kept, too"
+
+
 def test_last_row_without_a_line_end_is_kept(file):
     file.write_text("path,label,time\na,rose,2026-01-01T00:00:00+00:00\nb,daisy,2026-01-01T00:00:01+00:00")
     journal = Journal(file)
@@ -92,12 +154,15 @@ def test_stray_quotation_mark_loses_no_label(file):
     assert Journal(file).labels == {"a": '5" rose', "b": "daisy"}
 
 
-def test_unclosed_quotation_mark_is_refused(file):
-    content = 'path,label,time\n"a,rose,\n' + "".join(f"{number},daisy,\n" for number in range(9))
-    file.write_text(content)
-    with pytest.raises(InputError, match="unclosed quotation mark after byte 16: correct that row"):
-        Journal(file)
-    assert file.read_text() == content
+@pytest.mark.parametrize("rows", [1, 2, 9])
+@pytest.mark.parametrize("row", ["{},daisy,\n", "{},daisy,2026-01-01T00:00:00+00:00\r\n", "{},daisy,"])
+def test_unclosed_quotation_mark_is_refused(file, rows, row):
+    content = 'path,label,time\n"a,rose,\n' + "".join(row.format(number) for number in range(rows))
+    if row.endswith("\n") or rows == 1:
+        file.write_text(content, newline="")
+        with pytest.raises(InputError, match="unclosed quotation mark after byte 16: correct that row"):
+            Journal(file)
+        assert file.read_bytes() == content.encode() and os.listdir(file.parent) == [file.name]
 
 
 def test_own_file_keeps_its_last_row_and_columns(file):

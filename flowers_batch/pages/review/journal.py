@@ -18,12 +18,13 @@ from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage.folder import PathOrUrl
 from flowers_batch.storage.local_files import fsync
 from flowers_batch.storage.locks import try_lock
+from flowers_batch.storage.own_files import open_own_file
 from flowers_batch.storage.text_tables import Layout, find_columns, find_layout
 
 _TIME = "time"
 _OWN = Layout(",", (*LABEL_COLUMNS, _TIME), is_padded=False, lines=1)  # of a file that a review creates
-_MAX_TORN_LINES = 3  # of a partly written row: a longer rest is more likely a row with an unclosed quotation mark
 _MAX_UNDO_STEPS = 1000
+_REMEDY = "name another file for `labels`, such as the one that a link leads to"
 _TORN = ".torn"  # suffix of the file that keeps a partly written row
 
 
@@ -39,7 +40,7 @@ class Journal:
         labels: Its current labels, by path.
 
     Raises:
-        InputError: It is not such a file, cannot be written, or is in use by another process.
+        InputError: It is not such a file, is a link, cannot be written, or is in use by another process.
     """
 
     def __init__(self, file: PathOrUrl):
@@ -50,7 +51,7 @@ class Journal:
         self.file = Path(file).absolute()
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._handle = open_own_file(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644, _REMEDY)
         except OSError as error:
             raise InputError(
                 f"{self.file} cannot be written ({error.strerror}): choose another file for `labels`."
@@ -79,27 +80,45 @@ class Journal:
 
     def _repair_end(self) -> None:
         """Make the file end after a complete row. A file that is damaged, or not a file of labels, is not changed."""
-        content = self.file.read_bytes()
+        content = self._content()
+        written = content.rstrip(b"\0")  # a machine that lost its power may leave zeros at the end
         try:
-            content[: content.rfind(b"\n") + 1].decode()
-            self._layout = find_layout(content.decode("utf-8-sig", "replace").splitlines(keepends=True), LABEL_COLUMNS)
+            written[: written.rfind(b"\n") + 1].decode()
+            self._layout = find_layout(written.decode("utf-8-sig", "replace").splitlines(keepends=True), LABEL_COLUMNS)
             find_columns(self._layout.header, f"the labels file {self.file}", LABEL_COLUMNS)
-            *_, (start, last) = _rows_with_offsets(content, self._layout)
+            *_, (start, last) = _rows_with_offsets(written, self._layout)
         except UnicodeDecodeError:
             raise InputError(f"Labels cannot be added to {self.file}, which is not UTF-8: save it as UTF-8.") from None
         except csv.Error as error:
             raise InputError(f"{self.file} is not a labels file ({error}): choose another file for `labels`.") from None
-        rest, is_closed = content[start:], _has_closed_quotes(content[start:], self._layout)
-        if rest.endswith(b"\n") and is_closed:
-            return
+        rest, is_closed = written[start:], _has_closed_quotes(written[start:], self._layout)
         is_own = self._layout.header == _OWN.header
         is_complete = len(last) == len(_OWN.header) and _is_time(last[-1]) and rest[-1:] != b"\r"
-        if is_closed and (is_complete or not is_own):
+        if is_closed and rest.endswith(b"\n"):
+            self._set_aside(content, len(written))
+        elif is_closed and (is_complete or not is_own):
+            self._set_aside(content, len(written))
             self._append("\r\n")  # a person's own file, whose last row is complete
-        elif rest.count(b"\n") > _MAX_TORN_LINES:
+        elif not is_closed and _holds_rows(rest, self._layout):
             raise InputError(f"{self.file} has an unclosed quotation mark after byte {start}: correct that row.")
-        else:  # a partly written row was never acknowledged
-            self.file.with_name(self.file.name + _TORN).write_bytes(rest)
+        else:
+            self._set_aside(content, start)
+
+    def _content(self) -> bytes:
+        with open(self._handle, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+
+    def _set_aside(self, content: bytes, start: int) -> None:
+        """Move the end of the file, a partly written row that was never acknowledged, to a file of its own."""
+        if start < len(content):
+            try:
+                with open(self.file.with_name(self.file.name + _TORN), "ab", opener=open_own_file) as file:
+                    file.write(content[start:])
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise self._write_error(error) from None
             self._truncate(start)
 
     def write(self, labels: Mapping[str, str]) -> None:
@@ -194,6 +213,23 @@ def _rows_with_offsets(content: bytes, layout: Layout) -> Iterator[tuple[int, li
     for cells in reader:
         yield offsets[lines_before], cells
         lines_before = reader.line_num
+
+
+def _holds_rows(rest: bytes, layout: Layout) -> bool:
+    """Return whether an unclosed quotation mark is followed by rows, rather than by the lines of a name.
+
+    A row that was partly written is the last one: lines behind its first are of a name with line ends, and only by
+    chance have as many cells as the header, and a time where a review writes it.
+    """
+    for line in rest.decode("utf-8", "replace").splitlines()[1:]:
+        try:
+            (cells,) = _reader([line], layout, strict=True)
+        except (csv.Error, ValueError):  # it is part of a row at most, or empty
+            continue
+        is_own = layout.header == _OWN.header
+        if len(cells) == len(layout.header) and (not is_own or not cells[-1] or _is_time(cells[-1])):
+            return True
+    return False
 
 
 def _has_closed_quotes(row: bytes, layout: Layout) -> bool:
