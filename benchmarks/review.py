@@ -113,6 +113,7 @@ def main() -> None:
             page = chromium.new_page(viewport={"width": 1280, "height": 800})
             with stopwatch() as seconds:
                 page.goto(address)
+                page.wait_for_selector(".photo")  # the address leads on to the page
                 wait(page, LOADED)
                 first_photos = seconds()
             median, slow, elements = page.evaluate(SCROLL)

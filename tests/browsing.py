@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.request import urlopen
 
 from axe_playwright_python.sync_playwright import Axe
 
@@ -39,6 +41,8 @@ def opened(chromium, url: str, **options) -> Iterator[Watched]:
     page.on("request", lambda request: watched.requests.append(request.url))
     page.set_default_timeout(20_000)
     page.goto(url)
+    if "?token=" in url:
+        page.wait_for_url(lambda address: "?token=" not in address)
     try:
         yield watched
     finally:
@@ -67,6 +71,14 @@ def serving(predictions: Path, labels: Path) -> Iterator[str]:
             server.stop()
             thread.join(20)
             assert not thread.is_alive()
+
+
+def enter(url: str) -> tuple[str, str]:
+    """Open the address with the token as a browser does; returns the path of the page and the cookie."""
+    with urlopen(url) as answer:
+        page = re.search(r'url=(/[^"]+/)"', answer.read().decode())
+        assert page
+        return page[1], answer.headers["Set-Cookie"].partition(";")[0]
 
 
 @contextmanager

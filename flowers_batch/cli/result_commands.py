@@ -101,7 +101,9 @@ def review(
             help="Show photos outside the photos' folder that links in it lead to, as in a download cache.",
         ),
     ] = False,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: only print the page's address.")] = False,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Open no browser: only print the page's address, which is secret.")
+    ] = False,
     *,
     reporter: Reporter,
 ) -> None:

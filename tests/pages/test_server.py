@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import cv2
 import numpy as np
 import pytest
 from archive_runs import predict_with_link
-from browsing import serving
+from browsing import enter, serving
 
 import flowers_batch as fb
 from flowers_batch.pages.review.guard import Guard
@@ -30,9 +30,29 @@ def base(tmp_path_factory) -> Path:
 
 @dataclass(frozen=True)
 class Client:
-    """Sends requests with any headers."""
+    """Sends requests with any headers.
+
+    Attributes:
+        url: The address with the token.
+        page: The path of the page.
+        cookie: What the address with the token gave.
+    """
 
     url: str
+    page: str = ""
+    cookie: str = ""
+
+    @classmethod
+    def entered(cls, url: str) -> Client:
+        """Return a client that has opened the address with the token."""
+        return cls(url, *enter(url))
+
+    @property
+    def origin(self) -> str:
+        return self.url.partition("/?")[0]
+
+    def open(self, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        return self.request(self.url.removeprefix(self.origin), **headers)
 
     def request(
         self, path: str, body: Any = None, method: str | None = None, **headers: str
@@ -40,29 +60,29 @@ class Client:
         where = urlsplit(self.url)
         connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=20)
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        own = {"Origin": f"http://{where.netloc}"} if data is not None else {}
+        own = {"Cookie": self.cookie} | ({"Origin": self.origin} if data is not None else {})
         connection.putrequest(method or ("GET" if data is None else "POST"), path, skip_host="Host" in headers)
         for name, value in (own | headers | ({"Content-Length": str(len(data))} if data is not None else {})).items():
-            connection.putheader(name, value)
+            connection.putheader(name.replace("_", "-"), value)
         connection.endheaders(data)
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
 
     def __call__(self, name: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        return self.request(urlsplit(self.url).path + name, body, **headers)
+        return self.request(self.page + name, body, **headers)
 
 
 @pytest.fixture(scope="module")
 def shared(base, tmp_path_factory):
     """A client of one server for all tests that label nothing."""
     with serving(base / "predictions", tmp_path_factory.mktemp("shared") / "labels.csv") as url:
-        yield Client(url)
+        yield Client.entered(url)
 
 
 @pytest.fixture
 def client(base, tmp_path):
     with serving(base / "predictions", tmp_path / "labels.csv") as url:
-        yield Client(url)
+        yield Client.entered(url)
 
 
 def test_static_files_have_security_headers(shared):
@@ -76,27 +96,69 @@ def test_static_files_have_security_headers(shared):
         assert status == 200 and headers["content-type"].startswith(kind) and content
         assert "default-src 'none'" in headers["content-security-policy"] and "unsafe" not in str(headers)
         assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+        assert headers["x-frame-options"] == "DENY" and headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-resource-policy"] == headers["cross-origin-opener-policy"] == "same-origin"
 
 
-def test_requests_without_the_token_are_refused(shared):
-    token = urlsplit(shared.url).path
-    assert len(token) > 32
-    for path in (
+def test_only_the_token_gives_the_cookie(shared):
+    for _ in range(2):  # after a browser's restart it is to be opened again
+        status, headers, content = shared.open(Cookie="", Sec_Fetch_Site="cross-site")
+        assert status == 200 and headers["cache-control"] == "no-store" and headers["referrer-policy"] == "no-referrer"
+        name, *attributes = headers["set-cookie"].split("; ")
+        assert name.startswith(f"flowers-review-{urlsplit(shared.url).port}=") and len(name) > 50
+        assert attributes == [f"Path={shared.page}", "HttpOnly", "SameSite=Strict"]
+        token = parse_qs(urlsplit(shared.url).query)["token"][0]
+        assert token not in str(headers) + content.decode() + shared.page and len(token) == 32
+    for query in (
+        "",
+        "?",
+        "?token=",
+        "?token",
+        f"?token={token[:-1]}",
+        f"?token={token}x",
+        "?token=%c3%b6",
+        "?token=x&y",
+    ):
+        status, headers, _ = shared.request(f"/{query}", Cookie="")
+        assert status == 403 and "set-cookie" not in headers, query
+    assert shared.request(f"/?token={token}", {}, Cookie="")[0] == 403, "only for reading"
+
+
+def test_requests_without_the_cookie_are_refused_and_their_connection_closed(shared):
+    name, _, value = shared.cookie.partition("=")
+    paths = (
         "/",
         "/review.js",
         "/api/state",
         f"/{'x' * 32}/",
-        token[:-1] + "x/",
-        token.rstrip("/")[:-1],
-        "//" + token,
-    ):
-        assert shared.request(path)[0] == 404, path
-    assert shared.request("/api/label", {"rows": [0], "labels": "red"})[0] == 404
+        shared.page[:-1],
+        "/" + shared.page,
+        shared.page + "api/state",
+    )
+    for path in paths:
+        for cookie in ("", f"{name}=", f"{name}={value[:-1]}", f"{name}={value}x", f"other={value}", value, "=;;=\xff"):
+            status, headers, content = shared.request(path, Cookie=cookie)
+            assert status == 403 and headers["connection"] == "close", (path, cookie)
+            assert b"printed" in content
+    for path in paths[:-1]:
+        assert shared.request(path)[0] == 403, path
+    assert shared("api/label", {"rows": [0], "labels": "red"}, Cookie="")[0] == 403
+    assert shared("api/state", Cookie=f"{name}=planted; a=b; {shared.cookie}")[0] == 200
+
+
+@pytest.mark.parametrize("site", ["same-site", "cross-site"])
+def test_pages_of_other_ports_and_sites_are_refused(shared, site):
+    """The browser sends a `SameSite=Strict` cookie with requests of pages on another port of the same machine."""
+    for name in ("", "api/state", "review.js", "thumbnail/0"):
+        assert shared(name, Sec_Fetch_Site=site)[0] == 403, name
+    assert shared("api/label", {"rows": [0], "labels": "red"}, Sec_Fetch_Site=site)[0] == 403
+    assert shared("api/state", Sec_Fetch_Site="same-origin")[0] == shared("", Sec_Fetch_Site="none")[0] == 200
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "evil.example", "127.0.0.1", "127.0.0.1:1", ""])
 def test_other_hosts_are_refused(shared, host):
     assert shared("api/state", Host=host)[0] in (400, 403)
+    assert shared.open(Host=host)[0] in (400, 403)
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "https://127.0.0.1"])
@@ -109,7 +171,9 @@ def test_other_origins_are_refused(shared, origin):
 
 def test_changes_need_an_origin_and_post(shared):
     assert shared("api/label", {"rows": [0], "labels": "red"}, Origin="")[0] == 403
-    assert shared.request(urlsplit(shared.url).path + "api/label", method="GET")[0] == 405
+    assert shared.request(shared.page + "api/label", method="GET")[0] == 405
+    assert shared.request(shared.page + "api/state", method="PUT")[0] == 403
+    assert shared.request(shared.page + "api/state", method="PUT", Origin=shared.origin)[0] == 405
 
 
 @pytest.mark.parametrize(
@@ -131,7 +195,7 @@ def test_changes_need_an_origin_and_post(shared):
 )
 def test_no_path_reaches_the_file_system(shared, name):
     status, _, content = shared(name)
-    assert status == 404 and b"root:" not in content
+    assert status in (403, 404) and b"root:" not in content
 
 
 def test_thumbnail_is_small_and_never_from_outside(shared):
@@ -140,6 +204,7 @@ def test_thumbnail_is_small_and_never_from_outside(shared):
     assert len(photos) == 31
     status, headers, content = shared(f"thumbnail/{photos['red/0001.png']['row']}")
     assert status == 200 and headers["content-type"] == "image/webp" and content[:4] == b"RIFF"
+    assert headers["cache-control"] == "no-store"
     shown = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert abs(shown.reshape(-1, 3).mean(0) - (40, 40, 200)).max() < 12
     status, _, content = shared(f"thumbnail/{photos['red/link.png']['row']}")
@@ -270,6 +335,6 @@ def test_guard_passes_only_http():
         raise AssertionError
 
     # No `asyncio.run`: the browser's tests leave a loop that runs.
-    answer = Guard(never, "http://127.0.0.1:1", "token")({"type": "websocket"}, never, never)
+    answer = Guard(never, "http://127.0.0.1:1")({"type": "websocket"}, never, never)
     with pytest.raises(StopIteration):
         answer.send(None)

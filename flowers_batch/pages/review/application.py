@@ -5,6 +5,7 @@ Requests are worked on in three lanes, so that neither many thumbnails nor a slo
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ from flowers_batch.pages.review.views import MAX_ROWS
 from flowers_batch.sources.reading import ReadError
 
 _MAX_BODY_BYTES = 4 << 20  # of a request: more than the rows of a view
+_BODY_SECONDS = 30  # for the body of a request to arrive
 _MAX_DECODING_THREADS = 8
 _STATIC = files("flowers_batch.pages.review") / "static"
 _INDEX = "review.html"
@@ -92,7 +94,7 @@ def _thumbnail_endpoint(review: Review, lane: Lane) -> Endpoint:
             return Response(status_code=404)
         except (ReadError, DecodeError, FlowersError, ValueError) as error:
             return PlainTextResponse(first_line(error), 404)
-        return Response(image, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(image, media_type="image/webp")
 
     return endpoint
 
@@ -135,10 +137,14 @@ def _train(review: Review, request: Request) -> Any:
 
 async def _body(request: Request) -> bytes:
     content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > _MAX_BODY_BYTES:
-            raise InputError("The request is too large: select fewer photos.")
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                content += part
+                if len(content) > _MAX_BODY_BYTES:
+                    raise InputError("The request is too large: select fewer photos.")
+    except TimeoutError:
+        raise InputError(f"The request took more than {_BODY_SECONDS} s to arrive: try again.") from None
     return content
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
+import asyncio
+import errno
 import signal
 import socket
 import threading
-import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from typing import Any
 
 import uvicorn
 
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.application import application
+from flowers_batch.pages.review.browser import opened_in_browser
+from flowers_batch.pages.review.connections import IDLE_SECONDS, Connection, Connections, backlog, max_connections
 from flowers_batch.pages.review.guard import Guard
 from flowers_batch.pages.review.review import Review
 from flowers_batch.progress import NULL_REPORTER, Reporter
@@ -21,7 +24,7 @@ from flowers_batch.storage.folder import PathOrUrl
 
 LABELS = "labels.csv"
 _HOST = "127.0.0.1"
-_MAX_CONNECTIONS = 256  # a browser opens six per tab
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # of `accept`
 
 
 def review(
@@ -42,9 +45,9 @@ def review(
         port: On 127.0.0.1; 0 takes a free one.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
         open_browser: Whether to open the page in a browser.
-        announce: Called with the page's address, and when the review ends with the commands that train and predict
-            from the labels, one at a time.
-        reporter: Receives how many photos are not shown without `follow_links`.
+        announce: Called with the page's address, which is a secret, and when the review ends with the commands that
+            train and predict from the labels, one at a time.
+        reporter: Receives how many photos are not shown without `follow_links`, and whether no browser opened the page.
 
     Raises:
         InputError: It is not a folder of predictions, its rows do not fit in memory, labels cannot be written to the
@@ -55,9 +58,8 @@ def review(
         server = ReviewServer(reviewed, listener)
         announce(server.url)
         reviewed.outside_links.start(reporter)
-        if open_browser:  # in a thread: a browser in the terminal would keep the page from being served
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
-        server.run()
+        with opened_in_browser(server.url, server.entered, reporter) if open_browser else nullcontext():
+            server.run()
     for command in reviewed.retraining.commands() if len(reviewed.labels) else ():
         announce(command)
 
@@ -75,28 +77,32 @@ def listen(port: int) -> socket.socket:
 
 
 class ReviewServer:
-    """Serves a review at an address that contains a new token.
+    """Serves a review to browsers that have opened an address with a new token.
 
     Args:
         review: The review.
         listener: The socket to serve on.
 
     Attributes:
-        url: The page's address.
+        url: The address with the token.
+        entered: Set once a browser has opened it.
     """
 
     def __init__(self, review: Review, listener: socket.socket):
-        origin, token = f"http://{_HOST}:{listener.getsockname()[1]}", secrets.token_urlsafe(24)
-        self.url = f"{origin}/{token}/"
+        guard = Guard(application(review), f"http://{_HOST}:{listener.getsockname()[1]}")
+        self.url, self.entered = guard.url, guard.entered
         self._listener = listener
-        app = Guard(application(review), origin, token)
         self._server = _Server(
             uvicorn.Config(
-                app,
-                log_level="error",
+                Connections(guard, max_connections()),
+                http=Connection,
+                ws="none",
                 lifespan="off",
+                proxy_headers=False,  # a client is who it is, not who it says it is
+                log_level="error",
+                backlog=backlog(),
+                timeout_keep_alive=IDLE_SECONDS,
                 timeout_graceful_shutdown=2,
-                limit_concurrency=_MAX_CONNECTIONS,
             )
         )
 
@@ -112,6 +118,11 @@ class ReviewServer:
 class _Server(uvicorn.Server):
     """Stops on signals without passing them on, so that its caller continues, and restores their handlers."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        asyncio.get_running_loop().set_exception_handler(_log_unless_out_of_files)
+        await super().startup(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop the server at SIGINT or SIGTERM, immediately at a second one."""
@@ -125,3 +136,12 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
+
+
+def _log_unless_out_of_files(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error of the event loop, but not that no connection can be accepted for now.
+
+    The loop tries that again each second, and would log it once for each connection that waits.
+    """
+    if getattr(context.get("exception"), "errno", None) not in _OUT_OF_FILES or "socket" not in context:
+        loop.default_exception_handler(context)
