@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image
 
 from flowers_batch.config import ArchiveConfig
-from flowers_batch.decoding.formats import explain_errors, open_image, upright_pixels
+from flowers_batch.decoding.errors import explain_errors
+from flowers_batch.decoding.formats import open_image, upright_pixels
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
 from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.decoding.resizing import Pixels, resize

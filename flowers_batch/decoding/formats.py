@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from flowers_batch.decoding.jpeg import decode_jpeg, strip_jpeg, with_end
+from flowers_batch.decoding.errors import DecodeError
+from flowers_batch.decoding.jpeg import check_scans, decode_jpeg, strip_jpeg, with_end
 from flowers_batch.decoding.metadata import strip_metadata
 from flowers_batch.decoding.resizing import BAND_ROWS
-from flowers_batch.errors import first_line
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 # Brands in HEIF's `ftyp` box: those of a codec, and those that say nothing about it (ISO 23008-12, 23000-22).
@@ -26,42 +24,7 @@ _AVIF_BRANDS = {b"avif", b"avis", b"avio", b"MA1A", b"MA1B"}
 _HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"MiHA", b"MiHB", b"MiHE"}
 _CONTAINER_BRANDS = {b"heif", b"mif1", b"mif2", b"mif3", b"msf1", b"miaf"}
 _MAX_BRANDS_BYTES = 4096
-# What the libraries say of files that are not broken.
-_OUT_OF_MEMORY = re.compile("out of memory|allocating .* failed", re.IGNORECASE)
-_TOO_LARGE = re.compile("too large|too much memory|exceed", re.IGNORECASE)
-_UNSUPPORTED = re.compile("cannot handle|unknown pixel mode|(not|un)( yet)? ?(supported|implemented)", re.IGNORECASE)
 _BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 323  # tags of TIFF 6.0
-
-
-class DecodeError(Exception):
-    """Bytes that are not a picture that can be decoded.
-
-    Attributes:
-        reason: `not_an_image`, `truncated`, `too_large` or `unsupported`.
-    """
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
-
-
-@contextmanager
-def explain_errors() -> Iterator[None]:
-    """Turn whatever the libraries raise into a `DecodeError`: broken files cause nearly every kind of exception."""
-    try:
-        yield
-    except DecodeError:
-        raise
-    except Exception as error:
-        message = first_line(error)
-        # OpenCV raises for lack of memory only.
-        if isinstance(error, MemoryError | cv2.error) or _OUT_OF_MEMORY.search(message):
-            raise DecodeError("too_large", "It does not fit in memory.") from MemoryError(message)
-        if _TOO_LARGE.search(message):
-            raise DecodeError("too_large", message) from None
-        if _UNSUPPORTED.search(message) or isinstance(error.__cause__, KeyError):  # a compression without a name
-            raise DecodeError("unsupported", f"Images of this kind are not supported: {message}") from None
-        raise DecodeError("truncated", f"The image is broken or cut short: {message}") from None
 
 
 @dataclass(frozen=True)
@@ -92,8 +55,10 @@ def open_image(data: bytes, max_pixels: int) -> OpenImage:
     stripped, orientation = strip_metadata(data)
     image = _first_that_opens(stripped)
     tags = getattr(image, "tag_v2", {})  # of a TIFF
-    tile = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_LENGTH, 0))  # may be larger than the picture
-    width, height = max(image.size, tile, key=math.prod)
+    width, height = image.size
+    if tags.get(_TILE_WIDTH) and tags.get(_TILE_LENGTH):  # those at the border may be far larger than the picture
+        width = _padded(width, int(tags[_TILE_WIDTH]))
+        height = _padded(height, int(tags[_TILE_LENGTH]))
     if width * height > max_pixels:
         raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (max_pixels).")
     bits = max(tags.get(_BITS, (8,)))
@@ -101,7 +66,14 @@ def open_image(data: bytes, max_pixels: int) -> OpenImage:
     if image.mode in ("I", "F") or (bits > 8 and not plain):
         # Pillow would confuse black with white or halve the values, or the file does not say which value is white.
         raise DecodeError("unsupported", "Its values have more than 8 bits and are not plain 16-bit ones.")
+    if isinstance(image, JpegImageFile):
+        check_scans(image, stripped, data)
     return OpenImage(image, data, orientation, width * height)
+
+
+def _padded(pixels: int, tile: int) -> int:
+    """Return how many pixels of a side are decoded in whole tiles."""
+    return -(-pixels // tile) * tile
 
 
 def _first_that_opens(data: bytes) -> Image.Image:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
+from PIL.JpegImagePlugin import JpegImageFile
 
+from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.orientation import first_orientation
 
 # Markers, the byte after 0xFF (ITU-T T.81, table B.1).
 _EOI, _SOS, _APP0, _APP1, _APP14, _APP15, _COM = 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
-_ALONE = {0x01, *range(0xD0, 0xDA)}  # without a length: TEM, RST0 to RST7, SOI, EOI
+# Without a length: TEM, reserved ones, which libjpeg passes over between restarts, RST0 to RST7, SOI, EOI.
+_ALONE = {*range(0xC0), *range(0xD0, 0xDA)}
 _HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended sequential, progressive
 _END = b"\xff\xd9"
-# A marker in coded data: neither a stuffed 0xFF nor a restart.
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+# A marker that is neither a stuffed 0xFF nor a restart. A `+` behind 0xFF would take quadratic time over padding.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_SOS_WORD = 0xDAFF  # a marker that begins a scan, as a little-endian number
+_MAX_SEGMENTS = 100_000  # photos with much metadata have some thousand
+# libjpeg goes over all blocks for each scan, even if there is nothing in it. Programs write about ten scans. A thousand
+# scanned megapixels take 0.6 to 1.4 seconds.
+_MAX_SCANS, _MAX_SCANNED_PIXELS = 300, 4_000_000_000
+_MAX_COMPONENTS = 4  # of a scan (ITU-T T.81, B.2.3)
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
@@ -26,16 +36,13 @@ def read_header(data: bytes) -> tuple[bytes, int, int]:
 
     Of comments and application segments only those stay that say what the colours are (JFIF's, Adobe's), if they are
     as long as libjpeg expects; libjpeg ignores all others. The header ends with the first scan's own header.
+
+    Raises:
+        DecodeError: It has far more segments than a photo.
     """
-    kept, at = [data[:2]], 2
+    kept, following = [data[:2]], len(data)
     exif = xmp = b""
-    while (at := data.find(b"\xff", at)) >= 0:  # libjpeg skips what stands between segments
-        marker = data[at + 1 : at + 2]
-        if marker in (b"\xff", b"\0"):  # padding, or junk
-            at += 1
-            continue
-        kind = marker[0] if marker else _EOI
-        end = at + 2 if kind in _ALONE else at + 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    for kind, at, end in _segments(data):
         if kind == _APP1:
             content = data[at + 4 : end]
             if content.startswith(_EXIF):
@@ -44,10 +51,24 @@ def read_header(data: bytes) -> tuple[bytes, int, int]:
                 xmp = content
         elif not (_APP0 <= kind <= _APP15 or kind == _COM) or _tells_colours(kind, data[at + 4 : end]):
             kept.append(data[at:end])
-        at = end
         if kind in (_SOS, _EOI):
+            following = end
             break
-    return b"".join(kept), at if at >= 0 else len(data), first_orientation(exif, xmp)
+    return b"".join(kept), following, first_orientation(exif, xmp)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of each segment; libjpeg skips what stands between them."""
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(data, at)
+        if found is None:
+            return
+        kind, start = found[1][0], found.start()
+        length = 0 if kind in _ALONE else max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
+        at = start + 2 + length
+        yield kind, start, at
+    raise DecodeError("unsupported", f"It has more than {_MAX_SEGMENTS} segments, far more than a photo.")
 
 
 def strip_jpeg(data: bytes) -> bytes:
@@ -61,6 +82,43 @@ def _tells_colours(marker: int, content: bytes) -> bool:
     return (marker == _APP0 and len(content) >= 14 and content.startswith(b"JFIF\0")) or (
         marker == _APP14 and len(content) >= 12 and content.startswith(b"Adobe")
     )
+
+
+def check_scans(image: JpegImageFile, header: bytes, data: bytes) -> None:
+    """Refuse a JPEG whose pixels are coded in far more scans than a photo's.
+
+    Args:
+        image: Pillow's image of the header.
+        header: As `read_header` returns it.
+        data: The file's bytes.
+
+    Raises:
+        DecodeError: It has too many scans, for a photo or for its size.
+    """
+    first_scan = header[-(8 + 2 * image.layers) :]
+    if "progressive" not in image.info and first_scan.startswith(b"\xff\xda") and first_scan[4] == image.layers:
+        return  # all is in the first scan; libjpeg refuses a second one
+    limit = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // max(1, image.width * image.height))
+    if _may_have_more_scans(data, limit) and _has_more_scans(data, limit):
+        raise DecodeError(
+            "unsupported",
+            f"Its {image.width} x {image.height} pixels are coded in more than {limit} scans, far more than a photo's.",
+        )
+
+
+def _may_have_more_scans(data: bytes, limit: int) -> bool:
+    """Return whether the bytes of a scan's marker, which may stand in metadata too, occur more than `limit` times."""
+    halves = (np.frombuffer(data, "<u2", (len(data) - odd) // 2, odd) for odd in (0, 1))
+    return sum(int(np.count_nonzero(half == _SOS_WORD)) for half in halves) > limit
+
+
+def _has_more_scans(data: bytes, limit: int) -> bool:
+    scans = 0
+    for kind, _, _ in _segments(data):
+        scans += kind == _SOS
+        if kind == _EOI or scans > limit:
+            break
+    return scans > limit
 
 
 def decode_jpeg(data: bytes, min_side: int | None = None) -> NDArray[np.uint8] | None:
@@ -96,21 +154,15 @@ def only_end_is_missing(data: bytes) -> bool:
     allow it to notice either, so that such files need their end marker.
     """
     missing: dict[int, set[int]] = {}  # coefficients that are not exact yet, by component
-    at = 2
-    while found := _MARKER.search(data, at):
-        marker, start = found[1][0], found.end()
-        if marker == _EOI:
+    for kind, at, end in _segments(data):
+        if kind == _EOI:
             return False
-        if marker in _ALONE:
-            at = start
-            continue
-        at = start + max(2, int.from_bytes(data[start : start + 2], "big"))
-        content = data[start + 2 : at]
-        if marker in _HUFFMAN_FRAMES:
-            missing = {component: set(range(64)) for component in content[6::3]}
-        elif marker == _SOS and len(content) == 4 + 2 * content[0]:
+        content = data[at + 4 : end]
+        if kind in _HUFFMAN_FRAMES:
+            missing = {component: set(range(64)) for component in content[6 : 6 + 3 * _MAX_COMPONENTS : 3]}
+        elif kind == _SOS and content and content[0] <= _MAX_COMPONENTS and len(content) == 4 + 2 * content[0]:
             first, last, bits = content[-3:]
             if bits & 15 == 0:  # the scan holds the last bit
                 for component in content[1:-3:2]:
-                    missing.get(component, set()).difference_update(range(first, last + 1))
+                    missing.get(component, set()).difference_update(range(first, min(last, 63) + 1))
     return bool(missing) and not any(missing.values())

@@ -1,7 +1,8 @@
 """Image files without their metadata, so that no fault in it costs the photo, nor its size time or memory.
 
 The libraries read text, profiles, EXIF and XMP before the pixels, and refuse the file for what is wrong with them.
-Nothing here raises: what is not understood stays as it is, and is the libraries' to judge.
+What is not understood stays as it is, and is the libraries' to judge; a file with far more parts than a
+photo is refused.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 
+from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.heif import strip_heif
 from flowers_batch.decoding.jpeg import read_header
 from flowers_batch.decoding.orientation import byte_order, first_orientation, orientation_entry, xmp_orientation
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+# Of a PNG or WebP; a photo of a hundred megapixels in chunks of 8 KiB, which many programs write, has 70,000.
+_MAX_CHUNKS = 200_000
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
+_EXIF_TEXT, _EXIF_PROFILE, _XMP_TEXT = _PNG_TEXTS = (b"exif", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _MAX_TEXT_BYTES = 1 << 20  # of a compressed text that are looked through for the orientation
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
 _WEBP_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}  # in VP8X: whether the file has such a chunk
@@ -27,6 +32,8 @@ _TIFF_PIXELS = {
     *range(32995, 33000),
 }
 _TIFF_XMP = 700
+_TIFF_STRIPS = (273, 324)  # where strips or tiles begin
+_MAX_STRIPS = 200_000  # a photo of fifty megapixels in the smallest tiles, of 16x16
 
 
 def strip_metadata(data: bytes) -> tuple[bytes, int]:
@@ -52,31 +59,42 @@ def strip_metadata(data: bytes) -> tuple[bytes, int]:
 def _strip_png(data: bytes) -> tuple[bytes, int]:
     view = memoryview(data)  # slices are no copies
     kept: list[bytes | memoryview] = [_PNG]
-    exif = profile = xmp = b""
+    exif = b""
+    texts: dict[bytes, tuple[bytes, int, int]] = {}  # the last one of each keyword: unpacking all would take long
     for kind, at, end in _png_chunks(data):
         if kind in _PNG_PIXELS:
             kept.append(view[at - 8 : end + 4])
         elif kind == b"eXIf":
             exif = data[at:end]
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
-            name = data[at : at + 80].partition(b"\0")[0]
-            if name == b"Raw profile type exif":
-                profile = _png_text(kind, data[at:end])
-            elif name == b"XML:com.adobe.xmp":
-                xmp = _png_text(kind, data[at:end])
-            elif name == b"exif":
-                exif = _png_text(kind, data[at:end])
+            keyword = data[at : at + 80].partition(b"\0")[0]
+            if keyword in _PNG_TEXTS:
+                texts[keyword] = kind, at, end
+
+    def text(keyword: bytes) -> bytes:
+        kind, at, end = texts.get(keyword, (b"tEXt", 0, 0))
+        return _png_text(kind, data[at:end])
+
+    exif = exif or text(_EXIF_TEXT) or _from_hex(text(_EXIF_PROFILE))
     # The last chunk may be cut short: no end is put behind it, and Pillow needs none.
-    return b"".join(kept), first_orientation(exif or _from_hex(profile), xmp)
+    return b"".join(kept), first_orientation(exif, text(_XMP_TEXT))
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield type, start and end of each chunk's content; the last may be cut short."""
     at = len(_PNG)
-    while (kind := data[at + 4 : at + 8]).isalnum() and kind != b"IEND":
+    for _ in range(_MAX_CHUNKS):
+        kind = data[at + 4 : at + 8]
+        if not kind.isalnum() or kind == b"IEND":
+            return
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         yield kind, at + 8, end
         at = end + 4
+    raise _too_many(_MAX_CHUNKS, "chunks")
+
+
+def _too_many(limit: int, parts: str) -> DecodeError:
+    return DecodeError("unsupported", f"It has more than {limit} {parts}, far more than a photo.")
 
 
 def _png_text(kind: bytes, chunk: bytes) -> bytes:
@@ -108,7 +126,10 @@ def _strip_webp(data: bytes) -> tuple[bytes, int]:
     found = dict.fromkeys(_WEBP_FLAGS, b"")
     at, flags = 12, 0
     extended = data[at : at + 4] == b"VP8X"
-    while len(kind := data[at : at + 4]) == 4 and (extended or not kept):  # otherwise there is one chunk
+    for _ in range(_MAX_CHUNKS):
+        kind = data[at : at + 4]
+        if len(kind) < 4 or (kept and not extended):  # without VP8X there is one chunk
+            break
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         content, end = data[at + 8 : at + 8 + size], at + 8 + size + size % 2
         if kind == b"VP8X" and not kept:
@@ -119,6 +140,8 @@ def _strip_webp(data: bytes) -> tuple[bytes, int]:
         elif flags & _WEBP_FLAGS.get(kind, 0):
             found[kind] = found[kind] or content
         at = end
+    else:
+        raise _too_many(_MAX_CHUNKS, "chunks")
     size = sum(map(len, kept)) + 4 & 0xFFFFFFFF
     stripped = b"".join((b"RIFF", struct.pack("<I", size), b"WEBP", *kept))
     return stripped, first_orientation(found[b"EXIF"], found[b"XMP "])
@@ -136,19 +159,23 @@ def _strip_tiff(data: bytes) -> tuple[bytes, int]:
 
     directory = number(start, width)
     first, size = directory + digits, 4 + 2 * width
-    kept, orientation, xmp = [], None, b""
+    kept: dict[int, bytes] = {}
+    orientation, xmp = None, slice(0)
     for at in range(first, min(first + size * number(directory, digits), len(data) - size + 1), size):
         entry, tag = data[at : at + size], number(at, 2)
         if tag in _TIFF_PIXELS:
-            kept.append(entry)
+            kept.setdefault(tag, entry)
+            # Of more than the file can hold, the count is broken.
+            if tag in _TIFF_STRIPS and _MAX_STRIPS < number(at + 4, width) <= len(data) // 2:
+                raise _too_many(_MAX_STRIPS, "strips or tiles")
         elif tag == _TIFF_XMP:
             xmp_at = number(at + 4 + width, width)
-            xmp = data[xmp_at : xmp_at + number(at + 4, width)]
+            xmp = slice(xmp_at, xmp_at + number(at + 4, width))
         elif orientation is None:
             orientation = orientation_entry(entry, order, width)
     if orientation is None:
-        orientation = xmp_orientation(xmp)
-    rewritten = len(kept).to_bytes(digits, order) + b"".join(kept) + bytes(width)
+        orientation = xmp_orientation(data[xmp])
+    rewritten = len(kept).to_bytes(digits, order) + b"".join(kept.values()) + bytes(width)
     if kept:
         view = memoryview(data)  # slices are no copies
         data = b"".join((view[:directory], rewritten, view[directory + len(rewritten) :]))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.decoding.decode import decode
-from flowers_batch.decoding.formats import DecodeError
+from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD, PixelBudget, prepare_process
 from flowers_batch.decoding.resizing import SIDE
 from flowers_batch.encoding.feed import Reader

@@ -12,7 +12,7 @@ import pyarrow as pa
 from flowers_batch.dataset.manifest import Manifest, find_images, read_manifest, read_rows
 from flowers_batch.dataset.run_folder import read_job
 from flowers_batch.decoding.decode import decode_photo
-from flowers_batch.decoding.formats import DecodeError
+from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.errors import InputError
 from flowers_batch.sources.containers import close_files

@@ -99,8 +99,9 @@ def read_store(folder: Folder, name: str) -> bytes:
     """
     try:
         with folder.open(name) as file:
-            check_size(file.size())
-            return file.read()
+            size = file.size()
+            check_size(size)
+            return file.read(size)  # no more than that, should it grow
     except (FileNotFoundError, pa.ArrowInvalid):
         if not folder.is_local and has_odd_parts(name):
             raise ReadError("unreadable", f"The key {name} {ODD_KEY}") from None

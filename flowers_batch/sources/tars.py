@@ -14,6 +14,7 @@ import pyarrow as pa
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.sources.containers import DISK_BUFFER_BYTES, STORE_BUFFER_BYTES, ContainerSource, open_shared
 from flowers_batch.sources.reading import ReadError, check_size
+from flowers_batch.sources.tar_headers import Tar
 from flowers_batch.sources.tar_links import NO_BYTES, Photo, linked_photos, photo_of
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
@@ -49,6 +50,8 @@ class TarSource(ContainerSource):
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:
         if offset == NO_BYTES:
             raise ReadError("missing", "The tar has no bytes for it: it is no file, or a link to none in the tar.")
+        if size < 0:  # in a manifest that was tampered with
+            raise ReadError("unreadable", "Its size in the tar is negative.")
         check_size(size)
         content = open_shared(_as_it_is, self.folder, name, changed).read_at(size, offset)
         if len(content) < size:
@@ -71,7 +74,7 @@ def members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
     buffer_bytes = DISK_BUFFER_BYTES if folder.is_local else STORE_BUFFER_BYTES
     try:
         with closing(io.BufferedReader(folder.open(name), buffer_bytes)) as file:
-            tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+            tar = Tar(fileobj=file, encoding="utf-8", errors="surrogateescape")
             while member := tar.next():
                 if member.size < 0 or tar.offset <= end:
                     raise tarfile.ReadError("a size is negative")

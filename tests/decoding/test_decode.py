@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from flowers_batch.decoding import jpeg
 from flowers_batch.decoding.decode import decode, decode_photo
-from flowers_batch.decoding.formats import DecodeError
+from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
 from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.decoding.resizing import resize

@@ -10,7 +10,7 @@ from helpers import encoded, random_pixels
 from PIL import Image
 
 from flowers_batch.decoding.decode import decode_photo
-from flowers_batch.decoding.formats import DecodeError
+from flowers_batch.decoding.errors import DecodeError
 
 KINDS = {
     "baseline": {},

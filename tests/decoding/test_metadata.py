@@ -16,7 +16,7 @@ from image_files import FORMATS, blocks, little_memory, off, png_chunk
 from PIL import Image, ImageCms, PngImagePlugin
 
 from flowers_batch.decoding.decode import decode_photo
-from flowers_batch.decoding.formats import DecodeError
+from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.metadata import strip_metadata
 
 WITH_EXIF = ["JPEG", "MPO", "PNG", "WEBP", "HEIF", "AVIF"]

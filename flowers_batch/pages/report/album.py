@@ -6,7 +6,7 @@ import base64
 from collections import defaultdict
 from dataclasses import dataclass
 
-from flowers_batch.decoding.formats import DecodeError
+from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.errors import RunError
 from flowers_batch.pages.report.limits import PageLimits
 from flowers_batch.pages.thumbnails import Photos

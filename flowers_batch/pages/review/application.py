@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from flowers_batch.decoding.formats import DecodeError
+from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.errors import FlowersError, InputError, first_line
 from flowers_batch.pages.review.lanes import Busy, Lane, NoLongerWanted
 from flowers_batch.pages.review.review import Review
