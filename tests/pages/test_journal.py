@@ -77,7 +77,8 @@ def test_partly_written_row_is_moved_away(file, torn, tmp_path):
         stream.write(torn)
     journal = Journal(file)
     assert file.read_bytes() == complete and journal.labels == {"a": "rose", '"q"\n': "daisy"}
-    assert (tmp_path / "labels.csv.torn").read_text() == torn.replace("\r", "\n"), "nothing is lost"
+    assert journal.torn == tmp_path / "labels.csv.torn"
+    assert journal.torn.read_text() == torn.replace("\r", "\n"), "nothing is lost"
 
 
 def test_journal_opens_wherever_an_addition_was_cut(file, tmp_path, monkeypatch):

@@ -338,3 +338,27 @@ def test_guard_passes_only_http():
     answer = Guard(never, "http://127.0.0.1:1")({"type": "websocket"}, never, never)
     with pytest.raises(StopIteration):
         answer.send(None)
+
+
+def test_address_for_a_single_use_works_once():
+    """It is what the browser that the command starts is given, and remains in its history."""
+
+    async def never(*_: Any) -> None:
+        raise AssertionError
+
+    guard, statuses = Guard(never, "http://127.0.0.1:1"), []
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    for url in (guard.single_use_url, guard.single_use_url, guard.url, guard.url):
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "query_string": urlsplit(url).query.encode(),
+            "headers": [(b"host", b"127.0.0.1:1")],
+        }
+        with pytest.raises(StopIteration):
+            guard(scope, never, send).send(None)
+    assert [status for status in statuses if status] == [200, 403, 200, 200]

@@ -49,15 +49,16 @@ class Guard:
 
     Attributes:
         url: The address with the token; it works until the review ends, any number of times.
-        entered: Set once a browser has shown the token.
+        single_use_url: The same with another token, which works once. A browser's history keeps it on the disk.
+        entered: Set once a browser has shown a token.
     """
 
     def __init__(self, app: Application, origin: str):
         self._app, self._origin = app, origin
-        self._token, path, cookie = (secrets.token_urlsafe(24) for _ in range(3))
+        self._token, self._single_use_token, path, cookie = (secrets.token_urlsafe(24) for _ in range(4))
         self._page = f"/{path}/"
         self._cookie = f"flowers-review-{urlsplit(origin).port}={cookie}"
-        self.url = f"{origin}/?token={self._token}"
+        self.url, self.single_use_url = (f"{origin}/?token={each}" for each in (self._token, self._single_use_token))
         self.entered = threading.Event()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -103,8 +104,11 @@ class Guard:
         return None
 
     def _is_token(self, query: bytes) -> bool:
-        given = parse_qs(query.decode("latin-1")).get("token", [""])
-        return secrets.compare_digest(given[0].encode(), self._token.encode())
+        given = parse_qs(query.decode("latin-1")).get("token", [""])[0].encode()
+        if secrets.compare_digest(given, self._single_use_token.encode()):
+            self._single_use_token = secrets.token_urlsafe(24)
+            return True
+        return secrets.compare_digest(given, self._token.encode())
 
     def _has_cookie(self, headers: Headers) -> bool:
         cookies = "; ".join(headers.getlist("cookie")).split("; ")

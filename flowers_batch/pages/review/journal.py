@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from flowers_batch.classifier.labels_file import LABEL_COLUMNS, read_labels
 from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
+from flowers_batch.pages.review.csv_end import has_closed_quotes, holds_rows, is_time, rows_with_offsets
 from flowers_batch.storage.folder import PathOrUrl
 from flowers_batch.storage.local_files import fsync
 from flowers_batch.storage.locks import try_lock
@@ -38,6 +37,7 @@ class Journal:
     Attributes:
         file: Its absolute path.
         labels: Its current labels, by path.
+        torn: The file that got a partly written row when this one was opened; None if there was none.
 
     Raises:
         InputError: It is not such a file, is a link, cannot be written, or is in use by another process.
@@ -67,6 +67,7 @@ class Journal:
             raise InputError(f"{self.file} is in use by another review: stop that one first.")
         self._size = os.fstat(self._handle).st_size
         self._layout = _OWN
+        self.torn: Path | None = None
         if self._size:
             self._repair_end()
         else:
@@ -86,20 +87,20 @@ class Journal:
             written[: written.rfind(b"\n") + 1].decode()
             self._layout = find_layout(written.decode("utf-8-sig", "replace").splitlines(keepends=True), LABEL_COLUMNS)
             find_columns(self._layout.header, f"the labels file {self.file}", LABEL_COLUMNS)
-            *_, (start, last) = _rows_with_offsets(written, self._layout)
+            *_, (start, last) = rows_with_offsets(written, self._layout)
         except UnicodeDecodeError:
             raise InputError(f"Labels cannot be added to {self.file}, which is not UTF-8: save it as UTF-8.") from None
         except csv.Error as error:
             raise InputError(f"{self.file} is not a labels file ({error}): choose another file for `labels`.") from None
-        rest, is_closed = written[start:], _has_closed_quotes(written[start:], self._layout)
+        rest, is_closed = written[start:], has_closed_quotes(written[start:], self._layout)
         is_own = self._layout.header == _OWN.header
-        is_complete = len(last) == len(_OWN.header) and _is_time(last[-1]) and rest[-1:] != b"\r"
+        is_complete = len(last) == len(_OWN.header) and is_time(last[-1]) and rest[-1:] != b"\r"
         if is_closed and rest.endswith(b"\n"):
             self._set_aside(content, len(written))
         elif is_closed and (is_complete or not is_own):
             self._set_aside(content, len(written))
             self._append("\r\n")  # a person's own file, whose last row is complete
-        elif not is_closed and _holds_rows(rest, self._layout):
+        elif not is_closed and holds_rows(rest, self._layout, has_time=is_own):
             raise InputError(f"{self.file} has an unclosed quotation mark after byte {start}: correct that row.")
         else:
             self._set_aside(content, start)
@@ -112,8 +113,9 @@ class Journal:
     def _set_aside(self, content: bytes, start: int) -> None:
         """Move the end of the file, a partly written row that was never acknowledged, to a file of its own."""
         if start < len(content):
+            self.torn = self.file.with_name(self.file.name + _TORN)
             try:
-                with open(self.file.with_name(self.file.name + _TORN), "ab", opener=open_own_file) as file:
+                with open(self.torn, "ab", opener=open_own_file) as file:
                     file.write(content[start:])
                     file.flush()
                     os.fsync(file.fileno())
@@ -200,53 +202,3 @@ def _csv_row(cells: Sequence[str], delimiter: str) -> str:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter=delimiter).writerow(cells)
     return buffer.getvalue()
-
-
-def _rows_with_offsets(content: bytes, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row of a CSV file: the offset of its first byte, and its cells."""
-    lines = content.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
-    offsets = [len(content) - sum(map(len, lines))]
-    for line in lines:
-        offsets.append(offsets[-1] + len(line))
-    reader = _reader((line.decode("utf-8", "replace") for line in lines), layout, strict=False)
-    lines_before = 0
-    for cells in reader:
-        yield offsets[lines_before], cells
-        lines_before = reader.line_num
-
-
-def _holds_rows(rest: bytes, layout: Layout) -> bool:
-    """Return whether an unclosed quotation mark is followed by rows, rather than by the lines of a name.
-
-    A row that was partly written is the last one: lines behind its first are of a name with line ends, and only by
-    chance have as many cells as the header, and a time where a review writes it.
-    """
-    for line in rest.decode("utf-8", "replace").splitlines()[1:]:
-        try:
-            (cells,) = _reader([line], layout, strict=True)
-        except (csv.Error, ValueError):  # it is part of a row at most, or empty
-            continue
-        is_own = layout.header == _OWN.header
-        if len(cells) == len(layout.header) and (not is_own or not cells[-1] or _is_time(cells[-1])):
-            return True
-    return False
-
-
-def _has_closed_quotes(row: bytes, layout: Layout) -> bool:
-    """Return whether a row's quotation marks are all closed."""
-    try:
-        list(_reader(io.StringIO(row.decode("utf-8", "replace"), newline=""), layout, strict=True))
-    except csv.Error:
-        return False
-    return True
-
-
-def _reader(lines: Iterable[str], layout: Layout, *, strict: bool) -> Any:
-    return csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.is_padded, strict=strict)
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return False

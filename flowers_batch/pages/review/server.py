@@ -47,7 +47,8 @@ def review(
         open_browser: Whether to open the page in a browser.
         announce: Called with the page's address, which is a secret, and when the review ends with the commands that
             train and predict from the labels, one at a time.
-        reporter: Receives how many photos are not shown without `follow_links`, and whether no browser opened the page.
+        reporter: Receives how many photos are not shown without `follow_links`, whether no browser opened the page, and
+            whether the end of the labels file was moved away.
 
     Raises:
         InputError: It is not a folder of predictions, its rows do not fit in memory, labels cannot be written to the
@@ -57,8 +58,10 @@ def review(
     with closing(reviewed), listen(port) as listener:
         server = ReviewServer(reviewed, listener)
         announce(server.url)
+        if torn := reviewed.labels.journal.torn:
+            reporter.message(f"The last row of {labels} was written in part only: it has been moved to {torn}.")
         reviewed.outside_links.start(reporter)
-        with opened_in_browser(server.url, server.entered, reporter) if open_browser else nullcontext():
+        with opened_in_browser(server.single_use_url, server.entered, reporter) if open_browser else nullcontext():
             server.run()
     for command in reviewed.retraining.commands() if len(reviewed.labels) else ():
         announce(command)
@@ -85,12 +88,13 @@ class ReviewServer:
 
     Attributes:
         url: The address with the token.
-        entered: Set once a browser has opened it.
+        single_use_url: An address that works once.
+        entered: Set once a browser has opened one of them.
     """
 
     def __init__(self, review: Review, listener: socket.socket):
         guard = Guard(application(review), f"http://{_HOST}:{listener.getsockname()[1]}")
-        self.url, self.entered = guard.url, guard.entered
+        self.url, self.single_use_url, self.entered = guard.url, guard.single_use_url, guard.entered
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
