@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tensorflow_vgg.network import Shapes
+
+_MAX_LISTED = 40  # layers: VGG19 has 19
+_MAX_REASON = 200  # characters
 
 
 class WeightsError(ValueError):
@@ -23,9 +28,27 @@ def missing_layer(path: Path, layer: str, stored: Iterable[str]) -> WeightsError
         layer: The missing layer, as this format names it.
         stored: The layers that the file does have.
     """
-    return WeightsError(
-        f"{path} has no layer {layer}; it has {', '.join(sorted(stored)) or 'none'}. Choose another file."
-    )
+    names = sorted(islice(stored, _MAX_LISTED + 1))
+    listed = ", ".join(printable(name) for name in names[:_MAX_LISTED]) + (", ..." if names[_MAX_LISTED:] else "")
+    return WeightsError(f"{path} has no layer {layer}; it has {listed or 'none'}. Choose another file.")
+
+
+def printable(text: str, length: int = _MAX_REASON) -> str:
+    """Return text from a file on one line, shortened, with its control characters and the like replaced."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[:length])
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading.
+
+    Raises:
+        OSError: It cannot be opened, or is a device or a pipe, which might never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is not a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def unreadable(path: Path, expected: str, error: Exception) -> WeightsError:
@@ -39,7 +62,9 @@ def unreadable(path: Path, expected: str, error: Exception) -> WeightsError:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE):
         return WeightsError(f"{path} cannot be read ({os.strerror(error.errno)}): check its disk and permissions.")
     reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
-    return WeightsError(f"{path} is not {expected}: {reason}. Restore it, or choose another file.")
+    if isinstance(error, MemoryError):
+        reason = "reading it takes more memory than its arrays need"
+    return WeightsError(f"{path} is not {expected}: {printable(reason)}. Restore it, or choose another file.")
 
 
 def check_part_count(path: Path, layer: str, count: int) -> None:

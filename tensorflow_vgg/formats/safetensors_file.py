@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorflow_vgg.formats.errors import WeightsError, check_shapes, missing_layer, unreadable
+from tensorflow_vgg.formats.errors import WeightsError, check_shapes, missing_layer, open_regular, unreadable
+from tensorflow_vgg.formats.safetensors_header import Entry, Header, read_header
 from tensorflow_vgg.network import Parameters, Shapes
 
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}  # safetensors' names, and NumPy's
 _KERNEL, _BIAS = "kernel", "bias"
-_LENGTH_BYTES = 8  # a file begins with its header's length (safetensors' README, "Format")
 
 
 def read_safetensors(path: Path, layers: dict[str, Shapes]) -> Iterator[Parameters]:
@@ -33,39 +32,41 @@ def read_safetensors(path: Path, layers: dict[str, Shapes]) -> Iterator[Paramete
     Raises:
         WeightsError: The file is not in this layout, or lacks a layer, or has one of another shape.
     """
-    from safetensors import SafetensorError
-
     try:
-        header, start = _read_header(path)
-        for name, shapes in layers.items():
-            keys = f"{name}.{_KERNEL}", f"{name}.{_BIAS}"
-            if not set(keys) <= set(header):
-                raise missing_layer(path, name, {key.rpartition(".")[0] for key in header} - {""})
-            entries = [header[key] for key in keys]
-            check_shapes(path, name, tuple(tuple(entry["shape"]) for entry in entries), shapes)
-            _check_dtypes(path, name, [entry["dtype"] for entry in entries])
-            kernel, bias = (_map(path, entry, start) for entry in entries)
-            yield name, kernel, bias
+        with open_regular(path) as file:
+            header = read_header(file)
+            for name, shapes in layers.items():
+                keys = f"{name}.{_KERNEL}", f"{name}.{_BIAS}"
+                if not set(keys) <= set(header.entries):
+                    raise missing_layer(path, name, _layers_in(header))
+                kernel, bias = (header.entries[key] for key in keys)
+                check_shapes(path, name, (kernel.shape, bias.shape), shapes)
+                _check_dtypes(path, name, [kernel.dtype, bias.dtype])
+                yield name, _map(file, kernel), _map(file, bias)
     except WeightsError:
         raise
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise unreadable(path, "a readable file of weights", error) from None
 
 
 def safetensors_layers(path: Path) -> set[str]:
-    """Return the names of the layers in a file."""
-    from safetensors import safe_open
+    """Return the names of the layers in a file.
 
-    with safe_open(path, framework="numpy") as file:
-        return {key.rpartition(".")[0] for key in file.keys()}  # noqa: SIM118  `file` is not a dict
+    Raises:
+        OSError, ValueError: The file cannot be read, or is not in this layout.
+    """
+    with open_regular(path) as file:
+        return _layers_in(read_header(file))
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata in a file's header."""
-    from safetensors import safe_open
+    """Return the metadata in a file's header.
 
-    with safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}
+    Raises:
+        OSError, ValueError: The file cannot be read, or is not in this layout.
+    """
+    with open_regular(path) as file:
+        return read_header(file).metadata
 
 
 def write_safetensors(path: Path, parameters: Iterable[Parameters], metadata: dict[str, str]) -> None:
@@ -101,15 +102,8 @@ def save_arrays(arrays: dict[str, NDArray[Any]], path: str | os.PathLike[str], m
         raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from None
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the header, from an array's name to its entry, and the offset in bytes at which the arrays begin."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy"):
-        pass  # the library has validated the header, so the offsets in it can be trusted
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        return json.loads(file.read(length)), _LENGTH_BYTES + length
+def _layers_in(header: Header) -> set[str]:
+    return {key.rpartition(".")[0] for key in header.entries} - {""}
 
 
 def _check_dtypes(path: Path, name: str, dtypes: list[str]) -> None:
@@ -119,6 +113,6 @@ def _check_dtypes(path: Path, name: str, dtypes: list[str]) -> None:
         )
 
 
-def _map(path: Path, entry: dict[str, Any], start: int) -> NDArray[Any]:
+def _map(file: IO[bytes], entry: Entry) -> NDArray[Any]:
     """Return an array as a view of the file; the library would copy it."""
-    return np.memmap(path, _DTYPES[entry["dtype"]], "r", start + entry["data_offsets"][0], tuple(entry["shape"]))
+    return np.memmap(file, _DTYPES[entry.dtype], "r", entry.offset, entry.shape)
