@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import http.client
 import os
+import stat
 import threading
 import time
 import urllib.error
@@ -16,12 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from tqdm import tqdm
 
 _BLOCK_BYTES = 1 << 20
 _WAIT_SECONDS = 0.5  # between two tries to take the lock that another process holds
+_FOLDER_MODE, _FILE_MODE = 0o775, 0o664  # less the umask: others never get the right to write
 _TIMEOUT = 10.0  # seconds that a server may take to answer, or to send the next byte
 
 
@@ -72,7 +73,8 @@ def make_cache_folder() -> Path:
     """
     folder = cache_folder()
     with _storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        for each in (*reversed(folder.parents), folder):
+            each.mkdir(_FOLDER_MODE, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return folder
@@ -139,14 +141,35 @@ def fetch(file: PublishedFile, timeout: float = _TIMEOUT, progress: Callable[[],
 @contextlib.contextmanager
 def _locked(path: Path, progress: Callable[[], None]) -> Iterator[None]:
     """Hold a lock file, once no other process does; the kernel releases the lock of one that is killed."""
-    with path.open("w") as lock:
+    with _open_own(path) as lock:
         while not _try_lock(lock):
             progress()
             time.sleep(_WAIT_SECONDS)
         yield
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _open_own(path: Path) -> FileIO:
+    """Open a file for writing; it is made if it is not there.
+
+    Whoever can write to the cache can put a link under the name, so that another file of the user would be changed.
+
+    Raises:
+        DownloadError: It is a link, has other names, or is no regular file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file = FileIO(os.open(path, flags, _FILE_MODE), "r+")
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            return file
+        file.close()
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+    raise DownloadError(f"{path} cannot be written, since it is a link or no regular file: delete it.")
+
+
+def _try_lock(file: FileIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -156,14 +179,13 @@ def _try_lock(file: IO[str]) -> bool:
 
 def _download_verified(file: PublishedFile, folder: Path, timeout: float, progress: Callable[[], None]) -> Path:
     part = folder / f"{file.name}.part"
-    part.touch()
-    tries = 2 if part.stat().st_size else 1  # what an earlier download left may be of another version than the rest
-    for _ in range(tries):
-        with part.open("r+b", buffering=0) as out:
+    with _open_own(part) as out:
+        tries = 2 if _size(out) else 1  # what an earlier download left may be of another version than the rest
+        for _ in range(tries):
             _receive(file, part, out, timeout, progress)
-        if (received := _digest(part, file.checksum.split(":")[0])) == file.checksum:
-            return part.replace(folder / file.name)
-        os.truncate(part, 0)
+            if (received := _digest(out, file.checksum.split(":")[0])) == file.checksum:
+                return part.replace(folder / file.name)
+            out.truncate(0)
     part.unlink()
     raise DownloadError(
         f"{file.url} is not the published file: its checksum should be {file.checksum}. Received: {received}."
@@ -171,7 +193,7 @@ def _download_verified(file: PublishedFile, folder: Path, timeout: float, progre
 
 
 def _receive(file: PublishedFile, part: Path, out: FileIO, timeout: float, progress: Callable[[], None]) -> None:
-    offset = part.stat().st_size
+    offset = _size(out)
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
@@ -232,6 +254,10 @@ def _storing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+def _size(file: FileIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _digest(file: FileIO, algorithm: str) -> str:
+    file.seek(0)
+    return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"

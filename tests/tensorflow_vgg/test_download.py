@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from planting import PLANTS, plant
 
 from tensorflow_vgg import download
 from tensorflow_vgg.download import DownloadError, PublishedFile
@@ -229,6 +230,16 @@ def test_partial_download_of_another_file_is_discarded(cache, publisher):
     (cache / "weights.h5.part").write_bytes(b"x" * PIECE)
     assert download.fetch(publisher.file).read_bytes() == CONTENT
     assert publisher.ranges == [f"bytes={PIECE}-", None]
+
+
+@pytest.mark.parametrize("name", ["weights.h5.lock", "weights.h5.part"])
+@pytest.mark.parametrize("kind", PLANTS)
+def test_planted_file_in_the_cache_is_refused_and_its_target_stays(cache, publisher, private, kind, name):
+    cache.mkdir()
+    plant(kind, cache / name, private)
+    with pytest.raises(DownloadError) as error:
+        download.fetch(publisher.file)
+    assert_is_a_sentence(error, f"{cache}/{name} cannot be written, since it is a link or no regular file: delete it.")
 
 
 def test_fetch_reports_pieces_as_progress(cache, publisher, monkeypatch):
