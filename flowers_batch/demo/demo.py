@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,8 @@ from flowers_batch.pages.report.page import report
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
 from flowers_batch.runs.predict import predict
+from flowers_batch.storage.own_files import open_own_file
+from flowers_batch.storage.subfolders import delete_tree, make_folder
 
 SYNTHETIC_PHOTOS = 200  # what two slow cores encode in two minutes
 _LABELLED_SHARE = 0.8  # of the photos; the others are the archive to be labelled
@@ -49,7 +51,8 @@ def run_demo(
         (`photos`, `accuracy`, `interval95`), `seconds` by step, and `report` (the page's path).
 
     Raises:
-        InputError: The folder contains something other than a demo, or the photos' folder contains no photos.
+        InputError: The folder contains something other than a demo, or links in place of its folders, or the photos'
+            folder contains no photos.
     """
     _prepare(out)
     steps = _Steps(reporter)
@@ -105,10 +108,11 @@ def _prepare(out: Path) -> None:
     """Make the folder, or delete an earlier demo's files from it."""
     if out.exists() and any(out.iterdir()) and not (out / _DEMO_MARK).exists():
         raise InputError(f"{out} contains something other than a demo: choose another folder with `out`.")
+    make_folder(str(out.absolute()))
+    with open(open_own_file(out / _DEMO_MARK, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as mark:
+        mark.write("Made by `flowers-batch demo`, which overwrites it.\n")
     for name in ("photos", "synthetic", "codes", "model", "predictions"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / _DEMO_MARK).write_text("Made by `flowers-batch demo`, which overwrites it.\n", encoding="utf-8")
+        delete_tree(str(out), name)
 
 
 def _lay_out(classes: dict[str, list[Path]], folder: Path, is_synthetic: bool) -> None:

@@ -13,6 +13,7 @@ from flowers_batch.demo.drawings import FLOWER_CLASSES, draw_photos
 from flowers_batch.errors import InputError
 from flowers_batch.progress import Reporter, no_progress
 from flowers_batch.storage.locks import wait_for_lock
+from flowers_batch.storage.scratch import scratch_folder
 from tensorflow_vgg.download import DownloadError, PublishedFile, cache_folder, fetch, find_cached, is_reachable
 from tensorflow_vgg.weights import PUBLISHED
 
@@ -99,11 +100,9 @@ def _real_photos(offline: bool, reporter: Reporter) -> Path | None:
 
 
 def _unpack(folder: Path) -> None:
-    unpacked = folder.with_suffix(".part")
-    with tarfile.open(fetch(FLOWER_PHOTOS)) as archive:
+    with scratch_folder(str(folder.parent)) as unpacked, tarfile.open(fetch(FLOWER_PHOTOS)) as archive:
         archive.extractall(unpacked, filter="data")
-    (unpacked / folder.name).replace(folder)
-    unpacked.rmdir()
+        Path(unpacked, folder.name).replace(folder)
 
 
 def _is_available(file: PublishedFile, name: str, offline: bool, reporter: Reporter) -> bool:

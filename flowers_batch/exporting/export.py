@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,9 @@ from flowers_batch.exporting.keras_model import write_keras, write_saved_model
 from flowers_batch.exporting.onnx_model import write_onnx
 from flowers_batch.storage.folder import PathOrUrl
 from flowers_batch.storage.io_errors import writing
+from flowers_batch.storage.local_files import finish
+from flowers_batch.storage.scratch import scratch_folder
+from flowers_batch.storage.subfolders import make_folder
 
 if TYPE_CHECKING:
     import keras
@@ -55,7 +57,7 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
         raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format}.")
     if ":/" in str(out):  # a secret may be in it
         raise InputError("The exported model is written to this machine's disk: give `out` a path, not a URL.")
-    if target.exists():
+    if os.path.lexists(target):
         raise InputError(f"{out} exists already: choose another path for the exported model.")
     if format == KERAS and target.suffix != ".keras":
         raise InputError(f"Keras only reads files whose names end in .keras. Received: {out}.")
@@ -66,17 +68,15 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
     network, identity = build_network(encoding, "float32")
     if identity != fingerprint.weights:
         raise InputError(f"{encoding.weights} holds other weights than the model's: name the model's as `weights`.")
-    scratch = target.with_name(f"_tmp-{target.name}")
     writers: dict[str, Callable[[keras.Model, Head, Path], None]]
     writers = {SAVED_MODEL: write_saved_model, ONNX: write_onnx, KERAS: write_keras}
-    try:
-        with writing(str(target), str(target.absolute().parent)):
-            target.parent.mkdir(parents=True, exist_ok=True)
+    parent = str(target.absolute().parent)
+    with writing(str(target), parent):
+        make_folder(parent)
+        with scratch_folder(parent) as folder:
+            scratch = Path(folder, target.name)
             writers[format](network, trained.head, scratch)
+            for path in (*scratch.rglob("*"), scratch):
+                finish(str(path))
             scratch.rename(target)
-    finally:
-        if scratch.is_dir():
-            shutil.rmtree(scratch)
-        with suppress(OSError):  # such as a parent that is not a folder
-            scratch.unlink()
     return str(target)

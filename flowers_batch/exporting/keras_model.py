@@ -50,15 +50,13 @@ def _labelling_model(network: keras.Model, head: Head) -> keras.Model:
 
 
 def write_keras(network: keras.Model, head: Head, scratch: Path) -> None:
-    """Write a `.keras` file."""
+    """Write a file, whose name must end in `.keras`."""
     import keras
 
     for layer in network.layers:
         if hasattr(layer, "kernel_initializer"):  # holds the weights, and would be written along with them
             layer.kernel_initializer = layer.bias_initializer = keras.initializers.Zeros()
-    file = scratch.with_suffix(".keras")  # Keras insists on the suffix
-    _labelling_model(network, head).save(file)
-    file.rename(scratch)
+    _labelling_model(network, head).save(scratch)
 
 
 def write_saved_model(network: keras.Model, head: Head, scratch: Path) -> None:

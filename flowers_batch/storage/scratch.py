@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def scratch_folder(parent: str | None = None) -> Iterator[str]:
     try:
         yield folder
     finally:
-        _delete(folder)
+        _delete(folder, lock)
         os.close(lock)
 
 
@@ -56,10 +57,10 @@ def sweep_scratch_folders(parent: str | None = None) -> None:
 def _sweep(entry: os.DirEntry[str]) -> None:
     if not entry.is_dir(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
         return
-    lock = os.open(os.path.join(entry.path, _LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    lock = os.open(os.path.join(entry.path, _LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if _take(lock, entry.path) and os.read(lock, 256).decode() in ("", socket.gethostname()):
-            _delete(entry.path)
+            _delete(entry.path, lock)
     finally:
         os.close(lock)
 
@@ -68,10 +69,14 @@ def _make(parent: str) -> tuple[str, int]:
     """Return a new folder, and the descriptor that holds its lock."""
     while True:
         folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-        with ExitStack() as on_error:
-            on_error.callback(_delete, folder)
+        try:
             lock = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except BaseException:
+            os.rmdir(folder)
+            raise
+        with ExitStack() as on_error:
             on_error.callback(os.close, lock)
+            on_error.callback(_delete, folder, lock)
             if _take_if_possible(lock, folder):
                 os.write(lock, socket.gethostname().encode())  # fails if the disk is full
                 on_error.pop_all()
@@ -95,19 +100,33 @@ def _take(lock: int, folder: str) -> bool:
         return False
 
 
-def _delete(folder: str) -> None:
-    """Delete a folder, and its lock last: a later process sweeps what cannot be deleted now."""
+def _delete(path: str, lock: int) -> None:
+    """Delete a folder, and its lock last: a later process sweeps what cannot be deleted now.
+
+    A folder or a link that another user put in its place does not contain its lock, and stays.
+    """
     for _ in range(_DELETIONS):
-        with suppress(OSError):
-            for name in os.listdir(folder):
-                path = os.path.join(folder, name)
-                if os.path.isdir(path) and not os.path.islink(path):
-                    shutil.rmtree(path, ignore_errors=True)
-                elif name != _LOCK:
-                    os.unlink(path)
-            if set(os.listdir(folder)) <= {_LOCK}:
-                os.unlink(os.path.join(folder, _LOCK))
-                os.rmdir(folder)
-        if not os.path.lexists(folder):
+        try:
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:  # it is deleted, or no longer there
             return
+        try:
+            with suppress(OSError):
+                if not os.path.samestat(os.fstat(lock), os.stat(_LOCK, dir_fd=folder, follow_symlinks=False)):
+                    return
+                _empty(folder)
+                if os.listdir(folder) == [_LOCK]:
+                    os.unlink(_LOCK, dir_fd=folder)
+                    os.rmdir(path)
+                    return
+        finally:
+            os.close(folder)
         time.sleep(_DELETION_SECONDS)
+
+
+def _empty(folder: int) -> None:
+    for name in os.listdir(folder):
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+        elif name != _LOCK:
+            os.unlink(name, dir_fd=folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -78,10 +79,12 @@ def write_safetensors(path: Path, parameters: Iterable[Parameters], metadata: di
     arrays: dict[str, NDArray[np.floating]] = {}
     for name, kernel, bias in parameters:
         arrays |= {f"{name}.{_KERNEL}": kernel, f"{name}.{_BIAS}": bias}
-    path.touch()
-    mode = path.stat().st_mode
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(path, flags | os.O_CREAT, 0o664), "rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     save_arrays(arrays, path, metadata)
-    path.chmod(mode)  # the library makes the file readable by its owner alone
+    with open(os.open(path, flags), "rb") as file:
+        os.fchmod(file.fileno(), mode)  # the library makes the file readable by its owner alone
 
 
 def save_arrays(arrays: dict[str, NDArray[Any]], path: str | os.PathLike[str], metadata: dict[str, str]) -> None:

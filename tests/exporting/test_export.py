@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from flowers_batch.exporting.export import FORMATS
 
 # Below and above 224 and 335 pixels, up to which the resize does not blur; portrait and landscape.
 SIZES = [(60, 50), (224, 224), (300, 330), (331, 500), (700, 480), (1300, 900)]
+EXPORT = "flowers_batch.exporting.export"
 CLOSE = 2e-3  # between probabilities: the runtimes round differently
 
 
@@ -210,6 +213,33 @@ def test_export_that_cannot_be_written_is_a_sentence(trained, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(fb.RunError, match=r"model\.onnx cannot be written \(.*\): make room or give write access"):
         fb.export(trained[0] / "model", tmp_path / "file" / "model.onnx", "onnx")
+
+
+def write_two_files(network: object, head: object, scratch: Path) -> None:
+    scratch.mkdir()
+    for name in ("model", "model.keras"):
+        (scratch / name).touch()
+
+
+@pytest.mark.parametrize(("name", "format"), [("m.onnx", "onnx"), ("m.keras", "keras"), ("m", "savedmodel")])
+def test_export_follows_no_planted_link_and_is_not_world_writable(
+    trained, tmp_path, private, monkeypatch, name, format
+):
+    monkeypatch.setattr(f"{EXPORT}.write_saved_model", write_two_files)
+    monkeypatch.setattr(f"{EXPORT}.write_onnx", lambda network, head, scratch: scratch.write_bytes(b"model"))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f"_tmp-{name}").symlink_to(private.parent if format == "savedmodel" else private)
+    umask = os.umask(0)
+    try:
+        fb.export(trained[0] / "model", out / name, format)
+    finally:
+        os.umask(umask)
+    assert sorted(os.listdir(out)) == [f"_tmp-{name}", name]
+    for path in (out / name, *(out / name).rglob("*")):
+        assert not path.stat().st_mode & stat.S_IWOTH
+    with pytest.raises(fb.InputError, match="exists already"):
+        fb.export(trained[0] / "model", out / name, format)
 
 
 def test_command_exports(trained, tmp_path, capsys):

@@ -110,3 +110,11 @@ def test_folder_on_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"), scratch_folder(str(tmp_path)):
         pass
     assert list(tmp_path.iterdir()) == [] and len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_link_in_place_of_a_scratch_folder_is_not_followed(tmp_path, private):
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    with scratch_folder(str(parent)) as folder:
+        os.rename(folder, f"{folder}-moved")
+        os.symlink(private.parent, folder)

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+import tarfile
+
+from helpers import write
+
+from flowers_batch.demo import inputs
+from flowers_batch.progress import NULL_REPORTER
+
+
+def test_photos_are_not_unpacked_through_a_planted_link(tmp_path, private, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(inputs.PHOTOS_ENVIRONMENT, raising=False)
+    with tarfile.open(tmp_path / "photos.tgz", "w:gz") as archive:
+        archive.add(write(tmp_path / "flower_photos", {"tulips/one.jpg": b"1"}), "flower_photos")
+    monkeypatch.setattr(inputs, "fetch", lambda file: tmp_path / "photos.tgz")
+    monkeypatch.setattr(inputs, "_is_available", lambda *_: True)
+    cache = write(tmp_path / "cache" / "flowers_batch", {"other": b""})
+    (cache / "flower_photos.part").symlink_to(private.parent)
+    found = inputs.find_photos(tmp_path / "synthetic", 5, True, NULL_REPORTER)
+    assert [path.name for path in found.by_class["tulips"]] == ["one.jpg"]
+    assert sorted(os.listdir(cache)) == ["flower_photos", "flower_photos.lock", "flower_photos.part", "other"]
