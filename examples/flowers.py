@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 import flowers_batch as fb
+from flowers_batch.text import visible
 
 
 def predict_one(photo: Path, run: Path) -> dict[str, float]:
@@ -58,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"test accuracy {test['accuracy']:.1%} of {test['photos']} photos, 95% interval {low:.1%} to {high:.1%}")
 
     photo = given.photo or next(path for path in sorted(given.photos.glob("*/*")) if path.is_file())
-    print(photo)
+    print(visible(str(photo)))
     for label, probability in predict_one(photo, given.run).items():
-        print(f"  {label:12} {probability:6.1%} {'#' * round(40 * probability)}".rstrip())
+        print(f"  {visible(label):12} {probability:6.1%} {'#' * round(40 * probability)}".rstrip())
 
 
 if __name__ == "__main__":

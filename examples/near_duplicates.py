@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from flowers_batch.text import visible
+
 BLOCK = 1024  # codes that are compared at once: 4 MB of similarities per pair of blocks
 
 
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paths, codes = read_codes(given.codes)
     pairs = sorted(similar_pairs(codes, given.threshold), reverse=True)
     for cosine, first, second in pairs[: given.count]:
-        print(f"{cosine:.3f}  {paths[first]}  {paths[second]}")
+        print(visible(f"{cosine:.3f}  {paths[first]}  {paths[second]}"))
     print(f"{len(pairs)} pairs of {len(paths)} photos have a similarity of {given.threshold} or more")
 
 

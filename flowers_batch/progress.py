@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flowers_batch.text import visible
+from flowers_batch.text import unfiltered, visible
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -159,7 +159,7 @@ class BarReporter:
         """Write a line above the bar."""
         from tqdm import tqdm
 
-        tqdm.write(visible(f"{self._verb}: {sentence}"), file=sys.stderr)
+        tqdm.write(visible(f"{self._verb}: {sentence}"), file=unfiltered(sys.stderr))
 
     def update(self, progress: Progress) -> None:
         """Change the bar or the text."""
@@ -218,7 +218,7 @@ def console_reporter(verb: str, style: str = "auto") -> Iterator[Reporter]:
 def _tqdm(**options: Any) -> tqdm[Any]:
     from tqdm import tqdm  # only where a bar is shown, so that the command starts quickly
 
-    return tqdm(file=sys.stderr, **options)
+    return tqdm(file=unfiltered(sys.stderr), **options)
 
 
 def _progress_text(progress: Progress, rate: float | None) -> str:

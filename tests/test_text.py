@@ -7,6 +7,7 @@ from flowers_batch.text import joined_visibly, shortened, visible, visible_lines
 
 def test_invisible_characters_are_spelt_out():
     assert visible("a\x1b[31m\x7f\x9b\u202eb\n") == "a\\u001b[31m\\u007f\\u009b\\u202eb\\u000a"
+    assert visible("\u3164\udcff\ufff9\U000e0041") == "\\u3164\\udcff\\ufff9\\U000e0041"
     assert visible("Löwenzahn 蒲公英 \U0001f33c") == "Löwenzahn 蒲公英 \U0001f33c"
 
 

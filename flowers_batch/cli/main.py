@@ -14,6 +14,7 @@ import flowers_batch.cli.result_commands
 import flowers_batch.cli.weights_commands  # noqa: F401
 from flowers_batch.cli.app import app
 from flowers_batch.devices import hide_startup_messages
+from flowers_batch.text import VisibleStream, unfiltered
 
 _SECONDS_TO_END = 7  # for an orderly end; then what remains on this machine ends by itself, soon after its driver
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: The command's arguments; by default the process's.
     """
-    _print_any_text()
+    _print_any_text_visibly()
     stopped_by: list[int] = []
 
     def stop(number: int, frame: object) -> NoReturn:
@@ -47,8 +48,13 @@ def main(arguments: list[str] | None = None) -> None:
         raise
 
 
-def _print_any_text() -> None:
-    """Have characters that the terminal's encoding lacks printed as escapes: names of photos may have any."""
-    for stream in (sys.stdout, sys.stderr):
+def _print_any_text_visibly() -> None:
+    """Have invisible characters printed as escapes, and those that the terminal's encoding lacks.
+
+    Names of photos may have any; they also stand in errors of libraries and in tracebacks.
+    """
+    for name in ("stdout", "stderr"):
+        stream = unfiltered(getattr(sys, name))
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, VisibleStream(stream))

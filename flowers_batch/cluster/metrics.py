@@ -7,6 +7,7 @@ from typing import Any
 
 from flowers_batch.cluster.messages import ShardResult
 from flowers_batch.devices import gpu_memory
+from flowers_batch.text import visible
 
 
 class RunMetrics:
@@ -21,7 +22,7 @@ class RunMetrics:
 
         def create(kind: Any, name: str, description: str, *tags: str) -> Any:
             metric = kind(f"flowers_batch_{name}", description, ("run", *tags))
-            metric.set_default_tags({"run": run})
+            metric.set_default_tags({"run": visible(run)})  # Prometheus' text format escapes line breaks only
             return metric
 
         self._images = create(Counter, "images", "Images in finished shards.", "status")
@@ -79,7 +80,7 @@ class GpuMemoryMetric:
     def __init__(self, run: str, gpu: str, actor: str):
         from ray.util.metrics import Gauge
 
-        tags = {"run": run, "host": socket.gethostname(), "gpu": gpu, "actor": actor}
+        tags = {"run": visible(run), "host": socket.gethostname(), "gpu": gpu, "actor": actor}
         self._gauge = Gauge("flowers_batch_gpu_memory_bytes", "GPU memory used by networks.", tuple(tags))
         self._gauge.set_default_tags(tags)
 

@@ -10,7 +10,8 @@ from flowers_batch.storage.folder import PathOrUrl, split_file
 from flowers_batch.storage.io_errors import passing_errors
 
 _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet evaluates cells that begin so
+# A spreadsheet evaluates cells that begin so, also in full width, in the small forms of Unicode, and with a minus sign.
+_FORMULA = (*"=+-@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20", *"\ufe66\ufe62\ufe63\ufe6b", "\u2212")
 _ESCAPED = (*_FORMULA, *(f"'{sign}" for sign in ("'", *_FORMULA)))  # and cells that look quoted already
 
 

@@ -68,10 +68,29 @@ def test_zero_is_a_label_and_names_may_contain_line_ends(tmp_path):
     assert read_labels(str(tmp_path / "names.csv")) == LabelsFile(expected, 0)
 
 
-@pytest.mark.parametrize("name", ["=1+1.jpg", "'=1.jpg", "''x.jpg", "'", "it's.jpg", "-x", "@y\n", 'a,"b".jpg'])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("=1+1.jpg", "'=1.jpg", "''x.jpg", "'", "it's.jpg", "-x", "@y\n", 'a,"b".jpg', "\tx", "\rx"),
+        *(
+            "\uff1d1+1.jpg",
+            "'\uff1d1.jpg",
+            "\uff0bx",
+            "\uff0dx",
+            "\uff20x",
+            "\ufe66x",
+            "\ufe62x",
+            "\ufe63x",
+            "\ufe6bx",
+            "\u2212x",
+        ),
+    ],
+)
 def test_names_are_read_back_and_never_written_as_formulas(tmp_path, name):
     file = tmp_path / "labels.csv"
     write_labels(file, ("path", "label", "probability"), [{"path": name, "label": name, "probability": 0.5}])
     assert read_labels(str(file)) == LabelsFile({name: name.strip()}, 0)
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        assert list(csv.reader(stream))[1][0][0] not in "=+-@\t\r\n"
+        assert (
+            list(csv.reader(stream))[1][0][0] not in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"
+        )

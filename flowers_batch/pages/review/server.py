@@ -104,6 +104,7 @@ class ReviewServer:
                 lifespan="off",
                 proxy_headers=False,  # a client is who it is, not who it says it is
                 log_level="error",
+                use_colors=False,  # control sequences are printed as escapes
                 backlog=backlog(),
                 timeout_keep_alive=IDLE_SECONDS,
                 timeout_graceful_shutdown=2,
