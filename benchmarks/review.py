@@ -70,6 +70,7 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
         columns = {name: [None] * len(numbers) for name in schema.names} | {
             "path": [f"{number:06d}.jpg" for number in numbers],
             "sha256": [random.bytes(32) for _ in numbers],
+            "phash": list(numbers),
             "status": ["ok"] * len(numbers),
             "prediction": names,
             "probability": confidences,

@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from flowers_batch.errors import InputError
+from flowers_batch.json_values import check_shape
 
 CODES_SCHEMA = 1  # raised when the columns of a shard change
 PREPROCESSING = 2  # raised when decoding gives other pixels for the same photo
@@ -25,6 +26,20 @@ _DIGEST_NAMES = {
     "schema": "schema",
     "head": "head",
     "top_k": "top_k",
+}
+
+
+_SHAPE = {
+    "network": str,
+    "layer": str,
+    "weights": str,
+    "precision": ("float32", "bfloat16"),
+    "code_dtype": ("float16", "float32"),
+    "pool?": ("avg", "max", "flatten", None),
+    "preprocessing?": int,
+    "schema?": int,
+    "head?": (str, None),
+    "top_k?": (int, None),
 }
 
 
@@ -88,6 +103,7 @@ class Fingerprint:
 
         Raises:
             InputError: A field is missing, or is unknown: then the rows depend on something that this version ignores.
+            TypeError: A field is of another type.
         """
         if not isinstance(value, dict):
             raise InputError("The fingerprint is not a JSON object: encode into a new folder.")
@@ -102,6 +118,7 @@ class Fingerprint:
             raise InputError(
                 f"The fingerprint lacks {', '.join(missing)}: restore the file, or encode into a new folder."
             )
+        check_shape(value, _SHAPE, "the fingerprint")
         return cls(**value)
 
 

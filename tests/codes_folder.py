@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from run_folders import write_run
 
-from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.run_folder import Job
 from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_schema
-from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.runs.summary import Summary
 from flowers_batch.storage.folder import open_folder
 
 WIDTH = 12
-_EMPTY = {"int": 0, "float": 0.0, "str": "", "dict[str, Any]": {"count": 0, "first": []}}
-_EMPTY_SUMMARY = {
-    field.name: _EMPTY.get(str(field.type), {} if str(field.type).startswith("dict") else [])
-    for field in fields(Summary)
-}
 
 
 def write_codes(
@@ -73,16 +66,8 @@ def write_codes(
     table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
     target = open_folder(folder)
     fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
-    write_job(target, Job(CODES, str(folder), fingerprint, "null"))
-    write_shard(target, CODES, schema, table.to_batches(batch), Footer(fingerprint.digest, 0, "x", 0, 0))
-    summary = {
-        "shards": 1,
-        "images": len(labels),
-        "ok": int(ok.sum()),
-        "failed": int((~ok).sum()),
-        "duplicates": copies,
-    }
-    target.write_json(SUCCESS, _EMPTY_SUMMARY | summary)
+    counts = {"ok": int(ok.sum()), "failed": int((~ok).sum()), "duplicates": copies}
+    write_run(target, Job(CODES, str(folder), fingerprint, "null"), [table.to_batches(batch)], **counts)
     return folder
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from helpers import fingerprint
+from run_folders import write_run
 
-from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.run_folder import Job
 from flowers_batch.dataset.schema import FAILED, OK, codes_schema, folder_of, predictions_schema
-from flowers_batch.dataset.shard_file import (
-    Footer,
-    write_shard,
-)
+from flowers_batch.dataset.shard import Shard
+from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.storage.folder import open_folder
 
 IMAGE_FIELDS = [
@@ -33,6 +31,11 @@ IMAGE_FIELDS = [
 
 
 LIKE = Footer("print", 3, "inputs", 0, 0)
+
+
+def shard_like(images: int, number: int = LIKE.shard) -> Shard:
+    """Return the shard whose file was written like `LIKE`."""
+    return Shard(number, images, LIKE.inputs_digest)
 
 
 SIZES = {"bytes": 2**40, "width": 40_000, "height": 3}
@@ -69,9 +72,6 @@ def labelled(path: str, label: str = "roses", probability: float = 0.75) -> dict
 
 
 def finished(where: Path, kind: str, shards: list[pa.RecordBatch]) -> Path:
-    folder = open_folder(where)
-    for number, batch in enumerate(shards):
-        write_shard(folder, kind, batch.schema, [batch], replace(LIKE, shard=number))
-    write_job(folder, Job(kind, "/photos", fingerprint(), "random:0"))
-    folder.write_json(SUCCESS, {"shards": len(shards)})
+    job = Job(kind, "/photos", fingerprint(), "random:0")
+    write_run(open_folder(where), job, [[batch] for batch in shards])
     return where

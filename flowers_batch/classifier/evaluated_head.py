@@ -28,6 +28,7 @@ from flowers_batch.classifier.model_folder import LABELS, MODEL, SPLIT, Model, r
 from flowers_batch.classifier.split import SPLITS, TEST, VALIDATION
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run, library_versions
+from flowers_batch.errors import FlowersError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import Folder
 
@@ -155,7 +156,7 @@ def _count_moved(model: Folder, paths: list[str], splits: NDArray[np.int_]) -> i
     """Return how many photos were in another split when this model was last trained: their groups have merged."""
     try:
         table = read_split(model, ["path", "split"])
-    except (OSError, pa.ArrowException):  # missing or unreadable: it is about to be rewritten
+    except FlowersError:  # missing or unreadable: it is about to be rewritten
         return 0
     before = dict(zip(*(table[name].to_pylist() for name in ("path", "split")), strict=True))
     return sum(before.get(path, SPLITS[split]) != SPLITS[split] for path, split in zip(paths, splits, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,31 @@ class Head:
             digest.update(f"{name}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def head_from_arrays(
+    arrays: Mapping[str, NDArray[np.float32]], classes: tuple[str, ...], temperature: float, threshold: float | None
+) -> Head:
+    """Return the head whose `arrays` these are.
+
+    Raises:
+        KeyError, ValueError: They are not the arrays of a head, or do not fit each other or the classes.
+    """
+    count = (len(arrays) - 2) // 2
+    layers = tuple((arrays[f"layer{number}.kernel"], arrays[f"layer{number}.bias"]) for number in range(count))
+    head = Head(classes, arrays["mean"], arrays["scale"], layers, temperature, threshold)
+    if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("an array has other values than finite float32")
+    width = len(head.mean) if head.mean.ndim == 1 else -1
+    fits = head.scale.shape == (width,) and bool((head.scale > 0).all())
+    for kernel, bias in layers:
+        fits = fits and kernel.ndim == 2 and kernel.shape == (width, len(bias)) and bias.ndim == 1
+        width = len(bias) if bias.ndim else -1
+    if not fits or not layers or len(arrays) != 2 * count + 2 or width != len(classes):
+        raise ValueError("the arrays' shapes do not fit each other or the classes")
+    if len(set(classes)) < len(classes) or not temperature > 0:
+        raise ValueError("a class is named twice, or the temperature is not above 0")
+    return head
 
 
 def apply_layers(values: NDArray[np.float32], layers: Sequence[Layer]) -> NDArray[np.float32]:

@@ -15,8 +15,7 @@ import psutil
 from numpy.typing import NDArray
 
 from flowers_batch.dataset.run_folder import Run
-from flowers_batch.dataset.schema import CODES, codes_of
-from flowers_batch.dataset.shard_file import read_shard
+from flowers_batch.dataset.schema import codes_of
 
 CHUNK_SIZE = 8192  # photos that are in memory at once, and shuffled among each other: 64 MB of VGG16's in float16
 _BYTES_PER_VALUE = 12  # of codes to train on: as stored, in float32, and standardised
@@ -118,9 +117,7 @@ class CodesOnDisk:
             group = self._groups[number]
             positions = np.arange(bounds[number], bounds[number + 1])
             wanted = rows[positions] - self._starts[number]
-            parts = [
-                codes_of(batch) for batch in read_shard(self._run.folder, CODES, group.shard, ["code"], group.number)
-            ]
+            parts = [codes_of(batch) for batch in self._run.read_shard(group.shard, ["code"], group.number)]
             ok = np.concatenate([ok for _, ok in parts])
             codes = np.concatenate([codes for codes, _ in parts])
             return positions, codes[np.cumsum(ok)[wanted] - 1]

@@ -16,20 +16,32 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flowers_batch.classifier.confusion import with_sparse_confusion
-from flowers_batch.classifier.head import Head
+from flowers_batch.classifier.head import Head, head_from_arrays
 from flowers_batch.classifier.left_out_classes import LeftOutClasses
+from flowers_batch.classifier.model_shapes import METRICS_SHAPE, MODEL_SHAPE, check_metrics
 from flowers_batch.classifier.split import SPLITS
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
-from flowers_batch.errors import InputError
+from flowers_batch.errors import InputError, first_line
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.json_values import check_shape
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.io_errors import raise_io_error
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
 LABELS = "labels.parquet"  # all labels that the training read: a labels file
 # Of a fine-tuned network: its weights, and the codes folder that it made. They are in the model folder, and
 # `model.json` names them without a path, so that the folder can be moved.
 NETWORK, OWN_CODES = "network.safetensors", "codes"
+_MAX_METRICS_BYTES = 256 << 20  # version 0.1 wrote the whole confusion matrix, a line for each cell
+_COLUMNS = {  # that are read of `split.parquet` and `labels.parquet`
+    "path": pa.string(),
+    "label": pa.string(),
+    "sha256": pa.binary(32),
+    "split": pa.string(),
+    "prediction": pa.string(),
+    "probability": pa.float32(),
+}
 _LIST_OF_NUMBERS = re.compile(r"\[\n([\d\s.,eE+-]*)\]")  # of indented JSON, in which no string has a line break
 
 
@@ -88,26 +100,17 @@ def load_model(where: PathOrUrl) -> Model:
     folder = open_folder(where)
     try:
         described = in_current_format(folder.read_json(MODEL), folder.url_of(MODEL), formats_0_1.upgrade_model)
+        check_shape(described, MODEL_SHAPE)
         with folder.open(ARRAYS) as file:
             arrays = load(file.read())
-        head = Head(
-            classes=tuple(described["classes"]),
-            mean=arrays["mean"],
-            scale=arrays["scale"],
-            layers=tuple(
-                (arrays[f"layer{number}.kernel"], arrays[f"layer{number}.bias"])
-                for number in range((len(arrays) - 2) // 2)
-            ),
-            temperature=described["temperature"],
-            threshold=described["threshold"],
-        )
+        head = head_from_arrays(arrays, tuple(described["classes"]), described["temperature"], described["threshold"])
         identity = described["identity"]
         rest = {name: described[name] for name in ("weights", "codes", "images", "split", "training", "versions")}
         rest |= {name: folder.url_of(rest[name]) for name in ("weights", "codes") if rest[name] in (NETWORK, OWN_CODES)}
         fingerprint = Fingerprint.from_json(described["fingerprint"])
     except FileNotFoundError:
         raise InputError(f"{folder.url} is not a model folder: make one with `flowers-batch train`.") from None
-    except (KeyError, TypeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise InputError(f"The model in {folder.url} cannot be read ({error}): train it again.") from None
     if head.identity != identity:
         raise InputError(f"{ARRAYS} in {folder.url} does not belong to the {MODEL} beside it: train the model again.")
@@ -130,10 +133,13 @@ def read_metrics(folder: Folder) -> dict[str, Any]:
         InputError: It is damaged, or a newer version of flowers_batch wrote it.
     """
     try:
-        metrics = in_current_format(folder.read_json(METRICS), folder.url_of(METRICS), formats_0_1.upgrade_metrics)
+        content = folder.read_json(METRICS, _MAX_METRICS_BYTES)
+        metrics = in_current_format(content, folder.url_of(METRICS), formats_0_1.upgrade_metrics)
         metrics |= {split: with_sparse_confusion(metrics[split]) for split in SPLITS}
+        check_shape(metrics, METRICS_SHAPE)
+        check_metrics(metrics)
         return {"left_out_classes": asdict(LeftOutClasses())} | metrics
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder.url_of(METRICS)} is damaged ({error}): train the model again.") from None
 
 
@@ -141,25 +147,23 @@ def read_split(folder: Folder, columns: Sequence[str]) -> pa.Table:
     """Return columns of `split.parquet`: the labelled photos of a model, and the split that each is in.
 
     Raises:
-        OSError, pa.ArrowException: There is none, or it cannot be read.
+        InputError: There is none, or it is damaged.
+        RunError: It cannot be read.
     """
-    with folder.open(SPLIT) as file:
-        parquet = pq.ParquetFile(file)
-        names = formats_0_1.split_columns(columns, parquet.schema_arrow.names)
-        return parquet.read(names).select(names).rename_columns(list(columns))
+    return _read_columns(folder, SPLIT, columns)
 
 
 def read_training_labels(folder: Folder) -> pa.Table:
     """Return `path`, `label` and `split` of all photos that had a label; `split` is null if their class was left out.
 
     Raises:
-        OSError, pa.ArrowException: They are not in the folder, or cannot be read.
+        InputError: They are not in the folder, or are damaged.
+        RunError: They cannot be read.
     """
     split = read_split(folder, ["path", "label", "split"])
     if not folder.exists(LABELS):
         return split
-    with folder.open(LABELS) as file:
-        labels = pq.read_table(file, columns=["path", "label"])
+    labels = _read_columns(folder, LABELS, ["path", "label"])
     return labels.join(split.select(["path", "split"]), "path", join_type="left outer")
 
 
@@ -167,12 +171,34 @@ def read_labelled_digests(folder: Folder) -> pa.Array:
     """Return SHA-256 of all photos that had a label when the model was trained: fixed-size binary [N].
 
     Raises:
-        OSError, pa.ArrowException: They are not in the folder, or cannot be read.
+        InputError: They are not in the folder, or are damaged.
+        RunError: They cannot be read.
     """
     if not folder.exists(LABELS):  # version 0.1, which refused to train if it had to leave a class out
         return read_split(folder, ["sha256"])["sha256"].combine_chunks()
-    with folder.open(LABELS) as file:
-        return pq.read_table(file, columns=["sha256"])["sha256"].combine_chunks()
+    return _read_columns(folder, LABELS, ["sha256"])["sha256"].combine_chunks()
+
+
+def _read_columns(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table:
+    """Return columns of one of the folder's tables, after checking their types and that no value is null."""
+    try:
+        with folder.open(name) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            names = formats_0_1.split_columns(columns, parquet.schema_arrow.names)
+            there = [(field.name, field.type) for field in parquet.schema_arrow]
+            for column, own in zip(columns, names, strict=True):
+                if there.count((own, _COLUMNS[column])) != 1:
+                    raise pa.ArrowInvalid(f"it has no column `{own}` of type {_COLUMNS[column]}")
+            table = parquet.read(names).select(names).rename_columns(list(columns))
+        table.validate(full=True)
+        if any(column.null_count for column in table.columns):
+            raise pa.ArrowInvalid("it has nulls")
+    except (OSError, pa.ArrowException) as error:
+        raise_io_error(folder.url_of(name), error)
+        raise InputError(
+            f"{folder.url_of(name)} is damaged ({first_line(error)[:-1]}): train the model again."
+        ) from None
+    return table
 
 
 def training_labels(folder: Folder, model: Model) -> tuple[str, ...]:
@@ -186,7 +212,7 @@ def training_labels(folder: Folder, model: Model) -> tuple[str, ...]:
         The folder's own copy, which no later change of a labels file reaches; of a model without one, which version
         0.1 trained, what the training was given.
     """
-    return (folder.url_of(LABELS),) if folder.exists(LABELS) else tuple(model.training["labels"])
+    return (folder.url_of(LABELS),) if folder.exists(LABELS) else tuple(model.training.get("labels", ()))
 
 
 def _relative_name(folder: Folder, name: str) -> str:

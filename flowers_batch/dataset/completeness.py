@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from flowers_batch.dataset.manifest import Manifest
 from flowers_batch.dataset.manifest_rows import input_columns, inputs_digest_of, shard_states
 from flowers_batch.dataset.shard import Shard
-from flowers_batch.dataset.shard_file import Footer, read_footer, read_shard
+from flowers_batch.dataset.shard_file import Footer, read_footer
+from flowers_batch.dataset.shard_reading import read_shard, shard_described_by
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import Folder
 
@@ -58,7 +59,7 @@ def reusable_rows(
     paths = pa.array([row[0] for row in same], pa.string())
 
     def rows() -> Iterator[pa.RecordBatch]:
-        for batch in read_shard(folder, kind, shard.number, schema.names):
+        for batch in read_shard(folder, kind, shard_described_by(footer), fingerprint, schema.names):
             yield batch.filter(pc.is_in(batch["path"], paths))
 
     try:

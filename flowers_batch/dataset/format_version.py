@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flowers_batch.errors import InputError
+from flowers_batch.json_values import check_shape
 
 FORMAT = 2  # raised when a file is written that older versions would misread
 _KEY = "format"
@@ -32,11 +33,15 @@ def in_current_format(content: Any, where: str, upgrade: Callable[[dict[str, Any
         raise TypeError("not a JSON object")
     rest = {name: value for name, value in content.items() if name != _KEY}
     number = content.get(_KEY, 1)
-    if not isinstance(number, int):
-        raise TypeError("its format is not a number")
+    check_shape(number, int, "its format")
     if number > FORMAT:
         raise InputError(
             f"{where} has format {number}, and this version of flowers_batch reads formats up to {FORMAT}: install a "
             "newer version."
         )
-    return rest if number == FORMAT else upgrade(rest)
+    if number == FORMAT:
+        return rest
+    try:
+        return upgrade(rest)
+    except (AttributeError, KeyError, ValueError) as error:  # it has no such fields, or they are of other types
+        raise TypeError(f"not of format {number}: {error}") from None

@@ -23,7 +23,7 @@ from flowers_batch.dataset.manifest_part import (
     parts_from,
     read_part,
 )
-from flowers_batch.dataset.manifest_rows import path_key, shard_states
+from flowers_batch.dataset.manifest_rows import inputs_digest_of, path_key, shard_states
 from flowers_batch.dataset.shard import Shard, shard_from_json
 from flowers_batch.sources.images import Image, images_of
 from flowers_batch.sources.ordering import batches_in_order, merged
@@ -90,6 +90,8 @@ def read_manifest(folder: Folder) -> Manifest | None:
         if content["runs"][-1] != generation[0]:
             break
         for row_group, values in enumerate(content["shards"]):
+            if values["number"] > len(shards):
+                raise damaged_part(folder, part)
             put_shard(shards, shard_from_json(values), (part, row_group))
         in_path_order &= content["in_path_order"]
         if content["last"]:
@@ -110,8 +112,14 @@ def read_manifest(folder: Folder) -> Manifest | None:
 
 
 def read_rows(folder: Folder, shard: Shard) -> pa.Table:
-    """Return a shard's manifest rows as they are now."""
+    """Return a shard's manifest rows as they are now.
+
+    Raises:
+        InputError: A part is damaged, or its rows are not those that its metadata describes.
+    """
     *_, rows = shard_states(folder, shard)
+    if inputs_digest_of(rows) != shard.inputs_digest:
+        raise damaged_part(folder, shard.locations[-1][0])
     return rows
 
 

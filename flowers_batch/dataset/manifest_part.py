@@ -11,6 +11,7 @@ from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format
 from flowers_batch.dataset.shard_file import read_metadata_json
 from flowers_batch.errors import InputError, RunError
+from flowers_batch.json_values import check_shape
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
@@ -27,6 +28,23 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("action", pa.string(), nullable=False),  # of its last generation: one of the four above
     ]
 )
+_EXAMPLES_SHAPE = {"count?": int, "first?": [str]}
+_PART_SHAPE = {
+    "runs": [str],
+    "last": bool,
+    "in_path_order": bool,
+    "shards": [{"number": int, "images": int, "inputs_digest": str, "missing": int}],
+    "source": str,
+    "skipping?": {"include_hidden?": bool, "exclude?": [str]},
+    "repeated": int,
+    "ignored": int,
+    "ignored_endings?": {str: int},
+    "skipped?": {str: int},
+    "skipped_at_least?": [str],
+    "loops?": _EXAMPLES_SHAPE,
+    "broken_links?": _EXAMPLES_SHAPE,
+    "nameless_folders?": _EXAMPLES_SHAPE,
+}
 
 
 def part_name(part: int) -> str:
@@ -55,10 +73,14 @@ def read_part(folder: Folder, part: int) -> dict[str, Any] | None:
     """
     try:
         content = read_metadata_json(folder, part_name(part), PART_KEY, formats_0_1.PART_KEY)
-        return in_current_format(content, folder.url_of(part_name(part)), formats_0_1.upgrade_part)
+        content = in_current_format(content, folder.url_of(part_name(part)), formats_0_1.upgrade_part)
+        check_shape(content, _PART_SHAPE)
+        if not content["runs"]:
+            raise ValueError("no run wrote it")
+        return content
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError):  # parts are published atomically, so no killed run left it like this
+    except (ValueError, TypeError):  # parts are published atomically, so no killed run left it like this
         raise damaged_part(folder, part) from None
 
 
@@ -73,7 +95,10 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
     def read() -> pa.Table:
         with folder.open(part_name(part)) as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            rows = parquet.read_row_group(row_group, MANIFEST_SCHEMA.names)
+            if not parquet.schema_arrow.equals(MANIFEST_SCHEMA) or row_group >= parquet.num_row_groups:
+                raise damaged_part(folder, part)
+            rows = parquet.read_row_group(row_group)
+            rows.validate(full=True)
             is_old = formats_0_1.PART_KEY in (parquet.metadata.metadata or {})
             return formats_0_1.upgrade_rows(rows) if is_old else rows
 

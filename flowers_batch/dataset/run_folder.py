@@ -4,23 +4,65 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import FORMAT, in_current_format, with_format
-from flowers_batch.dataset.schema import CODES
-from flowers_batch.dataset.shard_file import RowGroup, open_shard, read_shard, row_groups_of
+from flowers_batch.dataset.manifest import Manifest, read_manifest
+from flowers_batch.dataset.schema import CODES, PREDICTIONS
+from flowers_batch.dataset.shard_file import shard_name
+from flowers_batch.dataset.shard_reading import open_shard, read_shard
 from flowers_batch.dataset.tunings import Tunings, validated_tunings
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.json_values import check_shape
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 JOB, SUCCESS = "job.json", "_SUCCESS"
 _LIBRARIES = ("flowers-batch", "ray", "tensorflow", "keras", "numpy", "pyarrow", "pillow", "simplejpeg")
+
+_JOB_SHAPE = {
+    "kind": (CODES, PREDICTIONS),
+    "images": str,
+    "weights": str,
+    "root": (str, None),
+    "model": (str, None),
+    "codes": (str, None),
+    "versions": {str: str},
+}
+_NAMES_SHAPE = {"count": int, "first": [str]}
+_SUMMARY_SHAPE = {  # what is read of it: `runs.summary.Summary` documents the fields
+    "shards": int,
+    "images": int,
+    "ok": int,
+    "failed": int,
+    "ignored": int,
+    "ignored_endings?": {str: int},
+    "skipped?": {str: int},
+    "skipped_at_least?": [str],
+    "loops?": _NAMES_SHAPE,
+    "broken_links?": _NAMES_SHAPE,
+    "nameless_folders?": _NAMES_SHAPE,
+    "duplicates": int,
+    "changes": {str: int},
+    "resumed": int,
+    "seconds": float,
+    "images_per_second": float,
+    "stage_rates": {str: (float, None)},
+    "stage_shares": {str: float},
+    "reasons": {str: int},
+    "actors": [[(str, [str])]],
+    "deaths": int,
+    "stalls": int,
+    "notes": [str],
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +128,7 @@ def read_job(folder: Folder) -> Job | None:
         return None
     try:
         job = in_current_format(content, folder.url_of(JOB), formats_0_1.upgrade_job)
+        check_shape(job, _JOB_SHAPE)
         return Job(
             kind=job["kind"],
             images=job["images"],
@@ -96,9 +139,9 @@ def read_job(folder: Folder) -> Job | None:
             codes=job["codes"],
             versions=job["versions"],
             format=content.get("format", 1),
-            tuned_on=validated_tunings(job.get("tuned_on", ())),
+            tuned_on=validated_tunings(job.get("tuned_on", [])),
         )
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise InputError(f"{folder.url_of(JOB)} is damaged ({error}): restore it, or begin in a new folder.") from None
 
 
@@ -117,11 +160,19 @@ def read_summary(folder: Folder) -> dict[str, Any]:
     url = folder.url_of(SUCCESS)
     try:
         summary = in_current_format(folder.read_json(SUCCESS), url, formats_0_1.upgrade_summary)
-        if not isinstance(summary["shards"], int):
-            raise TypeError("`shards` is not a number")
+        check_shape(summary, _SUMMARY_SHAPE)
         return summary
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise InputError(f"{url} is damaged ({error}): delete it, and run the same command again.") from None
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group of a shard's file: its number, and how many rows it has."""
+
+    shard: int
+    number: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -132,31 +183,64 @@ class Run:
         folder: The folder.
         job: The content of `job.json`.
         summary: The content of `_SUCCESS`.
+        manifest: Its shards, by which each file is checked when it is opened.
     """
 
     folder: Folder
     job: Job
     summary: dict[str, Any]
+    manifest: Manifest
 
     @property
     def shards(self) -> int:
         """How many shards it has."""
-        return self.summary["shards"]
+        return len(self.manifest.shards)
 
-    @property
+    @cached_property
     def code_width(self) -> int:
         """The length of a code."""
-        with open_shard(self.folder, CODES, 0) as file:
+        with self.open_shard(0) as file:
             return file.schema_arrow.field("code").type.list_size
 
     def row_groups(self) -> list[RowGroup]:
-        """Return the row groups of the shards' files, in the manifest's order."""
-        return [group for shard in range(self.shards) for group in row_groups_of(self.folder, self.job.kind, shard)]
+        """Return the row groups of the shards' files, in the manifest's order.
+
+        Raises:
+            InputError: A file is not what the manifest and the other files say.
+        """
+        return [group for shard in range(self.shards) for group in self._row_groups(shard)]
+
+    def _row_groups(self, shard: int) -> list[RowGroup]:
+        with self.open_shard(shard) as file:
+            code = file.schema_arrow.types[-1]
+            if self.job.kind == CODES and code.list_size != self.code_width:
+                raise InputError(
+                    f"Codes in {self.folder.url_of(shard_name(CODES, shard))} have {code.list_size} values, and those "
+                    f"of the first shard {self.code_width}: delete it, and run the same command again."
+                )
+            metadata = file.metadata
+            return [
+                RowGroup(shard, number, metadata.row_group(number).num_rows) for number in range(file.num_row_groups)
+            ]
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Stream rows in the manifest's order, a shard in memory at a time."""
+        """Stream rows in the manifest's order, a row group in memory at a time."""
         for number in range(self.shards):
-            yield from read_shard(self.folder, self.job.kind, number, columns)
+            yield from self.read_shard(number, columns)
+
+    def read_shard(
+        self, number: int, columns: Sequence[str] | None = None, group: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream rows of a shard: see `shard_reading.read_shard`."""
+        shard, digest = self.manifest.shards[number], self.job.fingerprint.digest
+        return read_shard(self.folder, self.job.kind, shard, digest, columns, group)
+
+    @contextmanager
+    def open_shard(self, number: int) -> Iterator[pq.ParquetFile]:
+        """Open a shard's file until the block ends: see `shard_reading.open_shard`."""
+        shard, digest = self.manifest.shards[number], self.job.fingerprint.digest
+        with open_shard(self.folder, self.job.kind, shard, digest) as file:
+            yield file
 
 
 def open_run(where: PathOrUrl, kind: str) -> Run:
@@ -177,4 +261,12 @@ def open_run(where: PathOrUrl, kind: str) -> Run:
             f"{folder.url} is not finished: run the same `flowers-batch {command}` again, "
             "which resumes where it stopped."
         ) from None
-    return Run(folder, job, summary)
+    manifest = read_manifest(folder)
+    if manifest is None or not manifest.is_complete:
+        raise InputError(f"The manifest of {folder.url} is incomplete: run the same `flowers-batch {command}` again.")
+    if (len(manifest.shards), manifest.images) != (summary["shards"], summary["images"]):
+        raise InputError(
+            f"{folder.url_of(SUCCESS)} has other counts than the manifest: delete it, and run the same "
+            f"`flowers-batch {command}` again."
+        )
+    return Run(folder, job, summary, manifest)

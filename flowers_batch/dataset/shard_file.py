@@ -5,28 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.schema import CODES
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.json_values import check_shape, parse_json
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import passing_errors, raise_io_error
 from flowers_batch.storage.retries import with_retries
 
-_FOOTER_KEY = b"flowers_batch.shard"
+FOOTER_KEY = b"flowers_batch.shard"
 ROWS_PER_GROUP = 2048  # in memory while a shard is written or read
 _ROWS_MERGED = 1024
+_FOOTER_SHAPE = {
+    "fingerprint": str,
+    "shard": int,
+    "inputs_digest": str,
+    "ok": int,
+    "failed": int,
+    "reasons": {str: int},
+    "content_digest": str,
+}
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,10 @@ class Footer:
 
         Raises:
             InputError: A newer version wrote the file.
-            TypeError, KeyError: It is not a footer.
+            TypeError: It is not a footer.
         """
         content = in_current_format(value, where, formats_0_1.upgrade_footer)
+        check_shape(content, _FOOTER_SHAPE)
         return cls(
             fingerprint=content["fingerprint"],
             shard=content["shard"],
@@ -129,7 +137,7 @@ def write_shard(
             writer.write_table(group, row_group_size=len(group))
             rows += len(group)
             reasons.update(group["reason"].drop_null().to_pylist())
-            content.update(_digests(group))
+            content.update(digests_of(group))
         failed = reasons.total()
         footer = Footer(
             expected.fingerprint,
@@ -141,7 +149,7 @@ def write_shard(
             content.hexdigest(),
         )
         # Last: a writer that is closed by an error writes a valid file too, but not these keys.
-        writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer.to_json()).encode()})
+        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer.to_json()).encode()})
     return footer
 
 
@@ -184,10 +192,11 @@ class _RowStream:
 
 def content_digest_of(table: pa.Table) -> str:
     """Return SHA-256 of a shard's `sha256` column: `Footer.content_digest`."""
-    return hashlib.sha256(_digests(table)).hexdigest()
+    return hashlib.sha256(digests_of(table)).hexdigest()
 
 
-def _digests(table: pa.Table) -> bytes:
+def digests_of(table: pa.Table) -> bytes:
+    """Return the values of `sha256`, one after the other; zeros where there is none."""
     return b"".join(digest or bytes(32) for digest in table["sha256"].to_pylist())
 
 
@@ -195,8 +204,8 @@ def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:
     """Return a shard's footer; None if the file is missing or incomplete, or is not a shard."""
     try:
         name = shard_name(kind, shard)
-        return Footer.from_json(read_metadata_json(folder, name, _FOOTER_KEY), folder.url_of(name))
-    except (FileNotFoundError, TypeError, KeyError, ValueError):
+        return Footer.from_json(read_metadata_json(folder, name, FOOTER_KEY), folder.url_of(name))
+    except (FileNotFoundError, TypeError, ValueError):
         return None
 
 
@@ -215,78 +224,9 @@ def read_metadata_json(folder: Folder, name: str, *keys: bytes) -> Any:
 
     try:
         found = with_retries(read) or {}
-        return json.loads(next(found[key] for key in keys if key in found))
+        return parse_json(next(found[key] for key in keys if key in found))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException, StopIteration) as error:  # pyarrow raises all of these for broken footers
         raise_io_error(folder.url_of(name), error)
         raise ValueError(name) from None
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """A row group of a shard's file: its number, and how many rows it has."""
-
-    shard: int
-    number: int
-    rows: int
-
-
-def read_shard(
-    folder: Folder, kind: str, shard: int, columns: Sequence[str] | None = None, group: int | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Stream columns of a shard, a row group in memory at a time.
-
-    Args:
-        folder: The run's folder.
-        kind: `CODES` or `PREDICTIONS`.
-        shard: Its number.
-        columns: Names; None: all.
-        group: The number of a row group; None: all.
-
-    Raises:
-        InputError: The shard's file is missing, is not a Parquet file, or fails its checksums.
-        RunError: The disk or the store fails.
-    """
-    with open_shard(folder, kind, shard) as file:
-        for number in range(file.num_row_groups) if group is None else (group,):
-            table = with_retries(lambda number=number: file.read_row_group(number, columns and list(columns)))  # type: ignore[misc]
-            yield from table.to_batches()
-
-
-def row_groups_of(folder: Folder, kind: str, shard: int) -> list[RowGroup]:
-    """Return the row groups of a shard's file, in their order."""
-    with open_shard(folder, kind, shard) as file:
-        return [
-            RowGroup(shard, number, file.metadata.row_group(number).num_rows) for number in range(file.num_row_groups)
-        ]
-
-
-@contextmanager
-def open_shard(folder: Folder, kind: str, shard: int) -> Iterator[pq.ParquetFile]:
-    """Open a shard's file until the block ends.
-
-    Raises:
-        InputError: The file is missing, or is not a Parquet file whose checksums are right.
-        RunError: The disk or the store fails.
-    """
-    name, command = shard_name(kind, shard), "encode" if kind == CODES else "predict"
-    try:
-        with with_retries(lambda: folder.open(name)) as handle:
-            yield with_retries(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
-    except FileNotFoundError:
-        raise InputError(f"There is no {folder.url_of(name)}: run the same `flowers-batch {command}` again.") from None
-    except (OSError, pa.ArrowException) as error:
-        raise_io_error(folder.url_of(name), error)
-        raise InputError(
-            f"{folder.url_of(name)} cannot be read ({first_line(error)[:-1]}): delete it, and run the same command "
-            "again."
-        ) from None
-
-
-def failed_paths(folder: Folder, kind: str, shard: int, reasons: Sequence[str]) -> set[str]:
-    """Return the paths of a shard's rows that failed for one of some reasons."""
-    found: set[str] = set()
-    for batch in read_shard(folder, kind, shard, ["path", "reason"]):
-        found.update(batch.filter(pc.is_in(batch["reason"], pa.array(reasons, pa.string())))["path"].to_pylist())
-    return found

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from flowers_batch.json_values import check_shape
+
 # Of each fine-tuning, in their order: `images` (where the photos are), `photos` (how many it trained and validated
 # on) and `sha256` (see `tuning_on`).
 Tunings = tuple[dict[str, Any], ...]
@@ -30,8 +32,7 @@ def validated_tunings(value: Any) -> Tunings:
     """Return tunings that were read from JSON.
 
     Raises:
-        TypeError: They are not a list of objects.
+        TypeError: They are not a list of such objects.
     """
-    if not isinstance(value, list | tuple) or not all(isinstance(each, dict) for each in value):
-        raise TypeError("`tuned_on` is not a list of objects")
+    check_shape(value, [{"images?": str, "photos?": int, "sha256?": str}], "`tuned_on`")
     return tuple(value)

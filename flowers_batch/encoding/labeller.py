@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.head import Head
+from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import (
     CODES,
     IMAGE_COLUMNS,
     codes_of,
     predictions_schema,
 )
-from flowers_batch.dataset.shard_file import read_shard
 from flowers_batch.encoding.stages import Stages, add_seconds
 from flowers_batch.encoding.worker import NOTHING_QUARANTINED, Quarantined
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.storage.folder import open_folder
 
 
 class Labeller:
@@ -73,14 +73,18 @@ class CodesLabeller:
         self.fingerprint = fingerprint
         self.images_seen = 0
         self.can_reuse_rows = False  # labelling is fast, and the codes may have changed
-        self._codes, self._labeller = open_folder(codes), labeller
+        self._url, self._labeller = codes, labeller
+
+    @cached_property
+    def _codes(self) -> Run:
+        return open_run(self._url, CODES)
 
     def batches(
         self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
     ) -> Iterator[pa.RecordBatch]:
         """Yield the labels of a shard's codes; `stages` gains the seconds spent in `read` and `network`."""
         started = time.perf_counter()
-        for batch in read_shard(self._codes, CODES, shard, [*IMAGE_COLUMNS, "code"]):
+        for batch in self._codes.read_shard(shard, [*IMAGE_COLUMNS, "code"]):
             self.images_seen += len(batch)
             add_seconds(stages, "read", time.perf_counter() - started)
             started = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from flowers_batch.dataset.tunings import UNKNOWN_TUNING, Tunings, validated_tun
 from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.json_values import parse_json
 from flowers_batch.progress import no_progress
 
 if TYPE_CHECKING:
@@ -140,6 +140,6 @@ def tunings_of(config: EncodeConfig) -> Tunings:
     if metadata.get(TRAINED_FURTHER, NO_LAYER) == NO_LAYER:
         return ()
     try:
-        return validated_tunings(json.loads(metadata[TUNED_ON]))
+        return validated_tunings(parse_json(metadata[TUNED_ON]))
     except (KeyError, TypeError, ValueError):  # version 0.1 wrote only which layers were trained
         return (UNKNOWN_TUNING,)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flowers_batch.classifier.head import Layer
 from flowers_batch.classifier.model_folder import NETWORK
+from flowers_batch.classifier.model_shapes import STATE_SHAPE, check_epochs
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.tunings import tuning_on
 from flowers_batch.encoding.networks import TRAINED_FURTHER, TUNED_ON
+from flowers_batch.errors import InputError, first_line
 from flowers_batch.finetuning.job import FinetuningJob
 from flowers_batch.finetuning.trainable_model import TRAINED, TrainableModel, to_numpy
 from flowers_batch.finetuning.training_state import Epoch, TrainingState
+from flowers_batch.json_values import check_shape, parse_json
 from flowers_batch.storage.folder import Folder
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
 
 EPOCHS = "epochs"  # a folder in the model folder, until the training is finished
 
@@ -43,27 +51,49 @@ def save_epoch(folder: Folder, model: TrainableModel, state: TrainingState) -> f
 
 def restore_last_epoch(folder: Folder, model: TrainableModel) -> TrainingState | None:
     """Restore the model as it was after the last saved epoch, and return the state then; None if no epoch was saved."""
-    from safetensors import safe_open
-
     saved = [name for name in folder.names(EPOCHS) if name.startswith("epoch-")]
     if not saved:
         return None
     last = f"{EPOCHS}/{saved[-1]}"
-    with folder.local_copy(last) as path, safe_open(path, "numpy") as file:
+    with _opened(folder, last) as file:
         for name, variable in model.variables().items():
             variable.assign(file.get_tensor(name))
-        content = json.loads(file.metadata()["state"])
-    state = in_current_format(content, folder.url_of(last), formats_0_1.upgrade_training_state)
+        content = parse_json(file.metadata()["state"])
+        state = in_current_format(content, folder.url_of(last), formats_0_1.upgrade_training_state)
+        return _state_from_json(state)
+
+
+def _state_from_json(state: dict[str, Any]) -> TrainingState:
+    check_shape(state, STATE_SHAPE)
+    check_epochs(state["epochs"], state["best"])
     names = [field.name for field in fields(Epoch)]
-    epochs = ({name: epoch[name] for name in names if name in epoch} for epoch in state["epochs"])
+    epochs = ({name: epoch[name] for name in names} for epoch in state["epochs"])
     return TrainingState(tuple(Epoch(**epoch) for epoch in epochs), state["best"])
+
+
+@contextmanager
+def _opened(folder: Folder, name: str) -> Iterator[safe_open]:
+    """Open a file of `epochs/` until the block ends, in which everything about it is checked.
+
+    Raises:
+        InputError: It is missing, or is not an epoch of this training.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with folder.local_copy(name) as path:
+        try:
+            with safe_open(path, "numpy") as file:
+                yield file
+        except (SafetensorError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder.url_of(name)} is missing or damaged ({first_line(error)[:-1]}): delete "
+                f"{folder.url_of(EPOCHS)}, and run the same command again, which trains from the first epoch."
+            ) from None
 
 
 def publish_best_epoch(folder: Folder, model: TrainableModel, state: TrainingState, job: FinetuningJob) -> Layer:
     """Write the network's weights of the best epoch into the model folder; return the head's kernel and bias."""
-    from safetensors import safe_open
-
-    with folder.local_copy(_file_of(state.best)) as path, safe_open(path, "numpy") as file:
+    with _opened(folder, _file_of(state.best)) as file:
         for name, variable in model.variables().items():
             if name.startswith(TRAINED):
                 variable.assign(file.get_tensor(name))

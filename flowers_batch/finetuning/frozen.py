@@ -168,7 +168,7 @@ def with_first_labels(folder: Folder, config: TrainConfig, reporter: Reporter) -
     if not (folder.exists(SETTINGS) and baseline.exists(LABELS)):
         return config
     before = load_model(baseline.url)
-    if before.training["labels"] != training_settings(config)["labels"]:
+    if before.training.get("labels") != training_settings(config)["labels"]:
         return config
     labels = training_labels(baseline, before)
     reporter.message(f"the labels are those of the first call, in {', '.join(labels)}")
@@ -210,6 +210,7 @@ def train_baseline_once(
 
 def _read_settings(folder: Folder) -> dict[str, Any]:
     try:
-        return in_current_format(folder.read_json(SETTINGS), folder.url_of(SETTINGS), formats_0_1.upgrade_tuning)
+        content = folder.read_json(SETTINGS)
+        return in_current_format(content, folder.url_of(SETTINGS), formats_0_1.upgrade_tuning)
     except TypeError as error:
         raise InputError(f"{folder.url_of(SETTINGS)} is damaged ({error}): choose another folder.") from None

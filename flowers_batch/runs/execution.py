@@ -30,7 +30,8 @@ from flowers_batch.dataset.run_folder import (
 )
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard import Shard
-from flowers_batch.dataset.shard_file import Footer, failed_paths, read_footer
+from flowers_batch.dataset.shard_file import Footer, read_footer
+from flowers_batch.dataset.shard_reading import failed_paths
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Progress, Reporter
@@ -101,9 +102,9 @@ class RunExecution:
     def _failed(self, shard: Shard, reasons: Sequence[str]) -> set[str]:
         """Return the paths of a shard's images that failed for one of some reasons."""
         footer = read_footer(self.folder, self.job.kind, shard.number)
-        if footer is None or not footer.reasons.keys() & set(reasons):
+        if footer is None or footer.shard != shard.number or not footer.reasons.keys() & set(reasons):
             return set()
-        return failed_paths(self.folder, self.job.kind, shard.number, reasons)
+        return failed_paths(self.folder, self.job.kind, footer, reasons)
 
     def plan_codes(self, codes: Run) -> Manifest:
         """Copy the manifest of a codes folder, and return it.
@@ -157,7 +158,7 @@ class RunExecution:
             if written | listed != written:  # but what was left out
                 write_summary(self.folder, written | listed)
             return self._summary(manifest, before, footers, result, written["duplicates"])
-        duplicates = count_duplicates(self.folder, self.job.kind, len(manifest.shards), manifest.images)
+        duplicates = count_duplicates(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
         summary = self._summary(manifest, before, footers, result, duplicates)
         write_summary(self.folder, summary.to_json())
         return summary

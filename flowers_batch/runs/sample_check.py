@@ -17,7 +17,8 @@ from flowers_batch.dataset.manifest_part import MISSING
 from flowers_batch.dataset.run_folder import read_job
 from flowers_batch.dataset.schema import FAILED
 from flowers_batch.dataset.shard import Shard
-from flowers_batch.dataset.shard_file import read_footer, read_shard
+from flowers_batch.dataset.shard_file import read_footer
+from flowers_batch.dataset.shard_reading import read_shard
 from flowers_batch.encoding.worker import Worker
 from flowers_batch.errors import InputError
 from flowers_batch.progress import Progress, Reporter
@@ -110,7 +111,7 @@ def _comparable_rows(
     if read_footer(folder, kind, shard.number) is None:
         return {}, rows[:0]
     try:
-        stored = pa.Table.from_batches(read_shard(folder, kind, shard.number), worker.schema)
+        stored = pa.Table.from_batches(read_shard(folder, kind, shard, worker.fingerprint.digest), worker.schema)
     except (InputError, pa.ArrowInvalid):
         return {}, rows[:0]
     stored = stored.filter(pc.is_in(stored["path"], rows["path"]))

@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 
 from flowers_batch.dataset.manifest import read_rows
 from flowers_batch.dataset.run_folder import Job
-from flowers_batch.dataset.schema import CODES, FAILED, IMAGE_COLUMNS, OK, PREDICTIONS, codes_schema, predictions_schema
+from flowers_batch.dataset.schema import CODES, FAILED, OK, PREDICTIONS, codes_schema, predictions_schema
 from flowers_batch.dataset.shard import Shard
-from flowers_batch.dataset.shard_file import Footer, content_digest_of, read_footer, read_shard, shard_name
+from flowers_batch.dataset.shard_file import Footer, content_digest_of, read_footer, shard_name
+from flowers_batch.dataset.shard_reading import columns_problem, open_unchecked, size_problem
+from flowers_batch.dataset.shard_rows import values_problem
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import Folder
 
@@ -62,18 +64,22 @@ def check_shard(folder: Folder, job: Job, shard: Shard) -> ShardCheck:
     check.rows, check.ok, check.failed = len(table), statuses[OK], statuses[FAILED]
     check.problems += _footer_problems(name, footer, table, check)
     check.problems += _status_problems(name, table, _RESULT[job.kind])
+    if problem := values_problem(table):
+        check.problems.append(f"{name} is damaged: {problem}.")
     return check
 
 
 def _read_table(folder: Folder, job: Job, shard: Shard) -> pa.Table:
     """Read all rows: Parquet checks the checksum of each page."""
-    batches = list(read_shard(folder, job.kind, shard.number))
-    if not all(_has_schema(batch.schema, job) for batch in batches):
-        name = shard_name(job.kind, shard.number)
-        raise InputError(f"{name} has other columns than a shard of {job.kind}.")
-    if batches:
-        return pa.Table.from_batches(batches, batches[0].schema)
-    return pa.table({name: [] for name in (*IMAGE_COLUMNS, _RESULT[job.kind])})
+    name = shard_name(job.kind, shard.number)
+    with open_unchecked(folder, job.kind, shard.number) as file:
+        if columns_problem(file, job.kind) or not _has_schema(file.schema_arrow, job):
+            raise InputError(f"{name} has other columns than a shard of {job.kind}.")
+        if problem := size_problem(file, file.metadata.num_rows):
+            raise InputError(f"{name} is damaged: {problem}.")
+        table = file.read()
+        table.validate(full=True)
+    return table
 
 
 def _has_schema(schema: pa.Schema, job: Job) -> bool:

@@ -111,10 +111,14 @@ def left_out_from_json(values: Mapping[str, Any]) -> LeftOut:
         Counter(values.get("skipped", {})),
         set(values.get("skipped_at_least", ())),
         Counter(endings),
-        Examples(**values.get("loops", {})),
-        Examples(**values.get("broken_links", {})),
-        Examples(**values.get("nameless_folders", {})),
+        _examples_from_json(values.get("loops", {})),
+        _examples_from_json(values.get("broken_links", {})),
+        _examples_from_json(values.get("nameless_folders", {})),
     )
+
+
+def _examples_from_json(values: Mapping[str, Any]) -> Examples:
+    return Examples(values.get("count", 0), list(values.get("first", ())))
 
 
 def _largest_first(counts: Counter[str]) -> list[tuple[str, int]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from flowers_batch.errors import InputError
+from flowers_batch.json_values import parse_json
 from flowers_batch.progress import no_progress
 from flowers_batch.storage.io_errors import reading, reading_error, writing_scratch
 from flowers_batch.storage.local_files import is_utf8
@@ -33,6 +34,7 @@ SCRATCH = "_tmp-"  # begins an unfinished file's name; readers skip names that b
 LOCK = "_lock"
 NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is not UTF-8; no other path does
 _BLOCK_BYTES = 8 << 20
+_MAX_JSON_BYTES = 16 << 20  # a value takes some twenty times the memory of its text
 
 
 PathOrUrl = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
@@ -183,17 +185,21 @@ class Folder:
                 copy.write(block)
                 progress()
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str, max_bytes: int = _MAX_JSON_BYTES) -> Any:
         """Return the content of a JSON file.
+
+        Args:
+            name: The file.
+            max_bytes: A larger one is not read.
 
         Raises:
             FileNotFoundError: It does not exist.
-            InputError: It is not JSON.
+            InputError: It is not JSON, or is too large.
             RunError: It cannot be read.
         """
         try:
             with with_retries(lambda: self.open(name)) as file:
-                content = file.read()
+                content = file.read(max_bytes + 1)
         except NotADirectoryError as error:  # a file stands in place of the folder
             raise FileNotFoundError(*error.args) from None
         except FileNotFoundError:
@@ -201,7 +207,9 @@ class Folder:
         except OSError as error:
             raise reading_error(self.url_of(name), error) from error
         try:
-            return json.loads(content)
+            if len(content) > max_bytes:
+                raise ValueError("too large")
+            return parse_json(content)
         except ValueError:
             raise InputError(f"{self.url_of(name)} is not a JSON file: restore it, or begin in a new folder.") from None
 

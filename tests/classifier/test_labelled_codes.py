@@ -7,7 +7,6 @@ import pytest
 from codes_folder import WIDTH, labels, write_codes
 
 import flowers_batch as fb
-from flowers_batch.classifier import labelled_codes
 from flowers_batch.classifier.fitting import KINDS, fit, predict_logits
 from flowers_batch.classifier.labelled_codes import (
     ROW_GROUPS_AHEAD,
@@ -20,9 +19,8 @@ from flowers_batch.classifier.labelled_codes import (
 from flowers_batch.classifier.labelled_split import split_labelled
 from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.classifier.split import TRAIN, VALIDATION
-from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
-from flowers_batch.dataset.shard_file import read_shard
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +82,8 @@ def test_codes_are_loaded_if_they_fit_in_memory(on_disk):
 
 def test_abandoned_reader_stops_reading(on_disk, monkeypatch):
     read = []
-    monkeypatch.setattr(labelled_codes, "read_shard", lambda *asked: read.append(asked) or read_shard(*asked))
+    read_shard = Run.read_shard
+    monkeypatch.setattr(Run, "read_shard", lambda *asked: read.append(asked) or read_shard(*asked))
     labelled, *_ = on_disk
     for _ in labelled.chunks(chunk_size=1):
         break

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from codes_folder import labels, write_codes
 from helpers import ROOT
+from run_folders import write_run
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.classifier.suggestions import select_diverse
 from flowers_batch.cli.main import main
-from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.run_folder import Job
 from flowers_batch.dataset.schema import PREDICTIONS
-from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.storage.folder import open_folder
 
@@ -134,11 +134,8 @@ def write_predictions(folder: Path, codes: Path, model: Path) -> None:
     """What `predict` makes of codes, without a run."""
     trained = load_model(model)
     worker = CodesLabeller(str(codes), trained.fingerprint, Labeller(trained.head, 3))
-    target = open_folder(folder)
-    write_job(target, Job(PREDICTIONS, str(codes), trained.fingerprint, "null", model=str(model), codes=str(codes)))
-    rows = list(worker.batches(0, pa.table({}), {}))
-    write_shard(target, PREDICTIONS, worker.schema, rows, Footer(trained.fingerprint.digest, 0, "x", 0, 0))
-    target.write_json(SUCCESS, {"shards": 1, "images": sum(map(len, rows)), "failed": 0})
+    job = Job(PREDICTIONS, str(codes), trained.fingerprint, "null", model=str(model), codes=str(codes))
+    write_run(open_folder(folder), job, [list(worker.batches(0, pa.table({}), {}))])
 
 
 def test_suggested_photos_are_unlabelled_uncertain_and_different(half_labelled, tmp_path):

@@ -61,7 +61,7 @@ def encoded_shard(folder: Folder, shard: Shard, mark: float, inputs_digest: str 
     """Write a shard's file as an encoder does, with a mark in its codes."""
     schema = codes_schema(2, "float16")
     paths = read_rows(folder, shard)["path"].to_pylist()
-    row = dict.fromkeys(schema.names) | {"status": "ok", "code": [mark, 0]}
+    row = dict.fromkeys(schema.names) | {"status": "ok", "code": [mark, 0], "sha256": bytes(32), "phash": 0}
     rows = [row | {"path": path} for path in paths]
     rows[0] |= {"status": "failed", "reason": "missing", "code": None}
     footer = Footer("print", shard.number, inputs_digest or shard.inputs_digest, 0, 0)

@@ -70,7 +70,7 @@ def test_job_with_unknown_field_in_its_fingerprint_is_refused(tmp_path):
 
 
 def test_finished_run_is_opened_and_streams_its_rows_in_order(tmp_path):
-    shards = [codes_batch(4), codes_batch(2), codes_batch(3)]
+    shards = [codes_batch(4), codes_batch(4), codes_batch(3)]
     run = open_run(str(finished(tmp_path, CODES, shards)), CODES)
     assert run.shards == 3
     rows = [path for batch in run.batches(["path"]) for path in batch["path"].to_pylist()]

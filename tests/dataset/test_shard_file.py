@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataset_rows import IMAGE_FIELDS, LIKE, codes_batch, image_row, labelled, predictions_batch
+from dataset_rows import IMAGE_FIELDS, LIKE, codes_batch, image_row, labelled, predictions_batch, shard_like
 from helpers import store
 
 from flowers_batch.dataset import schema as schema_module
@@ -21,10 +21,10 @@ from flowers_batch.dataset.shard_file import (
     content_digest_of,
     interleave,
     read_footer,
-    read_shard,
     shard_name,
     write_shard,
 )
+from flowers_batch.dataset.shard_reading import read_shard
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage import folder as folder_module
 from flowers_batch.storage import retries
@@ -82,7 +82,7 @@ def test_large_shard_is_written_and_read_a_row_group_at_a_time(tmp_path, monkeyp
     assert pq.read_metadata(tmp_path / SHARD).num_row_groups == 4
     assert (footer.ok, footer.failed) == (7000, 0)
     assert footer.content_digest == content_digest_of(pq.read_table(tmp_path / SHARD))
-    groups = read_shard(folder, CODES, 3, ["path"])
+    groups = read_shard(folder, CODES, shard_like(7000), "print", ["path"])
     assert len(next(groups)) == 2100
     assert sum(map(len, groups)) == 4900
 
@@ -109,7 +109,7 @@ def test_shard_without_rows_is_valid(tmp_path):
     folder = open_folder(tmp_path)
     write_shard(folder, CODES, codes_schema(8, "float16"), [], LIKE)
     assert replace(read_footer(folder, CODES, 3), content_digest="") == LIKE
-    assert sum(len(batch) for batch in read_shard(folder, CODES, 3, ["path"])) == 0
+    assert sum(len(batch) for batch in read_shard(folder, CODES, shard_like(0), "print", ["path"])) == 0
 
 
 @pytest.mark.parametrize("is_local", [True, False])
@@ -185,7 +185,7 @@ def test_footer_of_another_version_is_no_footer(tmp_path, content):
 def test_requested_columns_of_a_shard_are_read(tmp_path):
     folder, batch = open_folder(tmp_path), codes_batch(5)
     write_shard(folder, CODES, batch.schema, [batch], LIKE)
-    (read,) = read_shard(folder, CODES, 3, ["status", "path"])
+    (read,) = read_shard(folder, CODES, shard_like(5), "print", ["status", "path"])
     assert read.schema.names == ["status", "path"]
     assert read["path"].to_pylist() == [f"a/{n}.jpg" for n in range(5)]
 
@@ -193,12 +193,12 @@ def test_requested_columns_of_a_shard_are_read(tmp_path):
 def test_shard_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
     folder = open_folder(tmp_path)
     with pytest.raises(InputError, match=r"There is no .*shard-000003\.parquet: run the same `flowers-batch encode`"):
-        list(read_shard(folder, CODES, 3, ["path"]))
+        list(read_shard(folder, CODES, shard_like(5), "print", ["path"]))
     (tmp_path / CODES).mkdir()
     (tmp_path / SHARD).write_bytes(b"PAR1 and so on")
-    message = r"codes/shard-000003\.parquet cannot be read \(.+\): delete it, and run the same command again\.$"
+    message = r"codes/shard-000003\.parquet cannot be used \(.+\): delete it, and run the same command again, which"
     with pytest.raises(InputError, match=message):
-        list(read_shard(folder, CODES, 3, ["path"]))
+        list(read_shard(folder, CODES, shard_like(5), "print", ["path"]))
 
 
 def test_shard_with_flipped_bit_in_its_footer_is_incomplete(tmp_path):
@@ -238,7 +238,8 @@ def test_disk_or_store_that_fails_does_not_condemn_a_shard(tmp_path, monkeypatch
 
     monkeypatch.setattr(retries, "RETRY_SECONDS", ())
     monkeypatch.setattr(Folder, "open", fails)
-    for read in (lambda: list(read_shard(folder, CODES, 3, ["path"])), lambda: read_footer(folder, CODES, 3)):
+    shard = shard_like(5)
+    for read in (lambda: list(read_shard(folder, CODES, shard, "print")), lambda: read_footer(folder, CODES, 3)):
         with pytest.raises(RunError, match=rf"shard-000003\.parquet cannot be read \(.*\): {remedy}"):
             read()
 

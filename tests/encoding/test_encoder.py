@@ -15,10 +15,11 @@ import pyarrow as pa
 import pytest
 from encoders import Photos, drawn, encoder, mean_colour, table
 from helpers import encoded, fingerprint, manifest_rows, random_pixels, some_head, source, write
+from run_folders import write_run
 
 from flowers_batch.config import EncodeConfig
+from flowers_batch.dataset.run_folder import Job
 from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_of, codes_schema, predictions_schema
-from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD
 from flowers_batch.encoding import shard_feed
@@ -361,7 +362,7 @@ def labels(head, photos, tmp_path: Path, top_k: int, code_dtype: str) -> tuple[p
     from_images = table(encoder(photos, labeller=Labeller(head, top_k), code_dtype=code_dtype), photos.photos)
     codes, folder = encoder(photos, code_dtype=code_dtype), open_folder(tmp_path)
     batches = codes.batches(0, manifest_rows(list(photos.photos)), {})
-    write_shard(folder, CODES, codes.schema, batches, Footer("print", 0, "inputs", 0, 0))
+    write_run(folder, Job(CODES, "/photos", codes.fingerprint, "null"), [list(batches)])
     return from_images, table(CodesLabeller(str(tmp_path), fingerprint(), Labeller(head, top_k)), photos.photos)
 
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from flowers_batch.classifier.labelled_codes import available_memory
 from flowers_batch.dataset.run_folder import Run
-from flowers_batch.dataset.schema import PREDICTIONS
-from flowers_batch.dataset.shard_file import open_shard
 from flowers_batch.errors import InputError
 
 # Of a row besides its texts: 18 bytes that are held (class and probability of the prediction, whether it is ok, the
@@ -42,7 +40,7 @@ def estimate_rows(run: Run) -> tuple[int, int]:
     rows = text_bytes = 0
     measured = np.unique(np.linspace(0, run.shards, _SHARDS_MEASURED, endpoint=False, dtype=int)).tolist()
     for shard in measured:
-        with open_shard(run.folder, PREDICTIONS, shard) as file:
+        with run.open_shard(shard) as file:
             metadata = file.metadata
         rows += metadata.num_rows
         columns = (

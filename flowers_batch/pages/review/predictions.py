@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flowers_batch.dataset.run_folder import Run
-from flowers_batch.dataset.schema import FAILED, OK, PREDICTIONS
-from flowers_batch.dataset.shard_file import read_shard
+from flowers_batch.dataset.schema import FAILED, OK
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.memory import check_memory
 
@@ -53,7 +52,7 @@ class PredictionTable:
 
     def _read(self, shard: int) -> tuple[pa.Array, NDArray[Any], NDArray[Any], NDArray[Any], pa.Table]:
         """Return a shard's paths, codes of predictions, probabilities, whether rows are ok, and failed rows."""
-        rows = pa.Table.from_batches(read_shard(self.run.folder, PREDICTIONS, shard, _COLUMNS)).combine_chunks()
+        rows = pa.Table.from_batches(self.run.read_shard(shard, _COLUMNS)).combine_chunks()
         predictions, is_ok = rows["prediction"].cast(pa.string()), pc.equal(rows["status"], OK)
         self.classes = list(dict.fromkeys([*self.classes, *pc.unique(predictions).drop_null().to_pylist()]))
         codes = pc.index_in(predictions, pa.array(self.classes, pa.string())).fill_null(_NO_CLASS)
