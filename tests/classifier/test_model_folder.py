@@ -133,7 +133,7 @@ def test_incomplete_description_is_refused(tmp_path, name):
     described = json.loads((tmp_path / MODEL).read_text())
     del described[name]
     (tmp_path / MODEL).write_text(json.dumps(described))
-    with pytest.raises(InputError, match=rf"cannot be read \(`?{name}.*\): train it again|fingerprint is not"):
+    with pytest.raises(InputError, match=rf"cannot be read \(.{name}.*\): train it again"):
         load_model(str(tmp_path))
 
 
