@@ -27,7 +27,9 @@ def predict_one(photo: Path, run: Path) -> dict[str, float]:
     """
     one = run / "one"
     one.mkdir(exist_ok=True)
-    (one / "list.txt").write_text(f"{photo.absolute()}\n", encoding="utf-8")
+    (one / "list.txt").unlink(missing_ok=True)
+    with (one / "list.txt").open("x", encoding="utf-8") as file:  # never through a link that another user made
+        file.write(f"{photo.absolute()}\n")
     fb.predict(one / "list.txt", one / f"predictions-of-{photo.stem}", run / "model")
     (row,) = pq.read_table(one / f"predictions-of-{photo.stem}" / "predictions").to_pylist()
     if row["status"] == "failed":

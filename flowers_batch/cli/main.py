@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import stat
 import sys
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: The command's arguments; by default the process's.
     """
     _print_any_text_visibly()
+    os.umask(os.umask(0o077) | stat.S_IWOTH)  # nothing is made that every user can write, whatever the umask was
     stopped_by: list[int] = []
 
     def stop(number: int, frame: object) -> NoReturn:

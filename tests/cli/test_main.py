@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 
@@ -62,6 +63,15 @@ def test_debug_shows_the_traceback(capsys, tmp_path, before):
     arguments = ["verify", str(tmp_path)]
     code, _, err = run(capsys, *(["--debug", *arguments] if before else [*arguments, "--debug"]))
     assert code == 2 and "Traceback" in err
+
+
+def test_command_makes_nothing_that_every_user_can_write(capsys):
+    before = os.umask(0)
+    try:
+        run(capsys, "--version")
+    finally:
+        umask = os.umask(before)
+    assert umask == stat.S_IWOTH
 
 
 def test_version_is_the_packages(capsys):
