@@ -30,6 +30,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.sources.containers import ContainerSource
 from flowers_batch.sources.images import EPOCH
 from flowers_batch.sources.opening import open_source
+from flowers_batch.sources.relative_paths import foreign_path
 from flowers_batch.sources.source import Source
 from flowers_batch.sources.tables import TableSource
 from flowers_batch.sources.tar_samples import has_ending
@@ -64,7 +65,7 @@ class ColumnLabels:
         """Return the labels of the next rows of the codes folder.
 
         Raises:
-            InputError: A file was replaced since it was encoded, or lacks the column.
+            InputError: A file was replaced since it was encoded, lacks the column, or is not one of the source's.
         """
         rows = self._rows.take(paths)
         by_file = defaultdict[tuple[str, datetime], list[int]](list)
@@ -92,6 +93,8 @@ class ColumnLabels:
 
     def _open(self, name: str, changed: datetime) -> FileLabels:
         if name not in self._files:
+            if not self._source.has_file(name):
+                raise foreign_path(name, self._source.url)
             folder = self._source.folder
             found = folder.info(name)
             if found.type != fs.FileType.File or (found.mtime or EPOCH) != changed:

@@ -11,6 +11,14 @@ from flowers_batch.cli.rendering import ROWS_SHOWN, list_text, verification_text
 from flowers_batch.progress import Reporter
 from flowers_batch.text import visible
 
+_FollowLinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links",
+        help="Show photos outside the photos' folder that links in it lead to, as in a download cache.",
+    ),
+]
+
 
 @command(app, "label-issues", example="flowers-batch label-issues run/model --out issues.csv")
 def label_issues(
@@ -79,11 +87,14 @@ def export(
 def report(
     folder: Annotated[str, typer.Argument(help="Folder of predictions, of codes, or of a model.")],
     out: Annotated[str | None, typer.Option(help="The page's file; by default report.html in the folder.")] = None,
+    follow_links: _FollowLinks = False,
+    *,
+    reporter: Reporter,
 ) -> Output:
     """Write an HTML page on the quality of labels. It also lists photos that could not be read."""
     from flowers_batch.pages.report.page import report as write_report
 
-    page = write_report(folder, out)
+    page = write_report(folder, out, follow_links=follow_links, reporter=reporter)
     return Output({"report": page}, f"report: {page}")
 
 
@@ -94,13 +105,7 @@ def review(
         str, typer.Option(help="CSV file that each label is added to as it is given; pass it to `train` with --labels.")
     ] = "labels.csv",
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 0,
-    follow_links: Annotated[
-        bool,
-        typer.Option(
-            "--follow-links",
-            help="Show photos outside the photos' folder that links in it lead to, as in a download cache.",
-        ),
-    ] = False,
+    follow_links: _FollowLinks = False,
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Open no browser: only print the page's address, which is secret.")
     ] = False,

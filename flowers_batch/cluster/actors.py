@@ -20,6 +20,7 @@ from flowers_batch.cluster.scaling import Resources
 from flowers_batch.config import WEIGHTS_ENVIRONMENT
 from flowers_batch.dataset.completeness import reusable_rows
 from flowers_batch.dataset.manifest import read_rows
+from flowers_batch.dataset.manifest_part import MISSING
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, interleave, write_shard
 from flowers_batch.encoding.worker import Quarantined, Worker
@@ -110,7 +111,8 @@ class ShardActor:
     def find_poison_images(self, shard: Shard, seconds: float) -> Quarantined:
         """Return a shard's images that kill a process, or keep it busy for longer than `seconds` each."""
         self._progress.advance()
-        images = images_of(read_rows(self._folder, shard))
+        rows = read_rows(self._folder, shard)
+        images = images_of(rows.filter(pc.not_equal(rows["action"], MISSING)))
         return self._job.factory.find_poison_images(images, seconds, lambda done: self._progress.advance())
 
     def heartbeat(self) -> Heartbeat:

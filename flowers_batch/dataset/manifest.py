@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from flowers_batch.dataset.listing import Listing, listing_from_json
 from flowers_batch.dataset.manifest_part import (
     MANIFEST_SCHEMA,
+    MISSING,
     damaged_part,
     delete_parts_from,
     part_name,
@@ -115,10 +116,12 @@ def read_rows(folder: Folder, shard: Shard) -> pa.Table:
     """Return a shard's manifest rows as they are now.
 
     Raises:
-        InputError: A part is damaged, or its rows are not those that its metadata describes.
+        InputError: They are not those that the shard was read with: a part is damaged, or was altered since.
+        RunError: A part no longer exists, or the disk or the store fails.
     """
     *_, rows = shard_states(folder, shard)
-    if inputs_digest_of(rows) != shard.inputs_digest:
+    missing = pc.sum(pc.equal(rows["action"], MISSING)).as_py() or 0
+    if (inputs_digest_of(rows), missing) != (shard.inputs_digest, shard.missing):
         raise damaged_part(folder, shard.locations[-1][0])
     return rows
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flowers_batch.dataset import formats_0_1
@@ -12,7 +14,7 @@ from flowers_batch.dataset.format_version import in_current_format
 from flowers_batch.dataset.shard_file import read_metadata_json
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.json_values import check_shape
-from flowers_batch.sources.images import IMAGES
+from flowers_batch.sources.images import IMAGES, TIME
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.retries import with_retries
@@ -28,6 +30,8 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("action", pa.string(), nullable=False),  # of its last generation: one of the four above
     ]
 )
+_ACTIONS = pa.array([ADD, CHANGE, MISSING, REMOVE])
+_FIRST_TIME, _LAST_TIME = (pa.scalar(time.replace(tzinfo=UTC), TIME).value for time in (datetime.min, datetime.max))
 _EXAMPLES_SHAPE = {"count?": int, "first?": [str]}
 _PART_SHAPE = {
     "runs": [str],
@@ -98,12 +102,12 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
             if not parquet.schema_arrow.equals(MANIFEST_SCHEMA) or row_group >= parquet.num_row_groups:
                 raise damaged_part(folder, part)
             rows = parquet.read_row_group(row_group)
-            rows.validate(full=True)
+            rows.validate(full=True)  # such as that paths are UTF-8
             is_old = formats_0_1.PART_KEY in (parquet.metadata.metadata or {})
             return formats_0_1.upgrade_rows(rows) if is_old else rows
 
     try:
-        return with_retries(read)
+        rows = with_retries(read)
     except FileNotFoundError:  # it was there when the manifest was read
         raise RunError(
             f"{folder.url_of(part_name(part))} no longer exists: restore the folder, and run the same command again."
@@ -111,6 +115,21 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         raise_io_error(folder.url_of(part_name(part)), error)
         raise damaged_part(folder, part) from None
+    if not _have_valid_values(rows):
+        raise damaged_part(folder, part)
+    return rows
+
+
+def _have_valid_values(rows: pa.Table) -> bool:
+    """Return whether rows have values that a listing may give."""
+    required = [rows[field.name] for field in MANIFEST_SCHEMA if not field.nullable]
+    times = pc.min_max(rows["mtime"].cast(pa.int64())).as_py()
+    return (
+        not any(column.null_count for column in required)
+        and pc.min(rows["bytes"]).as_py() >= 0
+        and _FIRST_TIME <= times["min"] <= times["max"] <= _LAST_TIME
+        and pc.all(pc.is_in(rows["action"], _ACTIONS)).as_py()
+    )
 
 
 def damaged_part(folder: Folder, part: int) -> InputError:

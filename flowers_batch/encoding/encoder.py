@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from flowers_batch.dataset.foreign_rows import missing_images
 from flowers_batch.dataset.schema import (
     FAILED,
     OK,
@@ -23,6 +24,7 @@ from flowers_batch.encoding.stages import Stages
 from flowers_batch.encoding.worker import NOTHING_QUARANTINED, Quarantined
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.images import Image, images_of
+from flowers_batch.sources.lists import ListSource
 
 _ROWS_AT_ONCE = 1024  # manifest rows that are Python objects at a time
 
@@ -75,6 +77,8 @@ class Encoder:
         Raises:
             RunError: A code does not fit into the type that it is stored in.
         """
+        if isinstance(self._feed.reader, ListSource):  # which may name any file: only what it does name is read
+            quarantined = {**missing_images(rows), **quarantined}
         for images in self._feed.run(_images(rows), quarantined, stages):
             yield self._table(images)
 

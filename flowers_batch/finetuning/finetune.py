@@ -19,6 +19,7 @@ from flowers_batch.classifier.split import SPLITS, TEST, TRAIN
 from flowers_batch.classifier.training import training_settings
 from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import EncodeConfig, FinetuneConfig
+from flowers_batch.dataset.foreign_rows import refuse_foreign_rows
 from flowers_batch.dataset.manifest import read_manifest, read_rows
 from flowers_batch.dataset.manifest_part import MISSING
 from flowers_batch.dataset.run_folder import Run, open_run
@@ -92,18 +93,20 @@ def build_job(folder: Folder, frozen: Run, labelled: LabelledSplit, config: Fine
     """Return the job of an actor, without the test photos and those that are missing since they were encoded.
 
     Raises:
-        InputError: A split has no photos left.
+        InputError: A split has no photos left, or a photo is not one of the source's.
     """
     rows = _manifest_rows(frozen, labelled.photos.rows)
     is_present = pc.not_equal(rows["action"], MISSING).to_numpy(zero_copy_only=False)
     _check_splits(frozen, labelled.splits[is_present])
     chosen = (labelled.splits != TEST) & is_present
+    source = open_source(frozen.job.images, frozen.job.root)
+    refuse_foreign_rows(rows.filter(pa.array(chosen)), source)
     return FinetuningJob(
         config=config,
         encoding=encoding_config(frozen, config, frozen.job.weights),
         weights=frozen.job.fingerprint.weights,
         photos=TrainingPhotos(
-            source=open_source(frozen.job.images, frozen.job.root),
+            source=source,
             images=rows.select(IMAGES.names).filter(pa.array(chosen)),
             digests=[*compress(labelled.photos.sha256, chosen)],
             targets=labelled.codes.targets[chosen],

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
+from itertools import compress
 
 import cv2
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from flowers_batch.dataset.manifest import Manifest, find_images, read_manifest, read_rows
 from flowers_batch.dataset.run_folder import read_job
@@ -16,11 +20,14 @@ from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.errors import InputError
 from flowers_batch.sources.containers import close_files
-from flowers_batch.sources.images import Image, path_bytes
+from flowers_batch.sources.folders import FolderSource
+from flowers_batch.sources.images import PATH, Image, path_bytes
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.relative_paths import is_relative
 from flowers_batch.sources.source import Source
+from flowers_batch.storage.beneath import leads_outside
 from flowers_batch.storage.folder import open_folder
 
 LONG_EDGE = 160  # pixels
@@ -41,21 +48,33 @@ class Photos:
         follows_links: As given.
     """
 
-    def __init__(self, folder: str, images: str, *, follow_links: bool = True):
+    def __init__(self, folder: str, images: str, *, follow_links: bool = False):
         self._folder, self.follows_links = open_folder(folder), follow_links
         job = read_job(self._folder)
         self.source: Source | None = None
         try:
-            self.source = open_source(images, job.root if job else None)
+            source = open_source(images, job.root if job else None)
+            if isinstance(source, FolderSource):
+                source = replace(source, follows_links=follow_links)
+            self.source = source
         except InputError as error:
             self._unavailable = str(error)
 
     def find(self, paths: Iterable[str]) -> dict[str, Image]:
-        """Return where to read photos, by path."""
+        """Return where to read photos, by path; without entries that a list no longer has."""
         images = {path: Image(path) for path in paths}
         if self.source and not self.source.found_by_path:
             images |= find_images(self._folder, images.keys())
-        return images
+        return dict(compress(images.items(), self.are_named(pa.array(list(images), pa.string()))))
+
+    def are_named(self, paths: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Return whether the list, if the photos are those of one, names each of some: bool [paths].
+
+        It may name files anywhere, and files that it does not name are not read.
+        """
+        if not isinstance(self.source, ListSource):
+            return np.ones(len(paths), bool)
+        return self.source.owns(pa.table({PATH: paths})).to_numpy(zero_copy_only=False)
 
     def in_shard(self, number: int) -> pa.Table | None:
         """Return the manifest rows of a shard's photos; None if there is no manifest."""
@@ -70,16 +89,13 @@ class Photos:
         """Return an upright thumbnail of a photo as a WebP file, its longer edge at most `LONG_EDGE` pixels.
 
         Raises:
-            ReadError: The photo cannot be read.
+            ReadError: The photo cannot be read, or is a link to a file outside the photos' folder.
             DecodeError: It cannot be decoded.
+            InputError: It is not one of the source's photos.
             RunError: The photos' folder no longer exists.
         """
         if self.source is None:
             raise ReadError("missing", self._unavailable)
-        if self.is_outside(image):
-            raise ReadError("unreadable", "Its path points outside the photos' folder.")
-        if not self.follows_links and self.is_link_outside(image):
-            raise ReadError("unreadable", "It is a link to a file outside the photos' folder.")
         photo = decode_photo(self.source.read(image), min_side=LONG_EDGE, budget=_PIXELS)
         height, width = photo.shape[:2]
         scale = min(1.0, LONG_EDGE / max(height, width))
@@ -92,30 +108,24 @@ class Photos:
             raise DecodeError("unsupported", "Its thumbnail cannot be encoded.")
         return encoded.tobytes()
 
-    def is_outside(self, image: Image) -> bool:
-        """Return whether the path of a photo leads out of the source's folder.
-
-        A list may name files anywhere: its author chose them.
-        """
-        return not self._is_inside(image, os.path.abspath)
-
     def is_link_outside(self, image: Image) -> bool:
-        """Return whether the file of a photo is outside the source's folder once links are followed.
+        """Return whether the file of a photo is outside the photos' folder once links are followed.
 
-        A tar or table was named by the user, wherever a link leads.
+        A list, a tar or a table was named by the user, wherever a link leads.
         """
-        return image.source is None and not self._is_inside(image, os.path.realpath)
-
-    def _is_inside(self, image: Image, resolve: Callable[[bytes], bytes]) -> bool:
         source = self.source
-        if source is None or isinstance(source, ListSource) or not source.folder.is_local:
-            return True
-        root = resolve(os.fsencode(source.folder.path))
-        try:
-            file = resolve(os.path.join(root, path_bytes(image.source or image.path)))
-        except ValueError:  # a NUL
+        if not isinstance(source, FolderSource) or not source.folder.is_local or not is_relative(image.path):
             return False
-        return os.path.commonpath([root, file]) == root
+        return leads_outside(os.fsencode(source.folder.path), path_bytes(image.path))
+
+    def sentence_on_links(self, share: str) -> str:
+        """Return a sentence on photos that are not shown, since they are links to files outside the photos' folder.
+
+        Args:
+            share: How many they are.
+        """
+        url = self.source.folder.url if self.source else ""
+        return f"{share} photos are links to files outside {url}: run with --follow-links to show them."
 
     def close(self) -> None:
         """Close files that hold several photos; reading opens them again."""

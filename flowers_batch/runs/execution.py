@@ -14,6 +14,7 @@ from flowers_batch.cluster.messages import Factory, PoolResult, ShardJob
 from flowers_batch.config import ArchiveConfig, ClusterConfig
 from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.duplicates import count_duplicates
+from flowers_batch.dataset.foreign_rows import foreign_paths
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
 from flowers_batch.dataset.manifest import Manifest, copy_manifest, read_manifest
 from flowers_batch.dataset.manifest_part import MANIFEST
@@ -36,6 +37,7 @@ from flowers_batch.errors import InputError, RunError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Progress, Reporter
 from flowers_batch.runs.summary import Summary
+from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.skipping import Skipping
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
@@ -85,7 +87,7 @@ class RunExecution:
             manifest.is_complete and manifest.listing.would_find_the_same(source) and not self.folder.exists(SUCCESS)
         )
         retry = config.retry_failed or config.retry_all
-        if stopped and not (config.prune or retry):
+        if stopped and not (config.prune or retry) and self._is_safe_to_read(manifest, source):
             return manifest
         manifest, self._changes = grow_manifest(
             self.folder,
@@ -98,6 +100,10 @@ class RunExecution:
             failed=partial(self._failed, reasons=RETRYABLE_REASONS + (DECODING_REASONS if config.retry_all else ())),
         )
         return manifest
+
+    def _is_safe_to_read(self, manifest: Manifest, source: Source) -> bool:
+        """Return whether no row names a file that a list does not; other sources refuse such rows themselves."""
+        return not isinstance(source, ListSource) or next(foreign_paths(self.folder, manifest, source), None) is None
 
     def _failed(self, shard: Shard, reasons: Sequence[str]) -> set[str]:
         """Return the paths of a shard's images that failed for one of some reasons."""

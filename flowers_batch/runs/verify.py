@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import ClusterConfig
+from flowers_batch.dataset.foreign_rows import foreign_paths
 from flowers_batch.dataset.manifest import Manifest, read_manifest, rows_in_path_order
 from flowers_batch.dataset.run_folder import Job, read_job, read_summary
 from flowers_batch.dataset.shard_file import shard_name
@@ -18,7 +19,9 @@ from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.sample_check import SampleCheck
 from flowers_batch.runs.shard_check import check_shard
+from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.urls import scheme_of
 
 
 @dataclass
@@ -84,12 +87,14 @@ def verify(
             found.problems.append("The manifest is incomplete: its last part is missing.")
             return found
         _check_shards(folder, job, manifest, found)
+        foreign = [f"{path} names no image of {job.images}." for path in _foreign_rows(folder, job, manifest, deep)]
     except InputError as error:  # a part of the manifest is damaged
         found.problems.append(str(error))
         return found
+    found.problems += foreign
     found.problems += _foreign_files(folder, job, manifest)
     found.problems += _summary_problems(folder, found)
-    if deep:
+    if deep and not foreign:  # none of these is read
         sample = run_on_one_actor(SampleCheck(folder.url, seed), cluster or ClusterConfig(), reporter)
         found.sampled = sample.images
         found.problems += sample.problems
@@ -116,6 +121,20 @@ def _repeated_paths(folder: Folder, manifest: Manifest) -> Iterator[str]:
         paths = pa.concat_arrays([pa.array([last], pa.string()), rows["path"]])
         yield from paths[1:].filter(pc.equal(paths[1:], paths[:-1])).to_pylist()
         last = paths[-1].as_py()
+
+
+def _foreign_rows(folder: Folder, job: Job, manifest: Manifest, deep: bool) -> Iterator[str]:
+    """Yield paths in the manifest that the images' source cannot have listed; nothing if that does not exist.
+
+    A store is asked only where images are read from it, by `deep`.
+    """
+    if scheme_of(job.images) and not deep:
+        return
+    try:
+        source = open_source(job.images, job.root)
+    except InputError:  # which `deep` reports
+        return
+    yield from foreign_paths(folder, manifest, source)
 
 
 def _foreign_files(folder: Folder, job: Job, manifest: Manifest) -> Iterator[str]:

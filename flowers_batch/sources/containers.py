@@ -10,13 +10,15 @@ from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flowers_batch.sources.images import EPOCH, Image, batches_of, path_text
 from flowers_batch.sources.left_out import LeftOut, start_counting
 from flowers_batch.sources.ordering import unique_names
 from flowers_batch.sources.reading import ReadError, read_bytes
+from flowers_batch.sources.relative_paths import foreign_path
 from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
-from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.folder import Folder, fits
 from flowers_batch.storage.io_errors import reading
 
 T = TypeVar("T")
@@ -69,6 +71,15 @@ class ContainerSource(ABC):
                 for path, size, offset in self._members(name):
                     yield Image(path_text(names.unique(path)), size, changed, name, offset)
 
+    def owns(self, rows: pa.Table) -> pa.ChunkedArray:
+        """Return whether images of a manifest are in files that the name or the pattern names: bool [rows]."""
+        names = [name for name in pc.unique(rows["source"]).to_pylist() if name and self.has_file(name)]
+        return pc.is_in(rows["source"], pa.array(names, pa.string()))
+
+    def has_file(self, name: str) -> bool:
+        """Return whether a file of this name, if there is one, belongs to the source."""
+        return not {"/", "\0"} & set(name) and fits(name.encode(), self.name)
+
     @abstractmethod
     def _members(self, name: str) -> Iterator[tuple[bytes, int, int | None]]:
         """Yield path, size and offset of each image in a file."""
@@ -78,10 +89,13 @@ class ContainerSource(ABC):
 
         Raises:
             ReadError: It is not there, is too large, or cannot be read.
+            InputError: It is in a file that is not one of the source.
             RunError: The folder no longer exists.
         """
         if image.source is None or image.offset is None:
             raise ReadError("unreadable", f"It is not stored contiguously in {self.url}.")
+        if not self.has_file(image.source):
+            raise foreign_path(image.path, self.url)
         name, changed, offset = image.source, image.mtime, image.offset
 
         def read() -> bytes:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flowers_batch.sources.images import Image, batches_of, path_bytes
 from flowers_batch.sources.left_out import LeftOut, start_counting
-from flowers_batch.sources.reading import read_bytes, read_disk, read_store
+from flowers_batch.sources.reading import read_beneath, read_bytes, read_disk, read_store
+from flowers_batch.sources.relative_paths import are_relative, foreign_path, is_relative
 from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
 from flowers_batch.sources.walking import walk
 from flowers_batch.storage.folder import Folder
@@ -26,12 +28,14 @@ class FolderSource:
     Attributes:
         folder: The folder.
         skipping: Which names are left out.
+        follows_links: Whether reading follows links that lead outside the folder; listing always does.
         left_out: What the last listing left out.
         repeated: Always 0.
     """
 
     folder: Folder
     skipping: Skipping = SKIP_SYSTEM
+    follows_links: bool = True
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
     repeated: int = field(default=0, init=False)
     root: ClassVar[None] = None
@@ -52,16 +56,27 @@ class FolderSource:
         self.left_out = start_counting(self.skipping)
         return batches_of(walk(self.folder, self.skipping, self.left_out))
 
+    def owns(self, rows: pa.Table) -> pa.ChunkedArray:
+        """Return whether images of a manifest are below the folder, before links are followed: bool [rows].
+
+        In a store, keys may have parts such as `..`; these are not opened.
+        """
+        return are_relative(rows["path"]) if self.folder.is_local else pc.is_valid(rows["path"])
+
     def read(self, image: Image) -> bytes:
         """Return an image's bytes.
 
         Raises:
             ReadError: It is not there, is not a regular file, is too large, or cannot be read.
+            InputError: Its path leads out of the folder, before links are followed.
             RunError: The folder no longer exists.
         """
+        if self.folder.is_local and not is_relative(image.path):
+            raise foreign_path(image.path, self.url)
         return read_bytes(self.folder, lambda: self._read(image.path))
 
     def _read(self, path: str) -> bytes:
-        if self.folder.is_local:
-            return read_disk(os.path.join(os.fsencode(self.folder.path), path_bytes(path)))
-        return read_store(self.folder, path)
+        if not self.folder.is_local:
+            return read_store(self.folder, path)
+        root, name = os.fsencode(self.folder.path), path_bytes(path)
+        return read_disk(os.path.join(root, name)) if self.follows_links else read_beneath(root, name)

@@ -28,6 +28,7 @@ from flowers_batch.sources.images import (
     stat_image,
 )
 from flowers_batch.sources.left_out import LeftOut, start_counting
+from flowers_batch.sources.list_entries import are_named
 from flowers_batch.sources.list_files import ENTRIES, READERS
 from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, without_repeats
 from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
@@ -102,12 +103,33 @@ class ListSource:
         Raises:
             InputError: A list cannot be read, or has an entry without a path.
         """
+        for batch in self.entries():
+            yield self._images(batch)
+
+    def entries(self) -> Iterator[pa.RecordBatch]:
+        """Yield what the lists say, in the order of their paths' bytes: columns `ENTRIES`; no file is looked at.
+
+        Raises:
+            InputError: A list cannot be read, or has an entry without a path.
+        """
         in_order = are_in_path_order(self._entries())
         self.repeated, self.left_out = 0, start_counting(self.skipping)  # what the second reading counts
         entries = self._entries() if in_order else _sorted(self._entries())
         for batch, repeated in without_repeats(entries):
             self.repeated += repeated
-            yield self._images(batch)
+            yield batch
+
+    def owns(self, rows: pa.Table) -> pa.Array:
+        """Return whether the lists name the images of manifest rows: bool [rows]; the lists are read once.
+
+        Raises:
+            InputError: A list cannot be read.
+        """
+        counts, self.left_out = self.left_out, start_counting(self.skipping)
+        try:
+            return are_named(rows[PATH], (batch[PATH] for batch in self._entries()))
+        finally:
+            self.left_out = counts
 
     def _images(self, entries: pa.RecordBatch) -> pa.RecordBatch:
         """Return entries with the sizes and times that the list gives, else those of files on this machine."""

@@ -9,9 +9,11 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from flowers_batch.errors import RunError, first_line
+from flowers_batch.storage.beneath import READ_FLAGS, OutsideError, open_beneath
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.stores import has_odd_parts
+from flowers_batch.text import visible
 
 _READ_BYTES = 1 << 20
 ODD_KEY = "has a part that is empty, `.` or `..`, and cannot be opened: copy the object to another key."
@@ -72,8 +74,25 @@ def read_disk(path: bytes) -> bytes:
         OSError: It does not exist, or cannot be read.
         ReadError: It is not a regular file, or is too large.
     """
-    # O_NONBLOCK: a pipe that is named like a photo must not block.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return _read_all(os.open(path, READ_FLAGS))
+
+
+def read_beneath(root: bytes, path: bytes) -> bytes:
+    """Return the bytes of a file below a folder on this machine, read once; no link leads outside the folder.
+
+    Raises:
+        OSError: It does not exist, or cannot be read.
+        ReadError: A link leads outside the folder, it is not a regular file, or is too large.
+    """
+    try:
+        handle = open_beneath(root, path)
+    except OutsideError:
+        raise ReadError("unreadable", "It is a link to a file outside the photos' folder.") from None
+    return _read_all(handle)
+
+
+def _read_all(handle: int) -> bytes:
+    """Return the bytes of an open file, and close it."""
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
@@ -97,12 +116,9 @@ def read_store(folder: Folder, name: str) -> bytes:
         OSError: It does not exist, or cannot be read.
         ReadError: It is too large, or its key is one that pyarrow does not open.
     """
-    try:
-        with folder.open(name) as file:
-            size = file.size()
-            check_size(size)
-            return file.read(size)  # no more than that, should it grow
-    except (FileNotFoundError, pa.ArrowInvalid):
-        if not folder.is_local and has_odd_parts(name):
-            raise ReadError("unreadable", f"The key {name} {ODD_KEY}") from None
-        raise
+    if not folder.is_local and has_odd_parts(name):  # before it is asked for: `..` must not lead to another key
+        raise ReadError("unreadable", f"The key {visible(name)} {ODD_KEY}")
+    with folder.open(name) as file:
+        size = file.size()
+        check_size(size)
+        return file.read(size)  # no more than that, should it grow

@@ -51,5 +51,11 @@ class Source(Protocol):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """List the images, each path once, some thousands at a time: batches with the columns `IMAGES`."""
 
+    def owns(self, rows: pa.Table) -> pa.Array | pa.ChunkedArray:
+        """Return whether the source may have listed the images of manifest rows: bool [rows].
+
+        Anyone may have written a manifest, and its rows may name any file. What `read` can tell by itself, it refuses.
+        """
+
     def read(self, image: Image) -> bytes:
         """Return an image's bytes, or raise `ReadError`."""

@@ -43,6 +43,8 @@ class TableColumn:
 
     def take(self, rows: Sequence[int]) -> list[Any]:
         """Return the values of rows; fastest if rows of one row group are together."""
+        if min(rows, default=0) < 0:
+            raise IndexError("A row is negative")
         groups = np.searchsorted(self._starts, rows, side="right") - 1
         values = list[Any]()
         for start, stop in _runs(groups):

@@ -92,7 +92,7 @@ class RowReader:
         with self._lock:
             if row in self._skipped:
                 return self._skipped.pop(row)
-            group = bisect_right(self._starts, row) - 1
+            group = bisect_right(self._starts, row) - 1  # -1, a group without rows, for a negative row
             following, stream = self._streams.pop(group, (row + 1, iter(())))
             if following > row:
                 following, stream = self._starts[group], self.stream_group(group)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from tarfile import BLOCKSIZE
 
 import pyarrow as pa
 
@@ -53,10 +54,25 @@ class TarSource(ContainerSource):
         if size < 0:  # in a manifest that was tampered with
             raise ReadError("unreadable", "Its size in the tar is negative.")
         check_size(size)
-        content = open_shared(_as_it_is, self.folder, name, changed).read_at(size, offset)
-        if len(content) < size:
+        file = open_shared(_as_it_is, self.folder, name, changed)
+        content = file.read_at(BLOCKSIZE + size, offset - BLOCKSIZE) if offset >= BLOCKSIZE else None
+        # A manifest may name any place of the tar: the block before a member is its header.
+        if content is None or _size_in(content[:BLOCKSIZE]) not in (None, size):
+            raise ReadError("unreadable", "The tar has no photo of its size where it was listed: it has changed.")
+        if len(content) < BLOCKSIZE + size:
             raise ReadError("unreadable", "The tar ends before the photo does: it was cut short since it was listed.")
-        return content
+        return content[BLOCKSIZE:]
+
+
+def _size_in(header: bytes) -> int | None:
+    """Return the size in a member's header, -1 if it is no header; None if it is cut short."""
+    if len(header) < BLOCKSIZE:
+        return None
+    try:
+        size: int = tarfile.nti(header[124:136])  # type: ignore[attr-defined]
+    except tarfile.HeaderError:
+        return -1
+    return size
 
 
 def _as_it_is(file: pa.NativeFile, url: str) -> pa.NativeFile:
@@ -82,7 +98,7 @@ def members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
                 tar.members.clear()  # type: ignore[attr-defined]
                 yield member
             end = file.seek(tar.offset)
-            rest = file.read(tarfile.BLOCKSIZE)
+            rest = file.read(BLOCKSIZE)
             if not rest:
                 raise tarfile.ReadError("the end-of-archive marker is missing")
             while rest:

@@ -103,10 +103,7 @@ class Folder:
         """
         if "*" not in pattern:
             return [pattern] if self.info(pattern).type == fs.FileType.File else []
-        expression = re.compile(b".*".join(map(re.escape, pattern.encode().split(b"*"))), re.DOTALL)
-        fitting = [name for name in self._files("") if expression.fullmatch(name)]
-        if not pattern.startswith("."):  # as in a shell: `._a.tar` is not a tar, but what macOS writes beside `a.tar`
-            fitting = [name for name in fitting if not name.startswith(b".")]
+        fitting = [name for name in self._files("") if fits(name, pattern)]
         for name in fitting:
             if not is_utf8(name):
                 raise InputError(
@@ -280,6 +277,15 @@ class Folder:
             return
         with hold_lock(self.at(LOCK), self.url):
             yield
+
+
+def fits(name: bytes, pattern: str) -> bool:
+    """Return whether the name of a file matches a pattern, as `Folder.matching` takes it."""
+    if "*" not in pattern:
+        return name == pattern.encode()
+    if name.startswith(b".") and not pattern.startswith("."):  # as in a shell: macOS writes `._a.tar` beside `a.tar`
+        return False
+    return re.fullmatch(b".*".join(map(re.escape, pattern.encode().split(b"*"))), name, re.DOTALL) is not None
 
 
 def open_folder(where: PathOrUrl) -> Folder:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -79,6 +81,23 @@ def test_photos_behind_links_are_shown_if_links_are_followed(hub, tmp_path):
     assert all(review.thumbnails.thumbnail(row)[:4] == b"RIFF" for row in range(20))
     assert outside_links(review.table, review.thumbnails.photos) == ""
     review.close()
+
+
+def test_report_shows_photos_behind_links_only_if_links_are_followed(hub, tmp_path):
+    messages = []
+    reporter = SimpleNamespace(message=messages.append, update=lambda progress: None)
+    target = tmp_path / "page.html"
+    page = Path(fb.report(hub / "predictions", target, reporter=reporter)).read_text()
+    shown = page.count("data:image/webp")  # of the photos that the model was tested on
+    (sentence,) = messages
+    assert re.match(r"(\d+) of \1 chosen photos are links to files outside ", sentence)
+    links = int(sentence.partition(" ")[0])
+    assert sentence in page
+    page = Path(
+        fb.report(hub / "predictions", tmp_path / "page.html", follow_links=True, reporter=reporter)
+    ).read_text()
+    assert page.count("data:image/webp") >= shown + links
+    assert len(messages) == 1 and "are links to files" not in page
 
 
 def test_folder_of_photos_may_itself_be_a_link(base, tmp_path):

@@ -7,7 +7,6 @@ import shutil
 import tarfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.pages.review.retraining import next_folder
 from flowers_batch.pages.review.review import Review
 from flowers_batch.sources.images import Image
+from flowers_batch.sources.reading import ReadError
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,28 @@ def test_paths_outside_the_photos_folder_are_not_read(base, tmp_path):
     """Manipulated predictions do not expose files outside the photos' folder."""
     review = Review(base / "predictions", tmp_path / "labels.csv")
     photos = review.thumbnails.photos
-    image = Image("red/0001.png")
-    assert not photos.is_outside(image) and not photos.is_link_outside(image)
+    assert photos.thumbnail(Image("red/0001.png"))[:4] == b"RIFF"
     for path in ("../secret/red/0000.png", "/etc/passwd", "red/../../secret/red/0000.png", "//bytes/..%2Fsecret"):
-        assert photos.is_outside(replace(image, path=path)), path
+        with pytest.raises(fb.InputError, match="names no image of"):
+            photos.thumbnail(Image(path))
+    with pytest.raises(ReadError, match="a link to a file outside"):
+        photos.thumbnail(Image("red/link.png"))
+    review.close()
+
+
+def test_only_photos_that_the_list_names_are_read(base, tmp_path):
+    listed = tmp_path / "list.txt"
+    shown, secret = str(base / "photos" / "red" / "0001.png"), str(base / "secret" / "red" / "0000.png")
+    listed.write_text(f"{shown}\n{secret}\n")
+    fb.predict(listed, tmp_path / "predictions", base / "model")
+    listed.write_text(f"{shown}\n")  # as if only the manifest and the predictions named the other one
+    review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
+    thumbnails = review.thumbnails
+    first, second = review.table.find([shown, secret]).values()
+    assert thumbnails.thumbnail(first)[:4] == b"RIFF"
+    with pytest.raises(ReadError, match="no longer in the list"):
+        thumbnails.thumbnail(second)
+    assert list(thumbnails.photos.find([shown, secret])) == [shown], "the report shows no other"
     review.close()
 
 

@@ -41,10 +41,11 @@ class Album:
 
     Attributes:
         limits: The same.
+        notes: How many photos are not shown since they are links to files outside the photos' folder; after `fill`.
     """
 
     def __init__(self, limits: PageLimits) -> None:
-        self.limits = limits
+        self.limits, self.notes = limits, list[str]()
         self._chosen: list[tuple[Photos, Thumbnail]] = []
 
     def add(self, photos: Photos, captions: dict[str, str]) -> list[Thumbnail]:
@@ -68,13 +69,22 @@ class Album:
         for photos, thumbnail in self._chosen:
             thumbnail.fits = bytes_left > 0
             if thumbnail.fits:
-                thumbnail.image = _data_url(photos, images[photos][thumbnail.path])
+                thumbnail.image = _data_url(photos, images[photos].get(thumbnail.path))
                 text_bytes = len((thumbnail.path + thumbnail.caption).encode())
                 bytes_left -= len(thumbnail.image) + text_bytes + _TAG_BYTES
+        self._count_links(images)
         return all(thumbnail.fits for _, thumbnail in self._chosen)
 
+    def _count_links(self, images: dict[Photos, dict[str, Image]]) -> None:
+        for photos, found in images.items():
+            links = 0 if photos.follows_links else sum(map(photos.is_link_outside, found.values()))
+            if links:
+                self.notes.append(photos.sentence_on_links(f"{links:,} of {len(found):,} chosen"))
 
-def _data_url(photos: Photos, image: Image) -> str:
+
+def _data_url(photos: Photos, image: Image | None) -> str:
+    if image is None:
+        return ""
     try:
         content = photos.thumbnail(image)
     except (ReadError, DecodeError, RunError):  # RunError: the folder no longer exists

@@ -24,7 +24,9 @@ SYNTHETIC_MARK = "SYNTHETIC.txt"  # marks a folder of photos that the demo drew,
 SYNTHETIC_TEXT = "A program drew these photos."
 
 
-def collect_content(folder: Folder, run: Run | None, model_url: str | None, limits: PageLimits) -> dict[str, Any]:
+def collect_content(
+    folder: Folder, run: Run | None, model_url: str | None, limits: PageLimits, *, follow_links: bool = False
+) -> dict[str, Any]:
     """Return the variables of the template.
 
     Thumbnails of held-out photos are added first: if not all fit on the page, these do.
@@ -34,6 +36,7 @@ def collect_content(folder: Folder, run: Run | None, model_url: str | None, limi
         run: The run in that folder; None for a model folder.
         model_url: The model, if there is one.
         limits: Limits of the page.
+        follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
     """
     content: dict[str, Any] = {"title": folder.url.rstrip("/").rsplit("/", 1)[-1], "folder": folder.url}
     content |= {"run": None, "metrics": None, "labels": None, "duplicates": [], "tuning": None}
@@ -41,12 +44,12 @@ def collect_content(folder: Folder, run: Run | None, model_url: str | None, limi
     album, shown_photos = Album(limits), list[Photos]()
     model = _find_model(model_url, run, notes) if model_url else None
     if model and model_url:
-        photos = Photos(model.codes, model.images)
+        photos = Photos(model.codes, model.images, follow_links=follow_links)
         shown_photos.append(photos)
         content |= describe_held_out(open_folder(model_url), photos, album)
         run = run or _open_codes(model.codes)
     if run:
-        photos = Photos(run.folder.url, run.job.images)
+        photos = Photos(run.folder.url, run.job.images, follow_links=follow_links)
         shown_photos.append(photos)
         survey = survey_run(run, limits)
         content |= {"run": run, "failures": _find_failures(run, limits.failures)}
@@ -60,6 +63,8 @@ def collect_content(folder: Folder, run: Run | None, model_url: str | None, limi
         for photos in shown_photos:
             photos.close()
     warnings = _warn_of_synthetic(shown_photos, run, model, has_accuracy=content["metrics"] is not None)
+    notes += album.notes
+    content["not_shown"] = album.notes
     return content | {"warnings": warnings + notes + (run.summary["notes"] if run else [])}
 
 

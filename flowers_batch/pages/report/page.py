@@ -13,19 +13,29 @@ from flowers_batch.errors import InputError
 from flowers_batch.pages import charts
 from flowers_batch.pages.report.content import collect_content
 from flowers_batch.pages.report.limits import DEFAULT_LIMITS, PageLimits
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import PathOrUrl, open_folder, split_file
 from flowers_batch.text import shortened, visible
 
 PAGE = "report.html"
 
 
-def report(folder: PathOrUrl, out: PathOrUrl | None = None, *, limits: PageLimits = DEFAULT_LIMITS) -> str:
+def report(
+    folder: PathOrUrl,
+    out: PathOrUrl | None = None,
+    *,
+    follow_links: bool = False,
+    limits: PageLimits = DEFAULT_LIMITS,
+    reporter: Reporter = NULL_REPORTER,
+) -> str:
     """Write a report on predictions, codes or a model.
 
     Args:
         folder: A folder of predictions, of codes, or of a model.
         out: The page's file; None writes `report.html` into the folder.
+        follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
         limits: How much the page shows.
+        reporter: Receives how many photos are not shown without `follow_links`.
 
     Returns:
         The path or URL of the page.
@@ -44,9 +54,11 @@ def report(folder: PathOrUrl, out: PathOrUrl | None = None, *, limits: PageLimit
     else:
         raise InputError(f"{opened.url} contains neither predictions, nor codes, nor a model: name such a folder.")
     try:
-        content = collect_content(opened, run, model, limits)
+        content = collect_content(opened, run, model, limits, follow_links=follow_links)
     finally:
         charts.close_fonts()
+    for sentence in content["not_shown"]:
+        reporter.message(sentence)
     page = _render(content)
     with target.publish(name) as scratch:
         Path(scratch).write_text(page, encoding="utf-8")

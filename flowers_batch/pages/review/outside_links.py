@@ -64,4 +64,4 @@ def outside_links(table: PredictionTable, photos: Photos, max_checked: int = _MA
         share = f"{outside:,} of {len(rows):,}"
     else:
         share = f"About {100 * outside / len(rows):.3g}% of the"
-    return f"{share} photos are links to files outside {source.folder.url}: run with --follow-links to show them."
+    return photos.sentence_on_links(share)

@@ -64,6 +64,11 @@ class PredictionTable:
             rows.filter(pc.invert(is_ok)).select(["reason", "message"]),
         )
 
+    @property
+    def paths(self) -> pa.ChunkedArray:
+        """The path of each row."""
+        return self._paths
+
     def __len__(self) -> int:
         return len(self.is_ok)
 

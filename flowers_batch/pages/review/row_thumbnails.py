@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from threading import Lock
 
+import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.thumbnail_cache import ThumbnailCache
@@ -33,6 +36,8 @@ class RowThumbnails:
         self.photos = Photos(table.run.folder.url, table.run.job.images, follow_links=follow_links)
         self._manifest_rows = lru_cache(_CACHED_SHARDS)(self.photos.in_shard)
         self._cache = ThumbnailCache(_CACHED_BYTES)
+        self._named: NDArray[np.bool_] | None = None
+        self._list_lock = Lock()
 
     def thumbnail(self, row: int) -> bytes:
         """Return the thumbnail of a row as a WebP file.
@@ -48,18 +53,27 @@ class RowThumbnails:
             self._cache.add(row, thumbnail)
         return thumbnail
 
+    @property
+    def _is_named(self) -> NDArray[np.bool_]:
+        """Whether the list names the photo of each row: bool [rows]."""
+        with self._list_lock:  # one thread reads the list, and the others wait for that
+            if self._named is None:
+                self._named = self.photos.are_named(self._table.paths)
+            return self._named
+
     def find_image(self, row: int) -> Image:
         """Return where to read the photo of a row.
 
         Raises:
             InputError: There is no such row.
-            ReadError: The manifest no longer has it.
+            ReadError: The manifest or the list no longer has it.
         """
         path = self._table.path(row)
         source = self.photos.source
-        if source is None or (source.found_by_path and not isinstance(source, ListSource)):
+        if isinstance(source, ListSource) and not self._is_named[row]:
+            raise ReadError("missing", "It is no longer in the list.")
+        if source is None or source.found_by_path:
             return Image(path)
-        # A list may name files anywhere, so only files that the manifest has are read.
         rows = self._manifest_rows(self._table.shard_of(row))
         found = images_of(rows.filter(pc.equal(rows["path"], path))) if rows else []
         if not found:
