@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from flowers_batch.decoding.errors import DecodeError
+from flowers_batch.decoding.heif import referenced_pixels
 from flowers_batch.decoding.jpeg import check_scans, decode_jpeg, strip_jpeg, with_end
 from flowers_batch.decoding.metadata import strip_metadata
 from flowers_batch.decoding.resizing import BAND_ROWS
@@ -24,6 +25,8 @@ _AVIF_BRANDS = {b"avif", b"avis", b"avio", b"MA1A", b"MA1B"}
 _HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"MiHA", b"MiHB", b"MiHE"}
 _CONTAINER_BRANDS = {b"heif", b"mif1", b"mif2", b"mif3", b"msf1", b"miaf"}
 _MAX_BRANDS_BYTES = 4096
+# Pixels of the tiles, the gain map and the other images that a HEIF is made of: per own pixel, and in any case.
+_MAX_USED, _ANY_USED = 4, 64_000_000
 _BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 323  # tags of TIFF 6.0
 
 
@@ -68,6 +71,10 @@ def open_image(data: bytes, max_pixels: int) -> OpenImage:
         raise DecodeError("unsupported", "Its values have more than 8 bits and are not plain 16-bit ones.")
     if isinstance(image, JpegImageFile):
         check_scans(image, stripped, data)
+    if image.format in ("HEIF", "AVIF") and (used := referenced_pixels(data)) > _MAX_USED * width * height + _ANY_USED:
+        raise DecodeError(
+            "unsupported", f"It is made of images of {used} pixels, far more than its {width} x {height}."
+        )
     return OpenImage(image, data, orientation, width * height)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
+_MAX_DEPTH = 8  # of images made of images made of images; photos have two
 _METADATA = (b"Exif", b"mime")  # types of items; XMP is a MIME type
 
 
@@ -31,8 +33,68 @@ def strip_heif(data: bytes) -> bytes:
     return bytes(changed)
 
 
+def referenced_pixels(data: bytes) -> int:
+    """Return the most pixels that libheif decodes for one image, which may be made of others, each used repeatedly."""
+    return max((_pixels_by_meta(data, at + 4, end) for at, end in _boxes(data, b"meta", 0, len(data))), default=0)
+
+
+def _pixels_by_meta(data: bytes, at: int, end: int) -> int:
+    areas, parts = _areas(data, at, end), _parts(data, at, end)
+    known: dict[int, int] = {}
+
+    def pixels(item: int, depth: int) -> int:
+        if item not in known:
+            known[item] = areas.get(item, 0)  # a loop ends here
+            if depth:
+                known[item] += sum(
+                    count * pixels(part, depth - 1) for part, count in parts.get(item, Counter()).items()
+                )
+        return known[item]
+
+    return max((pixels(item, _MAX_DEPTH) for item in parts), default=0)
+
+
+def _areas(data: bytes, at: int, end: int) -> dict[int, int]:
+    """Return the pixels of each item, which libheif does not let it exceed (`ispe`, ISO 23008-12, 6.5.3)."""
+    areas: dict[int, int] = {}
+    for place, stop in _boxes(data, b"iprp", at, end):
+        sizes = [0]  # properties are numbered from 1
+        for store, store_end in _boxes(data, b"ipco", place, stop):
+            for kind, start, _ in _all_boxes(data, store, store_end):
+                sizes.append(_number(data, start + 4, 4) * _number(data, start + 8, 4) if kind == b"ispe" else 0)
+        for links, links_end in _boxes(data, b"ipma", place, stop):
+            width = 4 if _number(data, links, 1) else 2
+            step = 1 + (_number(data, links + 3, 1) & 1)
+            here = links + 8
+            while here + width < links_end:
+                item, first = _number(data, here, width), here + width + 1
+                here = first + step * _number(data, first - 1, 1)
+                for link in range(first, min(here, links_end), step):
+                    number = _number(data, link, step) & (0x7F if step == 1 else 0x7FFF)
+                    areas[item] = max(areas.get(item, 0), sizes[number] if number < len(sizes) else 0)
+    return areas
+
+
+def _parts(data: bytes, at: int, end: int) -> dict[int, Counter[int]]:
+    """Return which items each item is made of, and how often (`dimg`, ISO 23008-12, 6.6)."""
+    parts: dict[int, Counter[int]] = {}
+    for links, links_end in _boxes(data, b"iref", at, end):
+        width = 4 if _number(data, links, 1) else 2
+        for link, link_end in _boxes(data, b"dimg", links + 4, links_end):
+            first = link + width + 2
+            stop = min(first + width * _number(data, first - 2, 2), link_end)
+            used = parts.setdefault(_number(data, link, width), Counter())
+            used.update(_number(data, place, width) for place in range(first, stop, width))
+    return parts
+
+
 def _boxes(data: bytes, kind: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield start and end of the content of each box of a kind, among those between two places."""
+    return ((start, stop) for found, start, stop in _all_boxes(data, at, end) if found == kind)
+
+
+def _all_boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of each box between two places."""
     while at + 8 <= end:
         size, head = _number(data, at, 4), 8
         if size == 1:
@@ -40,8 +102,7 @@ def _boxes(data: bytes, kind: bytes, at: int, end: int) -> Iterator[tuple[int, i
         box_end = end if size == 0 else min(at + size, end)
         if box_end < at + head:
             return
-        if data[at + 4 : at + 8] == kind:
-            yield at + head, box_end
+        yield data[at + 4 : at + 8], at + head, box_end
         at = box_end
 
 

@@ -148,3 +148,45 @@ def test_repeated_xmp_of_a_tiff_is_read_once():
     seconds, error = seconds_and_error(data)
     assert error is None
     assert seconds < 0.4
+
+
+def box(kind: bytes, content: bytes, version: int | None = None) -> bytes:
+    content = content if version is None else struct.pack(">I", version << 24) + content
+    return struct.pack(">I", len(content) + 8) + kind + content
+
+
+def heif_of_tiles(rows: int, columns: int, tile: int, width: int, height: int) -> bytes:
+    """A HEIF that is a grid of one tile, used again and again (ISO 23008-12, 6.6.2.3)."""
+    flat = encoded(np.zeros((tile, tile, 3), np.uint8), "HEIF", quality=10)
+    at = flat.index(b"hvcC") - 4
+    codec = flat[at : at + int.from_bytes(flat[at : at + 4], "big")]
+    coded, grid = flat[flat.index(b"mdat") + 4 :], struct.pack(">BBBBII", 0, 1, rows - 1, columns - 1, width, height)
+    sizes = [box(b"ispe", struct.pack(">II", *size), 0) for size in ((tile, tile), (width, height))]
+    links = struct.pack(">IHBBHBBB", 2, 1, 1, 3, 2, 2, 0x81, 2)
+    items = [
+        box(b"infe", struct.pack(">HH", *item) + kind, 2) for item, kind in (((1, 0), b"grid\0"), ((2, 0), b"hvc1\0"))
+    ]
+    tiles = struct.pack(f">HH{rows * columns}H", 1, rows * columns, *[2] * rows * columns)
+
+    def meta(place: int) -> bytes:
+        places = struct.pack(">HH", 0x4400, 2) + struct.pack(">HHHHII", 1, 1, 0, 1, 0, len(grid))
+        places += struct.pack(">HHHHII", 2, 0, 0, 1, place, len(coded))
+        properties = box(b"ipco", codec + b"".join(sizes)) + box(b"ipma", links, 0)
+        parts = [
+            box(b"hdlr", bytes(4) + b"pict" + bytes(13), 0),
+            box(b"pitm", b"\0\1", 0),
+            box(b"iloc", places, 1),
+            box(b"iinf", b"\0\2" + b"".join(items), 0),
+            box(b"iref", box(b"dimg", tiles), 0),
+            box(b"iprp", properties),
+            box(b"idat", grid),
+        ]
+        return box(b"meta", b"".join(parts), 0)
+
+    kind = box(b"ftyp", b"heic" + bytes(4) + b"mif1heic")
+    return kind + meta(len(kind) + len(meta(0)) + 8) + box(b"mdat", coded)
+
+
+def test_heif_of_tiles_far_larger_than_itself_is_unsupported():
+    assert_refused(heif_of_tiles(20, 20, 512, 100, 100), "is made of images of 104867600 pixels")
+    assert decode(heif_of_tiles(3, 2, 64, 128, 192)).height == 192

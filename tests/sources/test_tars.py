@@ -11,6 +11,7 @@ import random
 import tarfile
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -341,3 +342,12 @@ def test_memory_does_not_grow_with_the_members(tmp_path):
     finally:
         tracemalloc.stop()
     assert found == 5000
+
+
+def test_negative_size_in_a_doctored_manifest_is_unreadable(tmp_path):
+    photos = open_source(tar(tmp_path / "a.tar", [("a.jpg", b"1" * 600)]))
+    (image,) = images_in(photos)
+    for size in (-1, -(2**62)):
+        with pytest.raises(ReadError) as refused:
+            photos.read(replace(image, bytes=size))
+        assert refused.value.reason == "unreadable"
