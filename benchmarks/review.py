@@ -48,7 +48,9 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
     """Write links to a few photos, and predictions of them as `predict` leaves them."""
     from flowers_batch.dataset import run_folder, shard_file
     from flowers_batch.dataset import schema as schema_module
+    from flowers_batch.dataset.growth import write_manifest
     from flowers_batch.fingerprint import Fingerprint
+    from flowers_batch.sources.opening import open_source
     from flowers_batch.storage.folder import open_folder
 
     images = folder / "photos"
@@ -62,8 +64,8 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
     schema = schema_module.predictions_schema()
     fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
     run_folder.write_job(target, run_folder.Job(schema_module.PREDICTIONS, str(images), fingerprint, "null"))
-    shards = range(0, count, SHARD)
-    for shard, start in enumerate(shards):
+    shards = write_manifest(target, open_source(str(images)), SHARD, "run").shards
+    for start, shard in zip(range(0, count, SHARD), shards, strict=True):
         numbers = range(start, min(start + SHARD, count))
         confidences = random.random(len(numbers)).astype(np.float32)
         names = [f"class {number}" for number in random.integers(0, 9, len(numbers))]
@@ -79,9 +81,12 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
             "is_unknown": [False] * len(numbers),
         }
         rows = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-        footer = shard_file.Footer(fingerprint.digest, shard, "x", 0, 0)
+        footer = shard_file.Footer(fingerprint.digest, shard.number, shard.inputs_digest, 0, 0)
         shard_file.write_shard(target, schema_module.PREDICTIONS, schema, rows.to_batches(), footer)
-    target.write_json(run_folder.SUCCESS, {"shards": len(shards), "images": count, "failed": 0})
+    counts = {"shards": len(shards), "images": count, "ok": count, "failed": 0, "ignored": 0, "duplicates": 0}
+    others = {"changes": {}, "resumed": 0, "seconds": 1.0, "images_per_second": 1.0, "stage_rates": {}}
+    rest = {"stage_shares": {}, "reasons": {}, "actors": [], "deaths": 0, "stalls": 0, "notes": []}
+    target.write_json(run_folder.SUCCESS, counts | others | rest)
     return folder / "predictions"
 
 
