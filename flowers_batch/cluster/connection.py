@@ -9,15 +9,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from flowers_batch.cluster.caller_process import restored_environment, restored_faulthandler, restored_sigterm_handler
-from flowers_batch.cluster.local_ray import local_ray
+from flowers_batch.cluster.local_ray import check_servers, local_ray
 from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import InputError, first_line
 
 
 def living_nodes() -> list[dict[str, Any]]:
-    """Return the cluster's living nodes, as `ray.nodes()` describes them."""
+    """Return the cluster's living nodes, as `ray.nodes()` describes them.
+
+    Raises:
+        RunError: A server of a local Ray has ended.
+    """
     import ray
 
+    check_servers()
     return [node for node in ray.nodes() if node["Alive"]]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from flowers_batch.cluster.connection import connected
 from flowers_batch.cluster.dispatch import MAX_COPIES_IN_FLIGHT, Schedule, Task
 from flowers_batch.cluster.failures import ActorFailure, FailureTracker, error_raised_by, failure_of
+from flowers_batch.cluster.local_ray import check_servers
 from flowers_batch.cluster.messages import ActorInfo, PoolResult, ShardJob, ShardResult
 from flowers_batch.cluster.pool import ActorPool, PooledActor
 from flowers_batch.cluster.scaling import Resources
@@ -114,6 +115,7 @@ class ShardRun:
                 # If the driver itself was stopped, as by Ctrl-Z, that time is not held against the actors.
                 self._pool.poll(min(now - last_polled, 2 * self._poll_seconds))
                 last_polled = now
+                check_servers()
                 self._replace_stalled()
                 self._totals.report(self._pool.actors, self._schedule)
         self._totals.report(self._pool.actors, self._schedule)
@@ -245,6 +247,7 @@ class ShardRun:
         """Count a lost actor against its shards, and request another."""
         import ray
 
+        check_servers()
         self._pool.poll(0.0)  # it may have sent where it runs
         dead_nodes = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
         numbers = [task.shard.number if task.shard else None for task in self._schedule.tasks_of(actor)]

@@ -12,6 +12,7 @@ import psutil
 
 from flowers_batch.cluster.caller_process import restored_sigterm_handler
 from flowers_batch.cluster.restricted_access import restricted_access
+from flowers_batch.cluster.shortages import DISK_BYTES, INODES, shortages
 from flowers_batch.errors import InputError, RunError, first_line
 from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.scratch import NAME_BYTES, scratch_folder
@@ -19,11 +20,14 @@ from flowers_batch.storage.scratch import NAME_BYTES, scratch_folder
 _OBJECT_STORE_BYTES = 100 << 20  # pixels and codes never travel through it
 _TEMPORARY_FOLDERS = ("/tmp", "/var/tmp")  # in place of one that Ray cannot use
 _KILL_SECONDS = 5.0  # until a process that was killed has ended
-_FREE_BYTES = 32 << 20  # for Ray's logs; without space Ray starts no process, and does not say why
 # Paths of Unix sockets have at most 107 bytes (`sun_path` of unix(7), less the final zero). Ray's longest one, below a
 # scratch folder, with a process number of seven digits:
 _SOCKET = "/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 _MAX_NAME_BYTES = 107 - len(_SOCKET) - len("/") - NAME_BYTES
+
+
+_SERVERS = ("gcs_server", "raylet")  # the names of their processes
+_servers: list[psutil.Process] = []  # of the local Ray; a process has one at a time
 
 
 @contextmanager
@@ -42,10 +46,28 @@ def local_ray() -> Iterator[None]:
         try:
             with restored_sigterm_handler():
                 _start(folder)
+            _servers.extend(each for each in psutil.Process().children() if each.name() in _SERVERS)
             yield
         finally:
+            _servers.clear()
             ray.shutdown()
             kill_processes_in(folder)
+
+
+def check_servers() -> None:
+    """Check that the servers of a local Ray still run: without them Ray's calls block, or end this process.
+
+    Raises:
+        RunError: One has ended.
+    """
+    for server in _servers:
+        with suppress(psutil.NoSuchProcess):
+            if server.status() != psutil.STATUS_ZOMBIE:
+                continue
+        raise RunError(
+            "A server of the Ray on this machine has ended, maybe because memory ran out. Run the same command again "
+            "to resume."
+        )
 
 
 def kill_processes_in(folder: str) -> None:
@@ -66,6 +88,9 @@ def _names_folder(process: psutil.Process, folder: str) -> bool:
 def _start(folder: str) -> None:
     import ray
 
+    parent = os.path.dirname(folder)
+    if missing := shortages(parent):
+        raise RunError(f"Ray cannot be started on this machine: {'; '.join(missing)}.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(
@@ -78,8 +103,9 @@ def _start(folder: str) -> None:
         )
     except Exception as error:  # Ray's own are of no particular type
         raise RunError(
-            f"Ray cannot be started on this machine ({first_line(error)}): see whether there is room in memory and in "
-            f"{os.path.dirname(folder)}, and run the same command again."
+            f"Ray cannot be started on this machine ({first_line(error)}): "
+            f"{'; '.join(shortages(parent)) or f'see whether there is room in memory and in {parent}'}. "
+            "Run the same command again when that is mended."
         ) from error
 
 
@@ -100,7 +126,7 @@ def _ray_folder() -> Iterator[str]:
                 return
     raise InputError(
         f"Ray has no temporary folder here ({', '.join(f'{parent}: {reason}' for parent, reason in unfit.items())}): "
-        f"set TMPDIR to a folder with {_FREE_BYTES >> 20} MB of room, whose name has at most {_MAX_NAME_BYTES} bytes."
+        f"set TMPDIR to a folder with {DISK_BYTES >> 20} MB of room, whose name has at most {_MAX_NAME_BYTES} bytes."
     )
 
 
@@ -112,5 +138,8 @@ def _check_room(parent: str) -> None:
     """
     if (length := len(os.fsencode(parent))) > _MAX_NAME_BYTES:
         raise OSError(f"its name has {length} bytes")
-    if (free := shutil.disk_usage(parent).free) < _FREE_BYTES:
+    if (free := shutil.disk_usage(parent).free) < DISK_BYTES:
         raise OSError(f"{free >> 20} MB are free")
+    status = os.statvfs(parent)
+    if status.f_files and status.f_favail < INODES:  # zero: a file system without a limit
+        raise OSError(f"there is room for {status.f_favail} more files")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from flowers_batch.cluster.actors import actor_environment
 from flowers_batch.cluster.connection import connected, living_nodes
 from flowers_batch.cluster.failures import MAX_ACTOR_DEATHS, cause_of, error_raised_by
+from flowers_batch.cluster.local_ray import check_servers
 from flowers_batch.cluster.scaling import Resources, largest_node
 from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import RunError
@@ -106,6 +107,7 @@ class SingleActor:
         result, heartbeat = self._handle.run.remote(job), self._handle.heartbeat.remote(0)
         while True:
             done, _ = ray.wait([result], timeout=_POLL_SECONDS)
+            check_servers()
             self._seconds_without_progress += _POLL_SECONDS
             try:
                 if ray.wait([heartbeat], timeout=0)[0]:
@@ -180,6 +182,7 @@ class SingleActor:
         self._place = placement_group([{name: count for name, count in bundle.items() if count}])
         waited = 0.0
         while not self._place.wait(_POLL_SECONDS):
+            check_servers()
             waited += _POLL_SECONDS
             if waited > _WAIT_SECONDS:
                 waited = 0.0

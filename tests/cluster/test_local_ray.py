@@ -67,7 +67,7 @@ def test_full_temporary_folder_is_named(fits_nowhere, monkeypatch):
         enter()
 
 
-def test_ray_that_does_not_start_is_said_in_a_sentence(monkeypatch):
+def test_ray_that_does_not_start_is_said_in_a_sentence(tmp_path, monkeypatch):
     import ray
 
     def init(**options):
@@ -77,7 +77,20 @@ def test_ray_that_does_not_start_is_said_in_a_sentence(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     sentence = r"^Ray cannot be started on this machine \(The current node timed out during startup\.\): see whether"
     with pytest.raises(RunError, match=sentence):
-        local_ray._start("/tmp/folder/ray")
+        local_ray._start(f"{tmp_path}/ray")
+
+
+def test_limit_too_low_for_ray_is_said_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_ray, "shortages", lambda folder: [f"no room in {folder}", "no memory"])
+    with pytest.raises(RunError, match=rf"^Ray cannot be started on this machine: no room in {tmp_path}; no memory\.$"):
+        local_ray._start(f"{tmp_path}/ray")
+
+
+def test_file_system_without_room_for_more_files_is_named(fits_nowhere, tmp_path, monkeypatch):
+    monkeypatch.setattr(local_ray, "INODES", 1 << 62)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    with pytest.raises(InputError, match=r"\(/tmp: there is room for \d+ more files, /proc/none"):
+        enter()
 
 
 def test_processes_of_an_interrupted_ray_are_ended(tmp_path):

@@ -171,6 +171,18 @@ def test_stopped_run_leaves_no_process(photos, drive, tmp_path, number, stuck):
     assert not (driver.out / "_SUCCESS").exists()
 
 
+@pytest.mark.parametrize("server", ["gcs_server", "raylet/raylet"])
+def test_lost_server_of_ray_ends_the_run(slow_photos, drive, server):
+    driver = drive(slow_photos, "--shard-size", "1")
+    driver.until(lambda: driver.shards() > 1)
+    begun = time.monotonic()
+    kill(driver.processes(server)[:1])
+    code, _, err = driver.end()
+    assert code == 1 and time.monotonic() - begun < 2 * ENDED_WITHIN
+    assert "error: A server of the Ray on this machine has ended" in err and "Traceback" not in err
+    assert driver.ends() and not (driver.out / "_SUCCESS").exists()
+
+
 @pytest.mark.nightly
 def test_run_stopped_while_it_inspects_leaves_no_decoding_child(photos, drive, tmp_path):
     (photos / "blue" / "0000.png").write_bytes(b"POISON hang")
