@@ -11,7 +11,7 @@ from typing import Any
 # these fields, of which those whose name ends in `?` may be missing; `{str: shape}`: an object of any names.
 Shape = Any
 _LARGEST = 2**63 - 1
-_TYPES = {str: "a text", bool: "true or false", int: "a whole number from 0", float: "a number"}
+_TYPES = {str: "a text", bool: "true or false", int: "a whole number from 0", float: "a number", dict: "an object"}
 
 
 def parse_json(content: bytes | str) -> Any:

@@ -9,6 +9,7 @@ MODEL_SHAPE = {
     "temperature": float,
     "threshold": (float, None),
     "identity": str,
+    "fingerprint": dict,
     "weights": str,
     "codes": str,
     "images": str,

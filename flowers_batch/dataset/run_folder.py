@@ -31,6 +31,7 @@ _LIBRARIES = ("flowers-batch", "ray", "tensorflow", "keras", "numpy", "pyarrow",
 _JOB_SHAPE = {
     "kind": (CODES, PREDICTIONS),
     "images": str,
+    "fingerprint": dict,
     "weights": str,
     "root": (str, None),
     "model": (str, None),
