@@ -15,6 +15,7 @@ POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
 MIN_PHOTOS_PER_CLASS = 3  # one to train, one to validate and one to test with
+RANDOM = "random:"  # begins the name of weights that are drawn from a seed
 NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoding.networks.NullNetwork
 
 
@@ -128,6 +129,7 @@ class TrainConfig:
         max_memory_mb: Megabytes of memory for codes, which are streamed if they need more; by default half of the
             free memory.
         seed: Seed of everything random; the split does not depend on it.
+        images: Where the photos of the codes are, if they have moved, or are on another store than the codes.
     """
 
     labels: tuple[str, ...] = ()
@@ -136,6 +138,7 @@ class TrainConfig:
     min_photos_per_class: int = MIN_PHOTOS_PER_CLASS
     max_memory_mb: int | None = None
     seed: int = 0
+    images: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.labels, str):

@@ -55,7 +55,7 @@ class ColumnLabels:
     """
 
     def __init__(self, run: Run, name: str):
-        self._source = _container_of(open_source(run.job.images, run.job.root), name)
+        self._source = _container_of(open_source(*run.photos), name)
         self._name = name
         self._rows = _ManifestRows(run)
         self._files: dict[str, FileLabels] = {}

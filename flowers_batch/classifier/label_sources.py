@@ -150,7 +150,7 @@ def _no_labels(paths: Iterable[pa.Array], source: Source | None) -> InputError:
 def _source_of(run: Run) -> Source | None:
     """Return where a codes folder's photos were read from; None if that no longer exists."""
     try:
-        return open_source(run.job.images, run.job.root)
+        return open_source(*run.photos)
     except InputError:
         return None
 

@@ -21,12 +21,14 @@ from flowers_batch.classifier.left_out_classes import LeftOutClasses
 from flowers_batch.classifier.model_shapes import METRICS_SHAPE, MODEL_SHAPE, check_metrics
 from flowers_batch.classifier.split import SPLITS
 from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.errors import InputError, first_line
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.json_values import check_shape
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.urls import scheme_of
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
 LABELS = "labels.parquet"  # all labels that the training read: a labels file
@@ -211,8 +213,16 @@ def training_labels(folder: Folder, model: Model) -> tuple[str, ...]:
     Returns:
         The folder's own copy, which no later change of a labels file reaches; of a model without one, which version
         0.1 trained, what the training was given.
+
+    Raises:
+        InputError: It was given a file in a place that may not be followed.
     """
-    return (folder.url_of(LABELS),) if folder.exists(LABELS) else tuple(model.training.get("labels", ()))
+    if folder.exists(LABELS):
+        return (folder.url_of(LABELS),)
+    return tuple(
+        follow(folder, MODEL, "labels", name) if name.startswith("/") or scheme_of(name) else name
+        for name in model.training.get("labels", ())
+    )
 
 
 def _relative_name(folder: Folder, name: str) -> str:

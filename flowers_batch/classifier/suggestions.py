@@ -17,6 +17,8 @@ from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.classifier.labels_file import read_labels, write_labels
 from flowers_batch.classifier.model_folder import MODEL, load_model, read_labelled_digests, training_labels
 from flowers_batch.classifier.near_duplicates import MAX_DISTANCE, group_near_duplicates
+from flowers_batch.config import IMAGENET
+from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
 from flowers_batch.errors import InputError
@@ -28,7 +30,11 @@ _SEED = 0
 
 
 def label_issues(
-    model: PathOrUrl, out: PathOrUrl | None = None, *, reporter: Reporter = NULL_REPORTER
+    model: PathOrUrl,
+    out: PathOrUrl | None = None,
+    *,
+    codes: PathOrUrl | None = None,
+    reporter: Reporter = NULL_REPORTER,
 ) -> list[dict[str, Any]]:
     """Find labels that are probably wrong, by confident learning (Northcutt, Jiang and Chuang, 2021).
 
@@ -37,6 +43,7 @@ def label_issues(
     Args:
         model: The model folder; its codes are read again, and its copy of the labels that it was trained on.
         out: A CSV file for the rows. With its column `label` corrected, it is a labels file for `train`.
+        codes: The folder of its codes, if it is no longer where the model says, or that may not be followed.
         reporter: Receives progress.
 
     Returns:
@@ -50,13 +57,13 @@ def label_issues(
     if out is not None:
         split_file(out)  # refuses what cannot be written before the work
     trained = load_model(model)
-    run = open_run(trained.codes, CODES)
+    run = open_run(follow(open_folder(model), MODEL, "codes", trained.codes, codes), CODES)
     labelled = read_labelled(run, training_labels(open_folder(model), trained))
     labelled = labelled[np.isin(labelled.labels, trained.head.classes)]  # others were too few to be trained
     classes, targets = np.unique(labelled.labels, return_inverse=True)
     groups = group_near_duplicates(labelled.digests, labelled.hashes)
-    codes = labelled_codes_in(run, labelled.rows, targets, groups)
-    probabilities = predict_out_of_fold(codes, tuple(classes.tolist()), _SEED, reporter)
+    labelled_codes = labelled_codes_in(run, labelled.rows, targets, groups)
+    probabilities = predict_out_of_fold(labelled_codes, tuple(classes.tolist()), _SEED, reporter)
     found = find_label_issues(targets, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
     rows = [
         {
@@ -73,7 +80,13 @@ def label_issues(
 
 
 def suggest(
-    predictions: PathOrUrl, count: int = 100, out: PathOrUrl | None = None, labels: Sequence[str] = ()
+    predictions: PathOrUrl,
+    count: int = 100,
+    out: PathOrUrl | None = None,
+    labels: Sequence[str] = (),
+    *,
+    model: PathOrUrl | None = None,
+    codes: PathOrUrl | None = None,
 ) -> list[dict[str, Any]]:
     """Find the unlabelled photos that are most worth a label: uncertain, and different from each other.
 
@@ -87,6 +100,8 @@ def suggest(
         count: How many photos, 1 or more.
         out: A CSV file for the rows. With its column `label` filled in, it is a labels file for `train`.
         labels: CSV or Parquet files of labels that were given since the model was trained; their photos are left out.
+        model, codes: The folders of the model and the codes, if they are no longer where `job.json` says, or that may
+            not be followed.
 
     Returns:
         Rows with `path`, `label` (empty), `prediction` and its `probability`, in the order in which they were chosen.
@@ -98,7 +113,7 @@ def suggest(
         raise InputError(f"`count` must be 1 or more. Received: {count}.")
     if out is not None:
         split_file(out)
-    run = open_run(predictions, PREDICTIONS)
+    run = open_run(predictions, PREDICTIONS, {"model": model, "codes": codes})
     given = pa.array({path for file in labels for path in match_labels(read_labels(file).labels, run)}, pa.string())
     rows = _least_certain(run, count * _CANDIDATES_PER_PHOTO, _labelled_digests(run), given)
     order = [] if not len(rows) else select_diverse(1 - rows["margin"].to_numpy(), _distances(run, rows), count)
@@ -113,7 +128,8 @@ def suggest(
 
 def _labelled_digests(run: Run) -> pa.Array:
     """Return SHA-256 of the labelled photos of the predictions' model, also of those in classes that it left out."""
-    model = open_folder(run.job.model) if run.job.model else None
+    place = None if run.job.model == IMAGENET else run.place("model")
+    model = open_folder(place) if place else None
     if model is None or not model.exists(MODEL):
         return pa.array([], pa.binary(32))
     return read_labelled_digests(model)
@@ -149,7 +165,8 @@ def _least_certain(run: Run, count: int, labelled: pa.Array, given: pa.Array) ->
 
 def _distances(run: Run, rows: pa.Table) -> NDArray[np.float64]:
     """Return the distances of all pairs of rows, float64 [rows, rows]."""
-    codes = _codes(run.job.codes, rows) if run.job.codes else None
+    place = run.place("codes")
+    codes = _codes(place, rows) if place else None
     if codes is None:
         hashes = rows["phash"].to_numpy()
         return (np.bitwise_count(hashes[:, None] ^ hashes[None]) > MAX_DISTANCE).astype(np.float64)

@@ -43,7 +43,7 @@ def train(
     """
     config = config or TrainConfig()
     started = time.monotonic()
-    run = open_run(codes, CODES)
+    run = open_run(codes, CODES, {"images": config.images})
     folder = open_folder(model)
     labelled = split_labelled(run, config, reporter)
     fitted, heads = fit_best(labelled, config, reporter)
@@ -64,7 +64,9 @@ def train(
 
 def training_settings(config: TrainConfig) -> dict[str, Any]:
     """Return the settings of a training run as `model.json` has them, with names that are valid in any directory."""
-    return asdict(config) | {"labels": [absolute_labels(name) for name in config.labels]}
+    settings = asdict(config) | {"labels": [absolute_labels(name) for name in config.labels]}
+    del settings["images"]  # a place, which the model's `images` tells
+    return settings
 
 
 def fit_best(

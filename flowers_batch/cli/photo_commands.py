@@ -105,7 +105,7 @@ def finetune(
     from flowers_batch.finetuning.frozen import encoding_settings_of
 
     if starting_point:
-        config = replace(config, encode=EncodeConfig(**encoding_settings_of(photos) | starting_point))
+        config = replace(config, encode=EncodeConfig(**encoding_settings_of(photos, starting_point)))
     metrics = run_finetune(photos, model, config, reporter=reporter)
     return Output(metrics, training_text(metrics, model), random_weights_notes(metrics["tuning"]["initial_weights"]))
 

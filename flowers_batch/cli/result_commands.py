@@ -18,19 +18,25 @@ _FollowLinks = Annotated[
         help="Show photos outside the photos' folder that links in it lead to, as in a download cache.",
     ),
 ]
+_MOVED = "if it is not where the folder says, or if that is not followed (another store, another user's folder)"
+Images = Annotated[str | None, typer.Option(help=f"The photos, as for `encode`, {_MOVED}.")]
+Root = Annotated[str | None, typer.Option(help=f"The folder that the paths in a list are relative to, {_MOVED}.")]
+Model = Annotated[str | None, typer.Option(help=f"The model folder, {_MOVED}.")]
+Codes = Annotated[str | None, typer.Option(help=f"The folder of codes, {_MOVED}.")]
 
 
 @command(app, "label-issues", example="flowers-batch label-issues run/model --out issues.csv")
 def label_issues(
     model: Annotated[str, typer.Argument(help="Model folder, as `train` made it.")],
     out: Annotated[str | None, typer.Option(help="CSV file for these labels, ready to be corrected.")] = None,
+    codes: Codes = None,
     *,
     reporter: Reporter,
 ) -> Output:
     """List labels that are probably wrong, the most confident first."""
     from flowers_batch.classifier.suggestions import label_issues as find_issues
 
-    rows = find_issues(model, out, reporter=reporter)
+    rows = find_issues(model, out, codes=codes, reporter=reporter)
     lines = [
         f"{row['probability']:6.1%}  {row['label']} -> {row['suggested']}  {row['path']}" for row in rows[:ROWS_SHOWN]
     ]
@@ -50,11 +56,13 @@ def suggest(
             help="File of labels given since the training, whose photos are left out. May be given several times."
         ),
     ] = None,
+    model: Model = None,
+    codes: Codes = None,
 ) -> Output:
     """List the photos that are most worth a label. They are uncertain, and differ from each other."""
     from flowers_batch.classifier.suggestions import suggest as find_photos
 
-    rows = find_photos(predictions, count, out, labels or ())
+    rows = find_photos(predictions, count, out, labels or (), model=model, codes=codes)
     lines = [f"{row['probability']:6.1%}  {row['prediction']}  {row['path']}" for row in rows[:ROWS_SHOWN]]
     none = "no photo without a label is left"
     return Output({"suggested": rows}, list_text(lines, len(rows), "photos are most worth a label", none, out))
@@ -88,13 +96,18 @@ def report(
     folder: Annotated[str, typer.Argument(help="Folder of predictions, of codes, or of a model.")],
     out: Annotated[str | None, typer.Option(help="The page's file; by default report.html in the folder.")] = None,
     follow_links: _FollowLinks = False,
+    images: Images = None,
+    root: Root = None,
+    model: Model = None,
     *,
     reporter: Reporter,
 ) -> Output:
     """Write an HTML page on the quality of labels. It also lists photos that could not be read."""
     from flowers_batch.pages.report.page import report as write_report
 
-    page = write_report(folder, out, follow_links=follow_links, reporter=reporter)
+    page = write_report(
+        folder, out, images=images, root=root, model=model, follow_links=follow_links, reporter=reporter
+    )
     return Output({"report": page}, f"report: {page}")
 
 
@@ -104,6 +117,10 @@ def review(
     labels: Annotated[
         str, typer.Option(help="CSV file that each label is added to as it is given; pass it to `train` with --labels.")
     ] = "labels.csv",
+    images: Images = None,
+    root: Root = None,
+    model: Model = None,
+    codes: Codes = None,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 0,
     follow_links: _FollowLinks = False,
     no_open: Annotated[
@@ -119,6 +136,10 @@ def review(
         predictions,
         labels,
         port,
+        images=images,
+        root=root,
+        model=model,
+        codes=codes,
         follow_links=follow_links,
         open_browser=not no_open,
         announce=lambda line: print(visible(line), flush=True),
@@ -131,13 +152,19 @@ def verify(
     folder: Annotated[str, typer.Argument(help="Folder of an encode or predict run.")],
     deep: Annotated[bool, typer.Option("--deep", help="Also read and encode a sample of the images again.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    images: Images = None,
+    root: Root = None,
+    weights: Annotated[str | None, typer.Option(help=f"The weights' file, {_MOVED}.")] = None,
+    model: Model = None,
     *,
     reporter: Reporter,
 ) -> Output:
     """Prove that a folder is complete. Each image has one row, and all counts are right; exits with 1 if not."""
     from flowers_batch.runs.verify import verify as run_verify
 
-    found = run_verify(folder, deep=deep, seed=seed, reporter=reporter)
+    found = run_verify(
+        folder, deep=deep, seed=seed, images=images, root=root, weights=weights, model=model, reporter=reporter
+    )
     counts = {"images": found.images, "rows": found.rows, "ok": found.ok, "failed": found.failed}
     if deep:
         counts["sampled"] = found.sampled

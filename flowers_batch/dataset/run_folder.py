@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.format_version import FORMAT, in_current_format, with_format
 from flowers_batch.dataset.manifest import Manifest, read_manifest
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
@@ -185,12 +187,14 @@ class Run:
         job: The content of `job.json`.
         summary: The content of `_SUCCESS`.
         manifest: Its shards, by which each file is checked when it is opened.
+        given: Where the user says that something is, by the name of the job's field; None is where the job says.
     """
 
     folder: Folder
     job: Job
     summary: dict[str, Any]
     manifest: Manifest
+    given: Mapping[str, PathOrUrl | None] = field(default_factory=dict)
 
     @property
     def shards(self) -> int:
@@ -202,6 +206,23 @@ class Run:
         """The length of a code."""
         with self.open_shard(0) as file:
             return file.schema_arrow.field("code").type.list_size
+
+    @property
+    def photos(self) -> tuple[str, str | None]:
+        """Where its photos are, and their `root`, as `open_source` takes both.
+
+        Raises:
+            InputError: `job.json` names a place that may not be followed (`dataset.following`).
+        """
+        return self.place("images"), self.place("root")
+
+    def place(self, name: str) -> Any:
+        """Return the place in a field of the job, or what the user says instead; None if there is none.
+
+        Raises:
+            InputError: `job.json` names a place that may not be followed (`dataset.following`).
+        """
+        return follow(self.folder, JOB, name, getattr(self.job, name), self.given.get(name))
 
     def row_groups(self) -> list[RowGroup]:
         """Return the row groups of the shards' files, in the manifest's order.
@@ -244,8 +265,13 @@ class Run:
             yield file
 
 
-def open_run(where: PathOrUrl, kind: str) -> Run:
+def open_run(where: PathOrUrl, kind: str, given: Mapping[str, PathOrUrl | None] = MappingProxyType({})) -> Run:
     """Return the run in a folder; it must be finished.
+
+    Args:
+        where: The folder.
+        kind: `CODES` or `PREDICTIONS`.
+        given: As for `Run`.
 
     Raises:
         InputError: It does not exist, contains something else, or its run has not ended.
@@ -270,4 +296,4 @@ def open_run(where: PathOrUrl, kind: str) -> Run:
             f"{folder.url_of(SUCCESS)} has other counts than the manifest: delete it, and run the same "
             f"`flowers-batch {command}` again."
         )
-    return Run(folder, job, summary, manifest)
+    return Run(folder, job, summary, manifest, given)

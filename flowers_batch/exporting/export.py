@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowers_batch.classifier.head import Head
-from flowers_batch.classifier.model_folder import load_model
+from flowers_batch.classifier.model_folder import MODEL, load_model
 from flowers_batch.config import EncodeConfig
+from flowers_batch.dataset.following import follow_weights
 from flowers_batch.devices import init_tensorflow
 from flowers_batch.encoding.networks import build_network
 from flowers_batch.errors import InputError
 from flowers_batch.exporting.keras_model import write_keras, write_saved_model
 from flowers_batch.exporting.onnx_model import write_onnx
-from flowers_batch.storage.folder import PathOrUrl
+from flowers_batch.storage.folder import PathOrUrl, open_folder
 from flowers_batch.storage.io_errors import writing
 from flowers_batch.storage.local_files import finish
 from flowers_batch.storage.scratch import scratch_folder
@@ -63,7 +64,8 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
         raise InputError(f"Keras only reads files whose names end in .keras. Received: {out}.")
     trained = load_model(model)
     fingerprint = trained.fingerprint
-    encoding = EncodeConfig(weights=weights or trained.weights, **fingerprint.encoding)
+    weights = follow_weights(open_folder(model), MODEL, trained.weights, weights)
+    encoding = EncodeConfig(weights=weights, **fingerprint.encoding)
     init_tensorflow()
     network, identity = build_network(encoding, "float32")
     if identity != fingerprint.weights:

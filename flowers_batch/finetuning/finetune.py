@@ -85,7 +85,7 @@ def finetune(
         result = run_on_one_actor(build_job(folder, frozen, labelled, config), config.cluster, reporter)
         if result.state.best:
             encoding = encoding_config(frozen, config, folder.url_of(NETWORK))
-            encode(frozen.job.images, folder.url_of(OWN_CODES), encoding, reporter=reporter)
+            encode(frozen.place("images"), folder.url_of(OWN_CODES), encoding, reporter=reporter)
         return evaluate_and_publish(folder, frozen, labelled, result, config, reporter)
 
 
@@ -99,7 +99,7 @@ def build_job(folder: Folder, frozen: Run, labelled: LabelledSplit, config: Fine
     is_present = pc.not_equal(rows["action"], MISSING).to_numpy(zero_copy_only=False)
     _check_splits(frozen, labelled.splits[is_present])
     chosen = (labelled.splits != TEST) & is_present
-    source = open_source(frozen.job.images, frozen.job.root)
+    source = open_source(*frozen.photos)
     refuse_foreign_rows(rows.filter(pa.array(chosen)), source)
     return FinetuningJob(
         config=config,
@@ -144,7 +144,7 @@ def encoding_config(run: Run, config: FinetuneConfig, weights: str) -> EncodeCon
     return replace(
         config.encode or EncodeConfig(),
         weights=weights,
-        root=run.job.root,
+        root=run.place("root"),
         cluster=config.cluster,
         **names_left_out(run.folder),
         **run.job.fingerprint.encoding,

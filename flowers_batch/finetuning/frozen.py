@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 from flowers_batch.classifier.label_sources import check_labels
@@ -12,9 +14,10 @@ from flowers_batch.classifier.model_folder import LABELS, MODEL, load_model, tra
 from flowers_batch.classifier.training import train, training_settings
 from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig, TrainConfig
 from flowers_batch.dataset import formats_0_1
+from flowers_batch.dataset.following import follow_weights
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.manifest import read_manifest
-from flowers_batch.dataset.run_folder import Run, open_run, read_job
+from flowers_batch.dataset.run_folder import JOB, Run, open_run, read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.networks import code_width, codes_fingerprint, weights_identity
 from flowers_batch.errors import InputError
@@ -77,10 +80,13 @@ def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig,
     if job is None:
         encoding = replace(encoding or EncodeConfig(), cluster=config.cluster)
         return _encode_once(photos, folder, encoding, config, reporter)
-    run = open_run(photos, CODES)
+    run = open_run(photos, CODES, {"images": config.train.images, "root": encoding.root if encoding else None})
     _check_trainable(run.job.fingerprint.network, run.job.fingerprint.layer, config)
+    images, root = run.photos
+    run = replace(run, given={"images": images, "root": root})
+    reporter.message(f"photos are read from {images}")
     if encoding is None:
-        return run
+        return replace(run, job=replace(run.job, weights=follow_weights(run.folder, JOB, run.job.weights)))
     if encoding.root not in (None, run.job.root):
         raise InputError(f"{run.folder.url} contains the `root` of its photos: leave `root` out.")
     if skipping_of(encoding) not in (SKIP_SYSTEM, _skipping(run.folder)):
@@ -94,8 +100,8 @@ def _encode_once(
     code_width(encoding)  # refuses layers without a width
     _check_trainable(encoding.network, encoding.layer, config)
     if folder.exists(SETTINGS):
-        run = open_run(frozen_codes_url(folder), CODES)
         source = open_source(photos, encoding.root, skipping_of(encoding))
+        run = open_run(frozen_codes_url(folder), CODES, {"images": source.url, "root": source.root})
         if (source.url, source.root) != (run.job.images, run.job.root):
             raise InputError(
                 f"{folder.url} was started with other photos, those of {run.job.images}: choose another folder."
@@ -107,15 +113,25 @@ def _encode_once(
             )
         return _with_weights_of(run, encoding, "choose another folder, or the same settings")
     encode(photos, frozen_codes_url(folder), encoding, reporter=reporter)
-    return open_run(frozen_codes_url(folder), CODES)
+    return open_run(frozen_codes_url(folder), CODES, {"images": photos, "root": encoding.root})
 
 
-def encoding_settings_of(photos: PathOrUrl) -> dict[str, Any]:
-    """Return the settings of `EncodeConfig` that a codes folder was made with; none of anything else."""
-    job = read_job(open_folder(photos))
+def encoding_settings_of(photos: PathOrUrl, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Return the settings of `EncodeConfig` that a codes folder was made with; none of anything else.
+
+    Args:
+        photos: A codes folder, or photos.
+        given: Settings that take the place of these, and are among those returned.
+
+    Raises:
+        InputError: The weights are in a place that may not be followed.
+    """
+    folder = open_folder(photos)
+    job = read_job(folder)
     if job is None:
-        return {}
-    return {"weights": job.weights, "root": job.root} | names_left_out(open_folder(photos)) | job.fingerprint.encoding
+        return {**given}
+    weights = follow_weights(folder, JOB, job.weights, given.get("weights"))
+    return {**names_left_out(folder), **job.fingerprint.encoding, **given, "weights": weights}
 
 
 def names_left_out(codes: Folder) -> dict[str, Any]:

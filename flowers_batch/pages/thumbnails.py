@@ -14,7 +14,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from flowers_batch.dataset.manifest import Manifest, find_images, read_manifest, read_rows
-from flowers_batch.dataset.run_folder import read_job
 from flowers_batch.decoding.decode import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.process_limits import PixelBudget
@@ -40,7 +39,8 @@ class Photos:
 
     Args:
         folder: The run's folder, whose manifest knows which file holds a photo.
-        images: Where the photos are, as `open_source` takes it.
+        images: Where the photos are, as `open_source` takes it; None if that is not followed.
+        root: What the paths of a list are relative to.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
 
     Attributes:
@@ -48,12 +48,14 @@ class Photos:
         follows_links: As given.
     """
 
-    def __init__(self, folder: str, images: str, *, follow_links: bool = False):
+    def __init__(self, folder: str, images: str | None, root: str | None = None, *, follow_links: bool = False):
         self._folder, self.follows_links = open_folder(folder), follow_links
-        job = read_job(self._folder)
         self.source: Source | None = None
+        if images is None:
+            self._unavailable = "Its place is not followed."
+            return
         try:
-            source = open_source(images, job.root if job else None)
+            source = open_source(images, root)
             if isinstance(source, FolderSource):
                 source = replace(source, follows_links=follow_links)
             self.source = source

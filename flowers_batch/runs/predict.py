@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flowers_batch.classifier.model_folder import Model, load_model
+from flowers_batch.classifier.model_folder import MODEL, Model, load_model
 from flowers_batch.cluster.messages import Factory
 from flowers_batch.config import IMAGENET, ArchiveConfig, PredictConfig
+from flowers_batch.dataset.following import follow_weights
 from flowers_batch.dataset.manifest import Manifest
 from flowers_batch.dataset.run_folder import Job, open_run, read_job
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
@@ -63,6 +64,8 @@ def predict(
     notes: list[str] = []
     trained = imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
     is_codes = read_job(open_folder(source)) is not None
+    if not is_codes and model != IMAGENET:
+        config = replace(config, weights=follow_weights(open_folder(model), MODEL, trained.weights, config.weights))
     labelling = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
     with folder.locked():
         before = read_job(folder)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.dataset.manifest import Manifest, read_manifest, read_rows
 from flowers_batch.dataset.manifest_part import MISSING
-from flowers_batch.dataset.run_folder import read_job
+from flowers_batch.dataset.run_folder import Job
 from flowers_batch.dataset.schema import FAILED
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import read_footer
@@ -51,11 +51,13 @@ class SampleCheck:
 
     Attributes:
         url: The run's folder, which has a manifest.
+        job: The run's job, with the places where its images, weights and model are.
         seed: Decides on the sample.
         size: Images in the sample, at most.
     """
 
     url: str
+    job: Job
     seed: int
     size: int = 100
 
@@ -66,8 +68,8 @@ class SampleCheck:
             InputError: The images, the weights or the model are not available, or have changed.
         """
         folder = open_folder(self.url)
-        job, manifest = read_job(folder), read_manifest(folder)
-        assert job and manifest  # the caller has read both
+        job, manifest = self.job, read_manifest(folder)
+        assert manifest  # the caller has read it
         steps = count(1)
         worker = factory_of(job)(
             threads, gpus > 0, lambda: reporter.update(Progress(f"loading the network's weights, step {next(steps)}"))

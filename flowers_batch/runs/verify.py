@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowers_batch.cluster.single_actor import run_on_one_actor
-from flowers_batch.config import ClusterConfig
+from flowers_batch.config import IMAGENET, ClusterConfig
+from flowers_batch.dataset.following import follow, follow_weights
 from flowers_batch.dataset.foreign_rows import foreign_paths
 from flowers_batch.dataset.manifest import Manifest, read_manifest, rows_in_path_order
-from flowers_batch.dataset.run_folder import Job, read_job, read_summary
+from flowers_batch.dataset.run_folder import JOB, Job, read_job, read_summary
 from flowers_batch.dataset.shard_file import shard_name
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
@@ -54,6 +55,10 @@ def verify(
     *,
     deep: bool = False,
     seed: int = 0,
+    images: PathOrUrl | None = None,
+    root: PathOrUrl | None = None,
+    weights: str | None = None,
+    model: PathOrUrl | None = None,
     cluster: ClusterConfig | None = None,
     reporter: Reporter = NULL_REPORTER,
 ) -> Verification:
@@ -63,6 +68,7 @@ def verify(
         where: The folder.
         deep: Whether to read and encode a sample of the images again, in an actor, and compare it with its rows.
         seed: Decides on the sample.
+        images, root, weights, model: Where `deep` finds these; None: where `job.json` says, if that may be followed.
         cluster: Where that actor comes from.
         reporter: Receives the progress of `deep`.
 
@@ -76,11 +82,13 @@ def verify(
     """
     folder = open_folder(where)
     job = read_job(folder)
+    given = {"images": images, "root": root, "weights": weights, "model": model}
     if job is None:
         raise InputError(
             f"{folder.url} is not the folder of an encode or predict run: name one that contains job.json."
         )
     found = Verification()
+    followed = _followed(folder, job, given, reporter) if deep else job  # before the work
     try:
         manifest = read_manifest(folder)
         if manifest is None:
@@ -95,10 +103,21 @@ def verify(
     found.problems += _foreign_files(folder, job, manifest)
     found.problems += _summary_problems(folder, found)
     if deep and not foreign:  # none of these is read
-        sample = run_on_one_actor(SampleCheck(folder.url, seed), cluster or ClusterConfig(), reporter)
+        sample = run_on_one_actor(SampleCheck(folder.url, followed, seed), cluster or ClusterConfig(), reporter)
         found.sampled = sample.images
         found.problems += sample.problems
     return found
+
+
+def _followed(folder: Folder, job: Job, given: Mapping[str, Any], reporter: Reporter) -> Job:
+    """Return the job with the places that it or the user names, if they may be followed."""
+    places: dict[str, Any] = {
+        name: follow(folder, JOB, name, getattr(job, name), given[name]) for name in ("images", "root")
+    }
+    reporter.message(f"photos are read from {places['images']}")
+    if job.model != IMAGENET:
+        places["model"] = follow(folder, JOB, "model", job.model, given["model"])
+    return replace(job, weights=follow_weights(folder, JOB, job.weights, given["weights"]), **places)
 
 
 def _check_shards(folder: Folder, job: Job, manifest: Manifest, found: Verification) -> None:

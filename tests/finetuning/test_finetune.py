@@ -235,7 +235,7 @@ def test_codes_folder_stands_for_its_photos_and_network(tuned, tmp_path):
         ({"root": "/elsewhere"}, "contains the `root` of its photos: leave `root` out"),
         ({"exclude": ("raw",)}, "has listed its photos: leave `include_hidden` and `exclude` out"),
     ):
-        asked = fb.EncodeConfig(**encoding_settings_of(codes) | change)
+        asked = fb.EncodeConfig(**encoding_settings_of(codes, change))
         with pytest.raises(InputError, match=told):
             fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=asked))
     convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")

@@ -12,6 +12,7 @@ import pytest
 from helpers import draw_archive, run_on_one_actor_here, run_shards_here
 
 import flowers_batch as fb
+from flowers_batch.dataset.run_folder import read_job
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.shard_file import read_footer, write_shard
 from flowers_batch.progress import NULL_REPORTER
@@ -43,7 +44,7 @@ def codes(complete, tmp_path) -> Path:
 
 def check(folder: Path, **options) -> SampleResult:
     assert fb.verify(folder).is_complete
-    return SampleCheck(open_folder(folder).url, 0, **options)(2, 0, NULL_REPORTER)
+    return SampleCheck(open_folder(folder).url, read_job(open_folder(folder)), 0, **options)(2, 0, NULL_REPORTER)
 
 
 def change_rows(folder: Path, kind: str, shard: int, change) -> None:

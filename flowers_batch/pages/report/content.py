@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -15,17 +16,25 @@ from flowers_batch.errors import InputError
 from flowers_batch.pages.report.album import Album
 from flowers_batch.pages.report.held_out import describe_held_out
 from flowers_batch.pages.report.limits import PageLimits
+from flowers_batch.pages.report.places import find_places
 from flowers_batch.pages.report.survey import survey_run
 from flowers_batch.pages.thumbnails import Photos
+from flowers_batch.progress import Reporter
 from flowers_batch.sources.left_out_text import describe_left_out
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"  # marks a folder of photos that the demo drew, by this text
 SYNTHETIC_TEXT = "A program drew these photos."
 
 
 def collect_content(
-    folder: Folder, run: Run | None, model_url: str | None, limits: PageLimits, *, follow_links: bool = False
+    folder: Folder,
+    run: Run | None,
+    given: Mapping[str, PathOrUrl | None],
+    limits: PageLimits,
+    reporter: Reporter,
+    *,
+    follow_links: bool = False,
 ) -> dict[str, Any]:
     """Return the variables of the template.
 
@@ -34,22 +43,34 @@ def collect_content(
     Args:
         folder: The folder that is reported on.
         run: The run in that folder; None for a model folder.
-        model_url: The model, if there is one.
+        given: `images` and `root`, if the user says where they are.
         limits: Limits of the page.
+        reporter: Receives where photos are read from.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
+
+    Raises:
+        InputError: The folder's files name photos in a place that may not be followed.
     """
     content: dict[str, Any] = {"title": folder.url.rstrip("/").rsplit("/", 1)[-1], "folder": folder.url}
     content |= {"run": None, "metrics": None, "labels": None, "duplicates": [], "tuning": None}
     notes: list[str] = []
     album, shown_photos = Album(limits), list[Photos]()
+    place = run.photos if run else None
+    model_url = _model_of(run, notes) if run else folder.url
     model = _find_model(model_url, run, notes) if model_url else None
     if model and model_url:
-        photos = Photos(model.codes, model.images, follow_links=follow_links)
+        held_out = find_places(open_folder(model_url), model, run, given, notes)
+        photos = Photos(held_out.codes or model_url, held_out.images, held_out.root, follow_links=follow_links)
         shown_photos.append(photos)
         content |= describe_held_out(open_folder(model_url), photos, album)
-        run = run or _open_codes(model.codes)
-    if run:
-        photos = Photos(run.folder.url, run.job.images, follow_links=follow_links)
+        if run is None and held_out.codes:
+            run = _open_codes(held_out.codes)
+            place = (held_out.images, held_out.root) if held_out.images else None
+        if held_out.images:
+            reporter.message(f"photos of the model are read from {held_out.images}")
+    if run and place:
+        photos = Photos(run.folder.url, *place, follow_links=follow_links)
+        reporter.message(f"photos are read from {place[0]}")
         shown_photos.append(photos)
         survey = survey_run(run, limits)
         content |= {"run": run, "failures": _find_failures(run, limits.failures)}
@@ -66,6 +87,17 @@ def collect_content(
     notes += album.notes
     content["not_shown"] = album.notes
     return content | {"warnings": warnings + notes + (run.summary["notes"] if run else [])}
+
+
+def _model_of(run: Run, notes: list[str]) -> str | None:
+    """Return where the model of a run is; add a note if that is not followed."""
+    if run.job.model == IMAGENET:
+        return IMAGENET
+    try:
+        return run.place("model")
+    except InputError as error:
+        notes.append(f"The accuracy of the model is not shown: {error}")
+        return None
 
 
 def _find_model(url: str, run: Run | None, notes: list[str]) -> Model | None:

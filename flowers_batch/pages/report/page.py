@@ -24,6 +24,9 @@ def report(
     folder: PathOrUrl,
     out: PathOrUrl | None = None,
     *,
+    images: PathOrUrl | None = None,
+    root: PathOrUrl | None = None,
+    model: PathOrUrl | None = None,
     follow_links: bool = False,
     limits: PageLimits = DEFAULT_LIMITS,
     reporter: Reporter = NULL_REPORTER,
@@ -33,28 +36,31 @@ def report(
     Args:
         folder: A folder of predictions, of codes, or of a model.
         out: The page's file; None writes `report.html` into the folder.
+        images, root, model: Where the photos, what a list of them is relative to, and the model are; None: where the
+            folder's files say, if that may be followed.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
         limits: How much the page shows.
-        reporter: Receives how many photos are not shown without `follow_links`.
+        reporter: Receives where photos are read from, and how many are not shown without `follow_links`.
 
     Returns:
         The path or URL of the page.
 
     Raises:
-        InputError: It is none of these folders, or its run is not finished.
+        InputError: It is none of these folders, its run is not finished, or its files name photos in a place that may
+            not be followed.
     """
     opened = open_folder(folder)
     target, name = split_file(out) if out else (opened, PAGE)
     job = read_job(opened)
     if job is not None:
-        run: Run | None = open_run(folder, job.kind)
-        model = job.model
+        run: Run | None = open_run(folder, job.kind, {"images": images, "root": root, "model": model})
     elif opened.exists(MODEL):
-        model, run = opened.url, None
+        run = None
     else:
         raise InputError(f"{opened.url} contains neither predictions, nor codes, nor a model: name such a folder.")
     try:
-        content = collect_content(opened, run, model, limits, follow_links=follow_links)
+        given = {"images": images, "root": root}
+        content = collect_content(opened, run, given, limits, reporter, follow_links=follow_links)
     finally:
         charts.close_fonts()
     for sentence in content["not_shown"]:

@@ -83,13 +83,13 @@ class Retraining:
     def _target(self) -> str:
         """The folder of the new model, which is never one that existed before this review."""
         run = self._table.run
-        if self._source.model and run.job.model:
-            return next_folder(run.job.model)
+        if self._source.model and self._source.url:
+            return next_folder(self._source.url)
         return next_folder(f"{run.folder.url.rstrip('/')}-model")
 
     @property
     def _label_files(self) -> list[str]:
-        model, url = self._source.model, self._table.run.job.model
+        model, url = self._source.model, self._source.url
         before = training_labels(open_folder(url), model) if model and url else ()
         return [*(name for name in before if name != self._label_file), self._label_file]
 

@@ -30,6 +30,7 @@ class Review:
         predictions: A folder of predictions.
         labels: The CSV file that gets the labels.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
+        given: `images`, `root`, `model` and `codes`, where the user says where they are.
 
     Attributes:
         table: The predictions.
@@ -41,12 +42,14 @@ class Review:
         outside_links: Counts the photos that are not shown without `follow_links`.
 
     Raises:
-        InputError: It is not a folder of predictions, its rows do not fit in memory, or labels cannot be written to
-            the file.
+        InputError: It is not a folder of predictions, its rows do not fit in memory, `job.json` names photos in a
+            place that may not be followed, or labels cannot be written to the file.
     """
 
-    def __init__(self, predictions: PathOrUrl, labels: PathOrUrl, *, follow_links: bool = False):
-        self.table = PredictionTable(open_run(predictions, PREDICTIONS))
+    def __init__(
+        self, predictions: PathOrUrl, labels: PathOrUrl, *, follow_links: bool = False, **given: PathOrUrl | None
+    ):
+        self.table = PredictionTable(open_run(predictions, PREDICTIONS, given))
         self.source = find_training_source(self.table)
         self.thumbnails = RowThumbnails(self.table, follow_links=follow_links)
         self.outside_links = OutsideLinks(self.table, self.thumbnails.photos)

@@ -33,7 +33,7 @@ class RowThumbnails:
 
     def __init__(self, table: PredictionTable, *, follow_links: bool = False):
         self._table = table
-        self.photos = Photos(table.run.folder.url, table.run.job.images, follow_links=follow_links)
+        self.photos = Photos(table.run.folder.url, *table.run.photos, follow_links=follow_links)
         self._manifest_rows = lru_cache(_CACHED_SHARDS)(self.photos.in_shard)
         self._cache = ThumbnailCache(_CACHED_BYTES)
         self._named: NDArray[np.bool_] | None = None

@@ -32,6 +32,10 @@ def review(
     labels: PathOrUrl = LABELS,
     port: int = 0,
     *,
+    images: PathOrUrl | None = None,
+    root: PathOrUrl | None = None,
+    model: PathOrUrl | None = None,
+    codes: PathOrUrl | None = None,
     follow_links: bool = False,
     open_browser: bool = True,
     announce: Callable[[str], None] = print,
@@ -43,18 +47,22 @@ def review(
         predictions: A folder of predictions.
         labels: The CSV file on this machine that gets the labels; `train` takes it as `labels`.
         port: On 127.0.0.1; 0 takes a free one.
+        images, root, model, codes: Where the photos, what a list of them is relative to, the model and the codes are;
+            None: where `job.json` says, if that may be followed.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
         open_browser: Whether to open the page in a browser.
         announce: Called with the page's address, which is a secret, and when the review ends with the commands that
             train and predict from the labels, one at a time.
-        reporter: Receives how many photos are not shown without `follow_links`, whether no browser opened the page, and
+        reporter: Receives where photos are read from, how many are not shown without `follow_links`, whether no browser opened the page, and
             whether the end of the labels file was moved away.
 
     Raises:
         InputError: It is not a folder of predictions, its rows do not fit in memory, labels cannot be written to the
             file, or the port is in use.
     """
-    reviewed = Review(predictions, labels, follow_links=follow_links)
+    given = {"images": images, "root": root, "model": model, "codes": codes}
+    reviewed = Review(predictions, labels, follow_links=follow_links, **given)
+    reporter.message(f"photos are read from {reviewed.table.run.photos[0]}")
     with closing(reviewed), listen(port) as listener:
         server = ReviewServer(reviewed, listener)
         announce(server.url)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.model_folder import MODEL, Model, load_model, read_training_labels
 from flowers_batch.config import IMAGENET
+from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
@@ -57,13 +58,15 @@ class TrainingSource:
     """What a retraining starts from.
 
     Attributes:
-        model: The classifier that the predictions name, as it is now; None if it no longer exists.
+        url: The folder of the classifier; None if there is none, or if it is not followed.
+        model: The classifier in it, as it is now; None if it no longer exists.
         made_predictions: Whether that classifier is still the one which made the predictions.
         codes: The codes folder to train on; empty if there is none.
         unavailable: Why there are no codes to train on; empty if there are.
         labels: The labels that the classifier was trained on.
     """
 
+    url: str | None
     model: Model | None
     made_predictions: bool
     codes: str
@@ -74,33 +77,37 @@ class TrainingSource:
 def find_training_source(table: PredictionTable) -> TrainingSource:
     """Return what a retraining of the classifier of some predictions can start from."""
     run = table.run
-    url = run.job.model
-    model = load_model(url) if url and url != IMAGENET and open_folder(url).exists(MODEL) else None
+    try:
+        url = None if run.job.model == IMAGENET else run.place("model")
+    except InputError as error:
+        return TrainingSource(None, None, False, "", str(error), TrainingLabels(table))
+    model = load_model(url) if url and open_folder(url).exists(MODEL) else None
     made_predictions = model is not None and model.head.identity == run.job.fingerprint.head
     try:
-        codes = _find_codes(run, model)
+        codes = _find_codes(run, url, model)
     except InputError as error:
-        return TrainingSource(model, made_predictions, "", str(error), TrainingLabels(table))
+        return TrainingSource(url, model, made_predictions, "", str(error), TrainingLabels(table))
     labels = read_training_labels(open_folder(url)) if url and model else None
-    return TrainingSource(model, made_predictions, codes, "", TrainingLabels(table, labels))
+    return TrainingSource(url, model, made_predictions, codes, "", TrainingLabels(table, labels))
 
 
-def _find_codes(run: Run, model: Model | None) -> str:
+def _find_codes(run: Run, url: str | None, model: Model | None) -> str:
     """Return the codes folder that labels of the run's photos can be trained on, or raise why there is none."""
     if run.job.model not in (None, IMAGENET) and model is None:
-        raise InputError(
-            f"the classifier {run.job.model} no longer exists, so the labels that it was trained on are not known."
-        )
-    codes = run.job.codes or (model.codes if model and model.images == run.job.images else "")
+        raise InputError(f"the classifier {url} no longer exists, so the labels that it was trained on are not known.")
+    codes = run.place("codes")
+    trained_on = follow(open_folder(url), MODEL, "codes", model.codes, run.given.get("codes")) if url and model else ""
+    if not codes and model and model.images == run.job.images:
+        codes = trained_on
     if not codes:
         raise InputError(
             "the predictions were made directly from photos, and no codes were kept. Encode the photos once, predict "
             "from the codes, and review those predictions: flowers-batch encode "
             + shlex.join([run.job.images, "CODES"])
         )
-    if model and model.codes != codes:
+    if model and trained_on != codes:
         raise InputError(
-            f"the classifier was trained on other codes, {model.codes}: review predictions made from those."
+            f"the classifier was trained on other codes, {trained_on}: review predictions made from those."
         )
     open_run(codes, CODES)
     return codes

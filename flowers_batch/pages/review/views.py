@@ -84,11 +84,14 @@ class Views:
         return {"rows": rows.tolist(), "total": int(is_chosen.sum())}
 
     def _find_suggestions(self, reporter: Reporter) -> list[int]:
-        found = suggest(self._table.run.folder.url, _SUGGESTIONS, labels=[str(self._labels.journal.file)])
+        run = self._table.run
+        given = {name: run.given.get(name) for name in ("model", "codes")}
+        found = suggest(run.folder.url, _SUGGESTIONS, labels=[str(self._labels.journal.file)], **given)
         return [*self._table.find(row["path"] for row in found).values()]
 
     def _find_label_issues(self, reporter: Reporter) -> dict[int, dict[str, Any]]:
-        found = {row["path"]: row for row in label_issues(self._table.run.job.model or "", reporter=reporter)}
+        rows = label_issues(self._source.url or "", codes=self._source.codes, reporter=reporter)
+        found = {row["path"]: row for row in rows}
         return {row: found[path] for path, row in self._table.find(found).items()}
 
     def _select_label_issues(self, labels: dict[int, str]) -> dict[str, Any]:
