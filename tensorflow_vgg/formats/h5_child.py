@@ -2,7 +2,7 @@
 
 The file is the process's standard input. The answers on standard output are messages: the length of a JSON object in
 four bytes, the object, and after a layer's object the bytes of those of its arrays that the parent cannot map. The
-process can write and open no files, and its CPU time and memory are limited (see `h5_process`).
+process can write no files, and its CPU time and memory are limited (see `h5_process`).
 """
 
 from __future__ import annotations
