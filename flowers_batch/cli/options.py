@@ -48,7 +48,7 @@ def _names_or_none(text: str) -> tuple[str, ...]:
 
 _SPELLINGS = {
     (ClusterConfig, "actors"): Spelling(_count_or_auto, "auto"),
-    (FinetuneConfig, "augment"): Spelling(_names_or_none, ",".join(AUGMENT), "Separated by commas, or none."),
+    (FinetuneConfig, "augment"): Spelling(_names_or_none, ",".join(AUGMENT), "`none` switches them off."),
 }
 
 

@@ -7,6 +7,7 @@ and files are named relative to the open folder, so that nothing can be put in t
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -18,7 +19,8 @@ from flowers_batch.errors import InputError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MODE = 0o775  # less the umask: others never get the right to write
-_DESCRIPTORS = "/proc/self/fd"
+_DESCRIPTORS = "/proc/self/fd"  # of Linux
+_MAX_PATH_BYTES = 1024  # of macOS, `MAXPATHLEN`
 
 
 def make_folder(path: str) -> None:
@@ -65,7 +67,9 @@ def open_subfolder(root: str, name: str, *, make: bool = False) -> Iterator[int]
 
 
 def path_of(folder: int) -> str:
-    """Return a path of an open folder that stays right if the folder is renamed; for this process alone."""
+    """Return a path of an open folder, for this process alone; on Linux it stays right if the folder is renamed."""
+    if hasattr(fcntl, "F_GETPATH"):  # macOS, which has no /proc
+        return os.fsdecode(fcntl.fcntl(folder, fcntl.F_GETPATH, bytes(_MAX_PATH_BYTES)).rstrip(b"\0"))
     return f"{_DESCRIPTORS}/{folder}"
 
 
