@@ -134,6 +134,7 @@ def test_command_says_at_start_how_many_photos_are_not_shown(hub, tmp_path, opti
     ) as process:
         assert process.stdout and process.stderr
         address = process.stdout.readline().strip()
+        assert process.stderr.readline().startswith("review: photos are read from ")
         if not options:
             assert process.stderr.readline().startswith(f"review: {sentence}")
         with urlopen(f"{address}api/state") as answer:
