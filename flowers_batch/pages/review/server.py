@@ -53,8 +53,8 @@ def review(
         open_browser: Whether to open the page in a browser.
         announce: Called with the page's address, which is a secret, and when the review ends with the commands that
             train and predict from the labels, one at a time.
-        reporter: Receives where photos are read from, how many are not shown without `follow_links`, whether no browser opened the page, and
-            whether the end of the labels file was moved away.
+        reporter: Receives where photos are read from, how many are not shown without `follow_links`, whether no browser
+            opened the page, and whether the end of the labels file was moved away.
 
     Raises:
         InputError: It is not a folder of predictions, its rows do not fit in memory, labels cannot be written to the
