@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.request import urlopen
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 from archive_runs import predict_with_link
@@ -137,7 +137,9 @@ def test_command_says_at_start_how_many_photos_are_not_shown(hub, tmp_path, opti
         assert process.stderr.readline().startswith("review: photos are read from ")
         if not options:
             assert process.stderr.readline().startswith(f"review: {sentence}")
-        with urlopen(f"{address}api/state") as answer:
+        browser = build_opener(HTTPCookieProcessor())
+        browser.open(address).close()
+        with browser.open(f"{address.partition('?')[0]}api/state") as answer:
             notices = "".join(json.load(answer)["notices"])
         assert (sentence in notices) == (not options)
         process.terminate()
