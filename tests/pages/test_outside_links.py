@@ -138,8 +138,7 @@ def test_command_says_at_start_how_many_photos_are_not_shown(hub, tmp_path, opti
         if not options:
             assert process.stderr.readline().startswith(f"review: {sentence}")
         browser = build_opener(HTTPCookieProcessor())
-        browser.open(address).close()
-        with browser.open(f"{address.partition('?')[0]}api/state") as answer:
+        with browser.open(address) as page, browser.open(f"{page.url}api/state") as answer:
             notices = "".join(json.load(answer)["notices"])
         assert (sentence in notices) == (not options)
         process.terminate()
