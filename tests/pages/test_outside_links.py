@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+from http.cookiejar import CookieJar
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urljoin
 from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
@@ -137,8 +139,10 @@ def test_command_says_at_start_how_many_photos_are_not_shown(hub, tmp_path, opti
         assert process.stderr.readline().startswith("review: photos are read from ")
         if not options:
             assert process.stderr.readline().startswith(f"review: {sentence}")
-        browser = build_opener(HTTPCookieProcessor())
-        with browser.open(address) as page, browser.open(f"{page.url}api/state") as answer:
+        browser = build_opener(HTTPCookieProcessor(cookies := CookieJar()))
+        browser.open(address).close()
+        (cookie,) = cookies  # of the page's own path
+        with browser.open(urljoin(address, f"{cookie.path}api/state")) as answer:
             notices = "".join(json.load(answer)["notices"])
         assert (sentence in notices) == (not options)
         process.terminate()
