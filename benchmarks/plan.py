@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from common import Claim, parse_arguments, ratio_claim, report, run_interleaved, stopwatch
 
 from flowers_batch import EncodeConfig, encode
+from flowers_batch.dataset.job import Job, write_job
 from flowers_batch.dataset.manifest import read_manifest, read_rows
-from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.run_folder import SUCCESS
 from flowers_batch.dataset.schema import CODES, codes_schema
 from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.encoding.networks import codes_fingerprint, weights_identity

@@ -46,7 +46,7 @@ LOADED = """() => {
 
 def write(folder: Path, sources: list[Path], count: int) -> Path:
     """Write links to a few photos, and predictions of them as `predict` leaves them."""
-    from flowers_batch.dataset import run_folder, shard_file
+    from flowers_batch.dataset import job, run_folder, shard_file
     from flowers_batch.dataset import schema as schema_module
     from flowers_batch.dataset.growth import write_manifest
     from flowers_batch.fingerprint import Fingerprint
@@ -63,7 +63,7 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
     random = np.random.default_rng(0)
     schema = schema_module.predictions_schema()
     fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
-    run_folder.write_job(target, run_folder.Job(schema_module.PREDICTIONS, str(images), fingerprint, "null"))
+    job.write_job(target, job.Job(schema_module.PREDICTIONS, str(images), fingerprint, "null"))
     shards = write_manifest(target, open_source(str(images)), SHARD, "run").shards
     for start, shard in zip(range(0, count, SHARD), shards, strict=True):
         numbers = range(start, min(start + SHARD, count))

@@ -39,7 +39,7 @@ def drawn(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def write(folder: Path, count: int) -> None:
     """A folder of codes as `encode` leaves it."""
-    from flowers_batch.dataset import run_folder, shard_file
+    from flowers_batch.dataset import job, run_folder, shard_file
     from flowers_batch.dataset import schema as schema_module
     from flowers_batch.fingerprint import Fingerprint
     from flowers_batch.storage.folder import open_folder
@@ -65,7 +65,7 @@ def write(folder: Path, count: int) -> None:
         arrays = [values if field.name == "code" else pa.array(columns[field.name], field.type) for field in schema]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    run_folder.write_job(target, run_folder.Job(schema_module.CODES, str(folder), fingerprint, "null"))
+    job.write_job(target, job.Job(schema_module.CODES, str(folder), fingerprint, "null"))
     batches = (batch(*both) for both in drawn(count))
     shards = 0
     while number < count:

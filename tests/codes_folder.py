@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from run_folders import write_run
 
-from flowers_batch.dataset.run_folder import Job
+from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_schema
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.storage.folder import open_folder

@@ -10,7 +10,7 @@ import pyarrow as pa
 from helpers import fingerprint
 from run_folders import write_run
 
-from flowers_batch.dataset.run_folder import Job
+from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import FAILED, OK, codes_schema, folder_of, predictions_schema
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer

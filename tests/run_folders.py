@@ -12,10 +12,11 @@ from listings import Listing
 
 from flowers_batch.dataset import growth
 from flowers_batch.dataset.growth import cut_into_shards
+from flowers_batch.dataset.job import Job, write_job
 from flowers_batch.dataset.listing import listing_of
 from flowers_batch.dataset.listing_differences import new_rows
 from flowers_batch.dataset.manifest import Manifest
-from flowers_batch.dataset.run_folder import SUCCESS, Job, write_job
+from flowers_batch.dataset.run_folder import SUCCESS
 from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.images import Image

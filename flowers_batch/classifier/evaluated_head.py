@@ -27,7 +27,8 @@ from flowers_batch.classifier.labels import LabelledPhotos
 from flowers_batch.classifier.model_folder import LABELS, MODEL, SPLIT, Model, read_split, save_model, write_metrics
 from flowers_batch.classifier.split import SPLITS, TEST, VALIDATION
 from flowers_batch.config import TrainConfig
-from flowers_batch.dataset.run_folder import Run, library_versions
+from flowers_batch.dataset.job import library_versions
+from flowers_batch.dataset.run_folder import Run
 from flowers_batch.errors import FlowersError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import Folder

@@ -14,7 +14,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowers_batch.dataset.run_folder import Job, Run
+from flowers_batch.dataset.job import Job
+from flowers_batch.dataset.run_folder import Run
 from flowers_batch.sources.images import PATH, path_bytes
 from flowers_batch.sources.list_files import READERS
 from flowers_batch.storage.folder import NOT_UTF8

@@ -16,8 +16,9 @@ from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig, Tra
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.following import follow_weights
 from flowers_batch.dataset.format_version import in_current_format, with_format
+from flowers_batch.dataset.job import JOB, read_job
 from flowers_batch.dataset.manifest import read_manifest
-from flowers_batch.dataset.run_folder import JOB, Run, open_run, read_job
+from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.networks import code_width, codes_fingerprint, weights_identity
 from flowers_batch.errors import InputError

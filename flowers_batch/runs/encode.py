@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flowers_batch.config import EncodeConfig
-from flowers_batch.dataset.run_folder import Job, read_job
+from flowers_batch.dataset.job import Job, read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.networks import codes_fingerprint, tunings_of, weights_identity

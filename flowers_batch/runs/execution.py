@@ -16,19 +16,10 @@ from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.duplicates import count_duplicates
 from flowers_batch.dataset.foreign_rows import foreign_paths
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
+from flowers_batch.dataset.job import JOB, Job, library_versions, read_job, write_job
 from flowers_batch.dataset.manifest import Manifest, copy_manifest, read_manifest
 from flowers_batch.dataset.manifest_part import MANIFEST
-from flowers_batch.dataset.run_folder import (
-    JOB,
-    SUCCESS,
-    Job,
-    Run,
-    library_versions,
-    read_job,
-    read_summary,
-    write_job,
-    write_summary,
-)
+from flowers_batch.dataset.run_folder import SUCCESS, Run, read_summary, write_summary
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, read_footer

@@ -7,7 +7,7 @@ import numpy as np
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import Model
 from flowers_batch.config import IMAGENET, EncodeConfig, PredictConfig
-from flowers_batch.dataset.run_folder import Job
+from flowers_batch.dataset.job import Job
 from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
 
 

@@ -10,8 +10,9 @@ from flowers_batch.classifier.model_folder import MODEL, Model, load_model
 from flowers_batch.cluster.messages import Factory
 from flowers_batch.config import IMAGENET, ArchiveConfig, PredictConfig
 from flowers_batch.dataset.following import follow_weights
+from flowers_batch.dataset.job import Job, read_job
 from flowers_batch.dataset.manifest import Manifest
-from flowers_batch.dataset.run_folder import Job, open_run, read_job
+from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.spreadsheet import write_csv
 from flowers_batch.encoding.factories import EncoderFactory, LabellerFactory

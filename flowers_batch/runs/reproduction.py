@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.config import IMAGENET, ArchiveConfig, EncodeConfig, PredictConfig
-from flowers_batch.dataset.run_folder import Job
+from flowers_batch.dataset.job import Job
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.runs.imagenet_model import imagenet_model

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.manifest import Manifest, read_manifest, read_rows
 from flowers_batch.dataset.manifest_part import MISSING
-from flowers_batch.dataset.run_folder import Job
 from flowers_batch.dataset.schema import FAILED
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import read_footer

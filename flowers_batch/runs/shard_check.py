@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.manifest import read_rows
-from flowers_batch.dataset.run_folder import Job
 from flowers_batch.dataset.schema import CODES, FAILED, OK, PREDICTIONS, codes_schema, predictions_schema
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, content_digest_of, read_footer, shard_name

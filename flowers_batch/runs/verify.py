@@ -13,8 +13,9 @@ from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import IMAGENET, ClusterConfig
 from flowers_batch.dataset.following import follow, follow_weights
 from flowers_batch.dataset.foreign_rows import foreign_paths
+from flowers_batch.dataset.job import JOB, Job, read_job
 from flowers_batch.dataset.manifest import Manifest, read_manifest, rows_in_path_order
-from flowers_batch.dataset.run_folder import JOB, Job, read_job, read_summary
+from flowers_batch.dataset.run_folder import read_summary
 from flowers_batch.dataset.shard_file import shard_name
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter

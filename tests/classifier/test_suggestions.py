@@ -21,7 +21,7 @@ import flowers_batch as fb
 from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.classifier.suggestions import select_diverse
 from flowers_batch.cli.main import main
-from flowers_batch.dataset.run_folder import Job
+from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.storage.folder import open_folder

@@ -15,8 +15,9 @@ from codes_folder import labels, write_codes
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import METRICS, MODEL, load_model, read_metrics
+from flowers_batch.dataset.job import JOB
 from flowers_batch.dataset.manifest_part import PART_KEY, part_name
-from flowers_batch.dataset.run_folder import JOB, SUCCESS, open_run
+from flowers_batch.dataset.run_folder import SUCCESS, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import FOOTER_KEY, shard_name
 from flowers_batch.errors import FlowersError

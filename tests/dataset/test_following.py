@@ -15,7 +15,8 @@ import flowers_batch as fb
 from flowers_batch.classifier.model_folder import MODEL
 from flowers_batch.dataset import following
 from flowers_batch.dataset.following import follow, follow_weights
-from flowers_batch.dataset.run_folder import JOB, open_run
+from flowers_batch.dataset.job import JOB
+from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import Folder, open_folder
 

@@ -1,72 +1,13 @@
-"""`job.json`, `_SUCCESS`, and reading finished runs."""
+"""`_SUCCESS`, and reading finished runs."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import pytest
 from dataset_rows import codes_batch, finished, labelled, predictions_batch
-from helpers import fingerprint
 
-from flowers_batch.dataset import run_folder
-from flowers_batch.dataset import schema as schema_module
-from flowers_batch.dataset.run_folder import SUCCESS, Job, library_versions, open_run, read_job, write_job
+from flowers_batch.dataset.run_folder import SUCCESS, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import open_folder
-
-
-def test_job_is_read_as_it_was_written(tmp_path):
-    folder = open_folder(tmp_path)
-    made = fingerprint(head="h", top_k=3)
-    job = Job(PREDICTIONS, "/photos", made, "random:0", "/root", "/model", "/codes", library_versions())
-    assert read_job(folder) is None
-    write_job(folder, job)
-    assert read_job(folder) == job
-    content = json.loads((tmp_path / "job.json").read_text())
-    assert content["digest"] == job.fingerprint.digest
-    assert content["fingerprint"] == asdict(job.fingerprint)
-    assert {"python", "ray", "tensorflow", "numpy", "pyarrow"} <= content["versions"].keys()
-
-
-def test_job_keeps_what_its_network_was_tuned_on(tmp_path):
-    folder, tuning = open_folder(tmp_path), {"images": "/photos", "photos": 3, "sha256": "0f"}
-    write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0", tuned_on=(tuning,)))
-    assert read_job(folder).tuned_on == (tuning,)
-    folder.write_json("job.json", folder.read_json("job.json") | {"tuned_on": "photos"})
-    with pytest.raises(InputError, match="is damaged"):
-        read_job(folder)
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", "null", "3", '{"digest": "x"}', '{"format": "x"}', "less"])
-def test_damaged_job_is_refused(tmp_path, content):
-    folder = open_folder(tmp_path)
-    write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0"))
-    if content == "less":
-        known = folder.read_json("job.json")
-        del known["images"]
-        content = json.dumps(known)
-    (tmp_path / "job.json").write_text(content)
-    with pytest.raises(InputError, match=r"job\.json is damaged \(.+\): restore it, or begin in a new folder\.$"):
-        read_job(folder)
-
-
-def test_job_ignores_fields_that_it_does_not_know(tmp_path):
-    folder, job = open_folder(tmp_path), Job(CODES, "/photos", fingerprint(), "random:0")
-    write_job(folder, job)
-    folder.write_json("job.json", folder.read_json("job.json") | {"new": 1})
-    assert read_job(folder) == job
-
-
-def test_job_with_unknown_field_in_its_fingerprint_is_refused(tmp_path):
-    folder = open_folder(tmp_path)
-    write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0"))
-    content = folder.read_json("job.json")
-    content["fingerprint"]["dropout"] = 0.5
-    folder.write_json("job.json", content)
-    with pytest.raises(InputError, match=r"depends on dropout, which .* does not know: install a newer version"):
-        read_job(folder)
 
 
 def test_finished_run_is_opened_and_streams_its_rows_in_order(tmp_path):
@@ -103,4 +44,4 @@ def test_folder_of_the_other_kind_is_refused_in_a_sentence(tmp_path):
 def test_file_in_place_of_a_runs_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="not a folder of codes"):
-        run_folder.open_run(str(tmp_path / "file"), schema_module.CODES)
+        open_run(str(tmp_path / "file"), CODES)

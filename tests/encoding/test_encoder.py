@@ -18,7 +18,7 @@ from helpers import encoded, fingerprint, manifest_rows, random_pixels, some_hea
 from run_folders import write_run
 
 from flowers_batch.config import EncodeConfig
-from flowers_batch.dataset.run_folder import Job
+from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_of, codes_schema, predictions_schema
 from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD

@@ -21,8 +21,9 @@ from helpers import encoded, random_pixels, run_shards_here, write
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import load_model, read_metrics
+from flowers_batch.dataset.job import read_job
 from flowers_batch.dataset.manifest import read_manifest, read_rows
-from flowers_batch.dataset.run_folder import open_run, read_job, read_summary
+from flowers_batch.dataset.run_folder import open_run, read_summary
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.shard_file import read_footer
 from flowers_batch.dataset.tunings import UNKNOWN_TUNING

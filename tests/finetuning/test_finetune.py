@@ -22,7 +22,8 @@ from safetensors.numpy import load_file
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import NETWORK, load_model, read_metrics
 from flowers_batch.cli.metrics_rendering import training_text
-from flowers_batch.dataset.run_folder import open_run, read_job
+from flowers_batch.dataset.job import read_job
+from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES, codes_of
 from flowers_batch.encoding.weights import convert_weights
 from flowers_batch.errors import InputError

@@ -12,7 +12,7 @@ import pytest
 from helpers import draw_archive, run_on_one_actor_here, run_shards_here
 
 import flowers_batch as fb
-from flowers_batch.dataset.run_folder import read_job
+from flowers_batch.dataset.job import read_job
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.shard_file import read_footer, write_shard
 from flowers_batch.progress import NULL_REPORTER

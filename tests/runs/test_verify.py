@@ -14,7 +14,7 @@ import pytest
 from helpers import draw_archive, run_shards_here
 
 import flowers_batch as fb
-from flowers_batch.dataset.run_folder import read_job
+from flowers_batch.dataset.job import read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer, read_footer, write_shard
 from flowers_batch.storage.folder import open_folder

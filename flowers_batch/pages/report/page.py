@@ -8,7 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flowers_batch.classifier.model_folder import MODEL
-from flowers_batch.dataset.run_folder import Run, open_run, read_job
+from flowers_batch.dataset.job import read_job
+from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.errors import InputError
 from flowers_batch.pages import charts
 from flowers_batch.pages.report.content import collect_content

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from flowers_batch.classifier.model_folder import MODEL, Model
 from flowers_batch.dataset.following import follow
-from flowers_batch.dataset.run_folder import JOB, Run, read_job
+from flowers_batch.dataset.job import JOB, read_job
+from flowers_batch.dataset.run_folder import Run
 from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 
