@@ -31,7 +31,7 @@ class NoAccess:
 
 
 def test_azure_without_access_ends_in_a_sentence_not_in_an_abort():
-    program = f"from flowers_batch.storage.folder import open_folder\nopen_folder('{AZURE}').exists('x')"
+    program = f"from flowers_batch.storage.folder import open_folder\nopen_folder('{AZURE}').read_json('job.json')"
     done = subprocess.run([sys.executable, "-c", program], env={"PATH": ""}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stderr
     assert re.search(rf"RunError: Azure gives no access to {AZURE} \(.*\): check .*\.$", done.stderr)
