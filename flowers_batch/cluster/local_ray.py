@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -12,7 +11,7 @@ import psutil
 
 from flowers_batch.cluster.caller_process import restored_sigterm_handler
 from flowers_batch.cluster.restricted_access import restricted_access
-from flowers_batch.cluster.shortages import DISK_BYTES, INODES, shortages
+from flowers_batch.cluster.shortages import DISK_BYTES, disk_shortages, shortages
 from flowers_batch.errors import InputError, RunError, first_line
 from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.scratch import NAME_BYTES, scratch_folder
@@ -24,8 +23,6 @@ _KILL_SECONDS = 5.0  # until a process that was killed has ended
 # scratch folder, with a process number of seven digits:
 _SOCKET = "/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 _MAX_NAME_BYTES = 107 - len(_SOCKET) - len("/") - NAME_BYTES
-
-
 _SERVERS = ("gcs_server", "raylet")  # the names of their processes
 _servers: list[psutil.Process] = []  # of the local Ray; a process has one at a time
 
@@ -105,7 +102,7 @@ def _start(folder: str) -> None:
         raise RunError(
             f"Ray cannot be started on this machine ({first_line(error)}): "
             f"{'; '.join(shortages(parent)) or f'see whether there is room in memory and in {parent}'}. "
-            "Run the same command again when that is mended."
+            "Then run the same command again."
         ) from error
 
 
@@ -138,8 +135,5 @@ def _check_room(parent: str) -> None:
     """
     if (length := len(os.fsencode(parent))) > _MAX_NAME_BYTES:
         raise OSError(f"its name has {length} bytes")
-    if (free := shutil.disk_usage(parent).free) < DISK_BYTES:
-        raise OSError(f"{free >> 20} MB are free")
-    status = os.statvfs(parent)
-    if status.f_files and status.f_favail < INODES:  # zero: a file system without a limit
-        raise OSError(f"there is room for {status.f_favail} more files")
+    if missing := disk_shortages(parent):
+        raise OSError("; ".join(missing))

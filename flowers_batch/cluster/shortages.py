@@ -22,23 +22,24 @@ def shortages(folder: str) -> list[str]:
     Args:
         folder: Where Ray's files are.
     """
-    found = [*_of_disk(folder), *_of_limits()]
+    found = [*(f"in {folder}, {shortage}" for shortage in disk_shortages(folder)), *_limit_shortages()]
     if (free := psutil.virtual_memory().available) < MEMORY_BYTES:
         found.append(f"{free >> 20} MB of memory are free, and Ray takes {MEMORY_BYTES >> 20} MB")
     return found
 
 
-def _of_disk(folder: str) -> list[str]:
+def disk_shortages(folder: str) -> list[str]:
+    """Return what a folder's file system has too little of, each as a part of a sentence with its number."""
     status = os.statvfs(folder)
     found = []
     if (free := status.f_bavail * status.f_frsize) < DISK_BYTES:
-        found.append(f"{free >> 20} MB are free in {folder}, and Ray takes {DISK_BYTES >> 20} MB")
+        found.append(f"{free >> 20} MB are free, and Ray takes {DISK_BYTES >> 20} MB")
     if status.f_files and status.f_favail < INODES:  # some file systems have no limit, and say zero
-        found.append(f"{folder} has room for {status.f_favail} more files, and Ray makes {INODES}")
+        found.append(f"there is room for {status.f_favail} more files, and Ray makes {INODES}")
     return found
 
 
-def _of_limits() -> list[str]:
+def _limit_shortages() -> list[str]:
     found = []
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files < OPEN_FILES and files != resource.RLIM_INFINITY:

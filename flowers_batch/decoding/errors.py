@@ -28,6 +28,11 @@ class DecodeError(Exception):
         self.reason = reason
 
 
+def too_many(limit: int, parts: str) -> DecodeError:
+    """Return the error for a file that has more parts than a photo, and would take far more time."""
+    return DecodeError("unsupported", f"It has more than {limit} {parts}, far more than a photo.")
+
+
 @contextmanager
 def explain_errors() -> Iterator[None]:
     """Turn whatever the libraries raise into a `DecodeError`: broken files cause nearly every kind of exception."""

@@ -11,7 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 
-from flowers_batch.decoding.errors import DecodeError
+from flowers_batch.decoding.errors import DecodeError, too_many
 from flowers_batch.decoding.orientation import first_orientation
 
 # Markers, the byte after 0xFF (ITU-T T.81, table B.1).
@@ -68,7 +68,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         length = 0 if kind in _ALONE else max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
         at = start + 2 + length
         yield kind, start, at
-    raise DecodeError("unsupported", f"It has more than {_MAX_SEGMENTS} segments, far more than a photo.")
+    raise too_many(_MAX_SEGMENTS, "segments")
 
 
 def strip_jpeg(data: bytes) -> bytes:

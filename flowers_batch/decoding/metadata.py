@@ -1,8 +1,7 @@
 """Image files without their metadata, so that no fault in it costs the photo, nor its size time or memory.
 
 The libraries read text, profiles, EXIF and XMP before the pixels, and refuse the file for what is wrong with them.
-What is not understood stays as it is, and is the libraries' to judge; a file with far more parts than a
-photo is refused.
+What is not understood stays as it is, for the libraries to judge. A file with far more parts than a photo is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 
-from flowers_batch.decoding.errors import DecodeError
+from flowers_batch.decoding.errors import too_many
 from flowers_batch.decoding.heif import strip_heif
 from flowers_batch.decoding.jpeg import read_header
 from flowers_batch.decoding.orientation import byte_order, first_orientation, orientation_entry, xmp_orientation
@@ -90,11 +89,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         yield kind, at + 8, end
         at = end + 4
-    raise _too_many(_MAX_CHUNKS, "chunks")
-
-
-def _too_many(limit: int, parts: str) -> DecodeError:
-    return DecodeError("unsupported", f"It has more than {limit} {parts}, far more than a photo.")
+    raise too_many(_MAX_CHUNKS, "chunks")
 
 
 def _png_text(kind: bytes, chunk: bytes) -> bytes:
@@ -141,7 +136,7 @@ def _strip_webp(data: bytes) -> tuple[bytes, int]:
             found[kind] = found[kind] or content
         at = end
     else:
-        raise _too_many(_MAX_CHUNKS, "chunks")
+        raise too_many(_MAX_CHUNKS, "chunks")
     size = sum(map(len, kept)) + 4 & 0xFFFFFFFF
     stripped = b"".join((b"RIFF", struct.pack("<I", size), b"WEBP", *kept))
     return stripped, first_orientation(found[b"EXIF"], found[b"XMP "])
@@ -167,7 +162,7 @@ def _strip_tiff(data: bytes) -> tuple[bytes, int]:
             kept.setdefault(tag, entry)
             # Of more than the file can hold, the count is broken.
             if tag in _TIFF_STRIPS and _MAX_STRIPS < number(at + 4, width) <= len(data) // 2:
-                raise _too_many(_MAX_STRIPS, "strips or tiles")
+                raise too_many(_MAX_STRIPS, "strips or tiles")
         elif tag == _TIFF_XMP:
             xmp_at = number(at + 4 + width, width)
             xmp = slice(xmp_at, xmp_at + number(at + 4, width))

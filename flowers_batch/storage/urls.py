@@ -15,7 +15,7 @@ _ALMOST_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/")
 _NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ESCAPE_OR_QUERY = re.compile(r"%(?=[0-9A-Fa-f]{2})|\?")
 _AS_IN_PATHS = "/:@!$&'()*+,;=~%"  # besides letters, digits and `_.-`, what a URI's path has as it is
-# Options that decide which server is asked, and how: no file may set them (`storage.following`).
+# Options that decide which server is asked, and how: no file may set them (`dataset.following`).
 _OF_S3_SERVERS = ("endpoint_override", "scheme", "tls_ca_file_path", "tls_verify_certificates")
 _OF_AZURE_SERVERS = ("blob_storage_authority", "dfs_storage_authority", "enable_tls")
 _OF_SERVERS = frozenset({*_OF_S3_SERVERS, *_OF_AZURE_SERVERS})

@@ -57,7 +57,6 @@ def read_layers(path: Path, layers: dict[str, Shapes]) -> Iterator[Parameters]:
         "memory_bytes": MEMORY_BYTES + _BYTES_PER_NUMBER * max(numbers),
     }
     with _asking(path, request) as answers:
-        answers.message()  # it is ready
         for name, shapes in layers.items():
             yield answers.layer(name, shapes)
 
@@ -66,7 +65,6 @@ def read_object(path: Path, request: dict[str, Any], key: str) -> Any:
     """Return the member `key` of the answer to a request: see `h5_child.answer`."""
     limits = {"cpu_seconds": CPU_SECONDS, "memory_bytes": MEMORY_BYTES}
     with _asking(path, request | limits) as answers:
-        answers.message()  # it is ready
         return answers.message()[key]
 
 
@@ -80,7 +78,9 @@ def _asking(path: Path, request: dict[str, Any]) -> Iterator[_Answers]:
     try:
         with open_regular(path) as file, child_process(file, request | {"path": str(path)}) as (out, explain_end):
             try:
-                yield _Answers(out, file, path)
+                answers = _Answers(out, file, path)
+                answers.message()  # it is ready
+                yield answers
             except EOFError:
                 raise ValueError(explain_end()) from None
             except (LookupError, TypeError, RecursionError, json.JSONDecodeError):

@@ -10,7 +10,7 @@ import tempfile
 import psutil
 import pytest
 
-from flowers_batch.cluster import local_ray
+from flowers_batch.cluster import local_ray, shortages
 from flowers_batch.errors import InputError, RunError
 
 
@@ -60,10 +60,11 @@ def test_no_room_for_ray_is_said_in_a_sentence(fits_nowhere, tmp_path, monkeypat
 
 
 def test_full_temporary_folder_is_named(fits_nowhere, monkeypatch):
-    usage = local_ray.shutil._ntuple_diskusage(0, 0, 5 << 20)
-    monkeypatch.setattr(local_ray.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shortages, "DISK_BYTES", 1 << 62)
     monkeypatch.setenv("TMPDIR", "/tmp")
-    with pytest.raises(InputError, match=r"\(/tmp: 5 MB are free, /proc/none: 5 MB are free\): set TMPDIR"):
+    with pytest.raises(
+        InputError, match=r"\(/tmp: \d+ MB are free, and Ray takes \d+ MB, /proc/none: .*\): set TMPDIR"
+    ):
         enter()
 
 
@@ -87,7 +88,7 @@ def test_limit_too_low_for_ray_is_said_before_it_starts(tmp_path, monkeypatch):
 
 
 def test_file_system_without_room_for_more_files_is_named(fits_nowhere, tmp_path, monkeypatch):
-    monkeypatch.setattr(local_ray, "INODES", 1 << 62)
+    monkeypatch.setattr(shortages, "INODES", 1 << 62)
     monkeypatch.setenv("TMPDIR", "/tmp")
     with pytest.raises(InputError, match=r"\(/tmp: there is room for \d+ more files, /proc/none"):
         enter()

@@ -40,7 +40,7 @@ def test_full_disk_and_memory_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module.os, "statvfs", lambda path: status)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100 << 20))
     assert shortages("/t") == [
-        "1 MB are free in /t, and Ray takes 32 MB",
-        "/t has room for 3 more files, and Ray makes 200",
+        "in /t, 1 MB are free, and Ray takes 32 MB",
+        "in /t, there is room for 3 more files, and Ray makes 200",
         "100 MB of memory are free, and Ray takes 256 MB",
     ]
