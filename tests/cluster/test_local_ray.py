@@ -90,7 +90,7 @@ def test_limit_too_low_for_ray_is_said_before_it_starts(tmp_path, monkeypatch):
 def test_file_system_without_room_for_more_files_is_named(fits_nowhere, tmp_path, monkeypatch):
     monkeypatch.setattr(shortages, "INODES", 1 << 62)
     monkeypatch.setenv("TMPDIR", "/tmp")
-    with pytest.raises(InputError, match=r"\(/tmp: there is room for \d+ more files, /proc/none"):
+    with pytest.raises(InputError, match=r"\(/tmp: there is room for \d+ more files, and Ray makes \d+, /proc/none"):
         enter()
 
 
