@@ -17,9 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from flowers_batch.storage.folder import Folder
 
 PHOTOS_VARIABLE = "FLOWERS_BATCH_PHOTOS"  # names a folder of photos, as for the tests
 _DRAWN_PHOTOS = 60
@@ -92,6 +96,16 @@ def write_archive(sources: Sequence[Path], folder: Path, count: int) -> Path:
         data = contents[number % len(contents)]
         (folder / f"{number:06d}.jpg").write_bytes(data[:2] + segment + data[2:])
     return folder
+
+
+def write_summary(folder: Folder, shards: int, images: int) -> None:
+    """Write `_SUCCESS` of a run whose images are all ok."""
+    from flowers_batch.dataset.run_folder import SUCCESS
+
+    counts = {"shards": shards, "images": images, "ok": images, "failed": 0, "ignored": 0, "duplicates": 0}
+    others = {"changes": {}, "resumed": 0, "seconds": 1.0, "images_per_second": 1.0, "stage_rates": {}}
+    rest = {"stage_shares": {}, "reasons": {}, "actors": [], "deaths": 0, "stalls": 0, "notes": []}
+    folder.write_json(SUCCESS, counts | others | rest)
 
 
 def enlarge(path: Path, width: int, height: int) -> bytes:

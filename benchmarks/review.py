@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from common import Claim, find_photos, parse_arguments, report, stopwatch
+from common import Claim, find_photos, parse_arguments, report, stopwatch, write_summary
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ LOADED = """() => {
 
 def write(folder: Path, sources: list[Path], count: int) -> Path:
     """Write links to a few photos, and predictions of them as `predict` leaves them."""
-    from flowers_batch.dataset import job, run_folder, shard_file
+    from flowers_batch.dataset import job, shard_file
     from flowers_batch.dataset import schema as schema_module
     from flowers_batch.dataset.growth import write_manifest
     from flowers_batch.fingerprint import Fingerprint
@@ -83,10 +83,7 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
         rows = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
         footer = shard_file.Footer(fingerprint.digest, shard.number, shard.inputs_digest, 0, 0)
         shard_file.write_shard(target, schema_module.PREDICTIONS, schema, rows.to_batches(), footer)
-    counts = {"shards": len(shards), "images": count, "ok": count, "failed": 0, "ignored": 0, "duplicates": 0}
-    others = {"changes": {}, "resumed": 0, "seconds": 1.0, "images_per_second": 1.0, "stage_rates": {}}
-    rest = {"stage_shares": {}, "reasons": {}, "actors": [], "deaths": 0, "stalls": 0, "notes": []}
-    target.write_json(run_folder.SUCCESS, counts | others | rest)
+    write_summary(target, len(shards), count)
     return folder / "predictions"
 
 

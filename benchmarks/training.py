@@ -7,6 +7,7 @@ an hour.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import resource
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from common import Claim, parse_arguments, report, serve, stopwatch, warm_process
+from common import Claim, parse_arguments, report, serve, stopwatch, warm_process, write_summary
 
 CODES = 100_000
 MEMORY = 300  # megabytes that codes may take, less than a tenth of these
@@ -25,38 +26,44 @@ WIDTH, CLASSES, FACTORS, SHARD, BATCH = 4096, 10, 64, 8192, 1024
 NOISE = 2.2
 
 
-def drawn(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Classes and codes, a batch at a time."""
+def drawn(targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Classes and their codes, a batch at a time."""
     random = np.random.default_rng(0)
     centres = random.normal(0, 1, (CLASSES, FACTORS))
     features = random.normal(0, FACTORS**-0.5, (FACTORS, WIDTH)).astype(np.float32)
-    for start in range(0, count, BATCH):
-        targets = random.integers(0, CLASSES, min(BATCH, count - start))
-        factors = random.normal(centres[targets], NOISE).astype(np.float32)
-        codes = factors @ features + random.standard_normal((len(targets), WIDTH), np.float32)
-        yield targets, np.maximum(codes, 0).astype(np.float16)
+    for start in range(0, len(targets), BATCH):
+        batch = targets[start : start + BATCH]
+        factors = random.normal(centres[batch], NOISE).astype(np.float32)
+        codes = factors @ features + random.standard_normal((len(batch), WIDTH), np.float32)
+        yield batch, np.maximum(codes, 0).astype(np.float16)
 
 
 def write(folder: Path, count: int) -> None:
-    """A folder of codes as `encode` leaves it."""
-    from flowers_batch.dataset import job, run_folder, shard_file
+    """Write a list of photos that do not exist, and a folder of their codes as `encode` leaves it."""
+    from flowers_batch.dataset import job, shard_file
     from flowers_batch.dataset import schema as schema_module
+    from flowers_batch.dataset.growth import write_manifest
     from flowers_batch.fingerprint import Fingerprint
+    from flowers_batch.sources.opening import open_source
     from flowers_batch.storage.folder import open_folder
 
+    photos = folder.with_suffix(".txt")
+    random = np.random.default_rng(1)
+    targets = np.sort(random.integers(0, CLASSES, count))  # an archive has its photos in the order of their folders
+    paths = [f"{target}/{number:09d}.jpg" for number, target in enumerate(targets)]
+    photos.write_text("\n".join(paths), encoding="utf-8")
     target = open_folder(folder)
     fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")
     schema = schema_module.codes_schema(WIDTH, "float16")
-    random = np.random.default_rng(1)
     number = 0
 
     def batch(targets: np.ndarray, codes: np.ndarray) -> pa.RecordBatch:
         nonlocal number
-        names = [f"{number + index:09d}" for index in range(len(targets))]
+        names = paths[number : number + len(targets)]
         number += len(targets)
         columns = {name: [None] * len(targets) for name in schema_module.IMAGE_COLUMNS} | {
-            "path": [f"{target}/{name}.jpg" for target, name in zip(targets, names, strict=True)],
-            "folder": [f"class {target}" for target in targets],
+            "path": names,
+            "folder": [str(target) for target in targets],
             "sha256": [hashlib.sha256(name.encode()).digest() for name in names],
             "phash": random.integers(0, 2**64, len(targets), np.uint64),
             "status": ["ok"] * len(targets),
@@ -65,15 +72,14 @@ def write(folder: Path, count: int) -> None:
         arrays = [values if field.name == "code" else pa.array(columns[field.name], field.type) for field in schema]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    job.write_job(target, job.Job(schema_module.CODES, str(folder), fingerprint, "null"))
-    batches = (batch(*both) for both in drawn(count))
-    shards = 0
-    while number < count:
-        rows = [next(batches) for _ in range(min(SHARD, count - number + BATCH - 1) // BATCH)]
-        footer = shard_file.Footer(fingerprint.digest, shards, "x", 0, 0)
+    job.write_job(target, job.Job(schema_module.CODES, str(photos), fingerprint, "null"))
+    batches = (batch(*both) for both in drawn(targets))
+    shards = write_manifest(target, open_source(photos), SHARD, "run").shards
+    for shard in shards:
+        footer = shard_file.Footer(fingerprint.digest, shard.number, shard.inputs_digest, 0, 0)
+        rows = itertools.islice(batches, SHARD // BATCH)
         shard_file.write_shard(target, schema_module.CODES, schema, rows, footer)
-        shards += 1
-    target.write_json(run_folder.SUCCESS, {"shards": shards, "images": count, "failed": 0})
+    write_summary(target, len(shards), count)
 
 
 def train(folder: Path, head: str, memory: int) -> list[float]:

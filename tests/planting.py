@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+_held: list[int] = []
 PRIVATE = b"another file of the user\n"
 PLANTS = {  # what another user can put under a known name, and what an error then says
     "link": "is a link",
@@ -32,3 +33,10 @@ def plant(kind: str, path: Path, private: Path) -> None:
             bound.bind(str(path))
     else:
         path.mkdir()
+
+
+def plant_pipe(path: Path) -> None:
+    """Put a pipe in place of a file; it is held open, so that a test whose reader waits for it fails, and ends."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    _held.append(os.open(path, os.O_RDWR | os.O_NONBLOCK))

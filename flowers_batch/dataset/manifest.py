@@ -8,7 +8,7 @@ those of a few row groups, applied one after the other.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -26,8 +26,9 @@ from flowers_batch.dataset.manifest_part import (
 )
 from flowers_batch.dataset.manifest_rows import inputs_digest_of, path_key, shard_states
 from flowers_batch.dataset.shard import Shard, shard_from_json
+from flowers_batch.errors import InputError
 from flowers_batch.sources.images import Image, images_of
-from flowers_batch.sources.ordering import batches_in_order, merged
+from flowers_batch.sources.ordering import batches_in_order, merged, with_path_order
 from flowers_batch.storage.folder import Folder
 
 _MAX_MERGED_GENERATIONS = 64  # each has a shard's rows in memory
@@ -143,6 +144,10 @@ def rows_in_path_order(
 
     Yields:
         Batches of the manifest's columns and `failed`.
+
+    Raises:
+        InputError: A part is damaged, or its rows are not in the order that it states.
+        RunError: A part no longer exists, or the disk or the store fails.
     """
 
     def rows(shard: Shard) -> list[pa.RecordBatch]:
@@ -155,8 +160,19 @@ def rows_in_path_order(
         for first, stop in itertools.pairwise((*manifest.first_shards, len(manifest.shards)))
     ]
     if manifest.in_path_order and len(generations) <= max_merged:
-        return merged(generations, KNOWN_SCHEMA)
+        return merged([_in_stated_order(folder, generation) for generation in generations], KNOWN_SCHEMA)
     return batches_in_order(itertools.chain.from_iterable(generations), path_key)
+
+
+def _in_stated_order(folder: Folder, generation: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield batches of a generation whose part says that they are in the order of their paths' bytes."""
+    for batch, is_in_order in with_path_order(generation):
+        if not is_in_order:
+            raise InputError(
+                f"The manifest of {folder.url} does not have its photos in the order that it says: restore it, or begin "
+                "in a new folder."
+            )
+        yield batch
 
 
 def find_images(folder: Folder, paths: Set[str]) -> dict[str, Image]:

@@ -86,13 +86,16 @@ def _is_text_or_bytes(type_: pa.DataType) -> bool:
 
 def are_in_path_order(batches: Iterable[pa.RecordBatch]) -> bool:
     """Return whether all rows are in the order of their paths' bytes; repeats are allowed."""
+    return all(is_in_order for _, is_in_order in with_path_order(batches))
+
+
+def with_path_order(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Yield each batch, and whether its rows, and the last one before, are in the order of their paths' bytes."""
     last = None
     for batch in batches:
         names = paths_bytes(batch[PATH])
-        if pc.any(pc.less(names, _shifted(last, names))).as_py():
-            return False
+        yield batch, not pc.any(pc.less(names, _shifted(last, names))).as_py()
         last = names[-1].as_py() if len(names) else last
-    return True
 
 
 def without_repeats(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, int]]:

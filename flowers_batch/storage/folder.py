@@ -21,7 +21,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.json_values import parse_json
 from flowers_batch.progress import no_progress
 from flowers_batch.storage.io_errors import reading, reading_error, writing_scratch
-from flowers_batch.storage.local_files import is_utf8
+from flowers_batch.storage.local_files import check_is_file, is_utf8
 from flowers_batch.storage.locks import hold_lock
 from flowers_batch.storage.publishing import renamed, uploaded
 from flowers_batch.storage.retries import with_retries
@@ -137,8 +137,10 @@ class Folder:
         """Return a file that is open for random access.
 
         Raises:
-            OSError: It does not exist, or cannot be read.
+            OSError: It does not exist, cannot be read, or is a device or a pipe, which might never end.
         """
+        if self.is_local:
+            check_is_file(self.at(name))
         return self.filesystem.open_input_file(self.at(name))
 
     @contextmanager
@@ -150,6 +152,8 @@ class Folder:
             RunError: It cannot be read, or the temporary folder is full.
         """
         if self.is_local:
+            with reading(self.url_of(name)):
+                check_is_file(self.at(name))
             yield self.at(name)
             return
         with ExitStack() as stack:

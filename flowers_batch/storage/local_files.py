@@ -28,6 +28,20 @@ def reason_of(error: Exception) -> str:
     return first_line(error).partition(_DETAILS)[0].rstrip(".")  # of a store
 
 
+def check_is_file(path: str) -> None:
+    """Refuse a device or a pipe, whose reader could wait for ever; what does not exist and folders pass.
+
+    Raises:
+        OSError: It is one, or a socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # opening it raises one that says more
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError("it is not a regular file")
+
+
 def fsync(path: str | os.PathLike[str]) -> None:
     """Flush a file's content, or a folder's names, to the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -270,3 +270,11 @@ def test_images_are_found_by_their_paths(folder):
     images = listed(PATHS)
     write_manifest(folder, Listing(images), 4, "run")
     assert find_images(folder, {PATHS[0], PATHS[20], "nowhere"}) == {PATHS[0]: images[0], PATHS[20]: images[20]}
+
+
+def test_manifest_that_is_not_in_the_order_it_states_is_refused(folder):
+    shuffled = Listing(listed(PATHS)[::-1])
+    assert shuffled.in_path_order  # which it is not
+    write_manifest(folder, shuffled, 4, "run")
+    with pytest.raises(InputError, match="does not have its photos in the order that it says"):
+        list(rows_in_path_order(folder, read_manifest(folder)))

@@ -8,12 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from dataset_rows import finished, image_row, labelled, predictions_batch
+from helpers import fingerprint
+from listings import grown
 
 import flowers_batch as fb
-from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.run_folder import SUCCESS, open_run
 from flowers_batch.dataset.schema import PREDICTIONS, predictions_schema
+from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.pages.review import memory
 from flowers_batch.pages.review.predictions import PredictionTable
+from flowers_batch.sources.images import Image
+from flowers_batch.storage.folder import open_folder
 
 _COLUMNS = ["path", "prediction", "probability", "status", "reason", "message"]
 
@@ -42,6 +47,18 @@ def test_rows_are_those_of_the_shards(tmp_path):
     for row in (-1, 5, 10**30):
         with pytest.raises(fb.InputError, match="no photo"):
             table.take([row])
+
+
+def test_shard_whose_photos_were_all_pruned_has_no_rows(tmp_path):
+    finished(tmp_path, PREDICTIONS, [predictions_batch([labelled(f"a/{number}.jpg")]) for number in (1, 2)])
+    folder = open_folder(tmp_path)
+    summary = folder.read_json(SUCCESS)
+    shard = grown(folder, [Image("a/1.jpg")], prune=True)[0].shards[1]
+    footer = Footer(fingerprint().digest, 1, shard.inputs_digest, 0, 0)
+    write_shard(folder, PREDICTIONS, predictions_schema(), [], footer)
+    folder.write_json(SUCCESS, summary | {"images": 1})
+    table = PredictionTable(open_run(tmp_path, PREDICTIONS))
+    assert len(table) == 1 and table.path(0) == "a/1.jpg"
 
 
 def test_least_confident_rows_are_limited_and_in_order(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from helpers import store, write
+from planting import plant_pipe
 from pyarrow import fs
 
 from flowers_batch.errors import InputError, RunError
@@ -399,4 +400,19 @@ def test_unwritable_folder_is_refused_in_a_sentence():
 def test_read_only_folder_is_refused_in_a_sentence(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(InputError, match=r"cannot be written to \(Permission denied\)"), open_folder(tmp_path).locked():
+        pass
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipe_or_device_is_refused_instead_of_read_for_ever(tmp_path, kind):
+    if kind == "device":
+        (tmp_path / "job.json").symlink_to("/dev/zero")
+    else:
+        plant_pipe(tmp_path / "job.json")
+    folder = open_folder(tmp_path)
+    with pytest.raises(OSError, match="not a regular file"):
+        folder.open("job.json")
+    with pytest.raises(RunError, match=r"job\.json cannot be read \(it is not a regular file\)"):
+        folder.read_json("job.json")
+    with pytest.raises(RunError, match="not a regular file"), folder.local_copy("job.json"):
         pass

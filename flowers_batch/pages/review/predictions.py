@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flowers_batch.dataset.run_folder import Run
-from flowers_batch.dataset.schema import FAILED, OK
+from flowers_batch.dataset.schema import FAILED, OK, predictions_schema
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.memory import check_memory
 
 _COLUMNS = ["path", "prediction", "probability", "status", "reason", "message"]
+_SCHEMA = pa.schema([predictions_schema().field(name) for name in _COLUMNS])
 _NO_CLASS = -1
 
 
@@ -52,12 +53,12 @@ class PredictionTable:
 
     def _read(self, shard: int) -> tuple[pa.Array, NDArray[Any], NDArray[Any], NDArray[Any], pa.Table]:
         """Return a shard's paths, codes of predictions, probabilities, whether rows are ok, and failed rows."""
-        rows = pa.Table.from_batches(self.run.read_shard(shard, _COLUMNS)).combine_chunks()
+        rows = pa.Table.from_batches(self.run.read_shard(shard, _COLUMNS), _SCHEMA).combine_chunks()
         predictions, is_ok = rows["prediction"].cast(pa.string()), pc.equal(rows["status"], OK)
         self.classes = list(dict.fromkeys([*self.classes, *pc.unique(predictions).drop_null().to_pylist()]))
         codes = pc.index_in(predictions, pa.array(self.classes, pa.string())).fill_null(_NO_CLASS)
         return (
-            pa.concat_arrays(rows["path"].cast(pa.string()).chunks),
+            rows["path"].combine_chunks(),
             codes.to_numpy(),
             rows["probability"].cast(pa.float32()).to_numpy(),
             is_ok.to_numpy(),
