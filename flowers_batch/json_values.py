@@ -88,7 +88,7 @@ def _has_type(value: Any, kind: type | str | None) -> bool:
     if kind is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and abs(value) <= _LARGEST and math.isfinite(value)
-    return value is kind or (isinstance(kind, type) and isinstance(value, kind)) or (kind is not None and value == kind)
+    return isinstance(value, kind) if isinstance(kind, type) else value == kind
 
 
 def _is_text(value: str) -> bool:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowers_batch.classifier.labels_file import MAX_LABEL_CHARACTERS, label_text
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.sources.containers import ContainerSource
 from flowers_batch.sources.images import path_bytes
 from flowers_batch.sources.source import Source
@@ -22,6 +22,7 @@ from flowers_batch.sources.tables import TableSource
 from flowers_batch.sources.tar_samples import SampleValues, first_values
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.retries import with_retries
 
 UNREADABLE = ""  # stands for a label that is there, and is none
@@ -175,4 +176,4 @@ def _reading(folder: Folder, name: str) -> Iterator[None]:
     except (OSError, IndexError, UnicodeDecodeError, pa.ArrowException) as error:
         url = folder.url_of(name)
         raise_io_error(url, error)
-        raise InputError(f"The labels in {url} cannot be read ({first_line(error)[:-1]}): restore it.") from None
+        raise InputError(f"The labels in {url} cannot be read ({reason_of(error)}): restore it.") from None

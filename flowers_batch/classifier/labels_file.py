@@ -17,10 +17,11 @@ from pyarrow import fs
 
 from flowers_batch.classifier.label_values import column_texts, without_zero_decimals
 from flowers_batch.dataset.spreadsheet import cell_of, text_of
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import PathOrUrl, split_file
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.text_tables import TextTable, find_columns
 
 LABEL_COLUMNS = ("path", "label")
@@ -70,7 +71,7 @@ def read_labels(file: str, reporter: Reporter = NULL_REPORTER) -> LabelsFile:
             paths, labels = _read_parquet(stream, file) if is_parquet else _read_text(stream, file, reporter)
     except (OSError, pa.ArrowException) as error:
         raise_io_error(file, error)
-        raise InputError(f"The labels file {file} cannot be read ({first_line(error)[:-1]}): restore it.") from None
+        raise InputError(f"The labels file {file} cannot be read ({reason_of(error)}): restore it.") from None
     for row, (path, label) in enumerate(zip(paths, labels, strict=True), 1):
         if label and not path:
             raise InputError(f"Row {row} of the labels file {file} has a label and no path: fill it in, or remove it.")
@@ -89,9 +90,9 @@ def _read_parquet(stream: pa.NativeFile, file: str) -> tuple[list[str], list[str
         rows = table.read([names[place] for place in places.values()])
         paths, labels = (column_texts(rows[names[places[name]]]) for name in LABEL_COLUMNS)
     except UnicodeDecodeError as error:
-        raise InputError(f"The labels file {file} cannot be read ({first_line(error)[:-1]}): give UTF-8.") from None
+        raise InputError(f"The labels file {file} cannot be read ({reason_of(error)}): give UTF-8.") from None
     except TypeError as error:
-        raise InputError(f"The labels file {file} has a column {first_line(error)[:-1]}: text is expected.") from None
+        raise InputError(f"The labels file {file} has a column {reason_of(error)}: text is expected.") from None
     return paths, list(map(class_name, labels))
 
 

@@ -23,11 +23,12 @@ from flowers_batch.classifier.split import SPLITS
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.format_version import in_current_format, with_format
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.json_values import check_shape
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.urls import scheme_of
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
@@ -197,9 +198,7 @@ def _read_columns(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table
             raise pa.ArrowInvalid("it has nulls")
     except (OSError, pa.ArrowException) as error:
         raise_io_error(folder.url_of(name), error)
-        raise InputError(
-            f"{folder.url_of(name)} is damaged ({first_line(error)[:-1]}): train the model again."
-        ) from None
+        raise InputError(f"{folder.url_of(name)} is damaged ({reason_of(error)}): train the model again.") from None
     return table
 
 

@@ -14,10 +14,11 @@ from flowers_batch.dataset.schema import CODES, codes_schema, predictions_schema
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import FOOTER_KEY, Footer, digests_of, shard_name
 from flowers_batch.dataset.shard_rows import columns_to_read, rows_problem
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.json_values import parse_json
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.retries import with_retries
 
 # Bounds of what a file's metadata may claim. A text of a row, such as a path, has 4 kB at most; with `top_k` 1000, a
@@ -102,7 +103,7 @@ def open_unchecked(folder: Folder, kind: str, number: int) -> Iterator[pq.Parque
         raise InputError(f"There is no {folder.url_of(name)}: run the same `flowers-batch {command}` again.") from None
     except (OSError, pa.ArrowException) as error:
         raise_io_error(folder.url_of(name), error)
-        raise _damaged(folder, name, first_line(error)[:-1]) from None
+        raise _damaged(folder, name, reason_of(error)) from None
 
 
 def footer_of(file: pq.ParquetFile, where: str) -> Footer | None:

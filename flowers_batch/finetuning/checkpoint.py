@@ -17,12 +17,13 @@ from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.tunings import tuning_on
 from flowers_batch.encoding.networks import TRAINED_FURTHER, TUNED_ON
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.finetuning.job import FinetuningJob
 from flowers_batch.finetuning.trainable_model import TRAINED, TrainableModel, to_numpy
 from flowers_batch.finetuning.training_state import Epoch, TrainingState
 from flowers_batch.json_values import check_shape, parse_json
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.local_files import reason_of
 
 if TYPE_CHECKING:
     from safetensors import safe_open
@@ -86,7 +87,7 @@ def _opened(folder: Folder, name: str) -> Iterator[safe_open]:
                 yield file
         except (SafetensorError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{folder.url_of(name)} is missing or damaged ({first_line(error)[:-1]}): delete "
+                f"{folder.url_of(name)} is missing or damaged ({reason_of(error)}): delete "
                 f"{folder.url_of(EPOCHS)}, and run the same command again, which trains from the first epoch."
             ) from None
 

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, TIME, paths_text
+from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.text_tables import TextTable, find_columns
 
 _SIZES, _TIME = ("bytes", "size"), "mtime"  # columns that a list may have besides its paths
@@ -157,7 +158,7 @@ def _entries_row_by_row(rows: Iterable[dict[str, Any]], first: int, url: str) ->
             time = _time(row.get(_TIME))
         except (ValueError, TypeError, OverflowError) as error:
             raise InputError(
-                f"Row {number} of the list {url} cannot be parsed ({first_line(error)[:-1]}): give sizes in bytes, "
+                f"Row {number} of the list {url} cannot be parsed ({reason_of(error)}): give sizes in bytes, "
                 "and times as ISO 8601."
             ) from None
         entries.append((path, sizes[0] if sizes else None, time))

@@ -41,8 +41,8 @@ from flowers_batch.storage.urls import (
     STORE_SCHEMES,
     authority_of,
     check_entry,
+    check_server,
     scheme_of,
-    server_options,
     split_options,
     with_known_scheme,
 )
@@ -175,7 +175,7 @@ class ListSource:
         if not options and self._base.url.startswith(f"{scheme}://"):
             options = self._options
         try:
-            self._check_server(options)
+            check_server(options, self._options)
             return _bucket(f"{scheme}://{bucket}/?{options}"), key
         except InputError as error:
             raise ReadError("unreadable", str(error)) from None
@@ -242,20 +242,11 @@ class ListSource:
     def _check_entry(self, url: str) -> None:
         try:
             check_entry(url)
-            self._check_server(split_options(url)[1])
+            check_server(split_options(url)[1], self._options)
             if scheme_of(url) and not re.match(_KNOWN, url):
                 _bucket(f"{scheme_of(url)}://{authority_of(url)}/")
         except InputError as error:
             raise InputError(f"The list {self.url} has an entry that cannot be read: {error}") from None
-
-    def _check_server(self, options: str) -> None:
-        """Check that a name's options ask no other server than the user named."""
-        server = server_options(options)
-        if server and server != server_options(self._options):
-            raise InputError(
-                "Options that decide which server is asked count only on the command line: give the URL of the photos' "
-                "folder with them as `root`, or set AWS_ENDPOINT_URL."
-            )
 
 
 @lru_cache(maxsize=64)

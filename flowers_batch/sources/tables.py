@@ -12,11 +12,12 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.sources.containers import STORE_BUFFER_BYTES, ContainerSource, open_shared
 from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, path_bytes
 from flowers_batch.sources.reading import ReadError, check_size
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.local_files import reason_of
 
 BYTES, IMAGE = "bytes", "image"  # a field of Hugging Face's images, and their column
 _SKIPPED_BYTES = 32 << 20
@@ -42,8 +43,7 @@ class TableSource(ContainerSource):
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a path that is not UTF-8
             raise_io_error(self.folder.url_of(name), error)
             raise InputError(
-                f"The table {self.folder.url_of(name)} cannot be read: {first_line(error)[:-1]}; restore it, or move "
-                "it away."
+                f"The table {self.folder.url_of(name)} cannot be read: {reason_of(error)}; restore it, or move it away."
             ) from None
 
     def _read(self, name: str, changed: datetime, offset: int, size: int) -> bytes:

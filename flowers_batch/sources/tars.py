@@ -12,13 +12,14 @@ from tarfile import BLOCKSIZE
 
 import pyarrow as pa
 
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.sources.containers import DISK_BUFFER_BYTES, STORE_BUFFER_BYTES, ContainerSource, open_shared
 from flowers_batch.sources.reading import ReadError, check_size
 from flowers_batch.sources.tar_headers import Tar
 from flowers_batch.sources.tar_links import NO_BYTES, Photo, linked_photos, photo_of
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.local_files import reason_of
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\3\4")  # gzip, bzip2, xz, zstd, zip
 
@@ -113,7 +114,7 @@ def members_of(folder: Folder, name: str) -> Iterator[tarfile.TarInfo]:
                 "first."
             ) from None
         raise InputError(
-            f"The tar {folder.url_of(name)} cannot be read from byte {end} on ({first_line(error)[:-1]}): "
+            f"The tar {folder.url_of(name)} cannot be read from byte {end} on ({reason_of(error)}): "
             "restore it, or move it away."
         ) from None
 

@@ -15,11 +15,12 @@ from typing import ClassVar, Generic, TypeVar
 
 from pyarrow import fs
 
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
 from flowers_batch.sources.images import EPOCH, Image, is_image, path_text, stat_image
 from flowers_batch.sources.left_out import LeftOut
 from flowers_batch.sources.skipping import Skipping
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.retries import with_retries
 
 Details = TypeVar("Details")  # what a listing says of a file, besides its name
@@ -200,7 +201,7 @@ class _StoreWalk(_Walk[fs.FileInfo]):
             infos = with_retries(lambda: self._infos(prefix))
         except OSError as error:
             raise InputError(
-                f"{self.folder.url_of(prefix.decode())} cannot be listed ({first_line(error)[:-1]}): check connection "
+                f"{self.folder.url_of(prefix.decode())} cannot be listed ({reason_of(error)}): check connection "
                 "and permissions and run the same command again, or leave it out with `exclude`."
             ) from None
         for info in infos:

@@ -13,7 +13,8 @@ from operator import itemgetter
 
 import pyarrow as pa
 
-from flowers_batch.errors import InputError, first_line
+from flowers_batch.errors import InputError
+from flowers_batch.storage.local_files import reason_of
 
 Cells = tuple[str | None, ...]
 _DELIMITERS = (",", ";", "\t")
@@ -219,6 +220,6 @@ def _checked(line: str) -> str:
 
 def _reading_error(part: str, title: str, error: Exception) -> InputError:
     if isinstance(error, UnicodeError):  # somewhere in the block that was read
-        return InputError(f"{_capitalised(title)} cannot be read ({first_line(error)[:-1]}): save it as UTF-8.")
+        return InputError(f"{_capitalised(title)} cannot be read ({reason_of(error)}): save it as UTF-8.")
     advice = "save the file as CSV in UTF-8" if _NUL in str(error) else "check its quotation marks"
-    return InputError(f"{part} cannot be read ({first_line(error)[:-1]}): {advice}.")
+    return InputError(f"{part} cannot be read ({reason_of(error)}): {advice}.")

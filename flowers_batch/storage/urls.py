@@ -119,19 +119,37 @@ def check_entry(entry: str) -> None:
         raise _unknown_options(base)
 
 
+def is_like_url(name: str) -> bool:
+    """Return whether a name is a URL, or looks like one that was mistyped or passed through `pathlib`."""
+    return bool(scheme_of(name) or _ALMOST_URL.match(name))
+
+
 def check_path(path: str) -> None:
-    """Check that a path is not a URL that was mistyped, or passed through `pathlib`, and might hold a secret.
+    """Check that a path does not look like a URL, which might hold a secret.
 
     Raises:
         InputError: It looks like one.
     """
-    if _ALMOST_URL.match(path) and not scheme_of(path):
+    if is_like_url(path) and not scheme_of(path):
         raise InputError("A name begins like a URL, but is not one: write `s3://`, with no space before it.")
 
 
-def server_options(options: str) -> str:
-    """Return those of a URL's options that decide which server is asked, in their order of names."""
-    return "&".join(f"{name}={value}" for name, value in sorted(parse_qsl(options)) if name in _OF_SERVERS)
+def check_server(options: str, given: str) -> None:
+    """Check that options from a file ask no other server than those which the user gave.
+
+    Raises:
+        InputError: They ask another one.
+    """
+    server = _server_options(options)
+    if server and server != _server_options(given):
+        raise InputError(
+            "Options that decide which server is asked count only on the command line: give the URL of the photos' "
+            "folder with them as `root`, or set AWS_ENDPOINT_URL."
+        )
+
+
+def _server_options(options: str) -> set[tuple[str, str]]:
+    return {(name, value) for name, value in parse_qsl(options) if name in _OF_SERVERS}
 
 
 def _are_known(scheme: str, options: str) -> bool:

@@ -13,28 +13,7 @@ from flowers_batch.dataset.manifest import read_manifest, read_rows
 from flowers_batch.dataset.manifest_part import MANIFEST_SCHEMA
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import Image
-from flowers_batch.sources.list_entries import are_named
-from flowers_batch.sources.relative_paths import are_relative, is_relative
 from flowers_batch.storage.folder import open_folder
-
-BELOW = ["a/b.jpg", "..a/b", "a..", "a/..b", "...", "a/..\n", "//bytes/a%FF", "ü"]
-OUTSIDE = ["", "/a", "a/", "a//b", ".", "..", "./a", "a/./b", "../a", "a/../b", "a/..", "a\0", "//byte/a", "//bytes/"]
-OUTSIDE += ["//bytes/..%2Fa", "//bytes/a%2F..", "//bytes/%2Fetc", "//bytes//etc", "//bytes/a%00"]
-
-
-@pytest.mark.parametrize(("paths", "expected"), [(BELOW, True), (OUTSIDE, False), ([*BELOW, *OUTSIDE], None)])
-def test_paths_below_a_folder_are_told_from_others(paths, expected):
-    assert are_relative(pa.array(paths)).to_pylist() == [is_relative(path) for path in paths]
-    if expected is not None:
-        assert all(is_relative(path) is expected for path in paths)
-
-
-def test_paths_are_looked_up_in_a_list_of_any_size():
-    names = [pa.array(["c", "x"]), pa.array(["a"]), pa.array([], pa.string())]
-    for size in (1, 2, 100):
-        found = are_named(pa.chunked_array([["a"], ["b", "c"]]), names, names_at_once=size)
-        assert found.to_pylist() == [True, False, True]
-    assert are_named(pa.array(["a"]), []).to_pylist() == [False]
 
 
 @pytest.fixture
