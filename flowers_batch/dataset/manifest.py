@@ -169,8 +169,8 @@ def _in_stated_order(folder: Folder, generation: Iterable[pa.RecordBatch]) -> It
     for batch, is_in_order in with_path_order(generation):
         if not is_in_order:
             raise InputError(
-                f"The manifest of {folder.url} does not have its photos in the order that it says: restore it, or begin "
-                "in a new folder."
+                f"The manifest of {folder.url} does not have its photos in the order that it says: restore it, or "
+                "begin in a new folder."
             )
         yield batch
 
