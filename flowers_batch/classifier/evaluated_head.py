@@ -169,7 +169,7 @@ def _write_labels(folder: Folder, photos: LabelledPhotos) -> None:
         {"path": photos.paths, "label": photos.labels.tolist(), "sha256": pa.array(photos.sha256, pa.binary(32))}
     )
     with folder.publish(LABELS) as scratch:
-        pq.write_table(table, scratch, compression="zstd")
+        pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
 
 
 def _write_split(folder: Folder, labelled: LabelledSplit, top: TopLabels) -> None:
@@ -186,4 +186,4 @@ def _write_split(folder: Folder, labelled: LabelledSplit, top: TopLabels) -> Non
         }
     )
     with folder.publish(SPLIT) as scratch:
-        pq.write_table(table, scratch, compression="zstd")
+        pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowers_batch.classifier.labels_file import MAX_LABEL_CHARACTERS, label_text
 from flowers_batch.errors import InputError
@@ -23,6 +22,7 @@ from flowers_batch.sources.tar_samples import SampleValues, first_values
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.parquet_files import read_parquet_schema
 from flowers_batch.storage.retries import with_retries
 
 UNREADABLE = ""  # stands for a label that is there, and is none
@@ -141,7 +141,7 @@ def columns_in(source: Source) -> list[str]:
     with _reading(source.folder, names[0]):
         if isinstance(source, TableSource):
             with source.folder.open(names[0]) as file:
-                return value_columns(pq.read_schema(file))
+                return value_columns(read_parquet_schema(file))
         members = first_values(source.folder, names[0], _MEMBERS_SEEN)
         return list(dict.fromkeys(column for ending, content in members for column in _member_columns(ending, content)))
 

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from flowers_batch.classifier.label_values import column_texts, without_zero_decimals
@@ -22,6 +21,7 @@ from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.folder import PathOrUrl, split_file
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.text_tables import TextTable, find_columns
 
 LABEL_COLUMNS = ("path", "label")
@@ -84,7 +84,7 @@ def read_labels(file: str, reporter: Reporter = NULL_REPORTER) -> LabelsFile:
 def _read_parquet(stream: pa.NativeFile, file: str) -> tuple[list[str], list[str]]:
     title = f"the labels file {file}"
     try:
-        table = pq.ParquetFile(stream)
+        table = open_parquet(stream)
         names = table.schema_arrow.names
         places = find_columns(names, title, LABEL_COLUMNS)
         rows = table.read([names[place] for place in places.values()])

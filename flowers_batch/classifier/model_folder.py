@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -29,6 +28,7 @@ from flowers_batch.json_values import check_shape
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.urls import scheme_of
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
@@ -186,7 +186,7 @@ def _read_columns(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table
     """Return columns of one of the folder's tables, after checking their types and that no value is null."""
     try:
         with folder.open(name) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            parquet = open_parquet(file, page_checksum_verification=True)
             names = formats_0_1.split_columns(columns, parquet.schema_arrow.names)
             there = [(field.name, field.type) for field in parquet.schema_arrow]
             for column, own in zip(columns, names, strict=True):

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format
@@ -17,6 +16,7 @@ from flowers_batch.json_values import check_shape
 from flowers_batch.sources.images import IMAGES, TIME
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.retries import with_retries
 
 MANIFEST = "manifest"
@@ -98,7 +98,7 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
 
     def read() -> pa.Table:
         with folder.open(part_name(part)) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            parquet = open_parquet(file, page_checksum_verification=True)
             if not parquet.schema_arrow.equals(MANIFEST_SCHEMA) or row_group >= parquet.num_row_groups:
                 raise damaged_part(folder, part)
             rows = parquet.read_row_group(row_group)

@@ -19,6 +19,7 @@ from flowers_batch.json_values import parse_json
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.retries import with_retries
 
 # Bounds of what a file's metadata may claim. A text of a row, such as a path, has 4 kB at most; with `top_k` 1000, a
@@ -98,7 +99,7 @@ def open_unchecked(folder: Folder, kind: str, number: int) -> Iterator[pq.Parque
     name, command = shard_name(kind, number), "encode" if kind == CODES else "predict"
     try:
         with with_retries(lambda: folder.open(name)) as handle:
-            yield with_retries(lambda: pq.ParquetFile(handle, page_checksum_verification=True))
+            yield with_retries(lambda: open_parquet(handle, page_checksum_verification=True))
     except FileNotFoundError:
         raise InputError(f"There is no {folder.url_of(name)}: run the same `flowers-batch {command}` again.") from None
     except (OSError, pa.ArrowException) as error:

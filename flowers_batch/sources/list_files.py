@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, TIME, paths_text
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.text_tables import TextTable, find_columns
 
 _SIZES, _TIME = ("bytes", "size"), "mtime"  # columns that a list may have besides its paths
@@ -67,7 +67,7 @@ def _texts(values: Sequence[str | None]) -> pa.Array:
 
 
 def _of_parquet(file: pa.NativeFile, url: str) -> Iterator[pa.RecordBatch]:
-    table = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    table = open_parquet(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     names = table.schema_arrow.names
     places = find_columns(names, f"the list {url}", (PATH,), (*_SIZES, _TIME))
     first = 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from flowers_batch.errors import InputError, first_line
@@ -18,6 +17,7 @@ from flowers_batch.sources.tables import TableSource, image_columns
 from flowers_batch.sources.tars import TarSource
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder, split_file
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.parquet_files import read_parquet_schema
 from flowers_batch.storage.retries import with_retries
 
 _COMPRESSED = ("gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "zip")
@@ -78,7 +78,7 @@ def _open_files(folder: Folder, pattern: str, root: str | None, skipping: Skippi
 def _schema(folder: Folder, name: str) -> pa.Schema:
     try:
         with with_retries(lambda: folder.open(name)) as file:
-            return pq.read_schema(file)
+            return read_parquet_schema(file)
     except (OSError, pa.ArrowException) as error:
         raise_io_error(folder.url_of(name), error)
         raise InputError(f"{folder.url_of(name)} cannot be read as Parquet: {first_line(error)} Restore it.") from None

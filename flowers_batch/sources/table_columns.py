@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowers_batch.sources.images import PATH
 from flowers_batch.sources.tables import image_columns
+from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.retries import with_retries
 
 _HUGGING_FACE = b"huggingface"  # the key of its metadata in a schema
@@ -31,7 +31,7 @@ class TableColumn:
     """
 
     def __init__(self, file: pa.NativeFile, name: str):
-        self._table = pq.ParquetFile(file)
+        self._table = open_parquet(file)
         self._name = name
         self.class_names = _class_names(self._table.schema_arrow, name)
         groups = range(self._table.num_row_groups)

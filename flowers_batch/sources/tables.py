@@ -18,6 +18,7 @@ from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, path_bytes
 from flowers_batch.sources.reading import ReadError, check_size
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.parquet_files import open_parquet
 
 BYTES, IMAGE = "bytes", "image"  # a field of Hugging Face's images, and their column
 _SKIPPED_BYTES = 32 << 20
@@ -122,7 +123,7 @@ class RowReader:
 
 
 def _open_table(file: pa.NativeFile) -> pq.ParquetFile:
-    return pq.ParquetFile(file, buffer_size=STORE_BUFFER_BYTES, pre_buffer=False)
+    return open_parquet(file, buffer_size=STORE_BUFFER_BYTES, pre_buffer=False)
 
 
 def image_columns(schema: pa.Schema) -> list[pa.Field]:

@@ -14,7 +14,7 @@ import pytest
 from codes_folder import labels, write_codes
 
 import flowers_batch as fb
-from flowers_batch.classifier.model_folder import METRICS, MODEL, load_model, read_metrics
+from flowers_batch.classifier.model_folder import METRICS, MODEL, SPLIT, load_model, read_metrics, read_split
 from flowers_batch.dataset.job import JOB
 from flowers_batch.dataset.manifest_part import PART_KEY, part_name
 from flowers_batch.dataset.run_folder import SUCCESS, open_run
@@ -37,6 +37,18 @@ def folders(tmp_path_factory) -> Path:
     codes = write_codes(base / "codes", labels(daisy=30, rose=30), failed=1)
     fb.train(codes, base / "model", fb.TrainConfig(("folder",), head="logistic"))
     return base
+
+
+def test_changed_byte_of_a_models_rows_is_noticed(folders):
+    file, folder, columns = folders / "model" / SPLIT, open_folder(folders / "model"), ["path", "label", "prediction"]
+    content, rows = file.read_bytes(), read_split(folder, columns)
+    wrong = []
+    for place in range(4, len(content) // 2, 7):  # of its pages, which the metadata follows
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        if is_read(lambda: read_split(folder, columns)) and read_split(folder, columns) != rows:
+            wrong.append(place)
+    file.write_bytes(content)
+    assert not wrong
 
 
 def places(value: Any, path: tuple = ()) -> Iterator[tuple]:

@@ -147,3 +147,11 @@ def test_counts_that_contradict_the_manifest_are_refused(tmp_path):
     folder.write_json("_SUCCESS", folder.read_json("_SUCCESS") | {"shards": 10**12})
     with pytest.raises(InputError, match="has other counts than the manifest"):
         open_run(tmp_path, CODES)
+
+
+def test_shard_with_a_column_whose_name_is_not_utf8_is_refused(tmp_path):
+    finished(tmp_path, CODES, [codes_batch(3)])
+    file = tmp_path / shard_name(CODES, 0)
+    file.write_bytes(file.read_bytes().replace(b"phash", b"phas\xff"))
+    with pytest.raises(InputError, match=r"cannot be used \(a column's name is not UTF-8\): delete it"):
+        list(open_run(tmp_path, CODES).batches(CODE))

@@ -42,13 +42,12 @@ def estimate_rows(run: Run) -> tuple[int, int]:
     for shard in measured:
         with run.open_shard(shard) as file:
             metadata = file.metadata
+            texts = [
+                number for number in range(metadata.num_columns) if file.schema.column(number).path in _TEXT_COLUMNS
+            ]
         rows += metadata.num_rows
-        columns = (
-            metadata.row_group(group).column(column)
-            for group in range(metadata.num_row_groups)
-            for column in range(metadata.num_columns)
-        )
-        text_bytes += sum(each.total_uncompressed_size for each in columns if each.path_in_schema in _TEXT_COLUMNS)
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        text_bytes += sum(group.column(number).total_uncompressed_size for group in groups for number in texts)
     return rows * run.shards // len(measured), (rows * _ROW_BYTES + text_bytes) * run.shards // len(measured)
 
 
