@@ -134,16 +134,19 @@ def test_command_says_at_start_how_many_photos_are_not_shown(hub, tmp_path, opti
     with subprocess.Popen(
         [sys.executable, "-m", "flowers_batch", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout and process.stderr
-        address = process.stdout.readline().strip()
-        assert process.stderr.readline().startswith("review: photos are read from ")
-        if not options:
-            assert process.stderr.readline().startswith(f"review: {sentence}")
-        browser = build_opener(HTTPCookieProcessor(cookies := CookieJar()))
-        browser.open(address).close()
-        (cookie,) = cookies  # of the page's own path
-        with browser.open(urljoin(address, f"{cookie.path}api/state")) as answer:
-            notices = "".join(json.load(answer)["notices"])
-        assert (sentence in notices) == (not options)
-        process.terminate()
-        assert process.stderr.read() == "" and process.wait(20) == 0
+        try:
+            assert process.stdout and process.stderr
+            address = process.stdout.readline().strip()
+            assert process.stderr.readline().startswith("review: photos are read from ")
+            if not options:
+                assert process.stderr.readline().startswith(f"review: {sentence}")
+            browser = build_opener(HTTPCookieProcessor(cookies := CookieJar()))
+            browser.open(address).close()
+            (cookie,) = cookies  # of the page's own path
+            with browser.open(urljoin(address, f"{cookie.path}api/state")) as answer:
+                notices = "".join(json.load(answer)["notices"])
+            assert (sentence in notices) == (not options)
+            process.terminate()
+            assert process.stderr.read() == "" and process.wait(20) == 0
+        finally:
+            process.kill()
