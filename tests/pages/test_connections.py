@@ -23,6 +23,7 @@ from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.pages.review.connections import backlog, max_connections
 
 SECONDS = 0.2  # of the deadline that a test is about
+SOON = 5  # seconds, less than every other deadline, and enough for a busy machine
 LIMIT = 8
 
 
@@ -83,7 +84,7 @@ def test_connection_without_a_whole_header_is_closed(url, monkeypatch, sent):
     monkeypatch.setattr("flowers_batch.pages.review.connections.HEADER_SECONDS", SECONDS)
     with connected(url) as client:
         client.sendall(sent)
-        assert SECONDS * 0.9 < seconds_until_closed(client, b"x" * 1000) < 5 * SECONDS
+        assert SECONDS * 0.9 < seconds_until_closed(client, b"x" * 1000) < SOON
     assert is_served(url)
 
 
@@ -93,14 +94,14 @@ def test_header_of_a_later_request_must_be_whole_as_soon(url, monkeypatch):
         assert client.recv(100).startswith(b"HTTP/1.1 200")
         monkeypatch.setattr("flowers_batch.pages.review.connections.HEADER_SECONDS", SECONDS)
         client.sendall(b"G")
-        assert seconds_until_closed(client, b"x" * 1000) < 5 * SECONDS
+        assert seconds_until_closed(client, b"x" * 1000) < SOON
 
 
 def test_idle_connection_is_closed_later(url, monkeypatch):
     monkeypatch.setattr("flowers_batch.pages.review.connections.IDLE_SECONDS", SECONDS)
     with connected(url) as client:
         client.sendall(header(url) + b"\r\n")
-        assert SECONDS * 0.9 < seconds_until_closed(client) < 5 * SECONDS
+        assert SECONDS * 0.9 < seconds_until_closed(client) < SOON
 
 
 def test_answers_that_are_not_read_are_given_up(url, monkeypatch):
@@ -129,13 +130,13 @@ def test_body_that_does_not_come_is_given_up(url, monkeypatch):
     with connected(url) as client:
         client.sendall(header(url, "POST", f"{page}api/label") + own.encode() + b"{")
         assert client.recv(1 << 16).startswith(b"HTTP/1.1 400")
-        assert seconds_until_closed(client, b" " * 500) < 5 * SECONDS
+        assert seconds_until_closed(client, b" " * 500) < SOON
 
 
 def test_body_of_a_stranger_is_not_read(url):
     with connected(url) as client:
         client.sendall(header(url, "POST", "/x") + b"Content-Length: 1000000000\r\n\r\n")
-        assert seconds_until_closed(client) < 2
+        assert seconds_until_closed(client) < SOON
 
 
 def test_silent_connections_do_not_keep_others_out(url):

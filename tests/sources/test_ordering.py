@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 import pyarrow as pa
 import pytest
 from helpers import ROOT
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowers_batch.errors import RunError
@@ -30,6 +30,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 SIZE = st.integers(-(1 << 63), (1 << 63) - 1)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text takes seconds on a busy machine
 @given(st.lists(st.tuples(st.binary(max_size=8), SIZE, TEXT)))
 def test_sorted_rows_equals_sorted(rows):
     assert list(sorted_rows(rows)) == sorted(rows)

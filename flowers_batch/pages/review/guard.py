@@ -48,8 +48,7 @@ class Guard:
         origin: Scheme, host and port of the page.
 
     Attributes:
-        url: The address with the token; it works until the review ends, any number of times.
-        single_use_url: The same with another token, which works once. A browser's history keeps it on the disk.
+        single_use_url: As `url`, with another token, which works once. A browser's history keeps it on the disk.
         entered: Set once a browser has shown a token.
     """
 
@@ -58,8 +57,13 @@ class Guard:
         self._token, self._single_use_token, path, cookie = (secrets.token_urlsafe(24) for _ in range(4))
         self._page = f"/{path}/"
         self._cookie = f"flowers-review-{urlsplit(origin).port}={cookie}"
-        self.url, self.single_use_url = (f"{origin}/?token={each}" for each in (self._token, self._single_use_token))
+        self.single_use_url = f"{origin}/?token={self._single_use_token}"
         self.entered = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """The address with the token; it works until the review ends, any number of times."""
+        return f"{self._origin}/?token={self._token}"
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a request (ASGI)."""
