@@ -21,7 +21,6 @@ from flowers_batch.storage.io_errors import writing
 from flowers_batch.storage.local_files import finish
 from flowers_batch.storage.scratch import scratch_folder
 from flowers_batch.storage.subfolders import make_folder
-from flowers_batch.storage.urls import is_like_url
 
 if TYPE_CHECKING:
     import keras
@@ -57,7 +56,7 @@ def export(model: PathOrUrl, out: Path | str, format: str = SAVED_MODEL, weights
     target = Path(out)
     if format not in FORMATS:
         raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format}.")
-    if is_like_url(str(out)):  # a secret may be in it
+    if ":/" in str(out):  # a secret may be in it
         raise InputError("The exported model is written to this machine's disk: give `out` a path, not a URL.")
     if os.path.lexists(target):
         raise InputError(f"{out} exists already: choose another path for the exported model.")

@@ -119,18 +119,13 @@ def check_entry(entry: str) -> None:
         raise _unknown_options(base)
 
 
-def is_like_url(name: str) -> bool:
-    """Return whether a name is a URL, or looks like one that was mistyped or passed through `pathlib`."""
-    return bool(scheme_of(name) or _ALMOST_URL.match(name))
-
-
 def check_path(path: str) -> None:
-    """Check that a path does not look like a URL, which might hold a secret.
+    """Check that a path is not a URL that was mistyped, or passed through `pathlib`, and might hold a secret.
 
     Raises:
         InputError: It looks like one.
     """
-    if is_like_url(path) and not scheme_of(path):
+    if _ALMOST_URL.match(path) and not scheme_of(path):
         raise InputError("A name begins like a URL, but is not one: write `s3://`, with no space before it.")
 
 

@@ -20,7 +20,6 @@ from flowers_batch.storage.locks import try_lock
 from flowers_batch.storage.own_files import open_own_file
 from flowers_batch.storage.subfolders import make_folder
 from flowers_batch.storage.text_tables import Layout, find_columns, find_layout
-from flowers_batch.storage.urls import is_like_url
 
 _TIME = "time"
 _OWN = Layout(",", (*LABEL_COLUMNS, _TIME), is_padded=False, lines=1)  # of a file that a review creates
@@ -46,7 +45,7 @@ class Journal:
     """
 
     def __init__(self, file: PathOrUrl):
-        if is_like_url(os.fspath(file)):  # a secret may be in it
+        if ":/" in os.fspath(file):  # a secret may be in it
             raise InputError("Labels cannot be appended to a URL: choose a CSV file on this machine.")
         if os.fspath(file).lower().endswith(".parquet"):
             raise InputError(f"Labels cannot be appended to {file}: choose a CSV file on this machine.")
