@@ -21,7 +21,7 @@ def restricted_access() -> Iterator[None]:
     file. Afterwards the environment is what it was before.
 
     Raises:
-        RunError: This version of Ray would not heed it.
+        RunError: This version of Ray would ignore these settings.
     """
     constants: Any = import_module("ray._private.ray_constants")
     can_cluster = constants.ENABLE_RAY_CLUSTER  # what the environment said when this process imported Ray
@@ -47,7 +47,7 @@ def restricted_access() -> Iterator[None]:
 
 
 def _check() -> None:
-    """Check that Ray heeds the settings, which it does not document.
+    """Check that Ray follows the settings, which it does not document.
 
     Raises:
         RunError: It would listen on another address than loopback, or demand no token.

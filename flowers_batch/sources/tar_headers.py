@@ -59,10 +59,10 @@ class Member(tarfile.TarInfo):
 
 
 class Tar(tarfile.TarFile):
-    """A tar of such members.
+    """A tar whose members are read as `Member`, within these limits.
 
     Attributes:
-        global_bytes: Of the global headers read.
+        global_bytes: The size of the global headers that were read, all together.
     """
 
     tarinfo = Member

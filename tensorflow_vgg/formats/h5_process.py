@@ -1,4 +1,4 @@
-"""The parent's side of the process that reads HDF5: it is started, limited and not believed."""
+"""The parent's side of the process that reads HDF5: it starts and limits the process, and checks its answers."""
 
 from __future__ import annotations
 

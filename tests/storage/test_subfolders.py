@@ -49,7 +49,7 @@ def test_linked_subfolder_is_refused_and_its_target_stays(tmp_path, elsewhere, a
     assert os.listdir("/proc/self/fd") == handles
 
 
-def test_subfolder_that_becomes_a_link_while_a_file_is_filled_is_not_followed(tmp_path, elsewhere):
+def test_subfolder_that_becomes_a_link_meanwhile_is_not_followed(tmp_path, elsewhere):
     run = tmp_path / "run"
     with open_folder(run).publish("codes/shard") as scratch:
         (run / "codes").rename(run / "moved")

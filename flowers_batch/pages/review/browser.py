@@ -35,7 +35,7 @@ def opened_in_browser(url: str, entered: threading.Event, reporter: Reporter) ->
         reporter: Receives a message if it was not.
     """
     with ExitStack() as stack:
-        stack.callback(entered.set)  # nobody is to be told after the end
+        stack.callback(entered.set)  # no message after the end
         try:
             file = _write_redirect(stack.enter_context(scratch_folder()), url)
         except OSError as error:

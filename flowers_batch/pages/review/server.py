@@ -110,7 +110,7 @@ class ReviewServer:
                 http=Connection,
                 ws="none",
                 lifespan="off",
-                proxy_headers=False,  # a client is who it is, not who it says it is
+                proxy_headers=False,  # they would let a client claim another address
                 log_level="error",
                 use_colors=False,  # control sequences are printed as escapes
                 backlog=backlog(),
