@@ -121,7 +121,9 @@ def read_row_group(folder: Folder, part: int, row_group: int) -> pa.Table:
 
 
 def _have_valid_values(rows: pa.Table) -> bool:
-    """Return whether rows have values that a listing may give."""
+    """Return whether there are rows, with values that a listing may give."""
+    if not len(rows):
+        return False
     required = [rows[field.name] for field in MANIFEST_SCHEMA if not field.nullable]
     times = pc.min_max(rows["mtime"].cast(pa.int64())).as_py()
     return (

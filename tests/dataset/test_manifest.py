@@ -278,3 +278,15 @@ def test_manifest_that_is_not_in_the_order_it_states_is_refused(folder):
     write_manifest(folder, shuffled, 4, "run")
     with pytest.raises(InputError, match="does not have its photos in the order that it says"):
         list(rows_in_path_order(folder, read_manifest(folder)))
+
+
+def test_row_group_of_the_manifest_without_rows_is_damaged(tmp_path):
+    folder = open_folder(tmp_path)
+    write_manifest(folder, Listing(listed(PATHS)), 27, "run")
+    (part,) = (tmp_path / "manifest").iterdir()
+    content, rows = pq.read_metadata(part).metadata[PART_KEY], pq.read_table(part).slice(0, 0)
+    with pq.ParquetWriter(part, rows.schema.remove_metadata()) as writer:
+        writer.write_table(rows)
+        writer.add_key_value_metadata({PART_KEY: content})
+    with pytest.raises(InputError, match="is missing or damaged"):
+        read_rows(folder, read_manifest(folder).shards[0])
