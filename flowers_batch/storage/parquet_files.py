@@ -12,7 +12,7 @@ def open_parquet(file: pa.NativeFile, **options: Any) -> pq.ParquetFile:
     """Open a Parquet file whose columns have names that can be read.
 
     Args:
-        file: It, open for random access.
+        file: The file, open for random access.
         options: Of `pyarrow.parquet.ParquetFile`.
 
     Raises:
