@@ -66,7 +66,7 @@ def tar(file: Path, members: Iterable[tuple[str, bytes | str]]) -> Path:
 def labels_in(tmp_path: Path, images: Path | str, column: str) -> dict[str, str]:
     """Encode, and return the labels of a column by path."""
     fb.encode(images, tmp_path / "codes", NULL)
-    found = read_labelled(open_run(tmp_path / "codes", CODES), [f"column:{column}"])
+    found = read_labelled(open_run(tmp_path / "codes", CODES, {"images": images}), [f"column:{column}"])
     return dict(zip(found.paths, found.labels.tolist(), strict=True))
 
 
