@@ -26,7 +26,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.json_values import check_shape
 from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
-from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.io_errors import raise_io_error, reading_error
 from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.urls import scheme_of
@@ -99,6 +99,7 @@ def load_model(where: PathOrUrl) -> Model:
 
     Raises:
         InputError: It is no model folder, or its two files do not belong together.
+        RunError: It cannot be read.
     """
     folder = open_folder(where)
     try:
@@ -113,6 +114,8 @@ def load_model(where: PathOrUrl) -> Model:
         fingerprint = Fingerprint.from_json(described["fingerprint"])
     except FileNotFoundError:
         raise InputError(f"{folder.url} is not a model folder: make one with `flowers-batch train`.") from None
+    except OSError as error:
+        raise reading_error(folder.url_of(ARRAYS), error) from error
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise InputError(f"The model in {folder.url} cannot be read ({error}): train it again.") from None
     if head.identity != identity:

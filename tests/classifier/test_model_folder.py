@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import fingerprint, some_head
+from planting import plant_pipe
 
 from flowers_batch.classifier.left_out_classes import LeftOutClasses
 from flowers_batch.classifier.model_folder import (
@@ -22,7 +23,7 @@ from flowers_batch.classifier.model_folder import (
     save_model,
     write_metrics,
 )
-from flowers_batch.errors import InputError
+from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage.folder import open_folder
 
 CLASSES = ("daisy", "Löwenzahn", "roses")
@@ -98,6 +99,13 @@ def test_description_changed_by_hand_is_refused(tmp_path, change):
     rewrite(tmp_path, **change)
     with pytest.raises(InputError, match="does not belong"):
         load_model(str(tmp_path))
+
+
+def test_pipe_in_place_of_the_arrays_is_refused_in_a_sentence(tmp_path):
+    saved(tmp_path)
+    plant_pipe(tmp_path / ARRAYS)
+    with pytest.raises(RunError, match=r"head\.safetensors cannot be read \(it is not a regular file\)"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("name", [MODEL, ARRAYS])
