@@ -32,7 +32,7 @@ from flowers_batch.pages.report import page
         (("encode", "{archive}", "{tmp}/out", "--layer", "pool5", "--weights", "random:0"), "--pool avg, max"),
         (("encode", "{archive}", "{tmp}/out", "--shard-size", "0"), "--shard-size must be 1 or more"),
         (("encode", "{archive}", "{tmp}/out", "--stall-timeout", "0"), "--stall-timeout must be 1 or more"),
-        (("encode", "s3://key:secret@bucket/x", "{tmp}/out"), "contains credentials"),
+        (("encode", "s3://key:secret@bucket/x", "{tmp}/out"), "may contain credentials"),
         (("train", "{tmp}", "{tmp}/model", "--labels", "folder"), "not a folder of codes"),
         (("weights", "fetch", "--network", "null"), "--network must be one of"),
         (("weights", "check", "{archive}/notes.txt"), "must end in .npy, .h5"),
@@ -79,7 +79,7 @@ def test_version_is_the_packages(capsys):
 
 
 def test_prints_of_libraries_go_to_standard_error(capsys, monkeypatch):
-    def report(folder, out):
+    def report(folder, out, **_):
         print("a library prints")
         return "page.html"
 
@@ -164,7 +164,7 @@ def test_list_of_https_is_refused_before_the_run_starts(capsys, tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg\nhttps://example.org/b.jpg?X-Amz-Signature=secret\n")
     code, out, err = run(capsys, "encode", str(tmp_path / "list.txt"), str(tmp_path / "out"), "--network", "null")
     assert (code, out) == (2, "") and "secret" not in err
-    assert "names https://example.org/b.jpg: " in err and "a URL of s3, gs, abfs, abfss, hdfs or file" in err
+    assert "https://example.org/b.jpg cannot be opened: " in err and "a URL of s3, gs, abfs, abfss, hdfs or file" in err
     assert not (tmp_path / "out" / "codes").exists()
 
 

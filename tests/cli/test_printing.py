@@ -79,7 +79,7 @@ def test_results_show_invisible_characters(capsys, tmp_path):
     "error", [RunError(HOSTILE), OSError(5, HOSTILE, HOSTILE), KeyError(HOSTILE), ValueError(HOSTILE)]
 )
 def test_what_libraries_print_shows_invisible_characters(capsys, monkeypatch, error):
-    def report(folder, out):
+    def report(folder, out, **_):
         print(HOSTILE)
         sys.stderr.writelines([HOSTILE])
         warnings.warn(HOSTILE, stacklevel=1)

@@ -15,6 +15,7 @@ from PIL import Image
 from flowers_batch.decoding.decode import decode, decode_photo
 from flowers_batch.decoding.errors import DecodeError
 
+MAX_SECONDS = 3.0  # of processor time, on a busy machine; without their limits these files take more, or are decoded
 REFINEMENT = b"\xff\xda\0\x0c\3\1\0\2\0\3\0\0\0\x10"  # a scan of all DC coefficients' last bit, without any data
 
 
@@ -36,7 +37,7 @@ def assert_refused(data: bytes, words: str) -> None:
     assert error
     assert error.reason == "unsupported"
     assert words in str(error)
-    assert seconds < 0.5
+    assert seconds < MAX_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -87,17 +88,17 @@ def test_jpeg_of_a_hundred_thousand_segments_is_unsupported():
 @pytest.mark.parametrize("stop", [b"\0", b"\xd0"], ids=["a stuffed byte", "a restart"])
 def test_padding_before_no_marker_takes_no_quadratic_time(stop):
     data = encoded(blocks(), "JPEG")
-    seconds, error = seconds_and_error(data[:-20] + b"\xff" * 20_000 + stop)  # its end is missing
+    seconds, error = seconds_and_error(data[:-20] + b"\xff" * 40_000 + stop)  # its end is missing
     assert error is None or error.reason == "truncated"
-    assert seconds < 0.5
+    assert seconds < MAX_SECONDS
 
 
 def test_only_the_last_text_of_a_png_is_decompressed():
     data = encoded(blocks(), "PNG")
     text = png_chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(bytes(1 << 20)))
-    seconds, error = seconds_and_error(data[:33] + text * 1000 + data[33:])
+    seconds, error = seconds_and_error(data[:33] + text * 4000 + data[33:])
     assert error is None
-    assert seconds < 0.5
+    assert seconds < MAX_SECONDS
 
 
 def test_png_of_hundreds_of_thousands_of_chunks_is_unsupported():
@@ -138,7 +139,7 @@ def test_tiles_far_larger_than_a_tiff_count_as_pixels():
     assert error
     assert error.reason == "too_large"
     assert "4096 x 81920 pixels" in str(error)
-    assert seconds < 0.1
+    assert seconds < MAX_SECONDS
 
 
 def test_repeated_xmp_of_a_tiff_is_read_once():
@@ -147,7 +148,7 @@ def test_repeated_xmp_of_a_tiff_is_read_once():
     data = grey_tiff(64, 64, *strips, *[(700, 1, size, start)] * 20_000, rest=bytes(size))
     seconds, error = seconds_and_error(data)
     assert error is None
-    assert seconds < 0.4
+    assert seconds < MAX_SECONDS
 
 
 def box(kind: bytes, content: bytes, version: int | None = None) -> bytes:

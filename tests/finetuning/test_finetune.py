@@ -30,6 +30,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.finetuning import finetune
 from flowers_batch.finetuning.comparison import verdict
 from flowers_batch.finetuning.frozen import encoding_settings_of, open_frozen_codes
+from flowers_batch.progress import NULL_REPORTER
 from flowers_batch.storage.folder import open_folder
 
 CONFIG = fb.FinetuneConfig(
@@ -176,7 +177,7 @@ def test_same_folder_with_other_photos_or_weights_is_refused(tuned, photos, tmp_
         fb.finetune(photos, tuned, other)
     convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")
     moved = replace(CONFIG, encode=replace(CONFIG.encode, weights=str(tmp_path / "moved.npy")))
-    run = open_frozen_codes(photos, open_folder(tuned), moved, False)
+    run = open_frozen_codes(photos, open_folder(tuned), moved, NULL_REPORTER)
     assert run.job.weights == str(tmp_path / "moved.npy"), "the same weights may lie elsewhere when it goes on"
 
 
@@ -241,7 +242,7 @@ def test_codes_folder_stands_for_its_photos_and_network(tuned, tmp_path):
             fb.finetune(codes, tmp_path / "other", replace(CONFIG, encode=asked))
     convert_weights("random:3", str(tmp_path / "moved.npy"), "float32")
     moved = replace(CONFIG, encode=replace(CONFIG.encode, weights=str(tmp_path / "moved.npy")))
-    run = open_frozen_codes(codes, open_folder(tmp_path / "model"), moved, False)
+    run = open_frozen_codes(codes, open_folder(tmp_path / "model"), moved, NULL_REPORTER)
     assert run.job.weights == str(tmp_path / "moved.npy")
     small = replace(CONFIG, encode=replace(CONFIG.encode, max_pixels=5000))
     assert finetune.encoding_config(run, small, "random:3").max_pixels == 5000, "what is too large stays so"

@@ -12,6 +12,8 @@ from helpers import images_in
 from flowers_batch.errors import InputError
 from flowers_batch.sources.opening import open_source
 
+MAX_SECONDS = 3.0  # of processor time, on a busy machine
+
 
 def block(name: bytes, kind: bytes, size: int) -> bytes:
     """A member's header alone."""
@@ -56,7 +58,7 @@ def test_large_headers_are_refused(tmp_path, header):
     begun = time.process_time()
     with pytest.raises(InputError, match=r"^The tar .*a\.tar cannot be read from byte 1024 on \(.*\): restore it, or"):
         images_in(open_source(path))
-    assert time.process_time() - begun < 0.5
+    assert time.process_time() - begun < MAX_SECONDS
 
 
 def test_headers_of_photos_are_read(tmp_path):
@@ -84,4 +86,4 @@ def test_map_of_a_sparse_file_takes_no_memory(tmp_path):
     photos = open_source(write(tmp_path, sparse, PHOTO))
     begun = time.process_time()
     assert [image.path for image in images_in(photos)] == ["a.tar!b.jpg", "a.tar!a.jpg"]
-    assert time.process_time() - begun < 0.05
+    assert time.process_time() - begun < MAX_SECONDS

@@ -121,7 +121,7 @@ def little_memory():
 def test_hostile_pickle_is_refused_at_once(tmp_path, little_memory, name):
     start = time.process_time()
     refusal(npy(tmp_path / "weights.npy", PICKLES[name]))
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 3
 
 
 def test_pickle_of_the_tests_is_read_where_nothing_is_wrong(tmp_path):
