@@ -99,6 +99,7 @@ def report(
     images: Images = None,
     root: Root = None,
     model: Model = None,
+    codes: Codes = None,
     *,
     reporter: Reporter,
 ) -> Output:
@@ -106,7 +107,7 @@ def report(
     from flowers_batch.pages.report.page import report as write_report
 
     page = write_report(
-        folder, out, images=images, root=root, model=model, follow_links=follow_links, reporter=reporter
+        folder, out, images=images, root=root, model=model, codes=codes, follow_links=follow_links, reporter=reporter
     )
     return Output({"report": page}, f"report: {page}")
 

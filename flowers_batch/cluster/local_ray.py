@@ -123,7 +123,8 @@ def _ray_folder() -> Iterator[str]:
                 return
     raise InputError(
         f"Ray has no temporary folder here ({', '.join(f'{parent}: {reason}' for parent, reason in unfit.items())}): "
-        f"set TMPDIR to a folder with {DISK_BYTES >> 20} MB of room, whose name has at most {_MAX_NAME_BYTES} bytes."
+        f"set TMPDIR to a folder with {DISK_BYTES >> 20} MB of room, whose name has at most {_MAX_NAME_BYTES} "
+        "bytes, all of them ASCII."
     )
 
 
@@ -135,5 +136,7 @@ def _check_room(parent: str) -> None:
     """
     if (length := len(os.fsencode(parent))) > _MAX_NAME_BYTES:
         raise OSError(f"its name has {length} bytes")
+    if not parent.isascii():
+        raise OSError("its name is not ASCII")
     if missing := disk_shortages(parent):
         raise OSError("; ".join(missing))

@@ -37,6 +37,13 @@ def test_ray_folder_is_in_the_first_folder_with_room(fits_nowhere, tmp_path, mon
         assert os.listdir(short) == []
 
 
+def test_folder_whose_name_is_not_ascii_is_passed_over(fits_nowhere, monkeypatch):
+    with tempfile.TemporaryDirectory(prefix="ü", dir="/tmp") as other:
+        monkeypatch.setenv("TMPDIR", other)
+        with pytest.raises(InputError, match=rf"\({other}: its name is not ASCII, /proc/none: .* all of them ASCII\.$"):
+            enter()
+
+
 def test_longest_socket_of_ray_fits(monkeypatch):
     """The longest path below the longest accepted folder has 107 bytes, which Ray accepts."""
     from ray._private.utils import validate_socket_filepath
@@ -53,7 +60,8 @@ def test_no_room_for_ray_is_said_in_a_sentence(fits_nowhere, tmp_path, monkeypat
     length = len(str(tmp_path))
     sentence = (
         rf"^Ray has no temporary folder here \({tmp_path}: its name has {length} bytes, /proc/none: No such file or "
-        r"directory\): set TMPDIR to a folder with 32 MB of room, whose name has at most \d+ bytes\.$"
+        r"directory\): set TMPDIR to a folder with 32 MB of room, whose name has at most \d+ bytes, "
+        r"all of them ASCII\.$"
     )
     with pytest.raises(InputError, match=sentence):
         enter()

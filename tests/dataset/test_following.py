@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from codes_folder import write_codes
+from commands import run as run_command
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import MODEL
@@ -119,6 +120,18 @@ def test_report_says_where_photos_are_read_from_and_follows_no_stranger(run, tmp
     with pytest.raises(InputError, match=REFUSED):
         fb.report(run)
     fb.report(run, tmp_path / "r.html", images=tmp_path / "photos", reporter=reporter)
+
+
+def test_report_on_a_model_of_another_user_takes_codes_and_photos(tmp_path, monkeypatch, capsys):
+    codes = write_codes(tmp_path / "codes", [*"ab"] * 20)
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
+    of_another_user(monkeypatch)
+    command = ["report", str(tmp_path / "model"), "--out", str(tmp_path / "r.html")]
+    (tmp_path / "photos").mkdir()
+    for given, wanted in (([], "--codes"), (["--codes", codes], "--images")):
+        assert f"give it as {wanted}" in run_command(capsys, *command, *map(str, given))[2]
+    given = "--codes", str(codes), "--images", str(tmp_path / "photos")
+    assert run_command(capsys, *command, *given)[0] == 0 and (tmp_path / "r.html").exists()
 
 
 def test_model_of_a_stranger_names_no_codes(tmp_path):

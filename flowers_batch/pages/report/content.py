@@ -43,7 +43,7 @@ def collect_content(
     Args:
         folder: The folder that is reported on.
         run: The run in that folder; None for a model folder.
-        given: `images` and `root`, if the user says where they are.
+        given: `images`, `root` and `codes`, if the user says where they are.
         limits: Limits of the page.
         reporter: Receives where photos are read from.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.

@@ -28,6 +28,7 @@ def report(
     images: PathOrUrl | None = None,
     root: PathOrUrl | None = None,
     model: PathOrUrl | None = None,
+    codes: PathOrUrl | None = None,
     follow_links: bool = False,
     limits: PageLimits = DEFAULT_LIMITS,
     reporter: Reporter = NULL_REPORTER,
@@ -37,8 +38,8 @@ def report(
     Args:
         folder: A folder of predictions, of codes, or of a model.
         out: The page's file; None writes `report.html` into the folder.
-        images, root, model: Where the photos, what a list of them is relative to, and the model are; None: where the
-            folder's files say, if that may be followed.
+        images, root, model, codes: Where the photos, what a list of them is relative to, the model, and the codes that
+            it was trained on are; None: where the folder's files say, if that may be followed.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
         limits: How much the page shows.
         reporter: Receives where photos are read from, and how many are not shown without `follow_links`.
@@ -60,7 +61,7 @@ def report(
     else:
         raise InputError(f"{opened.url} contains neither predictions, nor codes, nor a model: name such a folder.")
     try:
-        given = {"images": images, "root": root}
+        given = {"images": images, "root": root, "codes": codes}
         content = collect_content(opened, run, given, limits, reporter, follow_links=follow_links)
     finally:
         charts.close_fonts()

@@ -36,17 +36,17 @@ def find_places(
         folder: The model folder.
         model: The model in it.
         run: The run that is reported on; None for a report on the model.
-        given: `images` and `root`, if the user says where the photos of the run, or else of the model, are.
+        given: `images` and `root`, if the user says where the photos of the run, or else of the model, are; `codes`.
         notes: Gains a sentence if the photos of a run's model are not followed.
 
     Raises:
         InputError: The photos of a report on a model are not followed.
     """
     if run and run.job.images != model.images:  # other photos than those that the user speaks of
-        given = {}
+        given = {"codes": given.get("codes")}
     codes = None
     try:
-        codes = follow(folder, MODEL, "codes", model.codes)
+        codes = follow(folder, MODEL, "codes", model.codes, given.get("codes"))
         source = open_folder(codes)
         job = read_job(source)
         root = follow(source, JOB, "root", job.root if job else None, given.get("root"))
