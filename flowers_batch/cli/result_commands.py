@@ -18,11 +18,11 @@ _FollowLinks = Annotated[
         help="Show photos outside the photos' folder that links in it lead to, as in a download cache.",
     ),
 ]
-_MOVED = "if it is not where the folder says, or if that is not followed (another store, another user's folder)"
-Images = Annotated[str | None, typer.Option(help=f"The photos, as for `encode`, {_MOVED}.")]
-Root = Annotated[str | None, typer.Option(help=f"The folder that the paths in a list are relative to, {_MOVED}.")]
-Model = Annotated[str | None, typer.Option(help=f"The model folder, {_MOVED}.")]
-Codes = Annotated[str | None, typer.Option(help=f"The folder of codes, {_MOVED}.")]
+_MOVED = "needed if moved, or if the folder names another store or belongs to another user"
+Images = Annotated[str | None, typer.Option(help=f"The photos, as for `encode`; {_MOVED}.")]
+Root = Annotated[str | None, typer.Option(help=f"The folder that the paths in a list are relative to; {_MOVED}.")]
+Model = Annotated[str | None, typer.Option(help=f"The model folder; {_MOVED}.")]
+Codes = Annotated[str | None, typer.Option(help=f"The folder of codes; {_MOVED}.")]
 
 
 @command(app, "label-issues", example="flowers-batch label-issues run/model --out issues.csv")
@@ -155,7 +155,7 @@ def verify(
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     images: Images = None,
     root: Root = None,
-    weights: Annotated[str | None, typer.Option(help=f"The weights' file, {_MOVED}.")] = None,
+    weights: Annotated[str | None, typer.Option(help=f"The weights' file; {_MOVED}.")] = None,
     model: Model = None,
     *,
     reporter: Reporter,
