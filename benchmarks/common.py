@@ -101,11 +101,12 @@ def write_archive(sources: Sequence[Path], folder: Path, count: int) -> Path:
 def write_summary(folder: Folder, shards: int, images: int) -> None:
     """Write `_SUCCESS` of a run whose images are all ok."""
     from flowers_batch.dataset.run_folder import SUCCESS
+    from flowers_batch.storage.json_files import write_json
 
     counts = {"shards": shards, "images": images, "ok": images, "failed": 0, "ignored": 0, "duplicates": 0}
     others = {"changes": {}, "resumed": 0, "seconds": 1.0, "images_per_second": 1.0, "stage_rates": {}}
     rest = {"stage_shares": {}, "reasons": {}, "actors": [], "deaths": 0, "stalls": 0, "notes": []}
-    folder.write_json(SUCCESS, counts | others | rest)
+    write_json(folder, SUCCESS, counts | others | rest)
 
 
 def enlarge(path: Path, width: int, height: int) -> bytes:

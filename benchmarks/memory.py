@@ -25,7 +25,7 @@ from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.feed import FeedSettings
 from flowers_batch.progress import no_progress
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 IMAGES = 65_536
 SMALL, LARGE = 512, 65_536  # images per shard

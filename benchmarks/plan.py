@@ -25,7 +25,8 @@ from flowers_batch.dataset.run_folder import SUCCESS
 from flowers_batch.dataset.schema import CODES, codes_schema
 from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import open_folder
 
 MANY, FEW = 10_000_000, 100_000
 ROUNDS = 2
@@ -39,7 +40,7 @@ import json, sys, time
 from flowers_batch.dataset.growth import grow_manifest, write_manifest
 from flowers_batch.dataset.manifest import read_manifest
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 began = time.perf_counter()
 source, folder = open_source(sys.argv[1]), open_folder(sys.argv[2])

@@ -51,7 +51,7 @@ def write(folder: Path, sources: list[Path], count: int) -> Path:
     from flowers_batch.dataset.growth import write_manifest
     from flowers_batch.fingerprint import Fingerprint
     from flowers_batch.sources.opening import open_source
-    from flowers_batch.storage.folder import open_folder
+    from flowers_batch.storage.opening import open_folder
 
     images = folder / "photos"
     images.mkdir()

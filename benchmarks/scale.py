@@ -37,7 +37,7 @@ from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 SHARDS, SHARD, ACTORS = 25_000, 4096, 256
 LISTED = 1_000_000  # photos in the manifest whose size is reported

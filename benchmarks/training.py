@@ -45,7 +45,7 @@ def write(folder: Path, count: int) -> None:
     from flowers_batch.dataset.growth import write_manifest
     from flowers_batch.fingerprint import Fingerprint
     from flowers_batch.sources.opening import open_source
-    from flowers_batch.storage.folder import open_folder
+    from flowers_batch.storage.opening import open_folder
 
     photos = folder.with_suffix(".txt")
     random = np.random.default_rng(1)

@@ -12,7 +12,7 @@ from run_folders import write_run
 from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import CODES, IMAGE_COLUMNS, codes_schema
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 WIDTH = 12
 

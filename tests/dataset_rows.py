@@ -14,7 +14,7 @@ from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import FAILED, OK, codes_schema, folder_of, predictions_schema
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 IMAGE_FIELDS = [
     pa.field("path", pa.string(), False),

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 @dataclass(frozen=True)

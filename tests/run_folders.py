@@ -21,6 +21,7 @@ from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.images import Image
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.json_files import write_json
 
 _EMPTY = {"int": 0, "float": 0.0, "str": "", "dict[str, Any]": {"count": 0, "first": []}}
 EMPTY_SUMMARY: dict[str, Any] = {
@@ -44,5 +45,5 @@ def write_run(folder: Folder, job: Job, shards: Sequence[Sequence[pa.RecordBatch
         write_shard(folder, job.kind, batches[0].schema, batches, expected)
     write_job(folder, job)
     counts = {"shards": len(shards), "images": manifest.images, "ok": manifest.images}
-    folder.write_json(SUCCESS, EMPTY_SUMMARY | counts | summary)
+    write_json(folder, SUCCESS, EMPTY_SUMMARY | counts | summary)
     return manifest

@@ -27,8 +27,8 @@ from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.source import Source
-from flowers_batch.storage.folder import split_file
 from flowers_batch.storage.local_files import is_utf8
+from flowers_batch.storage.opening import split_file
 
 FOLDER = "folder"
 _COLUMN = "column:"

@@ -18,9 +18,9 @@ from flowers_batch.classifier.label_values import column_texts, without_zero_dec
 from flowers_batch.dataset.spreadsheet import cell_of, text_of
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.storage.folder import PathOrUrl, split_file
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.opening import PathOrUrl, split_file
 from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.text_tables import TextTable, find_columns
 

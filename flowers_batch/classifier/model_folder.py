@@ -25,9 +25,11 @@ from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.json_values import check_shape
-from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error, reading_error
+from flowers_batch.storage.json_files import read_json, write_json
 from flowers_batch.storage.local_files import reason_of
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.urls import scheme_of
 
@@ -91,7 +93,7 @@ def save_model(folder: Folder, model: Model) -> None:
         "training": model.training,
         "versions": model.versions,
     }
-    folder.write_json(MODEL, with_format(description))
+    write_json(folder, MODEL, with_format(description))
 
 
 def load_model(where: PathOrUrl) -> Model:
@@ -103,7 +105,7 @@ def load_model(where: PathOrUrl) -> Model:
     """
     folder = open_folder(where)
     try:
-        described = in_current_format(folder.read_json(MODEL), folder.url_of(MODEL), formats_0_1.upgrade_model)
+        described = in_current_format(read_json(folder, MODEL), folder.url_of(MODEL), formats_0_1.upgrade_model)
         check_shape(described, MODEL_SHAPE)
         with folder.open(ARRAYS) as file:
             arrays = load(file.read())
@@ -139,7 +141,7 @@ def read_metrics(folder: Folder) -> dict[str, Any]:
         InputError: It is damaged, or a newer version of flowers_batch wrote it.
     """
     try:
-        content = folder.read_json(METRICS, _MAX_METRICS_BYTES)
+        content = read_json(folder, METRICS, _MAX_METRICS_BYTES)
         metrics = in_current_format(content, folder.url_of(METRICS), formats_0_1.upgrade_metrics)
         metrics |= {split: with_sparse_confusion(metrics[split]) for split in SPLITS}
         check_shape(metrics, METRICS_SHAPE)

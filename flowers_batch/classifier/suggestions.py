@@ -23,7 +23,7 @@ from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_of
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.storage.folder import PathOrUrl, open_folder, split_file
+from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
 
 _CANDIDATES_PER_PHOTO = 10  # least certain photos among which each suggested one is chosen
 _SEED = 0

@@ -18,7 +18,7 @@ from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
-from flowers_batch.storage.folder import PathOrUrl, open_folder
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 
 _CURVE_SHARES = (0.1, 0.25, 0.5)  # of the labels, besides all of them
 

@@ -26,7 +26,7 @@ from flowers_batch.dataset.shard_file import Footer, interleave, write_shard
 from flowers_batch.encoding.worker import Quarantined, Worker
 from flowers_batch.errors import RunError
 from flowers_batch.sources.images import images_of
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 from flowers_batch.storage.scratch import sweep_scratch_folders
 
 

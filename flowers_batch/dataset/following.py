@@ -10,7 +10,8 @@ from typing import overload
 
 from flowers_batch.config import IMAGENET, NULL_NETWORK, RANDOM
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import Folder, PathOrUrl
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import PathOrUrl
 from flowers_batch.storage.urls import authority_of, scheme_of, with_known_scheme
 
 

@@ -14,6 +14,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.json_values import check_shape
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.json_files import read_json, write_json
 
 JOB = "job.json"
 _LIBRARIES = ("flowers-batch", "ray", "tensorflow", "keras", "numpy", "pyarrow", "pillow", "simplejpeg")
@@ -77,7 +78,7 @@ def write_job(folder: Folder, job: Job) -> None:
         "versions": job.versions,
         "digest": job.fingerprint.digest,
     }
-    folder.write_json(JOB, with_format(content))
+    write_json(folder, JOB, with_format(content))
 
 
 def read_job(folder: Folder) -> Job | None:
@@ -87,7 +88,7 @@ def read_job(folder: Folder) -> Job | None:
         InputError: It is damaged, or a newer version of flowers_batch wrote it.
     """
     try:
-        content = folder.read_json(JOB)
+        content = read_json(folder, JOB)
     except FileNotFoundError:
         return None
     try:

@@ -22,7 +22,9 @@ from flowers_batch.dataset.shard_file import shard_name
 from flowers_batch.dataset.shard_reading import open_shard, read_shard
 from flowers_batch.errors import InputError
 from flowers_batch.json_values import check_shape
-from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.json_files import read_json, write_json
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 
 SUCCESS = "_SUCCESS"
 
@@ -56,7 +58,7 @@ _SUMMARY_SHAPE = {  # what is read of it: `runs.summary.Summary` documents the f
 
 def write_summary(folder: Folder, summary: dict[str, Any]) -> None:
     """Publish `_SUCCESS`."""
-    folder.write_json(SUCCESS, with_format(summary))
+    write_json(folder, SUCCESS, with_format(summary))
 
 
 def read_summary(folder: Folder) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def read_summary(folder: Folder) -> dict[str, Any]:
     """
     url = folder.url_of(SUCCESS)
     try:
-        summary = in_current_format(folder.read_json(SUCCESS), url, formats_0_1.upgrade_summary)
+        summary = in_current_format(read_json(folder, SUCCESS), url, formats_0_1.upgrade_summary)
         check_shape(summary, _SUMMARY_SHAPE)
         return summary
     except TypeError as error:

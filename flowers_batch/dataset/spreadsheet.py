@@ -6,8 +6,8 @@ import csv
 from typing import Any
 
 from flowers_batch.dataset.run_folder import Run
-from flowers_batch.storage.folder import PathOrUrl, split_file
 from flowers_batch.storage.io_errors import passing_errors
+from flowers_batch.storage.opening import PathOrUrl, split_file
 
 _CSV_COLUMNS = ("path", "prediction", "probability", "is_unknown", "status", "reason", "message")
 # A spreadsheet evaluates cells that begin so, also in full width, in the small forms of Unicode, and with a minus sign.

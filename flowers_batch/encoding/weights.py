@@ -11,8 +11,9 @@ from pyarrow import fs
 
 from flowers_batch.errors import InputError
 from flowers_batch.progress import no_progress
-from flowers_batch.storage.folder import LOCK, Folder, open_folder, split_file
+from flowers_batch.storage.folder import LOCK, Folder
 from flowers_batch.storage.locks import wait_for_lock
+from flowers_batch.storage.opening import open_folder, split_file
 
 
 def weights_on_this_machine(name: str, progress: Callable[[], None] = no_progress) -> str:

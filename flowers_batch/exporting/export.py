@@ -16,9 +16,9 @@ from flowers_batch.encoding.networks import build_network
 from flowers_batch.errors import InputError
 from flowers_batch.exporting.keras_model import write_keras, write_saved_model
 from flowers_batch.exporting.onnx_model import write_onnx
-from flowers_batch.storage.folder import PathOrUrl, open_folder
 from flowers_batch.storage.io_errors import writing
 from flowers_batch.storage.local_files import finish
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 from flowers_batch.storage.scratch import scratch_folder
 from flowers_batch.storage.subfolders import make_folder
 

@@ -15,7 +15,7 @@ from flowers_batch.classifier.model_folder import read_metrics, read_split
 from flowers_batch.classifier.split import SPLITS, TEST
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.finetuning.job import FinetuningResult
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 ALPHA = 0.05  # the p-value below which a difference is significant
 

@@ -41,7 +41,8 @@ from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
 from flowers_batch.sources.images import IMAGES
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 
 KIND = "tuned"  # of a head that was trained together with its network
 _NO_CODES_MB = 1  # of memory, where only labels and splits are needed

@@ -28,7 +28,9 @@ from flowers_batch.runs.encode import encode
 from flowers_batch.runs.execution import skipping_of
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.skipping import SKIP_NOTHING, SKIP_SYSTEM, Skipping
-from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.json_files import read_json, write_json
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 
 SETTINGS = "tuning.json"  # with which a fine-tuning run was started; it is resumed with no others
 _FROZEN = "frozen"  # the folder of codes and classifier without fine-tuning, of the same photos
@@ -214,7 +216,7 @@ def train_baseline_once(
     settings["augment"] = sorted(set(config.augment))
     if not folder.exists(SETTINGS):
         train(run.folder.url, frozen_model_url(folder), config.train, reporter=reporter)
-        folder.write_json(SETTINGS, with_format(settings))
+        write_json(folder, SETTINGS, with_format(settings))
         return False
     before = _read_settings(folder)
     if differing := ", ".join(name for name in settings if before.get(name) != settings[name]):
@@ -227,7 +229,7 @@ def train_baseline_once(
 
 def _read_settings(folder: Folder) -> dict[str, Any]:
     try:
-        content = folder.read_json(SETTINGS)
+        content = read_json(folder, SETTINGS)
         return in_current_format(content, folder.url_of(SETTINGS), formats_0_1.upgrade_tuning)
     except TypeError as error:
         raise InputError(f"{folder.url_of(SETTINGS)} is damaged ({error}): choose another folder.") from None

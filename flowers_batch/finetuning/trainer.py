@@ -21,7 +21,7 @@ from flowers_batch.finetuning.training_devices import TrainingDevices
 from flowers_batch.finetuning.training_state import Epoch, TrainingState
 from flowers_batch.progress import Progress, Reporter, no_progress
 from flowers_batch.sources.images import images_of
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 class _DivergedError(Exception):

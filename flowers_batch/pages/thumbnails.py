@@ -27,7 +27,7 @@ from flowers_batch.sources.reading import ReadError
 from flowers_batch.sources.relative_paths import is_relative
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.beneath import leads_outside
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 LONG_EDGE = 160  # pixels
 _WEBP_QUALITY = 70

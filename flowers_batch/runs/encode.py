@@ -14,7 +14,7 @@ from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.execution import RunExecution, skipping_of
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import PathOrUrl, open_folder
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 
 
 def encode(

@@ -25,7 +25,7 @@ from flowers_batch.runs.imagenet_model import imagenet_model
 from flowers_batch.runs.reproduction import encode_config_for
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import PathOrUrl, open_folder, split_file
+from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
 
 
 def predict(

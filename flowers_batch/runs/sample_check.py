@@ -23,7 +23,8 @@ from flowers_batch.encoding.worker import Worker
 from flowers_batch.errors import InputError
 from flowers_batch.progress import Progress, Reporter
 from flowers_batch.runs.reproduction import factory_of
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import open_folder
 
 _SKIPPED_REASONS = ("too_large", "crashed_decoder", "timeout")  # dangerous to decode, or up to the run's own limits
 # Relative L2 of a code and difference of a probability that other hardware may cause: bfloat16 errs by 0.008.

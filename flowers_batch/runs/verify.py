@@ -22,7 +22,8 @@ from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.sample_check import SampleCheck
 from flowers_batch.runs.shard_check import check_shard
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 from flowers_batch.storage.urls import scheme_of
 
 

@@ -33,9 +33,10 @@ from flowers_batch.sources.list_files import ENTRIES, READERS
 from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, without_repeats
 from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
 from flowers_batch.sources.skipping import SKIP_NOTHING, Skipping
-from flowers_batch.storage.folder import NOT_UTF8, Folder, open_folder
+from flowers_batch.storage.folder import NOT_UTF8, Folder
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.local_files import is_utf8
+from flowers_batch.storage.opening import open_folder
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.urls import (
     STORE_SCHEMES,

@@ -15,8 +15,9 @@ from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
 from flowers_batch.sources.source import Source
 from flowers_batch.sources.tables import TableSource, image_columns
 from flowers_batch.sources.tars import TarSource
-from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder, split_file
+from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
+from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
 from flowers_batch.storage.parquet_files import read_parquet_schema
 from flowers_batch.storage.retries import with_retries
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -10,34 +9,25 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from flowers_batch.errors import InputError
-from flowers_batch.json_values import parse_json
 from flowers_batch.progress import no_progress
-from flowers_batch.storage.io_errors import reading, reading_error, writing_scratch
+from flowers_batch.storage.io_errors import reading, writing_scratch
 from flowers_batch.storage.local_files import check_is_file, is_utf8
 from flowers_batch.storage.locks import hold_lock
 from flowers_batch.storage.publishing import renamed, uploaded
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.scratch import scratch_folder
-from flowers_batch.storage.stores import open_store
 from flowers_batch.storage.subfolders import delete_file, delete_old_files, delete_tree
-from flowers_batch.storage.urls import check_path, name_in_url, scheme_of, with_known_scheme
+from flowers_batch.storage.urls import name_in_url, scheme_of
 
 SCRATCH = "_tmp-"  # begins an unfinished file's name; readers skip names that begin with `_`
 LOCK = "_lock"
 NOT_UTF8 = "//bytes/"  # begins the percent-encoded path of a file whose name is not UTF-8; no other path does
 _BLOCK_BYTES = 8 << 20
-_MAX_JSON_BYTES = 16 << 20  # a value takes some twenty times the memory of its text
-
-
-PathOrUrl = str | os.PathLike[str]  # a path, or a URL that `pyarrow.fs` opens
 
 
 @dataclass(frozen=True)
@@ -186,39 +176,6 @@ class Folder:
                 copy.write(block)
                 progress()
 
-    def read_json(self, name: str, max_bytes: int = _MAX_JSON_BYTES) -> Any:
-        """Return the content of a JSON file.
-
-        Args:
-            name: The file.
-            max_bytes: A larger one is not read.
-
-        Raises:
-            FileNotFoundError: It does not exist.
-            InputError: It is not JSON, or is too large.
-            RunError: It cannot be read.
-        """
-        try:
-            with with_retries(lambda: self.open(name)) as file:
-                content = file.read(max_bytes + 1)
-        except NotADirectoryError as error:  # a file stands in place of the folder
-            raise FileNotFoundError(*error.args) from None
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise reading_error(self.url_of(name), error) from error
-        try:
-            if len(content) > max_bytes:
-                raise ValueError("too large")
-            return parse_json(content)
-        except ValueError:
-            raise InputError(f"{self.url_of(name)} is not a JSON file: restore it, or begin in a new folder.") from None
-
-    def write_json(self, name: str, value: Any) -> None:
-        """Publish a JSON file."""
-        with self.publish(name) as scratch:
-            Path(scratch).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
     def delete(self, name: str) -> None:
         """Delete a file, if there is one."""
         if self.is_local:
@@ -290,45 +247,3 @@ def fits(name: bytes, pattern: str) -> bool:
     if name.startswith(b".") and not pattern.startswith("."):  # as in a shell: macOS writes `._a.tar` beside `a.tar`
         return False
     return re.fullmatch(b".*".join(map(re.escape, pattern.encode().split(b"*"))), name, re.DOTALL) is not None
-
-
-def open_folder(where: PathOrUrl) -> Folder:
-    """Return a folder by its path or URL; it need not exist.
-
-    Args:
-        where: In a URL, spaces and other signs may stand as they are or percent-encoded; `s3a` and `s3n` are `s3`.
-
-    Raises:
-        InputError: The path is not UTF-8, the URL may contain a secret, or `pyarrow.fs` knows no such file system.
-        RunError: The store gives no access.
-    """
-    name = os.fspath(where)
-    if scheme_of(name):
-        url = with_known_scheme(name)
-        filesystem, path = open_store(url)
-        return Folder(path if isinstance(filesystem, fs.LocalFileSystem) else url.rstrip("/"), filesystem, path)
-    check_path(name)
-    path = os.path.abspath(name)
-    _check_name(path)
-    return Folder(path, fs.LocalFileSystem(), path)
-
-
-def split_file(where: PathOrUrl) -> tuple[Folder, str]:
-    """Return the folder and the name of a file, by its path or URL.
-
-    Raises:
-        InputError: As `open_folder` raises it.
-    """
-    file = os.fspath(where)
-    _check_name(file)
-    base, query, options = file.partition("?") if scheme_of(file) else (file, "", "")
-    parent, slash, name = base.rpartition("/")
-    folder = open_folder(f"{parent or slash or '.'}{query}{options}")
-    return folder, unquote(name) if scheme_of(file) else name
-
-
-def _check_name(name: str) -> None:
-    if not is_utf8(raw := os.fsencode(name)):
-        raise InputError(
-            f"The name {raw.decode(errors='backslashreplace')} is not UTF-8: rename it, or give a link to it."
-        )

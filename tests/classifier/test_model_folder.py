@@ -24,7 +24,7 @@ from flowers_batch.classifier.model_folder import (
     write_metrics,
 )
 from flowers_batch.errors import InputError, RunError
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 CLASSES = ("daisy", "Löwenzahn", "roses")
 

@@ -24,7 +24,7 @@ from flowers_batch.cli.main import main
 from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 def read(path: Path) -> list[dict[str, str]]:

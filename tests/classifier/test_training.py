@@ -22,7 +22,7 @@ from flowers_batch.classifier.training import fit_best
 from flowers_batch.dataset.run_folder import SUCCESS, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import read_footer, write_shard
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 LOGISTIC = fb.TrainConfig(("folder",), head="logistic")  # much faster than the network
 

@@ -23,7 +23,7 @@ from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.progress import NULL_REPORTER
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 @dataclass(frozen=True)

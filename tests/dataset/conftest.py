@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from helpers import store
 
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import open_folder
 
 
 @pytest.fixture(params=["local", "store"])

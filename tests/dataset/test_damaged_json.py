@@ -23,7 +23,7 @@ from flowers_batch.dataset.shard_file import FOOTER_KEY, shard_name
 from flowers_batch.errors import FlowersError
 from flowers_batch.pages.report.held_out import sentences_on_left_out_classes
 from flowers_batch.sources.left_out_text import describe_left_out
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 _VALUES = [None, -1, 0, 10**12, 1e300, float("nan"), float("inf"), True, "x", "\ud800", "\0", [], [[]], {}, {"": 0}]
 _NESTED = b"[" * 100_000

@@ -14,7 +14,7 @@ from flowers_batch.dataset.listing import listing_of
 from flowers_batch.dataset.manifest import Manifest
 from flowers_batch.dataset.schema import CODES, codes_schema
 from flowers_batch.dataset.shard_file import write_shard
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 @pytest.mark.parametrize("max_digests", [2, 1 << 24])

@@ -19,7 +19,8 @@ from flowers_batch.dataset.following import follow, follow_weights
 from flowers_batch.dataset.job import JOB
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import open_folder
 
 RUN = "s3://bucket/run?region=x&endpoint_override=own.example:9000"
 REFUSED = r"names .* as `images`, and .*: if you trust it, give it as `images`, or another place\.$"

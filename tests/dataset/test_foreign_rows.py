@@ -13,7 +13,7 @@ from flowers_batch.dataset.manifest import read_manifest, read_rows
 from flowers_batch.dataset.manifest_part import MANIFEST_SCHEMA
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import Image
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 @pytest.fixture

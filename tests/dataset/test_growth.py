@@ -19,12 +19,14 @@ from flowers_batch.dataset.manifest import (
 )
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import Image, path_bytes
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.json_files import write_json
+from flowers_batch.storage.opening import open_folder
 
 
 def test_equal_listing_changes_nothing_and_keeps_success(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
-    folder.write_json("_SUCCESS", {})
+    write_json(folder, "_SUCCESS", {})
     assert grown(folder, listed(PATHS)) == (manifest, dict.fromkeys(COUNTS, 0))
     assert read_manifest(folder) == manifest and folder.exists("_SUCCESS")
 
@@ -32,7 +34,7 @@ def test_equal_listing_changes_nothing_and_keeps_success(folder):
 def test_new_images_go_into_new_shards_and_delete_success(folder):
     images = listed(PATHS)
     before = write_manifest(folder, Listing(images[1::2]), 4, "run")  # 13 images, 4 shards
-    folder.write_json("_SUCCESS", {})
+    write_json(folder, "_SUCCESS", {})
     manifest, counts = grown(folder, images, size=10)
     assert manifest == read_manifest(folder) and not folder.exists("_SUCCESS")
     assert manifest.shards[:4] == before.shards and counts["new"] == 14
@@ -121,7 +123,7 @@ def test_shard_may_lose_all_its_images(folder):
 
 def test_emptied_archive_is_refused_and_changes_nothing(folder):
     manifest = write_manifest(folder, Listing(listed(PATHS)), 4, "run")
-    folder.write_json("_SUCCESS", {})
+    write_json(folder, "_SUCCESS", {})
     with pytest.raises(InputError, match="There are no images in /photos"):
         grown(folder, [], prune=True)
     assert read_manifest(folder) == manifest and folder.exists("_SUCCESS")

@@ -11,7 +11,8 @@ from helpers import fingerprint
 from flowers_batch.dataset.job import Job, library_versions, read_job, write_job
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.json_files import read_json, write_json
+from flowers_batch.storage.opening import open_folder
 
 
 def test_job_is_read_as_it_was_written(tmp_path):
@@ -31,7 +32,7 @@ def test_job_keeps_what_its_network_was_tuned_on(tmp_path):
     folder, tuning = open_folder(tmp_path), {"images": "/photos", "photos": 3, "sha256": "0f"}
     write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0", tuned_on=(tuning,)))
     assert read_job(folder).tuned_on == (tuning,)
-    folder.write_json("job.json", folder.read_json("job.json") | {"tuned_on": "photos"})
+    write_json(folder, "job.json", read_json(folder, "job.json") | {"tuned_on": "photos"})
     with pytest.raises(InputError, match="is damaged"):
         read_job(folder)
 
@@ -41,7 +42,7 @@ def test_damaged_job_is_refused(tmp_path, content):
     folder = open_folder(tmp_path)
     write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0"))
     if content == "less":
-        known = folder.read_json("job.json")
+        known = read_json(folder, "job.json")
         del known["images"]
         content = json.dumps(known)
     (tmp_path / "job.json").write_text(content)
@@ -52,15 +53,15 @@ def test_damaged_job_is_refused(tmp_path, content):
 def test_job_ignores_fields_that_it_does_not_know(tmp_path):
     folder, job = open_folder(tmp_path), Job(CODES, "/photos", fingerprint(), "random:0")
     write_job(folder, job)
-    folder.write_json("job.json", folder.read_json("job.json") | {"new": 1})
+    write_json(folder, "job.json", read_json(folder, "job.json") | {"new": 1})
     assert read_job(folder) == job
 
 
 def test_job_with_unknown_field_in_its_fingerprint_is_refused(tmp_path):
     folder = open_folder(tmp_path)
     write_job(folder, Job(CODES, "/photos", fingerprint(), "random:0"))
-    content = folder.read_json("job.json")
+    content = read_json(folder, "job.json")
     content["fingerprint"]["dropout"] = 0.5
-    folder.write_json("job.json", content)
+    write_json(folder, "job.json", content)
     with pytest.raises(InputError, match=r"depends on dropout, which .* does not know: install a newer version"):
         read_job(folder)

@@ -25,7 +25,8 @@ from flowers_batch.dataset.manifest_part import PART_KEY
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.sources.images import Image, batches_of, images_of, path_bytes
 from flowers_batch.storage import retries
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import open_folder
 
 
 @pytest.mark.parametrize("size", [1, 5, 9, 26, 27, 28, 1000])

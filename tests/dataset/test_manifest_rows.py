@@ -17,7 +17,7 @@ from flowers_batch.dataset.listing_differences import new_rows
 from flowers_batch.dataset.manifest_part import MANIFEST_SCHEMA
 from flowers_batch.dataset.manifest_rows import inputs_digest_of
 from flowers_batch.sources.images import EPOCH, Image, batches_of
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 def inputs_of(tmp_path: Path, images: list[Image]) -> str:

@@ -28,7 +28,8 @@ from flowers_batch.dataset.shard_reading import read_shard
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage import folder as folder_module
 from flowers_batch.storage import retries
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import open_folder
 
 SHARD = shard_name(CODES, 3)
 

@@ -18,7 +18,8 @@ from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.shard_file import FOOTER_KEY, read_footer, shard_name, write_shard
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.json_files import read_json, write_json
+from flowers_batch.storage.opening import open_folder
 
 CODE = ["path", "sha256", "code"]
 
@@ -144,7 +145,7 @@ def test_unchanged_shards_are_read(tmp_path):
 def test_counts_that_contradict_the_manifest_are_refused(tmp_path):
     finished(tmp_path, CODES, [codes_batch(4)])
     folder = open_folder(tmp_path)
-    folder.write_json("_SUCCESS", folder.read_json("_SUCCESS") | {"shards": 10**12})
+    write_json(folder, "_SUCCESS", read_json(folder, "_SUCCESS") | {"shards": 10**12})
     with pytest.raises(InputError, match="has other counts than the manifest"):
         open_run(tmp_path, CODES)
 

@@ -28,7 +28,7 @@ from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.encoding.networks import NullNetwork, weights_identity
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.sources.reading import ReadError
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 CLASSES = ("daisy", "dandelion", "roses", "tulips")
 

@@ -24,7 +24,7 @@ from flowers_batch.dataset.manifest import read_manifest, read_rows
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 SIDE = 1200  # pixels: a photo takes some hundredths of a second, so that actors are killed during shards
 

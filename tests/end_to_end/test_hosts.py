@@ -130,7 +130,7 @@ def test_cut_link_slow_link_and_lost_host_cost_no_row(hosts, tmp_path, tmp_path_
     hosts.start(0, sys.executable, "-m", "moto.server", "-H", head, "-p", store.port, stderr=subprocess.DEVNULL)
     photos = photos_that_take_a_while(tmp_path / "photos", 120)
     upload = (
-        "import sys; from pathlib import Path; from flowers_batch.storage.folder import open_folder\n"
+        "import sys; from pathlib import Path; from flowers_batch.storage.opening import open_folder\n"
         "import pyarrow.fs as fs\n"
         "folder = open_folder(sys.argv[2]); folder.filesystem.create_dir(folder.path)\n"
         "fs.copy_files(sys.argv[1], folder.path, destination_filesystem=folder.filesystem)\n"

@@ -26,7 +26,7 @@ def show(summary):
     print(json.dumps([summary.ok, summary.resumed, summary.duplicates, summary.shards]))
 
 show(fb.encode(photos, url("codes"), config))
-from flowers_batch.storage.folder import split_file
+from flowers_batch.storage.opening import split_file
 folder, name = split_file(new)
 with folder.publish(name) as scratch, folder.open("0000.png") as old, open(scratch, "wb") as file:
     file.write(old.read())

@@ -245,7 +245,7 @@ def test_predictions_are_never_written_into_codes_folders(archive, encoded, mode
 
 
 def test_second_driver_is_refused_while_the_first_runs(archive, encoded):
-    from flowers_batch.storage.folder import open_folder
+    from flowers_batch.storage.opening import open_folder
 
     with open_folder(str(encoded)).locked(), pytest.raises(fb.InputError, match=f"process {os.getpid()}"):
         fb.encode(str(archive), str(encoded), NULL)

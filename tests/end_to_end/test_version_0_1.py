@@ -28,7 +28,7 @@ from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.shard_file import read_footer
 from flowers_batch.dataset.tunings import UNKNOWN_TUNING
 from flowers_batch.encoding.networks import tunings_of
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 WRITTEN = Path(__file__).parents[1] / "data" / "version_0_1"
 NULL = fb.EncodeConfig(network="null", shard_size=24)

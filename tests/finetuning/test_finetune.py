@@ -31,7 +31,7 @@ from flowers_batch.finetuning import finetune
 from flowers_batch.finetuning.comparison import verdict
 from flowers_batch.finetuning.frozen import encoding_settings_of, open_frozen_codes
 from flowers_batch.progress import NULL_REPORTER
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 CONFIG = fb.FinetuneConfig(
     encode=fb.EncodeConfig(weights="random:3", precision="float32"),

@@ -18,7 +18,8 @@ from flowers_batch.dataset.shard_file import Footer, write_shard
 from flowers_batch.pages.review import memory
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.sources.images import Image
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.json_files import read_json, write_json
+from flowers_batch.storage.opening import open_folder
 
 _COLUMNS = ["path", "prediction", "probability", "status", "reason", "message"]
 
@@ -52,11 +53,11 @@ def test_rows_are_those_of_the_shards(tmp_path):
 def test_shard_whose_photos_were_all_pruned_has_no_rows(tmp_path):
     finished(tmp_path, PREDICTIONS, [predictions_batch([labelled(f"a/{number}.jpg")]) for number in (1, 2)])
     folder = open_folder(tmp_path)
-    summary = folder.read_json(SUCCESS)
+    summary = read_json(folder, SUCCESS)
     shard = grown(folder, [Image("a/1.jpg")], prune=True)[0].shards[1]
     footer = Footer(fingerprint().digest, 1, shard.inputs_digest, 0, 0)
     write_shard(folder, PREDICTIONS, predictions_schema(), [], footer)
-    folder.write_json(SUCCESS, summary | {"images": 1})
+    write_json(folder, SUCCESS, summary | {"images": 1})
     table = PredictionTable(open_run(tmp_path, PREDICTIONS))
     assert len(table) == 1 and table.path(0) == "a/1.jpg"
 

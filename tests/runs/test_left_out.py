@@ -16,7 +16,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.finetuning.finetune import encoding_config
 from flowers_batch.finetuning.frozen import encoding_settings_of
 from flowers_batch.sources.skipping import Skipping
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 NULL = fb.EncodeConfig(network="null", shard_size=7)
 

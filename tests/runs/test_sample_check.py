@@ -17,7 +17,7 @@ from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.shard_file import read_footer, write_shard
 from flowers_batch.progress import NULL_REPORTER
 from flowers_batch.runs.sample_check import SampleCheck, SampleResult, describe_difference
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 OK = {"sha256": b"x", "status": "ok", "reason": None}
 

@@ -17,7 +17,7 @@ import flowers_batch as fb
 from flowers_batch.dataset.job import read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import Footer, read_footer, write_shard
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 @pytest.fixture(scope="module", autouse=True)

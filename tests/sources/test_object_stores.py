@@ -34,7 +34,7 @@ from flowers_batch.sources.reading import ReadError
 from flowers_batch.sources.skipping import Skipping
 from flowers_batch.sources.source import Source
 from flowers_batch.storage import retries
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 NAMES = ["a/b.jpg", "a-b.jpg", "Zoë 😀.jpg", "b c/%41.jpg", "x+y.jpg"]
 

@@ -22,7 +22,7 @@ from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
 from flowers_batch.sources.skipping import Skipping
 from flowers_batch.sources.source import Source
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 HARD, SYMBOLIC, FOLDER, PIPE = tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE
 

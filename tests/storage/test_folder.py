@@ -19,11 +19,13 @@ from pyarrow import fs
 
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage import publishing, stores
-from flowers_batch.storage.folder import LOCK, SCRATCH, Folder, open_folder, split_file
+from flowers_batch.storage.folder import LOCK, SCRATCH, Folder
+from flowers_batch.storage.json_files import read_json, write_json
+from flowers_batch.storage.opening import open_folder, split_file
 
 HOLDER = """
 import sys, time
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 with open_folder(sys.argv[1]).locked():
     print("held", flush=True)
     time.sleep(60)
@@ -124,18 +126,18 @@ def test_failed_upload_leaves_no_half_file(tmp_path, monkeypatch):
 
 def test_json_is_read_as_it_was_written(folder):
     value = {"classes": ["Gänseblümchen", "x"], "n": 1, "none": None}
-    folder.write_json("job.json", value)
-    assert folder.read_json("job.json") == value
+    write_json(folder, "job.json", value)
+    assert read_json(folder, "job.json") == value
     assert "Gänseblümchen".encode() in content_digest_of(folder, "job.json")
 
 
 def test_missing_json_is_distinguished_from_broken_json(folder):
     with pytest.raises(FileNotFoundError):
-        folder.read_json("job.json")
+        read_json(folder, "job.json")
     for broken in (b"", b"{", b"\xff\xfe", b"{'a': 1}"):
         fill(folder, "job.json", broken)
         with pytest.raises(InputError, match=r"job\.json is not a JSON file: restore it, or begin in a new folder\.$"):
-            folder.read_json("job.json")
+            read_json(folder, "job.json")
 
 
 def test_names_are_the_sorted_files_of_one_folder(folder):
@@ -366,7 +368,7 @@ def test_local_folder_has_one_absolute_path(tmp_path, monkeypatch):
 FULL = """
 import resource, signal, sys
 from flowers_batch.errors import RunError
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 import pyarrow as pa, pyarrow.parquet as pq
@@ -413,6 +415,6 @@ def test_pipe_or_device_is_refused_instead_of_read_for_ever(tmp_path, kind):
     with pytest.raises(OSError, match="not a regular file"):
         folder.open("job.json")
     with pytest.raises(RunError, match=r"job\.json cannot be read \(it is not a regular file\)"):
-        folder.read_json("job.json")
+        read_json(folder, "job.json")
     with pytest.raises(RunError, match="not a regular file"), folder.local_copy("job.json"):
         pass

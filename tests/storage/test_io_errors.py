@@ -15,8 +15,9 @@ from helpers import store, write
 
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage import publishing, retries
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import passing_errors
+from flowers_batch.storage.opening import open_folder
 
 NETWORK = OSError("AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28")
 DISK = OSError(errno.EIO, "Input/output error")

@@ -8,7 +8,7 @@ import pytest
 
 from flowers_batch.errors import InputError
 from flowers_batch.storage import locks
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # NFS without its lock service, FUSE
 

@@ -8,8 +8,8 @@ import pytest
 from planting import PLANTS, plant
 
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import open_folder
 from flowers_batch.storage.locks import hold_lock, wait_for_lock
+from flowers_batch.storage.opening import open_folder
 from flowers_batch.storage.own_files import open_own_file
 
 

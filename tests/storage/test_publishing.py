@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import store
 
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 UPLOAD = """
 import sys, time

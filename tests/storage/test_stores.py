@@ -13,7 +13,8 @@ from pyarrow import fs
 
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.storage import stores
-from flowers_batch.storage.folder import Folder, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import open_folder
 
 AZURE = "abfs://box@account.dfs.core.windows.net/run"
 NO_TOKEN = (
@@ -31,7 +32,7 @@ class NoAccess:
 
 
 def test_azure_without_access_ends_in_a_sentence_not_in_an_abort():
-    program = f"from flowers_batch.storage.folder import open_folder\nopen_folder('{AZURE}').read_json('job.json')"
+    program = f"from flowers_batch.storage.opening import open_folder\nopen_folder('{AZURE}').open('job.json')"
     done = subprocess.run([sys.executable, "-c", program], env={"PATH": ""}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stderr
     assert re.search(rf"RunError: Azure gives no access to {AZURE} \(.*\): check .*\.$", done.stderr)

@@ -10,7 +10,8 @@ from helpers import write
 from planting import plant
 
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import SCRATCH, open_folder, split_file
+from flowers_batch.storage.folder import SCRATCH
+from flowers_batch.storage.opening import open_folder, split_file
 
 
 @pytest.fixture

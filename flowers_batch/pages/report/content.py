@@ -21,7 +21,8 @@ from flowers_batch.pages.report.survey import survey_run
 from flowers_batch.pages.thumbnails import Photos
 from flowers_batch.progress import Reporter
 from flowers_batch.sources.left_out_text import describe_left_out
-from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"  # marks a folder of photos that the demo drew, by this text
 SYNTHETIC_TEXT = "A program drew these photos."

@@ -15,7 +15,7 @@ from flowers_batch.pages import charts
 from flowers_batch.pages.report.content import collect_content
 from flowers_batch.pages.report.limits import DEFAULT_LIMITS, PageLimits
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.storage.folder import PathOrUrl, open_folder, split_file
+from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
 from flowers_batch.text import shortened, visible
 
 PAGE = "report.html"

@@ -10,7 +10,8 @@ from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.job import JOB, read_job
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.errors import InputError
-from flowers_batch.storage.folder import Folder, PathOrUrl, open_folder
+from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 
 
 @dataclass(frozen=True)

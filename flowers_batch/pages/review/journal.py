@@ -14,9 +14,9 @@ from flowers_batch.classifier.labels_file import LABEL_COLUMNS, read_labels
 from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.pages.review.csv_end import has_closed_quotes, holds_rows, is_time, rows_with_offsets
-from flowers_batch.storage.folder import PathOrUrl
 from flowers_batch.storage.local_files import fsync
 from flowers_batch.storage.locks import try_lock
+from flowers_batch.storage.opening import PathOrUrl
 from flowers_batch.storage.own_files import open_own_file
 from flowers_batch.storage.subfolders import make_folder
 from flowers_batch.storage.text_tables import Layout, find_columns, find_layout

@@ -20,7 +20,7 @@ from flowers_batch.errors import FlowersError, InputError
 from flowers_batch.pages.review.computation import WAITING, StepReporter
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.training_source import TrainingSource
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 _CORRECTED = re.compile(r"(.*?)(?:-corrected(?:-([0-9]+))?)?", re.DOTALL)
 _KEPT_SETTINGS = (

@@ -18,7 +18,7 @@ from flowers_batch.pages.review.retraining import Retraining
 from flowers_batch.pages.review.row_thumbnails import RowThumbnails
 from flowers_batch.pages.review.training_source import find_training_source
 from flowers_batch.pages.review.views import VIEWS, Views
-from flowers_batch.storage.folder import PathOrUrl
+from flowers_batch.storage.opening import PathOrUrl
 
 MAX_PHOTOS = 500  # described at once
 

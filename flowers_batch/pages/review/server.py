@@ -20,7 +20,7 @@ from flowers_batch.pages.review.connections import IDLE_SECONDS, Connection, Con
 from flowers_batch.pages.review.guard import Guard
 from flowers_batch.pages.review.review import Review
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.storage.folder import PathOrUrl
+from flowers_batch.storage.opening import PathOrUrl
 
 LABELS = "labels.csv"
 _HOST = "127.0.0.1"

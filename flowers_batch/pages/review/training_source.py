@@ -17,7 +17,7 @@ from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.predictions import PredictionTable
-from flowers_batch.storage.folder import open_folder
+from flowers_batch.storage.opening import open_folder
 
 
 class TrainingLabels:
