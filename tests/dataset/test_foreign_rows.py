@@ -26,7 +26,7 @@ def run(tmp_path):
 def test_rows_that_are_not_those_of_the_digest_are_refused(run):
     (shard,) = read_manifest(open_folder(run)).shards
     assert len(read_rows(open_folder(run), shard)) == shard.images
-    for change in ({"path": "other.jpg"}, {"offset": 1}, {"bytes": 5}, {"attempt": 1}, {"action": "missing"}):
+    for change in ({"path": f"{PATHS[3]}x"}, {"offset": 1}, {"bytes": 5}, {"attempt": 1}, {"action": "missing"}):
         doctor_row(run, 3, **change)
         with pytest.raises(InputError, match=r"part-000000\.parquet is missing or damaged"):
             read_rows(open_folder(run), shard)
