@@ -42,6 +42,7 @@ def test_training_learns_and_reports_its_accuracy(tmp_path, head):
     assert metrics["head"] == best
 
 
+@pytest.mark.slow
 def test_seed_changes_the_network_but_not_the_split(tmp_path):
     run = open_run(write_codes(tmp_path / "codes", labels(daisy=40, rose=40)), CODES)
     identities, splits = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,9 +92,8 @@ def test_large_shard_is_written_and_read_a_row_group_at_a_time(tmp_path, monkeyp
 @pytest.mark.parametrize("mask", ["", "0", "1", "0110", "1" * 1500 + "01" * 800 + "0" * 700])
 def test_two_streams_of_rows_are_interleaved_as_requested(mask):
     is_first = np.array([letter == "1" for letter in mask], bool)
-    expected = [
-        f"{'first' if first else 'second'} {is_first[:row].tolist().count(first)}" for row, first in enumerate(is_first)
-    ]
+    numbers = {True: itertools.count(), False: itertools.count()}
+    expected = [f"{'first' if first else 'second'} {next(numbers[first])}" for first in is_first.tolist()]
     schema = pa.schema([pa.field("path", pa.string())])
 
     def stream(name: str, count: int):

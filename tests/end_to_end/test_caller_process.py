@@ -90,6 +90,7 @@ print(json.dumps(changes))
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_callers_process_is_left_as_it_was(archive, tmp_path):
     """Runs with a Ray of their own, also in a thread other than the main one, and what runs without Ray."""

@@ -29,6 +29,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_run_needs_no_home_and_leaves_no_temporary_file(photos, temporary, monkeypatch):
     monkeypatch.setenv("HOME", "/proc/none")  # where not even root can make files
     code, summary, err = Driver(photos).end()
@@ -69,6 +70,7 @@ def test_next_run_sweeps_after_a_killed_driver(photos, temporary):
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.nightly
 @pytest.mark.faults
 def test_run_leaves_the_temporary_files_of_another_one(photos, temporary, tmp_path):
     first = Driver(photos, "--shard-size", "1")

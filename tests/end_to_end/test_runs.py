@@ -156,6 +156,7 @@ def test_failed_codes_are_failed_predictions_with_their_reasons(model, tmp_path)
     assert failed == [{"path": "red/0001.png", "prediction": None, "reason": "not_an_image"}]
 
 
+@pytest.mark.slow
 def test_retrained_model_leaves_no_old_label(encoded, model, tmp_path):
     fb.predict(str(encoded), str(tmp_path / "labels"), str(model))
     names = tmp_path / "names.csv"
@@ -213,6 +214,7 @@ def test_codes_of_a_foreign_shard_are_never_labelled(encoded, model, tmp_path):
         fb.predict(str(codes), str(tmp_path / "labels"), str(model))
 
 
+@pytest.mark.slow
 def test_run_killed_before_its_first_shard_resumes(archive, tmp_path):
     photos = shutil.copytree(archive, tmp_path / "photos")
     fb.encode(str(photos), str(tmp_path / "codes"), NULL)
@@ -512,6 +514,7 @@ def test_retrying_all_takes_what_a_newer_version_decodes(tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
+@pytest.mark.slow
 def test_labels_follow_codes_that_grew(model, tmp_path):
     photos = draw_archive(tmp_path / "photos", 8)
     fb.encode(photos, tmp_path / "codes", NULL)

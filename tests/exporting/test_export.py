@@ -104,6 +104,7 @@ def turned_files() -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 def test_saved_model_labels_turned_photos_as_predict_does(trained, tmp_path):
     import tensorflow as tf
 
@@ -120,6 +121,7 @@ def test_saved_model_labels_turned_photos_as_predict_does(trained, tmp_path):
     assert_same(as_numpy(outputs), [rows[path] for path in files], classes)
 
 
+@pytest.mark.slow
 def test_onnx_labels_photos_of_any_size(trained, tmp_path):
     import onnxruntime
 

@@ -209,6 +209,7 @@ def test_name_of_a_weights_file_decides_nothing(tuned, photos, tmp_path):
         assert (len(metrics["learning_curve"]) == 1) == is_tuned, name
 
 
+@pytest.mark.slow
 def test_codes_name_the_photos_that_their_network_was_tuned_on(tuned, photos, tmp_path):
     """Of a network that was fine-tuned twice, both times."""
     splits = splits_in(tuned)
@@ -297,6 +298,7 @@ def test_all_folders_may_be_in_an_object_store(here, photos, tuned, s3, tmp_path
     fb.predict(str(photos), str(tmp_path / "labels"), model)
 
 
+@pytest.mark.slow
 def test_labels_that_change_meanwhile_change_no_split(tuned, photos, tmp_path, monkeypatch):
     """Sides are decided once: no photo that was trained on may judge."""
     labels = tmp_path / "labels.csv"
@@ -322,6 +324,7 @@ def test_labels_that_change_meanwhile_change_no_split(tuned, photos, tmp_path, m
         fb.finetune(tuned / "frozen" / "codes", tmp_path / "model", other)
 
 
+@pytest.mark.slow
 def test_class_with_too_few_photos_is_left_out_of_fine_tuning(here, photos, tmp_path):
     archive = tmp_path / "photos"
     shutil.copytree(photos, archive)
@@ -353,6 +356,7 @@ def test_stopped_fine_tuning_needs_its_labels_files_no_more(tuned, photos, tmp_p
     assert load_model(tmp_path / "model").training["labels"] == [str(labels)]
 
 
+@pytest.mark.slow
 def test_missing_photos_take_no_part_and_copies_count_once(tuned, photos, tmp_path, monkeypatch):
     archive = tmp_path / "photos"
     shutil.copytree(photos, archive)
@@ -391,6 +395,7 @@ def test_empty_split_is_refused_before_training(tuned, photos, tmp_path, monkeyp
         fb.finetune(tmp_path / "codes", tmp_path / "model", replace(CONFIG, encode=None))
 
 
+@pytest.mark.slow
 def test_photos_that_are_added_meanwhile_take_no_part(here, photos, tmp_path, monkeypatch):
     archive = tmp_path / "photos"
     shutil.copytree(photos, archive)
@@ -505,6 +510,7 @@ def actor_past_an_epoch(model: Path, process: subprocess.Popen[str]) -> int:
         time.sleep(0.05)
 
 
+@pytest.mark.nightly
 @pytest.mark.faults
 def test_killed_driver_and_killed_actor_change_no_result(photos, tmp_path):
     """The driver dies in one epoch, the actor of the next driver in another."""

@@ -295,6 +295,7 @@ def test_weights_convert_to_the_notebooks_file_and_back(undisturbed):
     assert weights_identity(replace(job.encoding, weights=str(Path(job.folder, NETWORK))))[0] != job.weights
 
 
+@pytest.mark.slow
 def test_seed_decides_on_the_training(few_photos, tmp_path):
     options = {"unfreeze": "head", "epochs": 1, "batch_size": 3}
     losses = [train(build_job(few_photos, tmp_path / str(seed), seed=seed, **options))[0] for seed in (0, 1)]
@@ -325,6 +326,7 @@ def test_diverged_first_epoch_suggests_smaller_steps(few_photos, tmp_path, monke
         train(build_job(few_photos, tmp_path, unfreeze="head"))
 
 
+@pytest.mark.slow
 def test_later_divergence_keeps_the_best_epoch(undisturbed, tmp_path, monkeypatch):
     job, state, *_ = undisturbed
     steps, once = [], TrainingDevices.step

@@ -19,6 +19,7 @@ def base(tmp_path_factory) -> Path:
     return predict_drawn(tmp_path_factory.mktemp("pages"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["predictions", "model", "codes"])
 def test_report_is_accessible_and_requests_nothing(base, chromium, tmp_path, folder):
     page = fb.report(base / folder, tmp_path / "report.html")

@@ -26,6 +26,7 @@ def base(tmp_path_factory) -> Path:
     return predict_drawn(tmp_path_factory.mktemp("pages"))
 
 
+@pytest.mark.slow
 def test_labels_survive_a_killed_server_except_those_undone(base, chromium, tmp_path):
     labels = tmp_path / "labels.csv"
     with command(base / "predictions", labels) as (url, process), opened(chromium, url) as watched:
@@ -276,6 +277,7 @@ def test_two_thousand_classes_are_found_by_typing(chromium, tmp_path):
         assert accessibility_faults(page) == []
 
 
+@pytest.mark.slow
 def test_training_shows_accuracy_before_and_after(base, chromium, tmp_path):
     labels = tmp_path / "labels.csv"
     with command(base / "predictions", labels) as (url, process), opened(chromium, url) as watched:
@@ -302,6 +304,7 @@ def test_training_shows_accuracy_before_and_after(base, chromium, tmp_path):
     assert commands[1].endswith(f"--model {base}/model-corrected")
 
 
+@pytest.mark.slow
 def test_review_is_accessible_also_on_a_phone(base, chromium, tmp_path):
     with serving(base / "predictions", tmp_path / "labels.csv") as url:
         for scheme, width in (("light", 1280), ("dark", 1280), ("light", 360)):

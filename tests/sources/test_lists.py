@@ -224,7 +224,7 @@ def test_listed_file_that_does_not_exist_is_missing(listing):
     assert reason_of(photos, "nowhere.jpg")[0] == "missing"
 
 
-@pytest.mark.parametrize("entry", ["folder", "s3://b/a//b.jpg", "s3://b/./a.jpg", "nul\0.jpg", "x" * 300, "a.jpg/b"])
+@pytest.mark.parametrize("entry", ["folder", "gs://b/a//b.jpg", "gs://b/./a.jpg", "nul\0.jpg", "x" * 300, "a.jpg/b"])
 def test_unreadable_entry_is_a_row(tmp_path, entry):
     write(tmp_path, {"folder/x": b"", "a.jpg": b""})
     photos = open_source(text(tmp_path / "l.txt", [entry]))
