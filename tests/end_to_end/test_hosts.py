@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from drivers import photos_that_take_a_while
+from environments import environment_without_ray
 from object_store import S3
 
 pytestmark = pytest.mark.faults
@@ -82,7 +83,7 @@ class Hosts:
     def start(self, number: int, *command: Any, **options: Any) -> subprocess.Popen[str]:
         """Start a command on a host; it ends with the test."""
         inside = ["ip", "netns", "exec", self.names[number], *map(str, command)]
-        process = subprocess.Popen(inside, env=os.environ | ENVIRONMENT, text=True, **options)
+        process = subprocess.Popen(inside, env=environment_without_ray() | ENVIRONMENT, text=True, **options)
         self._ended.callback(process.wait)
         self._ended.callback(self.lose, number)
         return process

@@ -17,13 +17,14 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from environments import environment_without_ray
 from helpers import ROOT, free_port, write
 
 import flowers_batch as fb
 
 BIN = Path(sys.executable).parent
 METRICS_PORT = free_port()
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+ENVIRONMENT = environment_without_ray() | {
     "PATH": f"{BIN}:{os.environ['PATH']}",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
