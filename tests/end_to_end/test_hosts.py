@@ -19,7 +19,7 @@ from drivers import photos_that_take_a_while
 from environments import environment_without_ray
 from object_store import S3
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.nightly]
 BIN = Path(sys.executable).parent
 HOSTS = 4  # the first holds the head, the driver and the store
 # So that an unreachable host is considered lost within seconds.
