@@ -14,6 +14,7 @@ from flowers_batch.dataset.shard_file import read_metadata_json
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.json_values import check_shape
 from flowers_batch.sources.images import IMAGES, TIME
+from flowers_batch.sources.left_out import LEFT_OUT_SHAPE
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
 from flowers_batch.storage.parquet_files import open_parquet
@@ -32,7 +33,6 @@ MANIFEST_SCHEMA = pa.schema(
 )
 _ACTIONS = pa.array([ADD, CHANGE, MISSING, REMOVE])
 _FIRST_TIME, _LAST_TIME = (pa.scalar(time.replace(tzinfo=UTC), TIME).value for time in (datetime.min, datetime.max))
-_EXAMPLES_SHAPE = {"count?": int, "first?": [str]}
 _PART_SHAPE = {
     "runs": [str],
     "last": bool,
@@ -41,13 +41,7 @@ _PART_SHAPE = {
     "source": str,
     "skipping?": {"include_hidden?": bool, "exclude?": [str]},
     "repeated": int,
-    "ignored": int,
-    "ignored_endings?": {str: int},
-    "skipped?": {str: int},
-    "skipped_at_least?": [str],
-    "loops?": _EXAMPLES_SHAPE,
-    "broken_links?": _EXAMPLES_SHAPE,
-    "nameless_folders?": _EXAMPLES_SHAPE,
+    **LEFT_OUT_SHAPE,
 }
 
 

@@ -22,25 +22,19 @@ from flowers_batch.dataset.shard_file import shard_name
 from flowers_batch.dataset.shard_reading import open_shard, read_shard
 from flowers_batch.errors import InputError
 from flowers_batch.json_values import check_shape
+from flowers_batch.sources.left_out import LEFT_OUT_SHAPE
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.json_files import read_json, write_json
 from flowers_batch.storage.opening import PathOrUrl, open_folder
 
 SUCCESS = "_SUCCESS"
 
-_NAMES_SHAPE = {"count": int, "first": [str]}
 _SUMMARY_SHAPE = {  # what is read of it: `runs.summary.Summary` documents the fields
     "shards": int,
     "images": int,
     "ok": int,
     "failed": int,
-    "ignored": int,
-    "ignored_endings?": {str: int},
-    "skipped?": {str: int},
-    "skipped_at_least?": [str],
-    "loops?": _NAMES_SHAPE,
-    "broken_links?": _NAMES_SHAPE,
-    "nameless_folders?": _NAMES_SHAPE,
+    **LEFT_OUT_SHAPE,
     "duplicates": int,
     "changes": {str: int},
     "resumed": int,

@@ -15,6 +15,16 @@ OTHERS = "others"  # endings beyond the most frequent ones
 _MAX_ENDINGS, _ENDINGS_KEPT = 1000, 20
 _MAX_ENDING = 16  # characters; what is longer is part of a sentence
 _EXAMPLES = 5
+_EXAMPLES_SHAPE = {"count": int, "first": [str]}
+LEFT_OUT_SHAPE = {  # of `LeftOut.to_json`, as `json_values.check_shape` takes it; version 0.1 wrote `ignored` alone
+    "ignored": int,
+    "ignored_endings?": {str: int},
+    "skipped?": {str: int},
+    "skipped_at_least?": [str],
+    "loops?": _EXAMPLES_SHAPE,
+    "broken_links?": _EXAMPLES_SHAPE,
+    "nameless_folders?": _EXAMPLES_SHAPE,
+}
 
 
 @dataclass

@@ -54,7 +54,7 @@ def answer(file: str, request: dict[str, Any], out: IO[bytes]) -> None:
                     _send(out, message)
                     for array in arrays:
                         out.write(np.ascontiguousarray(array).data)
-                _send(out, {"end": True})
+                    out.flush()
         except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError, MemoryError) as error:
             if isinstance(error, WeightsError | BrokenPipeError):
                 raise
@@ -94,7 +94,7 @@ def _read_layer(file: Any, path: Path, name: str, shapes: Any) -> Message:
         array = dataset if offset is not None else dataset[()]
         entries.append({"dtype": array.dtype.str, "shape": array.shape, "offset": offset})
         arrays += [array] if offset is None else []
-    return {"layer": name, "arrays": entries}, arrays
+    return {"arrays": entries}, arrays
 
 
 def _open_member(group: Any, name: str, path: Path) -> Any:

@@ -112,7 +112,7 @@ def message_of(content):
 
 
 READY = message_of(b'{"ready": true}')
-ARRAYS = """{"layer": "conv1_1", "arrays":
+ARRAYS = """{"arrays":
 [{"dtype": "%s", "shape": %s, "offset": %s}, {"dtype": "<f4", "shape": [64], "offset": 0}]}"""
 LIES = {
     "nothing": b"",

@@ -32,6 +32,7 @@ class PredictionTable:
         run: That run.
         classes: The labels that occur among the predictions, in the order of their first row.
         is_ok: Whether each photo could be read: bool [rows].
+        paths: The path of each row: string [rows].
 
     Raises:
         InputError: The rows do not fit in memory.
@@ -43,7 +44,7 @@ class PredictionTable:
         self.classes: list[str] = []
         # Paths stay in one array per shard: a copy into one for all would take their memory twice.
         paths, codes, probabilities, is_ok, failures = zip(*map(self._read, range(run.shards)), strict=True)
-        self._paths = pa.chunked_array(paths, pa.string())
+        self.paths = pa.chunked_array(paths, pa.string())
         self._first_rows = np.cumsum([0, *map(len, paths)])[:-1]  # of each shard
         self._codes = np.concatenate(codes)  # of the predictions: positions in `classes`
         self._probabilities = np.concatenate(probabilities)
@@ -65,11 +66,6 @@ class PredictionTable:
             rows.filter(pc.invert(is_ok)).select(["reason", "message"]),
         )
 
-    @property
-    def paths(self) -> pa.ChunkedArray:
-        """The path of each row."""
-        return self._paths
-
     def __len__(self) -> int:
         return len(self.is_ok)
 
@@ -89,7 +85,7 @@ class PredictionTable:
         """
         if not 0 <= row < len(self):
             raise InputError(f"There is no photo {row}: reload the page.")
-        return self._paths[row].as_py()
+        return self.paths[row].as_py()
 
     def _describe(self, row: int) -> dict[str, Any]:
         path, code = self.path(row), self._codes[row]
@@ -106,7 +102,7 @@ class PredictionTable:
 
     def rows_of(self, paths: pa.Array | pa.ChunkedArray) -> NDArray[np.int_]:
         """Return the row number of each path: int [paths], -1 for an unknown one. It reads all paths."""
-        positions = pc.index_in(self._paths, paths.cast(pa.string()))  # of the first equal path
+        positions = pc.index_in(self.paths, paths.cast(pa.string()))  # of the first equal path
         rows = np.flatnonzero(positions.is_valid().to_numpy(zero_copy_only=False))
         found = np.full(len(paths), -1)
         found[positions.drop_null().to_numpy()] = rows
