@@ -71,7 +71,7 @@ def run_demo(
         labelling = PredictConfig(shard_size=_SHARD_SIZE)
         predict(str(out / "photos" / "unlabelled"), predictions, model, labelling, reporter=reporter)
     with steps.step("report"):
-        page = report(predictions, str(out / "report.html"))
+        page = report(predictions, str(out / "report.html"), follow_links=True)  # the demo's photos are links
     return {
         "photos": str(photos.folder) if photos.folder else "synthetic",
         "weights": weights,

@@ -126,7 +126,8 @@ def test_demo_labels_real_photos_of_the_named_folder(capsys, tmp_path, monkeypat
     assert "test accuracy" in out and out.rstrip().endswith("report.html")
     assert "synthetic" not in out and "random:0" in out
     assert all(f"[{number}/6]" in err for number in range(1, 7))
-    assert (tmp_path / "demo" / "report.html").exists()
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "data:image/webp" in page and "--follow-links" not in page  # the demo's photos are links
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     code, _, err = run(capsys, "demo", "--out", str(tmp_path / "other"), "--offline")
