@@ -57,6 +57,7 @@ class ArchiveConfig:
             memory.
         shard_size: Photos per shard; an actor that is killed loses at most the two shards that it is working on.
         max_pixels: Photos with more pixels are not decoded; they fail as too_large.
+        image_timeout: Seconds of CPU time that decoding a photo may take; those that take more fail as timeout.
         prune: Remove the rows of photos that are missing now, instead of marking them.
         retry_failed: Retry photos that failed as missing, unreadable, timeout or too_large.
         retry_all: Retry photos that failed for any reason but crashed_decoder: a newer version may decode more.
@@ -69,6 +70,7 @@ class ArchiveConfig:
     batch_size: int | None = None
     shard_size: int = 4096
     max_pixels: int = 178_000_000  # a little below where Pillow refuses
+    image_timeout: float = 60.0
     prune: bool = False
     retry_failed: bool = False
     retry_all: bool = False
@@ -79,6 +81,7 @@ class ArchiveConfig:
             _at_least_one("batch_size", self.batch_size)
         _at_least_one("shard_size", self.shard_size)
         _at_least_one("max_pixels", self.max_pixels)
+        _at_least_one("image_timeout", self.image_timeout)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pillow_heif
@@ -15,13 +16,19 @@ from flowers_batch.config import ArchiveConfig
 from flowers_batch.decoding.errors import explain_errors
 from flowers_batch.decoding.formats import open_image, upright_pixels
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
-from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.decoding.resizing import Pixels, resize
 
 Image.init()
 # One thread per photo: the other cores decode other photos.
 pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+class Turns(Protocol):
+    """Lets photos that need much memory be decoded one at a time."""
+
+    def hold(self, pixels: int) -> AbstractContextManager[None]:
+        """Wait until a photo of so many pixels may be decoded, and let no other be until the block ends."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Picture:
 def decode(
     data: bytes,
     max_pixels: int = ArchiveConfig.max_pixels,
-    budget: PixelBudget | None = None,
+    turns: Turns | None = None,
     allocate: Callable[[], Pixels] | None = None,
 ) -> Picture:
     """Decode an image file's bytes: upright, alpha on white, first frame, 8-bit RGB.
@@ -52,7 +59,7 @@ def decode(
     Args:
         data: The file's bytes.
         max_pixels: Photos with more are refused by their header, before anything is decoded.
-        budget: Bounds the pixels that are decoded at once; None does not.
+        turns: Lets photos that need much memory be decoded one at a time; None does not.
         allocate: Returns the array for the resized pixels, as `resize` takes it; called once the photo is decoded.
 
     Raises:
@@ -60,7 +67,7 @@ def decode(
     """
     with explain_errors():
         opened = open_image(data, max_pixels)
-        with budget.hold(opened.pixels) if budget else nullcontext():
+        with turns.hold(opened.pixels) if turns else nullcontext():
             photo = upright_pixels(opened)
             height, width = photo.shape[:2]
             side = min(height, width)
@@ -74,7 +81,7 @@ def decode_photo(
     data: bytes,
     max_pixels: int = ArchiveConfig.max_pixels,
     min_side: int | None = None,
-    budget: PixelBudget | None = None,
+    turns: Turns | None = None,
 ) -> NDArray[np.uint8]:
     """Decode a photo in its own size, upright: uint8 [height, width, 3], RGB.
 
@@ -83,12 +90,12 @@ def decode_photo(
         max_pixels: Photos with more are refused by their header, before anything is decoded.
         min_side: If given, a JPEG may be decoded to 1/8, 1/4 or 1/2 of its size as long as both sides keep this many
             pixels.
-        budget: Bounds the pixels that are decoded at once; None does not.
+        turns: Lets photos that need much memory be decoded one at a time; None does not.
 
     Raises:
         DecodeError: The bytes are not a picture that can be decoded.
     """
     with explain_errors():
         opened = open_image(data, max_pixels)
-        with budget.hold(opened.pixels) if budget else nullcontext():
+        with turns.hold(opened.pixels) if turns else nullcontext():
             return upright_pixels(opened, min_side)

@@ -98,7 +98,7 @@ class Photos:
         """
         if self.source is None:
             raise ReadError("missing", self._unavailable)
-        photo = decode_photo(self.source.read(image), min_side=LONG_EDGE, budget=_PIXELS)
+        photo = decode_photo(self.source.read(image), min_side=LONG_EDGE, turns=_PIXELS)
         height, width = photo.shape[:2]
         scale = min(1.0, LONG_EDGE / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))

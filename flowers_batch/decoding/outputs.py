@@ -1,0 +1,113 @@
+"""What a decode worker makes of an image, and where it puts it: a slot of the shared memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowers_batch.decoding.decode import Turns, decode, decode_photo
+from flowers_batch.decoding.errors import DecodeError
+from flowers_batch.decoding.resizing import SIDE
+
+_WEBP_QUALITY = 70
+_LENGTH = np.dtype("<u4")  # of a file, in front of it
+
+
+class Described(NamedTuple):
+    """What is known of a photo once it is decoded.
+
+    Attributes:
+        width, height: Of the upright photo, in pixels.
+        phash: Its perceptual hash; None where that was not computed.
+    """
+
+    width: int
+    height: int
+    phash: int | None
+
+
+class Output(Protocol):
+    """What a decode worker makes of an image.
+
+    Attributes:
+        dtype, shape: Of a slot.
+    """
+
+    @property
+    def dtype(self) -> str: ...  # noqa: D102
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
+        """Decode an image file's bytes, and put the result into a slot.
+
+        Raises:
+            DecodeError: The bytes are not a picture that can be decoded.
+        """
+
+
+@dataclass(frozen=True)
+class SquarePixels:
+    """The pixels that the network sees: [224, 224, 3], RGB in [0, 255], of the upright photo's centre square.
+
+    Attributes:
+        dtype: `float32`, or `uint8` for rounded pixels.
+    """
+
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a slot."""
+        return SIDE, SIDE, 3
+
+    def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
+        """Decode an image file's bytes, and put its pixels into a slot: see `Output`."""
+        picture = decode(data, max_pixels, turns, lambda: slot)
+        return Described(picture.width, picture.height, picture.phash)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """An upright thumbnail as a WebP file, with its length in front.
+
+    Attributes:
+        long_edge: The most pixels that its longer side has.
+    """
+
+    long_edge: int
+    dtype: str = "uint8"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a slot: WebP never needs more bytes than the pixels."""
+        return (_LENGTH.itemsize + 1024 + 3 * self.long_edge**2,)
+
+    def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
+        """Decode an image file's bytes, and put a thumbnail into a slot: see `Output`."""
+        photo = decode_photo(data, max_pixels, self.long_edge, turns)
+        height, width = photo.shape[:2]
+        scale = min(1.0, self.long_edge / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+        done, file = cv2.imencode(
+            ".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY]
+        )
+        start = _LENGTH.itemsize
+        if not done or start + len(file) > len(slot):
+            raise DecodeError("unsupported", "Its thumbnail cannot be encoded.")
+        slot[:start] = np.array([len(file)], _LENGTH).view(np.uint8)
+        slot[start : start + len(file)] = file
+        return Described(width, height, None)
+
+    @staticmethod
+    def read(slot: NDArray[np.uint8]) -> bytes:
+        """Return the WebP file in a slot."""
+        start = _LENGTH.itemsize
+        (length,) = slot[:start].view(_LENGTH)
+        return slot[start : start + int(length)].tobytes()

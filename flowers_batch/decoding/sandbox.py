@@ -1,0 +1,131 @@
+"""Limits of a process that decodes photos of strangers: rights, files, memory, CPU time per photo."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import cv2
+from threadpoolctl import threadpool_limits
+
+from flowers_batch.errors import RunError
+
+LARGE_PIXELS = 32_000_000  # more than most cameras' photos have, and a fifth of the most that are allowed by default
+LARGE_BYTES = 64 << 20  # of a file
+_BYTES_PER_PIXEL = 32  # twice what WebP takes, which needs the most
+_COPIES = 4  # of a file, that libraries may hold at once
+_MAX_OPEN_FILES = 256
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_SMALL_BYTES = 16 << 20  # a photo of five megapixels
+
+
+def prepare_libraries() -> None:
+    """Have libraries start no threads, and reuse memory: for a process of our own, before it forks."""
+    threadpool_limits(1, "blas")
+    cv2.setNumThreads(1)
+    # If glibc returned every photo's memory to the kernel, the kernel would clear it for the next one, which takes as
+    # long as decoding.
+    with suppress(AttributeError):  # not glibc
+        c = ctypes.CDLL(None)
+        c.mallopt(_M_MMAP_THRESHOLD, _SMALL_BYTES)
+        c.mallopt(_M_TRIM_THRESHOLD, 2 * _SMALL_BYTES)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when its parent ends, even if this process hangs.
+
+    Args:
+        parent: The process that should be its parent.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before
+        os._exit(1)
+
+
+def restrict_process(max_pixels: int, max_file_bytes: int) -> None:
+    """Give up what decoding does not need; a photo that takes this process over gains little.
+
+    Args:
+        max_pixels: Of a photo.
+        max_file_bytes: Of an image's file.
+    """
+    if sys.platform == "linux":
+        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is scarce, it goes before the network
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _limit_memory(max_pixels * _BYTES_PER_PIXEL + _COPIES * max_file_bytes)
+    _limit(resource.RLIMIT_CORE, 0)  # crashes are expected
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _limit_memory(memory: int) -> None:
+    """Allow this process `memory` more bytes, but no more than half of what the machine has available."""
+    import psutil
+
+    used, available = psutil.Process().memory_info().vms, psutil.virtual_memory().available
+    _limit(resource.RLIMIT_AS, used + min(memory, available // 2))
+
+
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """End this process with SIGXCPU if the block takes more CPU time; wall-clock time counts for nothing."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(time.process_time() + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+
+
+class LargePhotoTurns:
+    """Lets the processes of a machine decode photos that need much memory one at a time.
+
+    Args:
+        handle: Of a file, open for writing, that all of them lock; the kernel releases the lock of one that dies.
+        waiting, decoding: Called before it waits, and when it goes on.
+    """
+
+    def __init__(self, handle: int, waiting: Callable[[], None], decoding: Callable[[], None]):
+        self._handle, self._waiting, self._decoding = handle, waiting, decoding
+        self._depth = 0
+
+    @contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Wait for this process's turn if a photo has many pixels."""
+        if pixels <= LARGE_PIXELS:
+            yield
+            return
+        if not self._depth:
+            self._waiting()
+            try:
+                fcntl.lockf(self._handle, fcntl.LOCK_EX)  # of a process, though all have inherited the descriptor
+            except OSError as error:
+                raise RunError(
+                    f"The temporary folder's file system cannot lock files ({error.strerror}): set TMPDIR to another."
+                ) from None
+        self._depth += 1
+        self._decoding()
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                fcntl.lockf(self._handle, fcntl.LOCK_UN)
