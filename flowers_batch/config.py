@@ -61,6 +61,8 @@ class ArchiveConfig:
         prune: Remove the rows of photos that are missing now, instead of marking them.
         retry_failed: Retry photos that failed as missing, unreadable, timeout or too_large.
         retry_all: Retry photos that failed for any reason but crashed_decoder: a newer version may decode more.
+        max_failed_share: The share of the photos, 0 to 1, that may fail: a run of 100 photos or more in which more fail
+            ends as failed. Its rows are kept, and 1 accepts them.
         cluster: Where the actors come from.
     """
 
@@ -74,6 +76,7 @@ class ArchiveConfig:
     prune: bool = False
     retry_failed: bool = False
     retry_all: bool = False
+    max_failed_share: float = 0.5
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
@@ -82,6 +85,8 @@ class ArchiveConfig:
         _at_least_one("shard_size", self.shard_size)
         _at_least_one("max_pixels", self.max_pixels)
         _at_least_one("image_timeout", self.image_timeout)
+        if not 0 <= self.max_failed_share <= 1:
+            raise InputError(f"`max_failed_share` must be from 0 to 1. Received: {self.max_failed_share}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -221,11 +221,16 @@ def narrowing(folder: Path) -> str:
     return changing(folder, "tensorflow_vgg.network", code)
 
 
-def run_shards_here(job: ShardJob, shards: Any, cluster: Any, on_first_fingerprint: Any, reporter: Any) -> PoolResult:
+def run_shards_here(
+    job: ShardJob, shards: Any, cluster: Any, on_first_fingerprint: Any, reporter: Any, *, on_shard_finished: Any
+) -> PoolResult:
     """Do what `driver.run_shards` does, in this process and without Ray; the job is sent as to an actor."""
     actor = ShardActor(pickle.loads(pickle.dumps(job)), 2, (), "here")
     on_first_fingerprint(actor.start().fingerprint)
-    results = {shard.number: actor.run(shard, {}) for shard in shards}
+    results = {}
+    for shard in shards:
+        results[shard.number] = actor.run(shard, {})
+        on_shard_finished(results[shard.number].footer)
     reused = sum(each.reused for each in results.values())
     footers = {number: each.footer for number, each in results.items()}
     return PoolResult(footers, seconds=1.0, mean_actors=1.0, reused=reused)

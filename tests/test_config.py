@@ -17,6 +17,9 @@ from flowers_batch.errors import FlowersError, InputError, RunError
         (lambda: EncodeConfig(code_dtype="int8"), "code_dtype"),
         (lambda: EncodeConfig(batch_size=0), "batch_size"),
         (lambda: EncodeConfig(shard_size=-1), "shard_size"),
+        (lambda: EncodeConfig(max_failed_share=-0.1), "max_failed_share"),
+        (lambda: PredictConfig(max_failed_share=1.1), "max_failed_share"),
+        (lambda: PredictConfig(max_failed_share=float("nan")), "max_failed_share"),
         (lambda: TrainConfig(("folder",), head="forest"), "head"),
         (lambda: TrainConfig(("folder",), seed=-1), "seed"),
         (lambda: TrainConfig(("folder",), min_photos_per_class=2), "min_photos_per_class"),
@@ -35,7 +38,7 @@ def test_invalid_setting_is_refused_by_name(make, setting):
 
 def test_smallest_allowed_values_are_accepted():
     EncodeConfig(batch_size=1, shard_size=1, network="null", precision="bfloat16", code_dtype="float32")
-    PredictConfig(top_k=1, batch_size=1, shard_size=1)
+    PredictConfig(top_k=1, batch_size=1, shard_size=1, max_failed_share=0)
     TrainConfig(("folder",), seed=2**32 - 1, head="mlp")
     ClusterConfig(actors=1)
 

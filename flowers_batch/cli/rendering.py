@@ -16,7 +16,7 @@ ROWS_SHOWN = 20  # of a list; its file has all
 _BAR_WIDTH = 40  # characters for 100%
 _OTHER_COUNTS = {
     "missing": "missing, and kept until --prune",
-    "duplicates": "with the same bytes as another",
+    "duplicates": "with the same bytes as an earlier one",
     "repeated": "listed more than once",
 }
 

@@ -16,6 +16,7 @@ from flowers_batch.cluster.scaling import Resources
 from flowers_batch.cluster.totals import Totals
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.shard import Shard
+from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Reporter
@@ -34,6 +35,7 @@ def run_shards(
     on_first_fingerprint: Callable[[Fingerprint], None],
     reporter: Reporter,
     max_copies: int = MAX_COPIES_IN_FLIGHT,
+    on_shard_finished: Callable[[Footer], None] = lambda footer: None,
 ) -> PoolResult:
     """Have a cluster's actors work on shards until all are finished.
 
@@ -45,16 +47,18 @@ def run_shards(
             refuse it.
         reporter: Receives messages, and the finished images of these shards.
         max_copies: How many actors may work on the same shard when no others wait.
+        on_shard_finished: Called with the footer of each finished shard; raises to end the run.
 
     Returns:
         What was done, and by which actors.
 
     Raises:
-        FlowersError: As an actor raised it; or too many actors died on one shard.
+        FlowersError: As an actor or one of the functions raised it; or too many actors died on one shard.
     """
     with connected(cluster) as can_scale:
         pool = ActorPool(job, cluster, can_scale, on_first_fingerprint)
-        run = ShardRun(pool, Schedule(shards, max_copies), Totals(job.url, reporter), cluster.stall_timeout)
+        totals = Totals(job.url, reporter, on_shard_finished)
+        run = ShardRun(pool, Schedule(shards, max_copies), totals, cluster.stall_timeout)
         try:
             return run.run()
         finally:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flowers_batch.cluster.dispatch import Schedule
 from flowers_batch.cluster.messages import ActorInfo, PoolResult, ShardResult
 from flowers_batch.cluster.metrics import RunMetrics
 from flowers_batch.cluster.pool import PooledActor
+from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.progress import Progress, Reporter
 
 
@@ -18,15 +19,16 @@ class Totals:
     Args:
         run: The run's folder, which labels its metrics.
         reporter: Receives messages and progress.
+        on_shard_finished: Called with the footer of each finished shard; raises to end the run.
 
     Attributes:
         result: What `run_shards` will return.
     """
 
-    def __init__(self, run: str, reporter: Reporter):
+    def __init__(self, run: str, reporter: Reporter, on_shard_finished: Callable[[Footer], None] = lambda footer: None):
         self.result = PoolResult()
         self.message = reporter.message
-        self._reporter, self._metrics = reporter, RunMetrics(run)
+        self._reporter, self._metrics, self._on_shard_finished = reporter, RunMetrics(run), on_shard_finished
         self._first_dispatch: float | None = None  # of a shard
         self._actor_seconds = 0.0  # of actors that have left since then
 
@@ -55,12 +57,17 @@ class Totals:
         self._metrics.shards_retried(shards)
 
     def shard_finished(self, result: ShardResult) -> None:
-        """Add a finished shard."""
+        """Add a finished shard.
+
+        Raises:
+            FlowersError: As `on_shard_finished` raised it.
+        """
         self.result.footers[result.footer.shard] = result.footer
         self.result.reused += result.reused
         for stage, seconds in result.stages.items():
             self.result.stages[stage] = self.result.stages.get(stage, 0.0) + seconds
         self._metrics.shard_finished(result)
+        self._on_shard_finished(result.footer)
 
     def report(self, actors: Sequence[PooledActor], schedule: Schedule) -> None:
         """Report the finished images, including those in unfinished shards, and update the metrics."""

@@ -25,7 +25,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.finetuning.trainable_model import unfrozen_layers
 from flowers_batch.progress import Reporter
 from flowers_batch.runs.encode import encode
-from flowers_batch.runs.execution import skipping_of
+from flowers_batch.runs.planning import skipping_of
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.skipping import SKIP_NOTHING, SKIP_SYSTEM, Skipping
 from flowers_batch.storage.folder import Folder

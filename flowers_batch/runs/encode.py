@@ -11,7 +11,8 @@ from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.networks import codes_fingerprint, tunings_of, weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.runs.execution import RunExecution, skipping_of
+from flowers_batch.runs.execution import RunExecution
+from flowers_batch.runs.planning import skipping_of
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.opening import PathOrUrl, open_folder

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from flowers_batch.cluster.driver import run_shards
 from flowers_batch.cluster.messages import Factory, PoolResult, ShardJob
 from flowers_batch.config import ArchiveConfig, ClusterConfig
 from flowers_batch.dataset.completeness import completed
 from flowers_batch.dataset.duplicates import count_duplicates
-from flowers_batch.dataset.foreign_rows import foreign_paths
-from flowers_batch.dataset.growth import grow_manifest, write_manifest
-from flowers_batch.dataset.job import JOB, Job, library_versions, read_job, write_job
-from flowers_batch.dataset.manifest import Manifest, copy_manifest, read_manifest
+from flowers_batch.dataset.job import Job, library_versions, read_job, write_job
+from flowers_batch.dataset.manifest import Manifest
 from flowers_batch.dataset.manifest_part import MANIFEST
 from flowers_batch.dataset.run_folder import SUCCESS, Run, read_summary, write_summary
-from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard import Shard
-from flowers_batch.dataset.shard_file import Footer, read_footer
-from flowers_batch.dataset.shard_reading import failed_paths
+from flowers_batch.dataset.shard_file import Footer
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Progress, Reporter
+from flowers_batch.runs.failed_share import FailedShare
+from flowers_batch.runs.planning import plan_codes, plan_images
 from flowers_batch.runs.summary import Summary
-from flowers_batch.sources.lists import ListSource
-from flowers_batch.sources.skipping import Skipping
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.scratch import sweep_scratch_folders
 
 _OLD_SCRATCH_SECONDS = 3600.0  # longer than any writer pauses between two row groups
-# Reasons of failed rows that may succeed in a retry; too_large with another `max_pixels`.
-RETRYABLE_REASONS = ("missing", "unreadable", "timeout", "too_large")
-# Those that another version of the decoders may not meet.
-DECODING_REASONS = ("not_an_image", "truncated", "unsupported")
 
 
 class RunExecution:
@@ -55,53 +45,19 @@ class RunExecution:
         self.job = job
         self.notes = list(notes)
         self._began = time.monotonic()
-        self._id = uuid.uuid4().hex
         self._changes: dict[str, int] = {}
         self._codes: dict[int, Footer] = {}  # of the codes that are labelled, if codes are
+        self._max_failed_share = 1.0  # of codes, whose failed rows were accepted when they were made
 
     def plan_images(self, source: Source, config: ArchiveConfig) -> Manifest:
-        """List the images, divide the new ones into shards, and return the manifest.
-
-        An earlier execution that was stopped is resumed with the manifest that it wrote, unless the images are now
-        elsewhere, or other names are left out.
+        """List the images, and return the manifest.
 
         Raises:
             InputError: The folder belongs to other images.
         """
-        manifest = read_manifest(self.folder)
-        if manifest is None:
-            self._refuse_foreign()
-            manifest = write_manifest(self.folder, source, config.shard_size, self._id)
-            self._changes["new"] = manifest.images
-            return manifest
-        stopped = (
-            manifest.is_complete and manifest.listing.would_find_the_same(source) and not self.folder.exists(SUCCESS)
-        )
-        retry = config.retry_failed or config.retry_all
-        if stopped and not (config.prune or retry) and self._is_safe_to_read(manifest, source):
-            return manifest
-        manifest, self._changes = grow_manifest(
-            self.folder,
-            manifest,
-            source,
-            config.shard_size,
-            self._id,
-            prune=config.prune,
-            retry=retry,
-            failed=partial(self._failed, reasons=RETRYABLE_REASONS + (DECODING_REASONS if config.retry_all else ())),
-        )
+        self._max_failed_share = config.max_failed_share
+        manifest, self._changes = plan_images(self.folder, self.job.kind, source, config)
         return manifest
-
-    def _is_safe_to_read(self, manifest: Manifest, source: Source) -> bool:
-        """Return whether no row names a file that a list does not; other sources refuse such rows themselves."""
-        return not isinstance(source, ListSource) or next(foreign_paths(self.folder, manifest, source), None) is None
-
-    def _failed(self, shard: Shard, reasons: Sequence[str]) -> set[str]:
-        """Return the paths of a shard's images that failed for one of some reasons."""
-        footer = read_footer(self.folder, self.job.kind, shard.number)
-        if footer is None or footer.shard != shard.number or not footer.reasons.keys() & set(reasons):
-            return set()
-        return failed_paths(self.folder, self.job.kind, footer, reasons)
 
     def plan_codes(self, codes: Run) -> Manifest:
         """Copy the manifest of a codes folder, and return it.
@@ -109,40 +65,21 @@ class RunExecution:
         Raises:
             InputError: The codes are incomplete, or this folder belongs to other images.
         """
-        manifest, present = read_manifest(codes.folder), read_manifest(self.folder)
-        if manifest:
-            self._codes = completed(codes.folder, CODES, manifest, codes.job.fingerprint.digest)
-        if manifest is None or len(self._codes) < len(manifest.shards):
-            raise InputError(f"{codes.folder.url} is no longer complete: run the same `flowers-batch encode` again.")
-        if present is None:
-            self._refuse_foreign()
-        elif present.runs[0] != manifest.runs[0] and present.shards != manifest.shards:
-            raise InputError(
-                f"{self.folder.url} holds predictions of other images than {codes.folder.url}: choose another folder."
-            )
-        if present is None or present.shards != manifest.shards:
-            self.folder.delete(SUCCESS)
-            copy_manifest(codes.folder, self.folder, manifest)
+        manifest, self._codes = plan_codes(self.folder, codes)
         return manifest
-
-    def _refuse_foreign(self) -> None:
-        if self.folder.exists(JOB):
-            raise InputError(
-                f"{self.folder.url} has a {JOB} and no complete {MANIFEST}: restore it, or choose another folder."
-            )
 
     def execute(self, manifest: Manifest, factory: Factory, cluster: ClusterConfig, reporter: Reporter) -> Summary:
         """Have actors process the missing shards, check that all are complete, and write and return the summary.
 
         Raises:
-            RunError: Shards are missing.
+            RunError: Shards are missing, or a larger share of the images failed than may.
         """
         self._sweep(_OLD_SCRATCH_SECONDS)
         # While the fingerprint's precision is `auto`, no shard matches it.
         before = self._complete_shards(manifest)
         missing = [shard for shard in manifest.shards if shard.number not in before]
         if missing:
-            result = self._run_missing(manifest, missing, factory, cluster, reporter)
+            result = self._run_missing(manifest, missing, before, factory, cluster, reporter)
             footers = self._complete_shards(manifest)
         else:
             result, footers = PoolResult(), before
@@ -155,6 +92,7 @@ class RunExecution:
             if written | listed != written:  # but what was left out
                 write_summary(self.folder, written | listed)
             return self._summary(manifest, before, footers, result, written["duplicates"])
+        self._check_failed_share(manifest, footers)
         duplicates = count_duplicates(self.folder, self.job.kind, manifest, self.job.fingerprint.digest)
         summary = self._summary(manifest, before, footers, result, duplicates)
         write_summary(self.folder, summary.to_json())
@@ -167,13 +105,32 @@ class RunExecution:
             self.folder.sweep(name, older_than)
 
     def _run_missing(
-        self, manifest: Manifest, missing: list[Shard], factory: Factory, cluster: ClusterConfig, reporter: Reporter
+        self,
+        manifest: Manifest,
+        missing: list[Shard],
+        before: dict[int, Footer],
+        factory: Factory,
+        cluster: ClusterConfig,
+        reporter: Reporter,
     ) -> PoolResult:
         self.folder.delete(SUCCESS)
+        failed_share = self._check_failed_share(manifest, before)
         resumed = manifest.images - sum(shard.images for shard in missing)
         archive = _ArchiveReporter(reporter, manifest.images, resumed)
         job = ShardJob(factory, self.folder.url, self.job.kind)
-        return run_shards(job, missing, cluster, self._on_first_fingerprint, archive)
+        return run_shards(
+            job, missing, cluster, self._on_first_fingerprint, archive, on_shard_finished=failed_share.add
+        )
+
+    def _check_failed_share(self, manifest: Manifest, finished: dict[int, Footer]) -> FailedShare:
+        """Check the finished shards, and return what counts further ones.
+
+        Raises:
+            RunError: More of their images failed than may of all.
+        """
+        share = FailedShare(self.folder, self.job.kind, manifest, self._max_failed_share, finished.values())
+        share.check()
+        return share
 
     def _check_complete(self, manifest: Manifest, footers: dict[int, Footer]) -> None:
         missing = [shard.number for shard in manifest.shards if shard.number not in footers]
@@ -254,11 +211,6 @@ class RunExecution:
             weights=self.job.weights,
             notes=self.notes,
         )
-
-
-def skipping_of(config: ArchiveConfig) -> Skipping:
-    """Return which names a listing leaves out."""
-    return Skipping(config.include_hidden, config.exclude)
 
 
 class _ArchiveReporter:

@@ -20,8 +20,9 @@ from flowers_batch.encoding.networks import weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.runs.execution import RunExecution, skipping_of
+from flowers_batch.runs.execution import RunExecution
 from flowers_batch.runs.imagenet_model import imagenet_model
+from flowers_batch.runs.planning import skipping_of
 from flowers_batch.runs.reproduction import encode_config_for
 from flowers_batch.runs.summary import Summary
 from flowers_batch.sources.opening import open_source
@@ -100,7 +101,7 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave `weights` out.")
-    of_photos = ("prune", "retry_failed", "retry_all", "max_pixels", "include_hidden", "exclude")
+    of_photos = ("prune", "retry_failed", "retry_all", "max_failed_share", "max_pixels", "include_hidden", "exclude")
     if any(getattr(config, name) != getattr(ArchiveConfig, name) for name in of_photos):
         names = ", ".join(f"`{name}`" for name in of_photos)
         raise InputError(f"{codes.folder.url} holds codes, and no photo is listed or read: give {names} to `encode`.")

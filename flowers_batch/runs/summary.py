@@ -23,7 +23,7 @@ class Summary:
         broken_links: Links that lead nowhere, and are not named like images: `count`, and the names of the `first`.
         nameless_folders: Prefixes of keys in a store that go on with another slash, which cannot be opened: likewise.
         repeated: Images that a list names more than once; they are one row.
-        duplicates: Images with the same bytes as an earlier one.
+        duplicates: Images with the same bytes as an earlier one of all rows, so that of three copies two count.
         missing: Images that the last listing did not find; their rows are kept.
         changes: What this run's listing changed: images that were `new`, `changed`, `missing`, `returned`, `pruned`
             and `retried`; empty where nothing was listed.

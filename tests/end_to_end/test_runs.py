@@ -69,6 +69,14 @@ def test_summary_counts_what_was_done(archive, encoded):
     assert summary["stage_rates"]["wait"] is None and min(rates.values()) >= summary["images_per_second"]
 
 
+def test_run_in_which_most_images_fail_ends_early(tmp_path):
+    names = tmp_path / "list.txt"
+    names.write_text("\n".join(f"{number:03d}.png" for number in range(104)))
+    with pytest.raises(fb.RunError, match=r"56 of 104 images failed \(56 missing; 48 not tried\)"):
+        fb.encode(names, tmp_path / "codes", NULL)
+    assert not (tmp_path / "codes" / "_SUCCESS").exists()
+
+
 def test_running_again_does_nothing(archive, encoded):
     before = files(encoded / "codes")
     summary = fb.encode(str(archive), str(encoded), NULL)

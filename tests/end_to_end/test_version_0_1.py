@@ -84,9 +84,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the shards that actors are given, in this process and without Ray."""
     numbers: list[int] = []
 
-    def run_shards(job, shards, *rest):
+    def run_shards(job, shards, *rest, **named):
         numbers.extend(shard.number for shard in shards)
-        return run_shards_here(job, shards, *rest)
+        return run_shards_here(job, shards, *rest, **named)
 
     monkeypatch.setattr("flowers_batch.runs.execution.run_shards", run_shards)
     return numbers
