@@ -101,7 +101,10 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
     codes = open_run(source, CODES)
     if config.weights:
         raise InputError(f"{codes.folder.url} holds codes, for which no network is needed: leave `weights` out.")
-    of_photos = ("prune", "retry_failed", "retry_all", "max_failed_share", "max_pixels", "include_hidden", "exclude")
+    of_photos = (
+        *("prune", "retry_failed", "retry_all", "max_failed_share"),
+        *("max_pixels", "image_timeout", "include_hidden", "exclude"),
+    )
     if any(getattr(config, name) != getattr(ArchiveConfig, name) for name in of_photos):
         names = ", ".join(f"`{name}`" for name in of_photos)
         raise InputError(f"{codes.folder.url} holds codes, and no photo is listed or read: give {names} to `encode`.")
