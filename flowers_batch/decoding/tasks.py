@@ -49,11 +49,13 @@ class Collector:
         self._left -= len(part.rows)
         if self._left:
             return
-        parts = [self._parts[key] for key in sorted(self._parts)]
-        rows = parts[0].rows if len(parts) == 1 else pa.concat_batches([each.rows for each in parts])
-        read, decode = (sum(getattr(each, name) for each in parts) for name in ("read_seconds", "decode_seconds"))
+        if len(self._parts) > 1:
+            parts = [self._parts[key] for key in sorted(self._parts)]
+            rows = pa.concat_batches([each.rows for each in parts])
+            read, decode = (sum(getattr(each, name) for each in parts) for name in ("read_seconds", "decode_seconds"))
+            part = DecodedGroup(rows, read, decode)
         with suppress(InvalidStateError):
-            self.future.set_result(DecodedGroup(rows, read, decode))
+            self.future.set_result(part)
 
     def fail(self, error: BaseException) -> None:
         """Set what ended the group's work."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from flowers_batch.text import visible
 
 _START_SECONDS = 120.0  # the libraries may be on a slow disk
 _END_SECONDS = 10.0  # a large process takes its time to end
+_TICK_SECONDS = 1.0
+_RECEIVED_BYTES = 1 << 16  # at once: mostly an answer and its head
 _SERVER = "flowers_batch.decoding.fork_server"
 _KEPT_LINES = 20  # of what the server and its workers print
 # Unused threads would count as memory.
@@ -56,7 +57,8 @@ class WorkerProcess:
     """
 
     def __init__(self, channel: socket.socket, control: socket.socket):
-        self._channel, self._control = channel, control
+        self._channel, self._control, self._received = channel, control, bytearray()
+        channel.settimeout(_TICK_SECONDS)
         control.settimeout(_START_SECONDS)
         self._process = int.from_bytes(self._hear() or b"", "little")
 
@@ -69,16 +71,12 @@ class WorkerProcess:
         """
         view = memoryview(data)
         while view:
-            with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-                view = view[self._channel.send(view, socket.MSG_DONTWAIT) :]
-                continue
-            if self._has_ended():
-                return  # receiving says so
-            if not select.select([], [self._channel], [], 1.0)[1]:
+            try:
+                view = view[self._channel.send(view) :]
+            except TimeoutError:
                 tick()
-
-    def _has_ended(self) -> bool:
-        return bool(select.select([self._control], [], [], 0)[0])
+            except OSError:
+                return  # it has ended: receiving says so
 
     def receive(self, tick: Callable[[], None]) -> Answer:
         """Return the next answer.
@@ -92,17 +90,20 @@ class WorkerProcess:
         """
 
         def read(size: int) -> bytes | None:
-            parts = bytearray()
-            while len(parts) < size:
-                if not select.select([self._channel], [], [], 1.0)[0]:
+            while len(self._received) < size:
+                try:
+                    part = self._channel.recv(_RECEIVED_BYTES)
+                except TimeoutError:
                     tick()
                     continue
-                with suppress(ConnectionResetError):
-                    if part := self._channel.recv(size - len(parts)):
-                        parts += part
-                        continue
-                return None
-            return bytes(parts)
+                except ConnectionResetError:
+                    return None
+                if not part:
+                    return None
+                self._received += part
+            data = bytes(self._received[:size])
+            del self._received[:size]
+            return data
 
         answer = receive_answer(read)
         if answer is None:
