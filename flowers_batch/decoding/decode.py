@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image
 
 from flowers_batch.config import ArchiveConfig
-from flowers_batch.decoding.errors import explain_errors
+from flowers_batch.decoding.errors import explain_lack_of_memory
 from flowers_batch.decoding.formats import open_image, upright_pixels
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
 from flowers_batch.decoding.resizing import Pixels, resize
@@ -65,7 +65,7 @@ def decode(
     Raises:
         DecodeError: The bytes are not a picture that can be decoded.
     """
-    with explain_errors():
+    with explain_lack_of_memory():
         opened = open_image(data, max_pixels)
         with turns.hold(opened.pixels) if turns else nullcontext():
             photo = upright_pixels(opened)
@@ -95,7 +95,7 @@ def decode_photo(
     Raises:
         DecodeError: The bytes are not a picture that can be decoded.
     """
-    with explain_errors():
+    with explain_lack_of_memory():
         opened = open_image(data, max_pixels)
         with turns.hold(opened.pixels) if turns else nullcontext():
             return upright_pixels(opened, min_side)

@@ -35,18 +35,37 @@ def too_many(limit: int, parts: str) -> DecodeError:
 
 @contextmanager
 def explain_errors() -> Iterator[None]:
-    """Turn whatever the libraries raise into a `DecodeError`: broken files cause nearly every kind of exception."""
+    """Turn whatever an image library raises for a file's bytes into a `DecodeError`.
+
+    Broken files cause nearly every kind of exception. Nothing but calls of libraries may be in the block: a fault of
+    our own is none of the file's.
+    """
     try:
         yield
-    except DecodeError:
-        raise
     except Exception as error:
         message = first_line(error)
-        # OpenCV raises for lack of memory only.
-        if isinstance(error, MemoryError | cv2.error) or _OUT_OF_MEMORY.search(message):
-            raise DecodeError("too_large", "It does not fit in memory.") from MemoryError(message)
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):
+            raise _no_memory() from MemoryError(message)
         if _TOO_LARGE.search(message):
             raise DecodeError("too_large", message) from None
         if _UNSUPPORTED.search(message) or isinstance(error.__cause__, KeyError):  # a compression without a name
             raise DecodeError("unsupported", f"Images of this kind are not supported: {message}") from None
         raise DecodeError("truncated", f"The image is broken or cut short: {message}") from None
+
+
+@contextmanager
+def explain_lack_of_memory() -> Iterator[None]:
+    """Turn lack of memory, whatever needs it, into a `DecodeError`, and leave all other errors as they are."""
+    try:
+        yield
+    except MemoryError as error:
+        raise _no_memory() from error
+    except cv2.error as error:
+        # An exception of C++ has no code.
+        if getattr(error, "code", None) == cv2.Error.STS_NO_MEM or "bad_alloc" in str(error):
+            raise _no_memory() from MemoryError(first_line(error))
+        raise
+
+
+def _no_memory() -> DecodeError:
+    return DecodeError("too_large", "It does not fit in memory.")

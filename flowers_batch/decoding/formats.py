@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-from flowers_batch.decoding.errors import DecodeError
+from flowers_batch.decoding.errors import DecodeError, explain_errors
 from flowers_batch.decoding.heif import referenced_pixels
 from flowers_batch.decoding.jpeg import check_scans, decode_jpeg, strip_jpeg, with_end
 from flowers_batch.decoding.metadata import strip_metadata
@@ -57,15 +58,15 @@ def open_image(data: bytes, max_pixels: int) -> OpenImage:
     """
     stripped, orientation = strip_metadata(data)
     image = _first_that_opens(stripped)
-    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    tags = {tag: _tiff_numbers(image, tag) for tag in (_BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH)}
     width, height = image.size
-    if tags.get(_TILE_WIDTH) and tags.get(_TILE_LENGTH):  # those at the border may be far larger than the picture
-        width = _padded(width, int(tags[_TILE_WIDTH]))
-        height = _padded(height, int(tags[_TILE_LENGTH]))
+    if any(tags[_TILE_WIDTH]) and any(tags[_TILE_LENGTH]):  # those at the border may be far larger than the picture
+        width = _padded(width, max(tags[_TILE_WIDTH]))
+        height = _padded(height, max(tags[_TILE_LENGTH]))
     if width * height > max_pixels:
         raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (max_pixels).")
-    bits = max(tags.get(_BITS, (8,)))
-    plain = bits == 16 and tags.get(_PHOTOMETRIC) != 0 and tags.get(_PLANES) != 2
+    bits = max(tags[_BITS], default=8)
+    plain = bits == 16 and 0 not in tags[_PHOTOMETRIC] and 2 not in tags[_PLANES]
     if image.mode in ("I", "F") or (bits > 8 and not plain):
         # Pillow would confuse black with white or halve the values, or the file does not say which value is white.
         raise DecodeError("unsupported", "Its values have more than 8 bits and are not plain 16-bit ones.")
@@ -76,6 +77,20 @@ def open_image(data: bytes, max_pixels: int) -> OpenImage:
             "unsupported", f"It is made of images of {used} pixels, far more than its {width} x {height}."
         )
     return OpenImage(image, data, orientation, width * height)
+
+
+def _tiff_numbers(image: Image.Image, tag: int) -> tuple[int, ...]:
+    """Return the numbers of a TIFF's tag, which Pillow parses only now; none without the tag, or of other formats.
+
+    Raises:
+        DecodeError: The tag holds something else.
+    """
+    with explain_errors():
+        values = image.tag_v2.get(tag, ()) if isinstance(image, TiffImageFile) else ()
+    numbers = values if isinstance(values, tuple) else (values,)
+    if not all(isinstance(number, int) for number in numbers):
+        raise DecodeError("truncated", f"The image is broken: its tag {tag} holds no whole numbers.")
+    return numbers
 
 
 def _padded(pixels: int, tile: int) -> int:
@@ -94,14 +109,15 @@ def _first_that_opens(data: bytes) -> Image.Image:
     for name in formats:
         try:
             return _open_as(name, data)
-        except Exception as error:  # broken files cause nearly every kind
+        except DecodeError as error:
             errors.append(error)
     raise errors[0]
 
 
 def _open_as(name: str, data: bytes) -> Image.Image:
     factory, _ = Image.OPEN[name]
-    return factory(io.BytesIO(data), "")
+    with explain_errors():
+        return factory(io.BytesIO(data), "")
 
 
 def _possible_formats(data: bytes) -> list[str]:
@@ -122,7 +138,8 @@ def upright_pixels(opened: OpenImage, min_side: int | None = None) -> NDArray[np
     image, orientation = opened.image, opened.orientation
     photo = _rgb_pixels(opened, min_side)
     if image.format == "AVIF":  # Pillow states the container's orientation, and applies it in HEIF alone
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        with explain_errors():
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     image.close()  # frees what Pillow holds
     return _UPRIGHT[orientation](photo) if orientation in _UPRIGHT else photo
 
@@ -136,28 +153,34 @@ def _rgb_pixels(opened: OpenImage, min_side: int | None) -> NDArray[np.uint8]:
         elif (photo := decode_jpeg(data, min_side)) is not None:
             return photo
         image = _open_as("JPEG", strip_jpeg(data))  # Pillow distinguishes warnings from errors
-    image.load()
+    with explain_errors():
+        image.load()
     clear = image.info.get("transparency")
     if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, as the pixels were before `load`
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     photo = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, BAND_ROWS):
-        band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
-        photo[top : top + BAND_ROWS] = _band_as_rgb(band)
+        with explain_errors():
+            band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
+            values = np.asarray(band if band.mode.startswith("I;16") else _on_white(band))
+        photo[top : top + BAND_ROWS] = values if values.dtype == np.uint8 else _grey_of_16_bits(values, clear)
     return photo
 
 
-def _band_as_rgb(band: Image.Image) -> NDArray[np.uint8]:
-    if band.mode.startswith("I;16"):
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        deep = np.asarray(band)
-        grey = (deep.astype(np.uint32) * 255 + 32767) // 65535
-        grey[deep == band.info.get("transparency", -1)] = 255
-        return grey.astype(np.uint8)[:, :, None]
-    if band.has_transparency_data:
-        band = band.convert("RGBA")
-        band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
-    return np.asarray(band.convert("RGB"))
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return an image as Pillow's RGB, composited on white where it is transparent."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _grey_of_16_bits(deep: NDArray[np.uint16], clear: Any) -> NDArray[np.uint8]:
+    """Return grey values as uint8 [height, width, 1], white where they equal `clear`: Pillow would clip them at 255."""
+    grey = (deep.astype(np.uint32) * 255 + 32767) // 65535
+    if isinstance(clear, int):
+        grey[deep == clear] = 255
+    return grey.astype(np.uint8)[:, :, None]
 
 
 # How to make each EXIF orientation upright (Exif 2.32, tag 0x0112).

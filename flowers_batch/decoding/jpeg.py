@@ -11,7 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 
-from flowers_batch.decoding.errors import DecodeError, too_many
+from flowers_batch.decoding.errors import DecodeError, explain_errors, too_many
 from flowers_batch.decoding.orientation import first_orientation
 
 # Markers, the byte after 0xFF (ITU-T T.81, table B.1).
@@ -129,22 +129,24 @@ def decode_jpeg(data: bytes, min_side: int | None = None) -> NDArray[np.uint8] |
         min_side: If given, it may be decoded to 1/8, 1/4 or 1/2 of its size as long as both sides keep this many
             pixels.
     """
-    side = min_side or 0
-    with suppress(ValueError):  # it raises for warnings, too
-        return simplejpeg.decode_jpeg(data, min_height=side, min_width=side)
-    if only_end_is_missing(data):
-        with suppress(ValueError):
-            return simplejpeg.decode_jpeg(data + _END, min_height=side, min_width=side)
-    return None
+    photo = _decode(data, "RGB", min_side or 0)
+    if photo is None and only_end_is_missing(data):
+        photo = _decode(data + _END, "RGB", min_side or 0)
+    return photo
 
 
 def with_end(data: bytes) -> bytes:
     """Return a CMYK JPEG, with its end marker if only that is missing."""
-    if only_end_is_missing(data):
-        with suppress(ValueError):
-            simplejpeg.decode_jpeg(data + _END, "CMYK")
-            return data + _END
+    if only_end_is_missing(data) and _decode(data + _END, "CMYK", 0) is not None:
+        return data + _END
     return data
+
+
+def _decode(data: bytes, colours: str, min_side: int) -> NDArray[np.uint8] | None:
+    """Decode a JPEG as uint8 [height, width, colours], or return None if libjpeg has something to object."""
+    with explain_errors(), suppress(ValueError):  # it raises for warnings, too
+        return simplejpeg.decode_jpeg(data, colours, min_height=min_side, min_width=min_side)
+    return None
 
 
 def only_end_is_missing(data: bytes) -> bool:

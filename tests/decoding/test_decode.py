@@ -19,7 +19,6 @@ from image_files import FORMATS, blocks, little_memory, off, png, tiff
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from flowers_batch.decoding import jpeg
 from flowers_batch.decoding.decode import decode, decode_photo
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
@@ -453,16 +452,6 @@ def test_smallest_and_longest_pictures_are_decoded(height, width):
     picture = decode(encoded(np.full((height, width, 3), 77, np.uint8)))
     assert (picture.width, picture.height) == (width, height)
     assert np.abs(picture.pixels - 77).max() < 1e-3
-
-
-def test_picture_that_does_not_fit_in_memory_says_so(monkeypatch):
-    def full(data, **options):
-        raise MemoryError
-
-    monkeypatch.setattr(jpeg.simplejpeg, "decode_jpeg", full)
-    error = refused(encoded(blocks(), "JPEG"))
-    assert (error.reason, str(error)) == ("too_large", "It does not fit in memory.")
-    assert isinstance(error.__cause__, MemoryError)
 
 
 def test_limit_of_pillow_is_neither_used_nor_changed(monkeypatch):
