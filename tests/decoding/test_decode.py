@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -481,13 +482,25 @@ def test_pixels_in_memory_stay_within_the_budget():
         pass
 
 
-def test_budget_is_released_when_decoding_fails():
-    budget = PixelBudget(48 * 72)
+def test_turn_ends_when_decoding_fails():
+    held, begun = 0, 0
+
+    class Turns:
+        @contextmanager
+        def hold(self, pixels: int) -> Iterator[None]:
+            nonlocal held, begun
+            assert pixels == 48 * 72
+            held, begun = held + 1, begun + 1
+            try:
+                yield
+            finally:
+                held -= 1
+
     for data in (encoded(blocks())[:200], b"", encoded(blocks())):
         with suppress(DecodeError):
-            decode(data, budget=budget)
-    with budget.hold(48 * 72):
-        pass
+            decode(data, turns=Turns())
+        assert held == 0
+    assert begun == 2  # an empty file has no header
 
 
 def test_huge_photo_waits_for_a_bounded_time():
