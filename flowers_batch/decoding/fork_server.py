@@ -34,6 +34,7 @@ class ForkServer:
         self._controls: dict[int, socket.socket] = {}  # by the worker's process
         self._poll = select.poll()
         self._poll.register(requests, select.POLLIN)
+        self._own: list[int] = []  # descriptors that no worker needs
 
     def serve(self, parent: int) -> None:
         """Serve until the parent ends, or closes the connection."""
@@ -42,7 +43,11 @@ class ForkServer:
             with suppress(OSError):
                 parent_end = os.pidfd_open(parent)
                 self._poll.register(parent_end, select.POLLIN)
+                self._own.append(parent_end)
+        if os.getppid() != parent:  # it has ended before
+            return
         woken, wake = socket.socketpair()
+        self._own += [self._requests.fileno(), woken.fileno(), wake.fileno()]
         for end in (woken, wake):
             end.setblocking(False)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
@@ -61,7 +66,7 @@ class ForkServer:
                         return
                 else:
                     self._take_control(handle)
-            self._reap()
+            self._reap()  # closes descriptors, whose numbers may be used again
 
     def kill_all(self) -> None:
         """End all workers."""
@@ -76,7 +81,7 @@ class ForkServer:
         own = os.getpid()
         process = os.fork()
         if not process:
-            self._be_worker(channel, own)
+            self._be_worker(channel, control, own)
         channel.close()
         with suppress(OSError):
             control.sendall(process.to_bytes(8, "little"))
@@ -84,15 +89,16 @@ class ForkServer:
         self._poll.register(control, select.POLLIN)
         return True
 
-    def _be_worker(self, channel: socket.socket, server: int) -> NoReturn:
+    def _be_worker(self, channel: socket.socket, control: socket.socket, server: int) -> NoReturn:
         code = 1
         try:
             end_with_parent(server)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._requests.close()
-            for control in self._controls.values():
-                control.close()
+            for each in (control, *self._controls.values()):
+                each.close()
+            for handle in self._own:
+                os.close(handle)
             run_worker(channel, self._setup)
             code = 0
         except BaseException:

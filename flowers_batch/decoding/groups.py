@@ -5,6 +5,7 @@ What a worker sends is untrusted: a photo may have taken it over. It is validate
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from collections.abc import Callable
@@ -94,9 +95,12 @@ class Answer:
             BrokenAnswerError: They are not what a worker sends.
         """
         try:
-            rows = pa.ipc.read_record_batch(pa.py_buffer(self.body), RESULTS)
+            message = pa.ipc.read_message(pa.py_buffer(self.body))
+            if message.type != "record batch" or _is_compressed(message.metadata):
+                raise BrokenAnswerError("It is not a plain record batch.")
+            rows = pa.ipc.read_record_batch(message, RESULTS)
             rows.validate(full=True)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, EOFError) as error:
             raise BrokenAnswerError(str(error)) from None
         if len(rows) != images or not _is_consistent(rows):
             raise BrokenAnswerError("The rows contradict each other.")
@@ -111,7 +115,8 @@ def _is_consistent(rows: pa.RecordBatch) -> bool:
     sha256, _, size, width, height, reason, message = rows.columns
     if reason.null_count == len(rows):
         known = not any(column.null_count for column in (sha256, size, width, height))
-        return known and message.null_count == len(rows) and all(side.to_numpy().min() >= 1 for side in (width, height))
+        least = min(column.to_numpy().min() for column in (size, width, height)) if known else 0
+        return known and message.null_count == len(rows) and bool(least >= 1)
     if reason.null_count:
         return all(_is_consistent(rows.filter(kind)) for kind in (reason.is_null(), reason.is_valid()))
     unknown = width.null_count == height.null_count == len(rows)
@@ -151,7 +156,7 @@ def receive_answer(read: Callable[[int], bytes | None]) -> Answer | None:
     """Return the next answer; None if there are no more.
 
     Raises:
-        BrokenAnswerError: It is too large.
+        BrokenAnswerError: It is too large, of an unknown kind, or says nonsense of the time that it took.
     """
     head = read(_ANSWER.size)
     if head is None:
@@ -159,10 +164,31 @@ def receive_answer(read: Callable[[int], bytes | None]) -> Answer | None:
     size, number, kind, read_seconds, decode_seconds = _ANSWER.unpack(head)
     if size > MAX_ANSWER_BYTES or kind not in (DECODED, REFUSED, BUG):
         raise BrokenAnswerError("It is too large, or of an unknown kind.")
+    if not (0 <= read_seconds < math.inf and 0 <= decode_seconds < math.inf):
+        raise BrokenAnswerError("It says nonsense of the time that it took.")
     body = read(size)
     if body is None:
         return None
     return Answer(number, kind, read_seconds, decode_seconds, body)
+
+
+def _is_compressed(metadata: pa.Buffer) -> bool:
+    """Return whether a record batch, of which Arrow has checked the flatbuffer, has compressed buffers.
+
+    They could expand to a thousand times what was sent; Arrow has no option to refuse them. Fields are numbered as in
+    Arrow's `Message.fbs`: a message's third is its header, here a record batch, whose fourth is the compression.
+    """
+
+    def find(table: int, field: int) -> int:
+        vtable = table - struct.unpack_from("<i", metadata, table)[0]
+        (size,) = struct.unpack_from("<H", metadata, vtable)
+        at = 4 + 2 * field
+        offset = struct.unpack_from("<H", metadata, vtable + at)[0] if at < size else 0
+        return table + offset if offset else 0
+
+    (message,) = struct.unpack_from("<I", metadata)
+    header = find(message, 2)
+    return bool(find(header + struct.unpack_from("<I", metadata, header)[0], 3))
 
 
 def read_exactly(channel: socket.socket, size: int) -> bytes | None:

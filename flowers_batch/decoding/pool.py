@@ -34,7 +34,8 @@ from flowers_batch.sources.source import Source
 from flowers_batch.storage.own_files import open_own_file
 
 _LOCK = "flowers-large-photos"  # begins the name of a file in the temporary folder, one per user
-GROUP = 16  # images, at most, that a worker is best given at once
+GROUP = 16  # images that a worker is best given at once
+_MAX_GROUP = 64  # images whose requests and answers a socket holds, so that neither side waits for the other to read
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,14 @@ class DecodePool:
         """Have one worker read and decode a few images; faster if there are `GROUP` of them than if there is one.
 
         Args:
-            rows: The images, with the columns `groups.REQUESTS`.
+            rows: At most 64 images, with the columns `groups.REQUESTS`.
             first_slot: Where the first one goes; the others follow. A slot whose image fails may hold anything.
 
         Returns:
             A future, which raises `InputError` if an image is none of the source's, and `RunError` if the source is no
             longer there, workers cannot be kept alive, or a bug was met.
         """
-        assert 0 <= first_slot <= len(self.slots) - len(rows)
+        assert 0 < len(rows) <= _MAX_GROUP and 0 <= first_slot <= len(self.slots) - len(rows)
         collector = Collector(len(rows))
         self._tasks.put(Task(next(self._numbers), rows, first_slot, collector))
         if self._is_closed.is_set():
@@ -139,6 +140,11 @@ class DecodePool:
 
 
 _POOLS: weakref.WeakSet[DecodePool] = weakref.WeakSet()
+
+
+# A fork of this process shares the connections to the workers, but must not end them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_POOLS.clear)
 
 
 @atexit.register

@@ -24,6 +24,7 @@ LARGE_BYTES = 64 << 20  # of a file
 _BYTES_PER_PIXEL = 32  # twice what WebP takes, which needs the most
 _COPIES = 4  # of a file, that libraries may hold at once
 _MAX_OPEN_FILES = 256
+_OTHER_CPU_SECONDS = 600.0  # between decoding two images: reading even the largest file takes less
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _SMALL_BYTES = 16 << 20  # a photo of five megapixels
@@ -61,9 +62,12 @@ def restrict_process(max_pixels: int, max_file_bytes: int) -> None:
         max_file_bytes: Of an image's file.
     """
     if sys.platform == "linux":
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is scarce, it goes before the network
+        with suppress(OSError):  # where memory is scarce, it goes before the network
+            Path("/proc/self/oom_score_adj").write_text("1000")
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _limit_memory(max_pixels * _BYTES_PER_PIXEL + _COPIES * max_file_bytes)
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)  # whatever the parent's parent does with it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGXCPU})
     _limit(resource.RLIMIT_CORE, 0)  # crashes are expected
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
@@ -76,23 +80,34 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _limit_memory(memory: int) -> None:
-    """Allow this process `memory` more bytes, but no more than half of what the machine has available."""
+    """Allow this process `memory` more bytes, but no more than half of what the machine has available.
+
+    Photos that are not large are allowed even where it has less: they are not what fills it.
+    """
     import psutil
 
     used, available = psutil.Process().memory_info().vms, psutil.virtual_memory().available
-    _limit(resource.RLIMIT_AS, used + min(memory, available // 2))
+    _limit(resource.RLIMIT_AS, used + min(memory, max(available // 2, LARGE_PIXELS * _BYTES_PER_PIXEL)))
 
 
 @contextmanager
 def cpu_limit(seconds: float) -> Iterator[None]:
-    """End this process with SIGXCPU if the block takes more CPU time; wall-clock time counts for nothing."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = math.ceil(time.process_time() + seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    """End this process with SIGXCPU if the block takes more CPU time; wall-clock time counts for nothing.
+
+    Afterwards it may take far more until the next block: a process that an image has damaged may spin in any place.
+    """
+    _limit_cpu(seconds)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+        _limit_cpu(_OTHER_CPU_SECONDS + seconds)
+
+
+def _limit_cpu(seconds: float) -> None:
+    """Allow this process so many more seconds of CPU time."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(time.process_time() + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 class LargePhotoTurns:

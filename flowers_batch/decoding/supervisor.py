@@ -5,24 +5,21 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
+import traceback
 from collections import deque
 from queue import Empty, SimpleQueue
 
 import pyarrow as pa
 
-from flowers_batch.decoding.decode_worker import DECODING, READING, WAITING
+from flowers_batch.decoding import watch
 from flowers_batch.decoding.groups import BUG, DECODED, Answer, BrokenAnswerError, failed_row
 from flowers_batch.decoding.shared_memory import Array
 from flowers_batch.decoding.tasks import CLOSED, DecodedGroup, Task
 from flowers_batch.decoding.worker_process import ForkServerProcess, WorkerEnd, WorkerProcess
 from flowers_batch.errors import FlowersError, InputError, RunError, first_line
+from flowers_batch.text import visible, visible_lines
 
-READ_SECONDS = 120.0  # without an end of reading, after which a read is tried again
-HANG_SECONDS = 60.0  # of decoding without any CPU time, as in a deadlock
 _IN_FLIGHT = 2  # tasks that a worker has, so that it never waits for one
-_MAX_SECONDS = 2.0  # that count between two ticks: if this process was stopped, as by Ctrl-Z, its workers are not late
-_CPU_PRECISION = 0.02  # seconds; the kernel counts in hundredths
 _MAX_ENDS = 5  # of workers in a row, while they work on no image
 
 CRASH, SPIN, HANG, READ, KILLED = "crash", "spin", "hang", "read", "killed"
@@ -58,7 +55,7 @@ class Supervisor(threading.Thread):
         super().__init__(name=f"decode-{index}", daemon=True)
         self.steps = 0
         self._server, self._index, self._tasks, self._is_closed = server, index, tasks, is_closed
-        self._watch = _Watch(notes)
+        self._watch = watch.Watch(notes)
         self._image_timeout = image_timeout
         self._again: deque[Task] = deque()  # tasks that come before others
         self._ends = 0  # of workers in a row
@@ -66,15 +63,21 @@ class Supervisor(threading.Thread):
     def run(self) -> None:
         """Work until the pool is closed; if no worker can be kept alive, fail whatever is submitted."""
         given: deque[Task] = deque()
+        error: FlowersError = CLOSED
         try:
             while not self._is_closed.is_set():
                 self._work_with_one(given)
-            error: FlowersError = CLOSED
         except FlowersError as raised:
             error = raised
+        except OSError as raised:  # open files or processes are used up
+            error = RunError(f"The processes that decode images cannot be started: {first_line(raised)}")
+        except Exception as raised:
+            traceback.print_exc()
+            error = RunError(f"Decoding stopped because of a bug: {first_line(raised)}")
+        error = CLOSED if self._is_closed.is_set() else error
         for task in (*given, *self._again):
             task.fail(error)
-        while not self._is_closed.is_set() and (next_task := self._tasks.get()):
+        while next_task := self._next(wait=True):
             next_task.fail(error)
 
     def _work_with_one(self, given: deque[Task]) -> None:
@@ -85,10 +88,10 @@ class Supervisor(threading.Thread):
             self._work(worker, given)
         except WorkerEnd as end:
             if not self._is_closed.is_set():
-                self._on_end(given, end.code)
+                self._on_end(given, end.kind or _kind(end.code), end.code)
         except BrokenAnswerError:
             worker.kill()
-            self._on_broken_answer(given)
+            self._on_end(given, CRASH, None, is_certain=False)
         finally:
             worker.end()
 
@@ -105,86 +108,95 @@ class Supervisor(threading.Thread):
                 if task is None:
                     break
                 given.append(task)
-                worker.send(task.request().encode(), self._tick)
+                worker.send(task.request().encode(), lambda: self._tick(worker))
             if not given:
                 return
-            answer = worker.receive(self._tick)
+            answer = worker.receive(lambda: self._tick(worker))
             if answer.number != given[0].number:
-                raise BrokenAnswerError
+                raise BrokenAnswerError("It is of another group.")
             self._take(given[0], answer)
             given.popleft()
             self._ends = 0
             self.steps += 1
 
     def _next(self, *, wait: bool) -> Task | None:
+        """Return the next task; None if there is none, or the pool is closed."""
         if self._again:
             return self._again.popleft()
         try:
-            return self._tasks.get(wait)
+            task = self._tasks.get(wait)
         except Empty:
             return None
+        if task is None:
+            self._tasks.put(None)  # others wait for it too
+        return task
 
     def _take(self, task: Task, answer: Answer) -> None:
         if answer.kind == DECODED:
             task.finish(DecodedGroup(answer.rows(len(task.rows)), answer.read_seconds, answer.decode_seconds))
             return
         text = bytes(answer.body).decode(errors="replace")
+        if not text.strip():
+            raise BrokenAnswerError("It says nothing.")
         if answer.kind == BUG:
-            print(text, file=sys.stderr, flush=True)
+            print(visible_lines(text), file=sys.stderr, flush=True)
             paths = task.rows["path"]
-            last = first_line(RunError(text.strip().splitlines()[-1]))
+            last = visible(first_line(RunError(text.strip().splitlines()[-1])))
             task.fail(
                 RunError(f"Decoding stopped because of a bug, on one of {len(paths)} images from {paths[0]} on: {last}")
             )
         else:
             task.fail((InputError if text[:1] == "2" else RunError)(text[1:]))
 
-    def _tick(self) -> None:
-        """End a worker that hangs."""
+    def _tick(self, worker: WorkerProcess) -> None:
+        """Give a worker up that is late, or whose pool is closed."""
         self.steps += 1
-        self._watch.check()
+        if self._watch.is_late() or self._is_closed.is_set():
+            kind = READ if self._watch.is_reading() else HANG
+            worker.kill()
+            worker.end()  # or not: one that waits for a disk for ever outlives being killed
+            raise WorkerEnd(None, kind)
 
-    def _on_end(self, given: deque[Task], code: int | None) -> None:
-        place = self._watch.place_in(given[0]) if given else None
-        if place is None:  # it has worked on no image
-            self._again.extendleft(reversed(given))
-            given.clear()
-            self._ends += 1
-            if self._ends == _MAX_ENDS:
-                raise RunError(
-                    f"{_MAX_ENDS} processes that decode images ended in a row ({_describe(code)}): see the log."
-                )
-            return
-        task = given.popleft()
+    def _on_end(self, given: deque[Task], kind: str, code: int | None, *, is_certain: bool = True) -> None:
+        """Have a worker's tasks done again, and find out which image has ended it.
+
+        Args:
+            given: Its tasks.
+            kind: How it ended.
+            code: As `WorkerEnd` has it.
+            is_certain: Whether the image that it was working on has ended it.
+        """
+        has_begun = bool(given) and self._watch.has_begun(given[0])
+        task = given.popleft() if has_begun else None
         self._again.extendleft(reversed(given))
         given.clear()
-        self._blame(task, place, self._kind(code), code)
-
-    def _kind(self, code: int | None) -> str:
-        if self._watch.verdict:
-            return self._watch.verdict
-        if code is not None and -code == signal.SIGXCPU:
-            return SPIN
-        return CRASH if code is not None and (code >= 0 or -code in _CRASHES) else KILLED
-
-    def _on_broken_answer(self, given: deque[Task]) -> None:
-        """Try each image of a group alone: one of them may have taken the worker over."""
-        task = given.popleft()
-        self._again.extendleft(reversed(given))
-        given.clear()
-        if task.is_alone:
-            self._blame(task, 0, CRASH, None)
-            return
-        self._again.extendleft(task.part(place, place + 1, is_alone=True) for place in reversed(range(len(task.rows))))
-
-    def _blame(self, task: Task, place: int, kind: str, code: int | None) -> None:
-        """Try an image again alone that has ended a worker, or make it a failed row."""
-        alone = task if task.is_alone else task.part(place, place + 1, is_alone=True)
-        alone.ends[kind] += 1
-        rest = []
-        if not task.is_alone:
+        if task is None:
+            self._count_end(code)
+        elif task.is_alone:
+            self._blame(task, kind, code)
+        elif (place := self._watch.place_in(task)) is None or not is_certain:
+            # An image may damage the process, which ends later, or take it over.
+            self._again.extendleft(
+                task.part(place, place + 1, is_alone=True) for place in reversed(range(len(task.rows)))
+            )
+        else:
             rest = [task.part(start, stop) for start, stop in ((0, place), (place + 1, len(task.rows))) if start < stop]
-        self._again.extendleft(reversed(rest))
+            self._again.extendleft(reversed(rest))
+            self._blame(task.part(place, place + 1, is_alone=True), kind, code)
+
+    def _count_end(self, code: int | None) -> None:
+        """Count workers that end in a row although they work on no image.
+
+        Raises:
+            RunError: There were too many.
+        """
+        self._ends += 1
+        if self._ends == _MAX_ENDS:
+            raise RunError(f"{_MAX_ENDS} processes that decode images ended in a row ({_describe(code)}): see the log.")
+
+    def _blame(self, alone: Task, kind: str, code: int | None) -> None:
+        """Try an image again alone that has ended a worker, or make it a failed row."""
+        alone.ends[kind] += 1
         if alone.ends[kind] < _TRIES[kind]:
             self._again.appendleft(alone)
         elif kind == KILLED:
@@ -200,62 +212,26 @@ class Supervisor(threading.Thread):
 
     def _failure(self, kind: str, code: int | None) -> pa.RecordBatch:
         if kind == CRASH:
-            return failed_row("crashed_decoder", f"Decoding it ends the process with {_describe(code)}.")
+            how = "ends the process" if code is None else f"ends the process with {_describe(code)}"
+            return failed_row("crashed_decoder", f"Decoding it {how}.")
         if kind == READ:
-            return failed_row("unreadable", f"Reading it takes more than {READ_SECONDS:g} seconds.")
+            return failed_row("unreadable", f"Reading it takes more than {watch.READ_SECONDS:g} seconds.")
         if kind == HANG:
             return failed_row("timeout", "Decoding it waits for ever.")
         return failed_row("timeout", f"Decoding it takes more than {self._image_timeout:g} seconds of CPU time.")
 
 
-class _Watch:
-    """Watches what a worker does.
-
-    Args:
-        notes: What the worker notes of itself.
-
-    Attributes:
-        verdict: Why the worker was killed: `READ` or `HANG`; None if it was not.
-    """
-
-    def __init__(self, notes: Array):
-        self._notes = notes
-        self.verdict: str | None = None
-
-    def start(self, worker: WorkerProcess) -> None:
-        """Begin with a new worker."""
-        self._worker, self.verdict = worker, None
-        self._notes[:] = 0
-        self._seen: tuple[int, ...] = ()
-        self._checked, self._cpu, self._seconds = time.monotonic(), 0.0, 0.0
-
-    def check(self) -> None:
-        """Kill the worker if it reads one image for too long, or decodes one without using the CPU."""
-        now, seen = time.monotonic(), tuple(self._notes.tolist())
-        passed, self._checked = min(now - self._checked, _MAX_SECONDS), now
-        cpu, before = self._worker.cpu_seconds(), self._cpu
-        self._cpu = cpu
-        state = seen[2]
-        if (
-            seen != self._seen
-            or state not in (READING, DECODING)
-            or (state == DECODING and cpu > before + _CPU_PRECISION)
-        ):
-            self._seen, self._seconds = seen, 0.0
-            return
-        self._seconds += passed
-        if self._seconds > (READ_SECONDS if state == READING else HANG_SECONDS):
-            self.verdict = READ if state == READING else HANG
-            self._worker.kill()
-
-    def place_in(self, task: Task) -> int | None:
-        """Return the place in a task of the image that the worker has worked on; None if it has on none."""
-        group, place, state = self._notes.tolist()
-        is_on_one = state in (READING, DECODING, WAITING) and group == task.number and 0 <= place < len(task.rows)
-        return place if is_on_one else None
+def _kind(code: int | None) -> str:
+    if code is None:
+        return KILLED
+    if -code == signal.SIGXCPU:
+        return SPIN
+    return CRASH if code >= 0 or -code in _CRASHES else KILLED
 
 
 def _describe(code: int | None) -> str:
     if code is None:
         return "an unknown cause"
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"

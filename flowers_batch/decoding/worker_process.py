@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,7 +25,8 @@ _END_SECONDS = 10.0  # a large process takes its time to end
 _TICK_SECONDS = 1.0
 _RECEIVED_BYTES = 1 << 16  # at once: mostly an answer and its head
 _SERVER = "flowers_batch.decoding.fork_server"
-_KEPT_LINES = 20  # of what the server and its workers print
+_KEPT_LINES, _LINE_BYTES = 20, 4096  # of what the server and its workers print
+_LAUNCHES = 3  # of a server that is killed while it starts
 # Unused threads would count as memory.
 _ONE_THREAD = {
     "MALLOC_ARENA_MAX": "1",
@@ -41,11 +44,12 @@ class WorkerEnd(Exception):
     Attributes:
         code: Its exit code, or the signal that ended it as a negative number; None if nobody knows, since the fork
             server has ended too.
+        kind: What it was given up for; None if it ended by itself.
     """
 
-    def __init__(self, code: int | None):
-        super().__init__(code)
-        self.code = code
+    def __init__(self, code: int | None, kind: str | None = None):
+        super().__init__(code, kind)
+        self.code, self.kind = code, kind
 
 
 class WorkerProcess:
@@ -58,6 +62,7 @@ class WorkerProcess:
 
     def __init__(self, channel: socket.socket, control: socket.socket):
         self._channel, self._control, self._received = channel, control, bytearray()
+        self._next_tick = 0.0
         channel.settimeout(_TICK_SECONDS)
         control.settimeout(_START_SECONDS)
         self._process = int.from_bytes(self._hear() or b"", "little")
@@ -67,22 +72,23 @@ class WorkerProcess:
 
         Args:
             data: As `Request.encode` returns it.
-            tick: Called every second while the worker takes nothing.
+            tick: Called every second.
         """
         view = memoryview(data)
         while view:
             try:
                 view = view[self._channel.send(view) :]
             except TimeoutError:
-                tick()
-            except OSError:
-                return  # it has ended: receiving says so
+                if self._has_ended(tick):
+                    return  # receiving says so
+            except (BrokenPipeError, ConnectionResetError):
+                return
 
     def receive(self, tick: Callable[[], None]) -> Answer:
         """Return the next answer.
 
         Args:
-            tick: Called every second while there is none.
+            tick: Called every second.
 
         Raises:
             WorkerEnd: The worker has ended.
@@ -94,13 +100,15 @@ class WorkerProcess:
                 try:
                     part = self._channel.recv(_RECEIVED_BYTES)
                 except TimeoutError:
-                    tick()
+                    if self._has_ended(tick):
+                        return None
                     continue
                 except ConnectionResetError:
                     return None
                 if not part:
                     return None
                 self._received += part
+                self._tick(tick)  # it may send little at a time, for ever
             data = bytes(self._received[:size])
             del self._received[:size]
             return data
@@ -109,6 +117,18 @@ class WorkerProcess:
         if answer is None:
             raise WorkerEnd(self.end())
         return answer
+
+    def _has_ended(self, tick: Callable[[], None]) -> bool:
+        """Tick; return whether the worker has ended: a fork of this process may keep its end of the channel open."""
+        self._tick(tick)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _tick(self, tick: Callable[[], None]) -> None:
+        if (now := time.monotonic()) >= self._next_tick:
+            self._next_tick = now + _TICK_SECONDS
+            tick()
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that the worker has used; 0 if it has ended."""
@@ -173,8 +193,11 @@ class ForkServerProcess:
             self._wait_until_ready()
             channel, channel_end = socket.socketpair()
             control, control_end = socket.socketpair()
-            with channel_end, control_end, suppress(OSError):  # the server has ended: so will the worker seem to
-                socket.send_fds(self._requests, [START], [channel_end.fileno(), control_end.fileno()])
+            with channel_end, control_end:
+                try:
+                    socket.send_fds(self._requests, [START], [channel_end.fileno(), control_end.fileno()])
+                except OSError:  # the server has ended: so will the worker seem to
+                    self._stop()
         with suppress(OSError):
             channel.sendall(index.to_bytes(4, "little"))
         return WorkerProcess(channel, control)
@@ -188,8 +211,11 @@ class ForkServerProcess:
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def _launch(self) -> None:
         self._requests, end = socket.socketpair()
@@ -205,6 +231,8 @@ class ForkServerProcess:
                 start_new_session=True,  # Ctrl-C is the parent's to answer
             )
         self._is_ready = False
+        if self._is_closed:  # meanwhile, by another thread
+            self._stop()
         self._printer = threading.Thread(target=self._print, args=(self._process,), name="decode-log", daemon=True)
         self._printer.start()
         with suppress(OSError):  # it has ended: it will not get ready
@@ -216,25 +244,35 @@ class ForkServerProcess:
         return kept | _ONE_THREAD | {"PYTHONPATH": path}
 
     def _wait_until_ready(self) -> None:
-        if self._is_ready and self._process.poll() is not None and not self._is_closed:
-            self._requests.close()
-            self._launch()
-        if self._is_ready or self._is_closed:
-            return
+        """Wait for the server, and start it again if it was killed."""
+        for _ in range(_LAUNCHES):
+            code = self._process.poll()
+            if code is not None and (self._is_ready or code < 0) and not self._is_closed:
+                self._requests.close()
+                self._launch()
+            self._is_ready = self._is_ready or self._is_closed or self._hears_ready()
+            if self._is_ready:
+                return
+            with suppress(subprocess.TimeoutExpired):
+                if self._process.wait(1.0) < 0:
+                    continue
+            break
+        self._stop()
+        self._printer.join(_END_SECONDS)
+        last = self._printed[-1] if self._printed else "it says nothing."
+        raise RunError(f"The processes that decode images do not start: {last}")
+
+    def _hears_ready(self) -> bool:
         self._requests.settimeout(_START_SECONDS)
         with suppress(OSError):
-            self._is_ready = self._requests.recv(1) == READY
-        if not self._is_ready:
-            self._process.kill()
-            self._printer.join(_END_SECONDS)
-            last = self._printed[-1] if self._printed else "it says nothing."
-            raise RunError(f"The processes that decode images do not start: {last}")
+            return self._requests.recv(1) == READY
+        return False
 
     def _print(self, process: subprocess.Popen[bytes]) -> None:
         """Pass on what the server and the workers print, which may write no files."""
         assert process.stdout
         with process.stdout as lines:
-            for line in lines:
+            while line := lines.readline(_LINE_BYTES):
                 text = visible(line.decode(errors="replace").rstrip())
                 self._printed.append(text)
                 print(text, file=sys.stderr, flush=True)
