@@ -127,7 +127,7 @@ def poisoned(decode):
 
 
 def change(module):
-    module.decode = poisoned(module.decode)
+    module.decode, module.decode_photo = poisoned(module.decode), poisoned(module.decode_photo)
 """
 
 

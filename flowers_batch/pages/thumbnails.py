@@ -1,134 +1,124 @@
-"""Thumbnails of a run's photos."""
+"""Thumbnails of photos, made in processes of their own: neither a web server nor a report's process reads a photo."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import replace
-from functools import cached_property
-from itertools import compress
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Lock
 
-import cv2
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from flowers_batch.dataset.manifest import Manifest, find_images, read_manifest, read_rows
-from flowers_batch.decoding.decode import decode_photo
-from flowers_batch.decoding.errors import DecodeError
-from flowers_batch.decoding.process_limits import PixelBudget
-from flowers_batch.errors import InputError
-from flowers_batch.sources.containers import close_files
-from flowers_batch.sources.folders import FolderSource
-from flowers_batch.sources.images import PATH, Image, path_bytes
-from flowers_batch.sources.lists import ListSource
-from flowers_batch.sources.opening import open_source
-from flowers_batch.sources.reading import ReadError
-from flowers_batch.sources.relative_paths import is_relative
+from flowers_batch.config import ArchiveConfig
+from flowers_batch.decoding.groups import requests_of
+from flowers_batch.decoding.outputs import Thumbnail
+from flowers_batch.decoding.pool import DecodePool, PoolSettings
+from flowers_batch.decoding.tasks import CLOSED, DecodedGroup
+from flowers_batch.errors import RunError
+from flowers_batch.sources.images import Image, batches_of
 from flowers_batch.sources.source import Source
-from flowers_batch.storage.beneath import leads_outside
 from flowers_batch.storage.opening import open_folder
 
 LONG_EDGE = 160  # pixels
-_WEBP_QUALITY = 70
-_PIXELS = PixelBudget(100_000_000)  # of all photos that are decoded at the same time
+_WORKERS = min(os.cpu_count() or 1, 16)  # a page shows some hundred thumbnails, each a few milliseconds of work
+IN_FLIGHT = 2 * _WORKERS  # groups of photos, so that no worker waits for one
+_GROUP = 8  # photos, at most
+_SETTINGS = PoolSettings(_WORKERS, ArchiveConfig.max_pixels, ArchiveConfig.image_timeout)
+
+_Submitted = tuple[int, Future[DecodedGroup], Sequence[Image]]
 
 
-class Photos:
-    """The photos of a run.
+class NoThumbnail(Exception):
+    """A photo has no thumbnail, for a reason that a sentence says."""
+
+
+class ThumbnailPool:
+    """Makes thumbnails in processes of its own, which start when the first thumbnail is wanted.
+
+    Many threads may have thumbnails made.
 
     Args:
-        folder: The run's folder, whose manifest knows which file holds a photo.
-        images: Where the photos are, as `open_source` takes it; None if that is not followed.
-        root: What the paths of a list are relative to.
-        follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
-
-    Attributes:
-        source: Reads the photos; None if they no longer exist.
-        follows_links: As given.
+        source: Where photos are read from.
     """
 
-    def __init__(self, folder: str, images: str | None, root: str | None = None, *, follow_links: bool = False):
-        self._folder, self.follows_links = open_folder(folder), follow_links
-        self.source: Source | None = None
-        if images is None:
-            self._unavailable = "Its place is not followed."
-            return
-        try:
-            source = open_source(images, root)
-            if isinstance(source, FolderSource):
-                source = replace(source, follows_links=follow_links)
-            self.source = source
-        except InputError as error:
-            self._unavailable = str(error)
+    def __init__(self, source: Source):
+        self._source = source
+        self._lock = Lock()
+        self._pool: DecodePool | None = None
+        self._is_closed = False
+        self._free: SimpleQueue[int] = SimpleQueue()  # the first slots of groups
+        for group in range(IN_FLIGHT):
+            self._free.put(group * _GROUP)
 
-    def find(self, paths: Iterable[str]) -> dict[str, Image]:
-        """Return where to read photos, by path; without entries that a list no longer has."""
-        images = {path: Image(path) for path in paths}
-        if self.source and not self.source.found_by_path:
-            images |= find_images(self._folder, images.keys())
-        return dict(compress(images.items(), self.are_named(pa.array(list(images), pa.string()))))
-
-    def are_named(self, paths: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Return whether the list, if the photos are those of one, names each of some: bool [paths].
-
-        It may name files anywhere, and files that it does not name are not read.
-        """
-        if not isinstance(self.source, ListSource):
-            return np.ones(len(paths), bool)
-        return self.source.owns(pa.table({PATH: paths})).to_numpy(zero_copy_only=False)
-
-    def in_shard(self, number: int) -> pa.Table | None:
-        """Return the manifest rows of a shard's photos; None if there is no manifest."""
-        manifest = self._manifest
-        return read_rows(self._folder, manifest.shards[number]) if manifest else None
-
-    @cached_property
-    def _manifest(self) -> Manifest | None:
-        return read_manifest(self._folder)
-
-    def thumbnail(self, image: Image) -> bytes:
+    def make(self, image: Image) -> bytes:
         """Return an upright thumbnail of a photo as a WebP file, its longer edge at most `LONG_EDGE` pixels.
 
         Raises:
-            ReadError: The photo cannot be read, or is a link to a file outside the photos' folder.
-            DecodeError: It cannot be decoded.
+            NoThumbnail: The photo cannot be read or decoded, or is a link to a file outside the photos' folder.
             InputError: It is not one of the source's photos.
-            RunError: The photos' folder no longer exists.
+            RunError: No photo can be decoded.
         """
-        if self.source is None:
-            raise ReadError("missing", self._unavailable)
-        photo = decode_photo(self.source.read(image), min_side=LONG_EDGE, turns=_PIXELS)
-        height, width = photo.shape[:2]
-        scale = min(1.0, LONG_EDGE / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-        done, encoded = cv2.imencode(
-            ".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY]
-        )
-        if not done:
-            raise DecodeError("unsupported", "Its thumbnail cannot be encoded.")
-        return encoded.tobytes()
+        (made,) = self._receive(self._submit([image]))
+        if isinstance(made, NoThumbnail):
+            raise made
+        return made
 
-    def is_link_outside(self, image: Image) -> bool:
-        """Return whether the file of a photo is outside the photos' folder once links are followed.
+    def make_all(self, images: Sequence[Image]) -> Iterator[bytes | NoThumbnail]:
+        """Yield what `make` returns, or raises as `NoThumbnail`, for each of many photos, in their order.
 
-        A list, a tar or a table was named by the user, wherever a link leads.
+        Several are made at once, and hardly more than are taken.
+
+        Raises:
+            InputError: One is not a photo of the source.
+            RunError: No photo can be decoded.
         """
-        source = self.source
-        if not isinstance(source, FolderSource) or not source.folder.is_local or not is_relative(image.path):
-            return False
-        return leads_outside(os.fsencode(source.folder.path), path_bytes(image.path))
+        submitted: deque[_Submitted] = deque()
+        for start in range(0, len(images), _GROUP):
+            if len(submitted) == IN_FLIGHT:
+                yield from self._receive(submitted.popleft())
+            submitted.append(self._submit(images[start : start + _GROUP]))
+        while submitted:
+            yield from self._receive(submitted.popleft())
 
-    def sentence_on_links(self, share: str) -> str:
-        """Return a sentence on photos that are not shown, since they are links to files outside the photos' folder.
+    def _submit(self, images: Sequence[Image]) -> _Submitted:
+        """Have a group of photos decoded, once there are free slots for it."""
+        pool, first_slot = self._open(), self._free.get()
+        (rows,) = batches_of(images)
+        return first_slot, pool.submit(requests_of(rows), first_slot), images
 
-        Args:
-            share: How many they are.
-        """
-        url = self.source.folder.url if self.source else ""
-        return f"{share} photos are links to files outside {url}: run with --follow-links to show them."
+    def _receive(self, submitted: _Submitted) -> list[bytes | NoThumbnail]:
+        """Return the thumbnails of a group, and free its slots."""
+        first_slot, decoded, images = submitted
+        try:
+            messages = decoded.result().rows["message"].to_pylist()
+            slots = self._open().slots[first_slot:]
+            return [
+                Thumbnail.read(slot) if message is None else NoThumbnail(message)
+                for message, slot in zip(messages, slots, strict=False)
+            ]
+        except RunError as error:
+            if not self._is_source_missing():
+                raise
+            return [NoThumbnail(str(error)) for _ in images]
+        finally:
+            self._free.put(first_slot)
+
+    def _is_source_missing(self) -> bool:
+        root = self._source.root
+        return (open_folder(root) if root else self._source.folder).is_missing()
+
+    def _open(self) -> DecodePool:
+        """Return the processes, started if there are none."""
+        with self._lock:
+            if self._is_closed:
+                raise CLOSED
+            if self._pool is None:
+                self._pool = DecodePool(self._source, Thumbnail(LONG_EDGE), _SETTINGS, IN_FLIGHT * _GROUP)
+            return self._pool
 
     def close(self) -> None:
-        """Close files that hold several photos; reading opens them again."""
-        close_files()
+        """End the processes; no thumbnail is made any more."""
+        with self._lock:
+            self._is_closed = True
+            if self._pool:
+                self._pool.close()

@@ -127,8 +127,3 @@ def open_shared(how: Callable[[pa.NativeFile, str], T], folder: Folder, name: st
     if _mtime_of(folder, name) != changed:  # checked after opening: an open file stays the same, even if it is replaced
         raise ReadError("missing", "The file that holds it was replaced since it was listed.")
     return how(file, folder.url_of(name))
-
-
-def close_files() -> None:
-    """Close the files that reading has left open; reading again opens them."""
-    open_shared.cache_clear()

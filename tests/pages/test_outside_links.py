@@ -23,8 +23,8 @@ from flowers_batch.pages.review.outside_links import outside_links
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.review import Review
 from flowers_batch.pages.review.row_thumbnails import RowThumbnails
+from flowers_batch.pages.thumbnails import NoThumbnail
 from flowers_batch.sources.images import Image
-from flowers_batch.sources.reading import ReadError
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_lists_and_folders_without_links_have_no_photos_outside(base, hub, tmp_p
 
 def test_photos_behind_links_are_shown_if_links_are_followed(hub, tmp_path):
     review = Review(hub / "predictions", tmp_path / "labels.csv")
-    with pytest.raises(ReadError, match="a link to a file outside"):
+    with pytest.raises(NoThumbnail, match="a link to a file outside"):
         review.thumbnails.thumbnail(0)
     review.close()
     review = Review(hub / "predictions", tmp_path / "labels.csv", follow_links=True)

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import flowers_batch as fb
 from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.pages.review.retraining import next_folder
 from flowers_batch.pages.review.review import Review
+from flowers_batch.pages.thumbnails import NoThumbnail, ThumbnailPool
 from flowers_batch.sources.images import Image
-from flowers_batch.sources.reading import ReadError
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +66,13 @@ def test_photos_in_tars_have_thumbnails(base, tmp_path):
 def test_paths_outside_the_photos_folder_are_not_read(base, tmp_path):
     """Manipulated predictions do not expose files outside the photos' folder."""
     review = Review(base / "predictions", tmp_path / "labels.csv")
-    photos = review.thumbnails.photos
-    assert photos.thumbnail(Image("red/0001.png"))[:4] == b"RIFF"
-    for path in ("../secret/red/0000.png", "/etc/passwd", "red/../../secret/red/0000.png", "//bytes/..%2Fsecret"):
-        with pytest.raises(fb.InputError, match="names no image of"):
-            photos.thumbnail(Image(path))
-    with pytest.raises(ReadError, match="a link to a file outside"):
-        photos.thumbnail(Image("red/link.png"))
-    review.close()
+    with closing(review), closing(ThumbnailPool(review.thumbnails.photos.source)) as pool:
+        assert pool.make(Image("red/0001.png"))[:4] == b"RIFF"
+        for path in ("../secret/red/0000.png", "/etc/passwd", "red/../../secret/red/0000.png", "//bytes/..%2Fsecret"):
+            with pytest.raises(fb.InputError, match="names no image of"):
+                pool.make(Image(path))
+        with pytest.raises(NoThumbnail, match="a link to a file outside"):
+            pool.make(Image("red/link.png"))
 
 
 def test_only_photos_that_the_list_names_are_read(base, tmp_path):
@@ -85,7 +85,7 @@ def test_only_photos_that_the_list_names_are_read(base, tmp_path):
     thumbnails = review.thumbnails
     first, second = review.table.find([shown, secret]).values()
     assert thumbnails.thumbnail(first)[:4] == b"RIFF"
-    with pytest.raises(ReadError, match="no longer in the list"):
+    with pytest.raises(NoThumbnail, match="no longer in the list"):
         thumbnails.thumbnail(second)
     assert list(thumbnails.photos.find([shown, secret])) == [shown], "the report shows no other"
     review.close()

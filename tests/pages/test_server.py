@@ -254,12 +254,12 @@ def test_label_is_quick_while_thumbnails_and_views_are_slow(client, monkeypatch)
     """Of 200 thumbnails requested at once, those for which there is no place are to be requested again."""
     hold, decoding = threading.Event(), []
 
-    def decode(*_: Any, **__: Any) -> np.ndarray:
+    def make(*_: Any) -> bytes:
         decoding.append(1)
         hold.wait(20)
-        return np.zeros((8, 8, 3), np.uint8)
+        return b"RIFF"
 
-    monkeypatch.setattr("flowers_batch.pages.thumbnails.decode_photo", decode)
+    monkeypatch.setattr("flowers_batch.pages.thumbnails.ThumbnailPool.make", make)
     monkeypatch.setattr("flowers_batch.pages.review.views.suggest", lambda *_, **__: hold.wait(20) and [])
     rows = json.loads(client("api/view?name=class&label=green")[2])["rows"]
     with ThreadPoolExecutor(220) as executor:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
-from flowers_batch.decoding.errors import DecodeError
-from flowers_batch.errors import RunError
+from flowers_batch.pages.photos import Photos
 from flowers_batch.pages.report.limits import PageLimits
-from flowers_batch.pages.thumbnails import Photos
+from flowers_batch.pages.thumbnails import NoThumbnail, ThumbnailPool
 from flowers_batch.sources.images import Image
-from flowers_batch.sources.reading import ReadError
 
 _TAG_BYTES = 250  # of the HTML around a thumbnail
 
@@ -23,13 +25,15 @@ class Thumbnail:
     Attributes:
         path: Its key.
         caption: The text below it.
-        image: A data URL; empty if the photo cannot be read.
+        image: A data URL; empty if the photo cannot be shown.
+        failure: Why it cannot, as a sentence.
         fits: Whether there is room for it on the page.
     """
 
     path: str
     caption: str
     image: str = ""
+    failure: str = ""
     fits: bool = True
 
 
@@ -60,20 +64,46 @@ class Album:
         return thumbnails
 
     def fill(self) -> bool:
-        """Make the thumbnails, and return whether all of them fit."""
+        """Make the thumbnails, and return whether all of them fit.
+
+        Raises:
+            InputError: A photo is not one of its source's.
+            RunError: Photos cannot be decoded, whichever they are.
+        """
+        images = self._find_images()
+        bytes_left = self.limits.picture_bytes
+        with closing(self._make(images)) as made:
+            for _, thumbnail in self._chosen:
+                thumbnail.fits = bytes_left > 0
+                if thumbnail.fits:
+                    _show(thumbnail, next(made))
+                    text_bytes = len((thumbnail.path + thumbnail.caption).encode())
+                    bytes_left -= len(thumbnail.image) + text_bytes + _TAG_BYTES
+        self._count_links(images)
+        return all(thumbnail.fits for _, thumbnail in self._chosen)
+
+    def _find_images(self) -> dict[Photos, dict[str, Image]]:
         paths = defaultdict[Photos, set[str]](set)
         for photos, thumbnail in self._chosen:
             paths[photos].add(thumbnail.path)
-        images = {photos: photos.find(names) for photos, names in paths.items()}
-        bytes_left = self.limits.picture_bytes
-        for photos, thumbnail in self._chosen:
-            thumbnail.fits = bytes_left > 0
-            if thumbnail.fits:
-                thumbnail.image = _data_url(photos, images[photos].get(thumbnail.path))
-                text_bytes = len((thumbnail.path + thumbnail.caption).encode())
-                bytes_left -= len(thumbnail.image) + text_bytes + _TAG_BYTES
-        self._count_links(images)
-        return all(thumbnail.fits for _, thumbnail in self._chosen)
+        return {photos: photos.find(names) for photos, names in paths.items()}
+
+    def _make(self, images: dict[Photos, dict[str, Image]]) -> Generator[bytes | NoThumbnail]:
+        """Yield what there is to show of each chosen photo; what is not asked for is not made."""
+        with ExitStack() as opened:
+            pools: dict[
+                tuple[str, str | None], ThumbnailPool
+            ] = {}  # the photos of a model and of a run may be the same
+            for photos, chosen in groupby(self._chosen, itemgetter(0)):
+                found = [images[photos].get(thumbnail.path) for _, thumbnail in chosen]
+                if photos.source is None:
+                    yield from (NoThumbnail(photos.unavailable) for _ in found)
+                    continue
+                place = photos.source.url, photos.source.root
+                if place not in pools:
+                    pools[place] = opened.enter_context(closing(ThumbnailPool(photos.source)))
+                made = pools[place].make_all([image for image in found if image])
+                yield from (next(made) if image else NoThumbnail("It is no longer listed.") for image in found)
 
     def _count_links(self, images: dict[Photos, dict[str, Image]]) -> None:
         for photos, found in images.items():
@@ -82,11 +112,8 @@ class Album:
                 self.notes.append(photos.sentence_on_links(f"{links:,} of {len(found):,} chosen"))
 
 
-def _data_url(photos: Photos, image: Image | None) -> str:
-    if image is None:
-        return ""
-    try:
-        content = photos.thumbnail(image)
-    except (ReadError, DecodeError, RunError):  # RunError: the folder no longer exists
-        return ""
-    return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+def _show(thumbnail: Thumbnail, made: bytes | NoThumbnail) -> None:
+    if isinstance(made, NoThumbnail):
+        thumbnail.failure = str(made)
+    else:
+        thumbnail.image = f"data:image/webp;base64,{base64.b64encode(made).decode()}"

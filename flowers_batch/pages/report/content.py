@@ -13,12 +13,12 @@ from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.errors import InputError
+from flowers_batch.pages.photos import Photos
 from flowers_batch.pages.report.album import Album
 from flowers_batch.pages.report.held_out import describe_held_out
 from flowers_batch.pages.report.limits import PageLimits
 from flowers_batch.pages.report.places import find_places
 from flowers_batch.pages.report.survey import survey_run
-from flowers_batch.pages.thumbnails import Photos
 from flowers_batch.progress import Reporter
 from flowers_batch.sources.left_out_text import describe_left_out
 from flowers_batch.storage.folder import Folder
@@ -79,11 +79,7 @@ def collect_content(
         content["duplicates"] = survey.duplicates.show(photos, album)
         if run.job.kind == PREDICTIONS:
             content["labels"] = survey.show_labels(photos, album, model.head.threshold if model else None)
-    try:
-        content["all_fit"] = album.fill()
-    finally:
-        for photos in shown_photos:
-            photos.close()
+    content["all_fit"] = album.fill()
     warnings = _warn_of_synthetic(shown_photos, run, model, has_accuracy=content["metrics"] is not None)
     notes += album.notes
     content["not_shown"] = album.notes

@@ -13,8 +13,8 @@ from flowers_batch.classifier.confusion import dense_matrix, most_common_confusi
 from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
 from flowers_batch.classifier.model_folder import read_metrics, read_split
 from flowers_batch.pages import charts
+from flowers_batch.pages.photos import Photos
 from flowers_batch.pages.report.album import Album, Thumbnail
-from flowers_batch.pages.thumbnails import Photos
 from flowers_batch.storage.folder import Folder
 
 # Held-out photos by label and prediction, the most confident first.

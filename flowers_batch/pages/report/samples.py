@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from flowers_batch.pages.photos import Photos
 from flowers_batch.pages.report.album import Album
-from flowers_batch.pages.thumbnails import Photos
 
 
 class Samples:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.pages import charts
+from flowers_batch.pages.photos import Photos
 from flowers_batch.pages.report.album import Album
 from flowers_batch.pages.report.limits import PageLimits
 from flowers_batch.pages.report.samples import Duplicates, Samples, ranks_of
-from flowers_batch.pages.thumbnails import Photos
 
 _TABLE_ROWS = 1000
 _BARS = 25

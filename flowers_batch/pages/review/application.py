@@ -17,16 +17,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.errors import FlowersError, InputError, first_line
 from flowers_batch.pages.review.lanes import Busy, Lane, NoLongerWanted
 from flowers_batch.pages.review.review import Review
 from flowers_batch.pages.review.views import MAX_ROWS
-from flowers_batch.sources.reading import ReadError
+from flowers_batch.pages.thumbnails import IN_FLIGHT, NoThumbnail
 
 _MAX_BODY_BYTES = 4 << 20  # of a request: more than the rows of a view
 _BODY_SECONDS = 30  # for the body of a request to arrive
-_MAX_DECODING_THREADS = 8
 _STATIC = files("flowers_batch.pages.review") / "static"
 _INDEX = "review.html"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -39,7 +37,7 @@ def application(review: Review) -> Starlette:
     """Return the web application of a review."""
     labels = Lane(threads=1, waiting=32)  # changes are written one after the other anyway
     views = Lane(threads=2, waiting=32)
-    thumbnails = Lane(threads=min(os.cpu_count() or 1, _MAX_DECODING_THREADS), waiting=128)
+    thumbnails = Lane(threads=IN_FLIGHT, waiting=128)
     return Starlette(
         routes=[
             *(Route(f"/{'' if name == _INDEX else name}", _static_endpoint(name)) for name in _static_files()),
@@ -92,7 +90,7 @@ def _thumbnail_endpoint(review: Review, lane: Lane) -> Endpoint:
                 image = await lane.run(lambda: review.thumbnails.thumbnail(row), is_wanted)
         except NoLongerWanted:
             return Response(status_code=404)
-        except (ReadError, DecodeError, FlowersError, ValueError) as error:
+        except (NoThumbnail, FlowersError, ValueError) as error:
             return PlainTextResponse(first_line(error), 404)
         return Response(image, media_type="image/webp")
 

@@ -6,8 +6,8 @@ from threading import Thread
 
 import numpy as np
 
+from flowers_batch.pages.photos import Photos
 from flowers_batch.pages.review.predictions import PredictionTable
-from flowers_batch.pages.thumbnails import Photos
 from flowers_batch.progress import Reporter
 from flowers_batch.sources.images import Image
 

@@ -108,6 +108,6 @@ class Review:
         ]
 
     def close(self) -> None:
-        """Release the file of labels and the files of photos."""
+        """Release the file of labels, and end the processes that decode photos."""
         self.labels.journal.close()
-        self.thumbnails.photos.close()
+        self.thumbnails.close()

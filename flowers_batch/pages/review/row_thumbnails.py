@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flowers_batch.pages.photos import Photos
 from flowers_batch.pages.review.predictions import PredictionTable
 from flowers_batch.pages.review.thumbnail_cache import ThumbnailCache
-from flowers_batch.pages.thumbnails import Photos
+from flowers_batch.pages.thumbnails import NoThumbnail, ThumbnailPool
 from flowers_batch.sources.images import Image, images_of
 from flowers_batch.sources.lists import ListSource
-from flowers_batch.sources.reading import ReadError
 
 _CACHED_BYTES = 64 << 20  # ten thousand thumbnails or so
 _CACHED_SHARDS = 16  # of some hundred kilobytes each
@@ -34,6 +34,7 @@ class RowThumbnails:
     def __init__(self, table: PredictionTable, *, follow_links: bool = False):
         self._table = table
         self.photos = Photos(table.run.folder.url, *table.run.photos, follow_links=follow_links)
+        self._pool = ThumbnailPool(self.photos.source) if self.photos.source else None
         self._manifest_rows = lru_cache(_CACHED_SHARDS)(self.photos.in_shard)
         self._cache = ThumbnailCache(_CACHED_BYTES)
         self._named: NDArray[np.bool_] | None = None
@@ -43,13 +44,16 @@ class RowThumbnails:
         """Return the thumbnail of a row as a WebP file.
 
         Raises:
-            ReadError: The photo cannot be read, or is outside the photos' folder.
-            DecodeError: It cannot be decoded.
-            InputError: There is no such row.
+            NoThumbnail: The photo cannot be read or decoded, or is outside the photos' folder.
+            InputError: There is no such row, or its photo is not one of the source's.
+            RunError: No photo can be decoded.
         """
         thumbnail = self._cache.get(row)
         if thumbnail is None:
-            thumbnail = self.photos.thumbnail(self.find_image(row))
+            image = self.find_image(row)
+            if self._pool is None:
+                raise NoThumbnail(self.photos.unavailable)
+            thumbnail = self._pool.make(image)
             self._cache.add(row, thumbnail)
         return thumbnail
 
@@ -66,16 +70,21 @@ class RowThumbnails:
 
         Raises:
             InputError: There is no such row.
-            ReadError: The manifest or the list no longer has it.
+            NoThumbnail: The manifest or the list no longer has it.
         """
         path = self._table.path(row)
         source = self.photos.source
         if isinstance(source, ListSource) and not self._is_named[row]:
-            raise ReadError("missing", "It is no longer in the list.")
+            raise NoThumbnail("It is no longer in the list.")
         if source is None or source.found_by_path:
             return Image(path)
         rows = self._manifest_rows(self._table.shard_of(row))
         found = images_of(rows.filter(pc.equal(rows["path"], path))) if rows else []
         if not found:
-            raise ReadError("missing", "It is no longer in the manifest.")
+            raise NoThumbnail("It is no longer in the manifest.")
         return found[0]
+
+    def close(self) -> None:
+        """End the processes that decode photos; no thumbnail is made any more."""
+        if self._pool:
+            self._pool.close()
