@@ -50,6 +50,7 @@ def report(
     Raises:
         InputError: It is none of these folders, its run is not finished, or its files name photos in a place that may
             not be followed.
+        RunError: The processes that make thumbnails do not start, or a bug was met.
     """
     opened = open_folder(folder)
     target, name = split_file(out) if out else (opened, PAGE)

@@ -37,7 +37,7 @@ def application(review: Review) -> Starlette:
     """Return the web application of a review."""
     labels = Lane(threads=1, waiting=32)  # changes are written one after the other anyway
     views = Lane(threads=2, waiting=32)
-    thumbnails = Lane(threads=IN_FLIGHT, waiting=128)
+    thumbnails = Lane(threads=IN_FLIGHT, waiting=128)  # which wait for decode workers
     return Starlette(
         routes=[
             *(Route(f"/{'' if name == _INDEX else name}", _static_endpoint(name)) for name in _static_files()),
