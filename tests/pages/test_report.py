@@ -20,6 +20,9 @@ from flowers_batch.pages.report.limits import PageLimits
 EVIL = '<script>alert(1)</script>"$x^2$&'
 
 
+WITHOUT_THUMBNAILS = {"picture_bytes": 0}  # so that no processes start that make them
+
+
 class Page(html.parser.HTMLParser):
     """A parsed page: its tags, its text, and the addresses that it refers to."""
 
@@ -103,7 +106,7 @@ def test_accuracy_of_a_retrained_model_is_not_shown(base, tmp_path):
     fb.predict(str(base / "codes"), labels, model)
     (tmp_path / "other.csv").write_text("path,label\ngreen/0001.png,blue\n")
     fb.train(str(base / "codes"), model, fb.TrainConfig(("folder", str(tmp_path / "other.csv")), head="logistic"))
-    _, page = page_of(Path(labels))
+    _, page = page_of(Path(labels), **WITHOUT_THUMBNAILS)
     assert "was retrained after" in page.text and "accuracy on held-out photos" not in page.text
 
 
@@ -114,23 +117,23 @@ def test_accuracy_of_a_retrained_model_is_not_shown(base, tmp_path):
 )
 def test_report_warns_of_synthetic_photos(base, tmp_path, mark, text):
     (base / "photos" / mark).write_text("flowers that I drew from nature\n")
-    _, page = page_of(base / "labels", tmp_path / "page.html")
+    _, page = page_of(base / "labels", tmp_path / "page.html", **WITHOUT_THUMBNAILS)
     assert "drawn by a program" not in page.text, "a file's name decides nothing"
     (base / "photos" / mark).write_text(f"{text}\n")
     try:
-        _, page = page_of(base / "labels", tmp_path / "page.html")
+        _, page = page_of(base / "labels", tmp_path / "page.html", **WITHOUT_THUMBNAILS)
     finally:
         (base / "photos" / mark).unlink()
     assert "drawn by a program" in page.text and "says nothing about real photos" in page.text
 
 
 def test_report_warns_of_random_weights(base, tmp_path):
-    _, page = page_of(base / "labels", tmp_path / "page.html")
+    _, page = page_of(base / "labels", tmp_path / "page.html", **WITHOUT_THUMBNAILS)
     assert "drawn by" not in page.text and "random" not in page.text and "real photos" not in page.text
     job = base / "labels" / "job.json"
     before = job.read_text()
     job.write_text(before.replace('"weights": "null",\n  "root"', '"weights": "random:3",\n  "root"'))
-    _, page = page_of(base / "labels", tmp_path / "page.html")
+    _, page = page_of(base / "labels", tmp_path / "page.html", **WITHOUT_THUMBNAILS)
     job.write_text(before)
     assert "random weights (random:3)" in page.text and "says nothing about real photos" in page.text
 
