@@ -30,7 +30,7 @@ from flowers_batch.storage.opening import open_folder
 
 MANY, FEW = 10_000_000, 100_000
 ROUNDS = 2
-CONFIG = EncodeConfig(network="null", precision="float32")
+CONFIG = EncodeConfig(network="null", precision="float32", max_failed_share=1)
 _BATCH_ROWS = 500_000
 _PHOTOS_PER_FOLDER = 1000
 _SAMPLE_SECONDS = 0.005

@@ -617,7 +617,8 @@ def test_labels_follow_codes_that_changed_without_a_listing(model, tmp_path):
 
 
 def test_options_for_photos_are_refused_for_codes(encoded, model, tmp_path):
-    for option in ({"prune": True}, {"retry_failed": True}, {"retry_all": True}, {"max_pixels": 5}):
+    switches = ({"prune": True}, {"retry_failed": True}, {"retry_all": True})
+    for option in (*switches, {"max_pixels": 5}, {"image_timeout": 5.0}, {"max_failed_share": 1.0}):
         with pytest.raises(fb.InputError, match="no photo is listed or read"):
             fb.predict(encoded, tmp_path / "labels", model, fb.PredictConfig(**option))
 
