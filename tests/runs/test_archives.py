@@ -11,6 +11,7 @@ from archives import PATH_OF, names
 from helpers import draw_archive, run_on_one_actor_here, run_shards_here
 
 import flowers_batch as fb
+from flowers_batch.cli.rendering import summary_text
 from flowers_batch.dataset.run_folder import open_run
 
 NULL = fb.EncodeConfig(network="null", shard_size=7)
@@ -75,3 +76,16 @@ def test_archives_of_each_kind_may_grow(make: Callable[[Path, Path], Path], with
         assert found[PATH_OF[make](photos, name)]["code"] == row["code"]
     assert fb.encode(make(photos, tmp_path / "kind"), codes, fb.EncodeConfig(network="null", prune=True)).images == 19
     assert fb.verify(codes).is_complete
+
+
+def test_copies_in_one_shard_and_in_others_are_computed_and_counted(without_ray, tmp_path):
+    photos, codes = draw_archive(tmp_path / "photos", 2), tmp_path / "codes"
+    for number in range(2):
+        shutil.copy(photos / "red" / "0000.png", photos / f"copy-{number}.png")
+        (photos / "red" / f"text-{number}.png").write_text("not an image")
+    summary = fb.encode(photos, codes, fb.EncodeConfig(network="null", shard_size=3))
+    assert (summary.images, summary.failed, summary.duplicates) == (10, 2, 3)
+    assert "  3 with the same bytes as an earlier one\n" in summary_text("encoded", "codes", summary.to_json())
+    assert "3 photos have the same bytes as an earlier one." in Path(fb.report(codes)).read_text()
+    found = rows(codes, "codes", "code", "sha256")
+    assert found["copy-0.png"]["code"] == found["copy-1.png"]["code"] == found["red/0000.png"]["code"] is not None
