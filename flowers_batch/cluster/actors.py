@@ -81,9 +81,9 @@ class ShardActor:
             reused, old = reusable_rows(self._folder, self._job.kind, shard, worker.schema, fingerprint)
             if len(reused):
                 is_reused = pc.is_in(rows["path"], reused)
-                new = worker.batches(shard.number, rows.filter(pc.invert(is_reused)), stages, quarantined)
+                new = worker.batches(shard.number, rows.filter(pc.invert(is_reused)), stages)
                 return interleave(old, new, is_reused.to_numpy(), worker.schema), len(reused)
-        return worker.batches(shard.number, rows, stages, quarantined), 0
+        return worker.batches(shard.number, rows, stages), 0
 
     def _counted(
         self, shard: Shard, batches: Iterator[pa.RecordBatch], waited: list[float]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,9 +42,3 @@ def foreign_paths(folder: Folder, manifest: Manifest, source: Source) -> Iterato
     for shard in manifest.shards:
         table = read_rows(folder, shard)
         yield from table["path"].filter(pc.invert(source.owns(table))).to_pylist()
-
-
-def missing_images(rows: pa.Table) -> Mapping[str, tuple[str, str]]:
-    """Return reason and message of each image that the last listing did not find, by path."""
-    paths = rows["path"].filter(pc.equal(rows["action"], MISSING)).to_pylist()
-    return dict.fromkeys(paths, ("missing", "The list no longer names it, or it no longer existed when it was listed."))

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flowers_batch.storage.folder import NOT_UTF8
@@ -26,6 +27,8 @@ _IMAGE_FIELDS = [
     pa.field("reason", pa.string()),
     pa.field("message", pa.string()),
 ]
+_PARENT = "(?:^|/)(?P<name>[^/]+)/+[^/]*$"  # the last folder in a path
+_NO_NAMES = pa.array([".", ".."])
 IMAGE_COLUMNS = [column.name for column in _IMAGE_FIELDS]
 
 
@@ -41,6 +44,16 @@ def folder_of(path: str, source: str | None = None) -> str | None:
         inner = inner.removeprefix(tar)
     name = posixpath.basename(posixpath.dirname(inner))
     return name if name not in ("", ".", "..") else None
+
+
+def folders_of(rows: pa.Table | pa.RecordBatch) -> pa.Array:
+    """Return `folder_of` of images, from their columns `path` and `source`: string [images]."""
+    if rows["source"].null_count < len(rows):
+        pairs = zip(rows["path"].to_pylist(), rows["source"].to_pylist(), strict=True)
+        return pa.array([folder_of(path, source) for path, source in pairs], pa.string())
+    inner = pc.replace_substring_regex(rows["path"], f"^{NOT_UTF8}", "")
+    names = pc.struct_field(pc.extract_regex(inner, _PARENT), 0)
+    return pc.if_else(pc.is_in(names, _NO_NAMES), pa.scalar(None, pa.string()), names)
 
 
 def codes_schema(width: int, code_dtype: str) -> pa.Schema:

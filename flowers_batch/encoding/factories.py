@@ -10,10 +10,11 @@ import numpy as np
 from flowers_batch.classifier.head import Head
 from flowers_batch.config import NULL_NETWORK, EncodeConfig
 from flowers_batch.decoding.inspection import find_poison_images
-from flowers_batch.decoding.process_limits import prepare_process
+from flowers_batch.decoding.outputs import SquarePixels
+from flowers_batch.decoding.pool import DecodePool, PoolSettings
 from flowers_batch.devices import hardware_precision, prepare_device
 from flowers_batch.encoding.encoder import Encoder
-from flowers_batch.encoding.feed import FeedSettings, Network
+from flowers_batch.encoding.feed import Network, count_buffers
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatcher, compiled, pixel_type
 from flowers_batch.encoding.networks import NullNetwork, build_network, code_width, codes_fingerprint
@@ -21,9 +22,8 @@ from flowers_batch.encoding.worker import Quarantined, Worker
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import no_progress
 from flowers_batch.sources.images import Image
+from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.source import Source
-
-_REMOTE_READS = 32  # at once, of photos in a store: each takes tens of milliseconds of waiting
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class EncoderFactory:
     def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress) -> Worker:
         """Build the network from its weights, and the encoder around it.
 
-        It changes settings of the whole process (threads of libraries, memory allocation, standard error while
-        TensorFlow starts), so it must be called in a process of our own: an actor's.
+        It changes settings of the whole process (threads of libraries, standard error while TensorFlow starts), so it
+        must be called in a process of our own: an actor's.
 
         Args:
-            threads: Threads that read, decode and, on a CPU, compute.
+            threads: Processes that read and decode, and threads that, on a CPU, compute.
             gpu: Whether the network must run on a GPU.
             progress: Called with each step.
 
@@ -77,16 +77,15 @@ class EncoderFactory:
         if self.head is not None and self.top_k is not None:
             fingerprint = replace(fingerprint, head=self.head.identity, top_k=self.top_k)
             labeller = Labeller(self.head, self.top_k)
-        settings = FeedSettings(
-            batch_size,
-            pixel_type(precision),
-            fingerprint.code_dtype,
-            threads,
-            self.config.max_pixels,
-            reads=1 if self.source.folder.is_local else _REMOTE_READS,
+        pool = DecodePool(
+            self.source,
+            SquarePixels(np.dtype(pixel_type(precision)).name),
+            PoolSettings(threads, self.config.max_pixels, self.config.image_timeout),
+            count_buffers(threads, batch_size) * batch_size,
         )
-        prepare_process()  # after the libraries that it limits are loaded
-        return Encoder(network, code_width(self.config), self.source, fingerprint, settings, labeller)
+        reads_missing = not isinstance(self.source, ListSource)
+        width = code_width(self.config)
+        return Encoder(network, width, pool, fingerprint, batch_size, labeller, reads_missing=reads_missing)
 
     def _network(self, threads: int, gpu: bool, progress: Callable[[], None]) -> tuple[Network, str, str, int]:
         """Return the network, the identity of its weights, its precision, and the batch size that fits its device."""

@@ -1,209 +1,189 @@
-"""Feeds a network: images are read and decoded ahead into batches, and codes are put back in the images' order.
+"""Feeds a network: images are decoded ahead into batches, and their codes come back in the images' order.
 
-Threads take the images of a shard one after the other. Each decodes its image straight into the next free slot of
-the batch that is being filled, so a batch holds whatever was ready first. A full batch goes to the network; while that
-is busy with it, the next ones are filled. A few pixel buffers are reused; threads block when no buffer is
-free, which is the back-pressure from a slow network. Threads that reach the end of a shard begin with the next one
-while the last batches of the first are still being computed.
+The shared memory of the decode workers is divided into buffers, each of which holds a batch. Consecutive images of a
+shard get a buffer's slots in their order; when all of them were decoded, the network takes the buffer as it is, and
+frees it once the codes are there. Without a free buffer no more images are decoded, which is the back-pressure from a
+slow network. A shard's images are submitted after all those of the shard before, so that its first batches are decoded
+while the last ones of that are still being computed.
 """
 
 from __future__ import annotations
 
 import atexit
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD, PixelBudget
-from flowers_batch.decoding.resizing import SIDE, Pixels
+from flowers_batch.decoding.pool import GROUP, DecodePool
+from flowers_batch.decoding.resizing import Pixels
 from flowers_batch.encoding.daemon_threads import DaemonThreads
-from flowers_batch.encoding.pending_image import CodeArray, PendingImage, PixelBatch
-from flowers_batch.encoding.shard_feed import ShardFeed
+from flowers_batch.encoding.shard_feed import CodeArray, FedBatch, PixelBatch, ShardFeed
 from flowers_batch.encoding.stages import Stages, add_seconds
-from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import RunError
-from flowers_batch.sources.images import Image
-
-BUFFERS = 4  # of a batch's pixels: one in the network, one ready for it, one being filled for each of two shards
 
 # Pixels [N, 224, 224, 3] to codes [N, width]: an array, or a value that `np.asarray` waits for and converts.
 Network = Callable[[Pixels], Any]
+_IN_FLIGHT = 2  # groups that a decode worker has
+_MIN_GROUP = 4  # smaller groups cost more messages than they help to divide the work
+_MORE_BUFFERS = 3  # one in the network, one ready for it, one whose last image takes long
 
 
-class Reader(Protocol):
-    """What images are read from, such as a `sources.source.Source`."""
-
-    def read(self, image: Image) -> bytes:
-        """Return an image's bytes."""
+def group_size(workers: int, batch_size: int) -> int:
+    """Return how many images a decode worker is given at once."""
+    return min(GROUP, max(_MIN_GROUP, batch_size // workers), batch_size)
 
 
-@dataclass(frozen=True)
-class FeedSettings:
-    """How a network is fed.
-
-    Attributes:
-        batch_size: Images in one pass through the network; the size of the last batch of a shard is rounded up to a
-            power of two, so that the network sees few shapes.
-        pixel_type: What the network takes, float32 or uint8.
-        code_dtype: The codes' type, float16 or float32.
-        threads: Images that are decoded at once.
-        max_pixels: Photos with more fail as `too_large`.
-        reads: Images that are read at once, at least: reading from a store is mostly waiting.
-        pixels_per_thread: Pixels that are decoded at once, times `threads`.
-        large_file_bytes: Files with more bytes are held in memory one at a time.
-    """
-
-    batch_size: int
-    pixel_type: DTypeLike
-    code_dtype: str
-    threads: int
-    max_pixels: int
-    reads: int = 1
-    pixels_per_thread: int = PIXELS_PER_THREAD
-    large_file_bytes: int = 64 << 20
-
-    @property
-    def all_threads(self) -> int:
-        """Threads that read and decode."""
-        return max(self.threads, self.reads)
-
-
-class DecodingLimits:
-    """The limited resources that the threads of a feed share.
-
-    Attributes:
-        pixels: Pixels that may be decoded at once.
-        large_file: Held while a large file is in memory.
-        cores: Held while an image is decoded, where more threads read than decode.
-        buffers: Pixel buffers that are free.
-    """
-
-    def __init__(self, settings: FeedSettings):
-        self.pixels = PixelBudget(settings.threads * settings.pixels_per_thread)
-        self.large_file = threading.Lock()
-        # Only where more threads read than decode: it would slow down the feeding of small photos.
-        self.cores: AbstractContextManager[Any] = (
-            threading.Semaphore(settings.threads) if settings.reads > settings.threads else nullcontext()
-        )
-        self.buffers: SimpleQueue[Pixels] = SimpleQueue()
-        for _ in range(BUFFERS):
-            # Not `zeros`, of which the system would clear each page only when it is first written to.
-            self.buffers.put(np.full((settings.batch_size, SIDE, SIDE, 3), 0, settings.pixel_type))
+def count_buffers(workers: int, batch_size: int) -> int:
+    """Return how many batches of pixels keep both the decode workers and the network busy."""
+    return -(-_IN_FLIGHT * workers * group_size(workers, batch_size) // batch_size) + _MORE_BUFFERS
 
 
 class FeedThreads:
     """The threads of a feed.
 
     Attributes:
-        decoding: Read and decode images.
+        submitting: Gives images to the decode workers.
         launching: Calls the network.
         fetching: Waits for codes.
     """
 
-    def __init__(self, count: int):
-        self.decoding = DaemonThreads(count, "decode")
-        self.launching, self.fetching = DaemonThreads(1, "launch"), DaemonThreads(1, "fetch")
+    def __init__(self) -> None:
+        self.submitting, self.launching = DaemonThreads(1, "submit"), DaemonThreads(1, "launch")
+        self.fetching = DaemonThreads(1, "fetch")
 
     def join(self) -> None:
         """End all threads."""
-        for threads in (self.decoding, self.launching, self.fetching):
+        for threads in (self.submitting, self.launching, self.fetching):
             threads.join()
 
 
 class Feed:
-    """Threads that read and decode, a network, and the buffers between them.
+    """Decode workers, a network, and the buffers between them.
 
     Args:
         network: What computes the codes.
-        reader: Where images are read from.
-        settings: How.
+        pool: The decode workers, with slots for `count_buffers` batches.
+        batch_size: Images in one pass through the network; the size of the last batch of a shard is rounded up to a
+            power of two, so that the network sees few shapes.
+        code_dtype: The codes' type, float16 or float32.
+
+    Attributes:
+        pool, batch_size: As given.
+        group_size: Images that a decode worker is given at once.
+        free: Numbers of the buffers that are free.
     """
 
-    def __init__(self, network: Network, reader: Reader, settings: FeedSettings):
-        self._network, self.reader, self.settings = network, reader, settings
-        self.images_seen = 0
-        self.limits = DecodingLimits(settings)
-        self._threads = FeedThreads(settings.all_threads)
-        # Reentrant, since a run that was abandoned is stopped by whichever thread collects it.
-        self.lock, self._last_fetch = threading.RLock(), 0.0
+    def __init__(self, network: Network, pool: DecodePool, batch_size: int, code_dtype: str):
+        self._network, self.pool, self.batch_size, self._code_dtype = network, pool, batch_size, code_dtype
+        self.free: SimpleQueue[int] = SimpleQueue()
+        for buffer in range(len(pool.slots) // batch_size):
+            self.free.put(buffer)
+        self.group_size = group_size(pool.settings.workers, batch_size)
+        self._threads = FeedThreads()
         self._running: set[ShardFeed] = set()
+        self._progress = _Progress()
         _FEEDS.add(self)
 
-    def run(self, images: Iterable[Image], quarantined: Quarantined, stages: Stages) -> Iterator[list[PendingImage]]:
-        """Feed a shard's images to the network, and yield them in their order, a few at a time.
+    @property
+    def steps(self) -> int:
+        """Grows as long as images are decoded and computed."""
+        return self.pool.steps + self._progress.batches
+
+    def run(self, requests: pa.RecordBatch, stages: Stages) -> Iterator[FedBatch]:
+        """Feed a shard's images to the network, and yield their results in their order, batch by batch.
 
         Another thread may call it while an earlier call runs: its images follow those of the first.
 
         Args:
-            images: The shard's images.
-            quarantined: Images that fail without being read, since they would end or stall the process.
-            stages: Gains the seconds spent in `read` and `decode` (by all threads together), `wait` (in which the
+            requests: The shard's images, with the columns `decoding.groups.REQUESTS`.
+            stages: Gains the seconds spent in `read` and `decode` (by all workers together), `wait` (in which the
                 network had no batch) and `network`.
 
         Raises:
-            RunError: A code does not fit into the type that it is stored in, or an image met a bug.
+            FlowersError: A code does not fit into the type that it is stored in, or as the decode workers raise it.
         """
-        with self.lock:
-            if not self._running:
-                self._last_fetch = time.perf_counter()
-            shard = ShardFeed(self, images, quarantined, stages)
-            self._running.add(shard)
+        shard = ShardFeed(self, requests, stages)
+        self._progress.begin(is_first=not self._running)
+        self._running.add(shard)
         try:
-            for _ in range(self.settings.all_threads):
-                self._threads.decoding.submit(shard.work)
+            self._threads.submitting.submit(shard.submit_all)
             yield from shard.results()
         finally:
             shard.stop()
-            with self.lock:
-                self._running.discard(shard)
+            self._running.discard(shard)
 
     def end(self) -> None:
-        """Abandon all runs, and end the threads."""
+        """Abandon all runs, and end the threads and the decode workers."""
         for shard in list(self._running):
             shard.stop()
+        self.pool.close()
         self._threads.join()
 
-    def compute(self, batch: PixelBatch, stages: Stages) -> None:
+    def compute(self, batch: PixelBatch) -> None:
         """Have the network compute a batch's codes, after the batches that it was given before."""
-        self._threads.launching.submit(self._launch, batch, stages)
+        self._threads.launching.submit(self._launch, batch)
 
-    def _launch(self, batch: PixelBatch, stages: Stages) -> None:
+    def _launch(self, batch: PixelBatch) -> None:
         # Another thread fetches: where the device computes after the call returns, the next batch is copied meanwhile.
         started = time.perf_counter()
-        size = min(1 << (batch.taken - 1).bit_length(), self.settings.batch_size)
         try:
-            launched = self._network(batch.pixels[:size])
+            if batch.shard.is_stopped:
+                raise CancelledError
+            ok = batch.decoded()
+            launched = self._network(self._pixels(batch)) if ok.any() else None
         except BaseException as error:
-            self.finish(batch, error)
+            self._finish(batch, error)
         else:
-            self._threads.fetching.submit(self._fetch, batch, launched, started, stages)
+            self._threads.fetching.submit(self._fetch, batch, ok, launched, started)
 
-    def _fetch(self, batch: PixelBatch, launched: Any, started: float, stages: Stages) -> None:
+    def _pixels(self, batch: PixelBatch) -> Pixels:
+        size = min(1 << (len(batch.requests) - 1).bit_length(), self.batch_size)
+        first = batch.buffer * self.batch_size
+        return self.pool.slots[first : first + size]
+
+    def _fetch(self, batch: PixelBatch, ok: NDArray[np.bool_], launched: Any, started: float) -> None:
         try:
-            codes: CodeArray | BaseException = _as_stored(np.asarray(launched)[: batch.taken], self.settings.code_dtype)
+            codes: CodeArray | BaseException | None = None
+            if launched is not None:
+                codes = _as_stored(np.asarray(launched)[: len(ok)][ok], self._code_dtype)
         except BaseException as error:
             codes = error
-        now = time.perf_counter()
-        add_seconds(stages, "wait", max(0.0, started - self._last_fetch))
-        add_seconds(stages, "network", now - max(started, self._last_fetch))
-        self._last_fetch = now
-        self.finish(batch, codes)
+        self._progress.add_batch(started, batch.shard.stages)
+        self._finish(batch, codes)
 
-    def finish(self, batch: PixelBatch, codes: CodeArray | BaseException) -> None:
+    def _finish(self, batch: PixelBatch, codes: CodeArray | BaseException | None) -> None:
         """Free a batch's buffer, and set its codes or the error in place of them."""
-        self.limits.buffers.put(batch.pixels)
+        self.free.put(batch.buffer)
         if isinstance(codes, BaseException):
             batch.codes.set_exception(codes)
         else:
             batch.codes.set_result(codes)
+
+
+class _Progress:
+    """Batches so far, and when the network was last busy."""
+
+    def __init__(self) -> None:
+        self.batches, self._last_fetch = 0, time.perf_counter()
+
+    def begin(self, *, is_first: bool) -> None:
+        """Begin a shard; before the first one, the network did not wait."""
+        if is_first:
+            self._last_fetch = time.perf_counter()
+
+    def add_batch(self, started: float, stages: Stages) -> None:
+        now = time.perf_counter()
+        add_seconds(stages, "wait", max(0.0, started - self._last_fetch))
+        add_seconds(stages, "network", now - max(started, self._last_fetch))
+        self._last_fetch = now
+        self.batches += 1
 
 
 _FEEDS: weakref.WeakSet[Feed] = weakref.WeakSet()

@@ -20,7 +20,6 @@ from flowers_batch.dataset.schema import (
     predictions_schema,
 )
 from flowers_batch.encoding.stages import Stages, add_seconds
-from flowers_batch.encoding.worker import NOTHING_QUARANTINED, Quarantined
 from flowers_batch.fingerprint import Fingerprint
 
 
@@ -79,9 +78,7 @@ class CodesLabeller:
     def _codes(self) -> Run:
         return open_run(self._url, CODES)
 
-    def batches(
-        self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
-    ) -> Iterator[pa.RecordBatch]:
+    def batches(self, shard: int, rows: pa.Table, stages: Stages) -> Iterator[pa.RecordBatch]:
         """Yield the labels of a shard's codes; `stages` gains the seconds spent in `read` and `network`."""
         started = time.perf_counter()
         for batch in self._codes.read_shard(shard, [*IMAGE_COLUMNS, "code"]):

@@ -32,7 +32,5 @@ class Worker(Protocol):
     def images_seen(self) -> int:
         """Images so far; as long as this grows, the worker makes progress."""
 
-    def batches(
-        self, shard: int, rows: pa.Table, stages: Stages, quarantined: Quarantined = NOTHING_QUARANTINED
-    ) -> Iterator[pa.RecordBatch]:
+    def batches(self, shard: int, rows: pa.Table, stages: Stages) -> Iterator[pa.RecordBatch]:
         """Yield a shard's rows in the manifest's order, and add seconds to the stages."""

@@ -20,10 +20,10 @@ from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.process_limits import PIXELS_PER_THREAD, PixelBudget, prepare_process
 from flowers_batch.decoding.resizing import SIDE
-from flowers_batch.encoding.feed import Reader
 from flowers_batch.errors import InputError
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.reading import ReadError
+from flowers_batch.sources.source import Source
 
 _BATCHES_AHEAD = 2  # that are decoded while the one before is trained on
 _BYTES = SIDE * SIDE * 3  # of a photo's pixels
@@ -43,7 +43,7 @@ class PixelReader:
     """
 
     def __init__(
-        self, reader: Reader, photos: Sequence[Image], digests: Sequence[bytes], batch_size: int, threads: int
+        self, reader: Source, photos: Sequence[Image], digests: Sequence[bytes], batch_size: int, threads: int
     ):
         self._reader, self._photos, self._digests, self.batch_size = reader, photos, digests, batch_size
         self._budget = PixelBudget(threads * PIXELS_PER_THREAD)
