@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from helpers import draw_archive
 
@@ -45,17 +46,16 @@ class Deadly:
 
     def __call__(self, threads: int, gpu: bool, progress: Callable[[], None]):
         worker = self.inner(threads, gpu, progress)
-        read = worker._feed.reader.read
+        submit = worker._feed.pool.submit
         image, lives = self.image, Path(self.lives)
 
-        class Source:
-            def read(self, listed: Image) -> bytes:
-                if listed.path == image and (left := sorted(lives.iterdir())):
-                    left[0].unlink()
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return read(listed)
+        def submit_or_die(rows: pa.RecordBatch, first_slot: int):
+            if image in rows["path"].to_pylist() and (left := sorted(lives.iterdir())):
+                left[0].unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return submit(rows, first_slot)
 
-        worker._feed.reader = Source()
+        worker._feed.pool.submit = submit_or_die
         return worker
 
 
@@ -95,25 +95,30 @@ def test_five_deaths_on_one_shard_end_the_run(deadly):
         deadly(deaths=100)
 
 
+@dataclass(frozen=True)
+class Broken:
+    """Make encoders whose network has a bug."""
+
+    inner: EncoderFactory
+    wants_gpu = True
+
+    def with_precision(self, precision: str) -> Broken:
+        return self
+
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None]):
+        worker = self.inner(threads, gpu, progress)
+        worker._feed._network = lambda pixels: 1 / 0
+        return worker
+
+
 def test_exception_in_an_actor_ends_the_run(archive, tmp_path, local_ray):
+    from ray import cloudpickle
+
     source = open_source(archive)
     folder = open_folder(tmp_path / "codes")
     manifest = write_manifest(folder, source, 16, "run")
-    broken = EncoderFactory(fb.EncodeConfig(network="null", batch_size=4), replace_read(source))
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    broken = Broken(EncoderFactory(fb.EncodeConfig(network="null", batch_size=4), source))
     job = ShardJob(broken, folder.url, CODES)
     with pytest.raises(fb.RunError, match="ZeroDivisionError"):
         run_shards(job, manifest.shards, ClusterConfig(), lambda fingerprint: None, NULL_REPORTER)
-
-
-def replace_read(source):
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-    class Broken:
-        folder = source.folder
-
-        def read(self, image: Image) -> bytes:
-            return bytes(1 // 0)
-
-    return Broken()
