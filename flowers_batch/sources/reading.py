@@ -11,6 +11,7 @@ import pyarrow as pa
 from flowers_batch.errors import RunError, first_line
 from flowers_batch.storage.beneath import READ_FLAGS, OutsideError, open_beneath
 from flowers_batch.storage.folder import Folder
+from flowers_batch.storage.objects import read_object
 from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.stores import has_odd_parts
 from flowers_batch.text import visible
@@ -56,7 +57,8 @@ def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
     try:
         return with_retries(read)
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a NUL in a name; pyarrow's broken files
-        if isinstance(error, OSError) and root.is_missing():
+        stalls = isinstance(error, TimeoutError) and not root.is_local  # it would stall again, which proves nothing
+        if isinstance(error, OSError) and not stalls and root.is_missing():
             raise RunError(
                 f"The folder {root.url} no longer exists, is empty, or cannot be listed: mount it again, and run the "
                 "same command again."
@@ -113,12 +115,11 @@ def read_store(folder: Folder, name: str) -> bytes:
     """Return the bytes of a file of any folder, read once.
 
     Raises:
-        OSError: It does not exist, or cannot be read.
+        OSError: It does not exist, or cannot be read; `TimeoutError` if the store stalls.
         ReadError: It is too large, or its key is one that pyarrow does not open.
     """
-    if not folder.is_local and has_odd_parts(name):  # before it is asked for: `..` must not lead to another key
+    if folder.is_local:
+        return read_disk(os.fsencode(folder.at(name)))
+    if has_odd_parts(name):  # before it is asked for: `..` must not lead to another key
         raise ReadError("unreadable", f"The key {visible(name)} {ODD_KEY}")
-    with folder.open(name) as file:
-        size = file.size()
-        check_size(size)
-        return file.read(size)  # no more than that, should it grow
+    return read_object(folder, name, check_size)
