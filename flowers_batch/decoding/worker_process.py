@@ -33,6 +33,7 @@ _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OPENCV_FOR_THREADS_NUM": "1",
+    "TOKIO_WORKER_THREADS": "1",  # of obstore
 }
 # Beginnings of variables that workers have no use for; those of stores only where photos are in one.
 _RAY, _STORES = ("RAY_",), ("AWS_", "AZURE_", "GOOGLE_")
