@@ -47,7 +47,7 @@ class SleepingActor:
             time.sleep(0.1)
         return messages.ActorInfo(FINGERPRINT, "host", ())
 
-    def run(self, shard: Shard, quarantined: Any, attempt: int) -> messages.ShardResult:
+    def run(self, shard: Shard, attempt: int) -> messages.ShardResult:
         """Sleep."""
         with self._gpu:
             time.sleep(shard.images / GPU)

@@ -57,7 +57,7 @@ def peak(archive: Path, shard_size: int) -> int:
         actor = ShardActor(ShardJob(Factory(EncodeConfig(network="null"), source), out, CODES), 2, (), "here")
         actor.start()
         with ThreadPoolExecutor(2) as pool:
-            done = list(pool.map(lambda shard: actor.run(shard, {}), shards))
+            done = list(pool.map(lambda shard: actor.run(shard), shards))
         assert sum(each.footer.ok for each in done) == IMAGES
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -61,7 +61,7 @@ class Actors:
     def __call__(self, job: Any, resources: Any) -> SimpleNamespace:
         """Return an actor's handle."""
 
-        def run(shard: Shard, quarantined: Any, attempt: int) -> Answer:
+        def run(shard: Shard, attempt: int) -> Answer:
             stages = {"read": 1.0, "decode": 1.0, "wait": 1.0, "network": 1.0, "write": 1.0}
             footer = Footer(FINGERPRINT.digest, shard.number, shard.inputs_digest, shard.images, 0, {}, DIGEST)
             self.calls.append(answer := Answer(messages.ShardResult(footer, stages)))
@@ -107,7 +107,7 @@ def drive() -> tuple[float, float]:
     ):
         job = messages.ShardJob(factory, "run", CODES)  # type: ignore[arg-type]
         pool = ActorPool(job, ClusterConfig(), False, lambda fingerprint: None)
-        result = ShardRun(pool, Schedule(shards), Totals("run", reporter), 600.0).run()  # type: ignore[arg-type]
+        result = ShardRun(pool, Schedule(shards), Totals("run", reporter)).run()  # type: ignore[arg-type]
         took = seconds()
     assert len(result.footers) == SHARDS and len(result.actors) == ACTORS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

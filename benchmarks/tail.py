@@ -52,7 +52,7 @@ class Uneven:
             time.sleep(0.05)
         return messages.ActorInfo(FINGERPRINT, "host", ())
 
-    def run(self, shard: Shard, quarantined: Any, attempt: int) -> messages.ShardResult:
+    def run(self, shard: Shard, attempt: int) -> messages.ShardResult:
         """Sleep, with progress every hundred images."""
         with self._gpu:
             for done in range(0, shard.images, 100):

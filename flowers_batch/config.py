@@ -25,23 +25,19 @@ class ClusterConfig:
 
     Attributes:
         address: Ray cluster to join; by default RAY_ADDRESS, else a local Ray for this run alone.
-        actors: Number of actors; by default one per GPU (see `actors_per_gpu`), or one per node if there are no GPUs,
-            and more as nodes join the cluster.
+        actors: Number of actors; by default one per GPU, or one per node if there are no GPUs, and more as nodes join
+            the cluster.
         stall_timeout: Seconds without progress after which an actor is killed and its shard retried.
-        actors_per_gpu: Number of actors that share a GPU and the cores beside it; several may be faster where many
-            cores decode small photos.
     """
 
     address: str | None = None
     actors: int | None = None
     stall_timeout: float = 600.0
-    actors_per_gpu: int = 1
 
     def __post_init__(self) -> None:
         if self.actors is not None:
             _at_least_one("actors", self.actors)
         _at_least_one("stall_timeout", self.stall_timeout)
-        _at_least_one("actors_per_gpu", self.actors_per_gpu)
 
 
 @dataclass(frozen=True, kw_only=True)

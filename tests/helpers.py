@@ -229,7 +229,7 @@ def run_shards_here(
     on_first_fingerprint(actor.start().fingerprint)
     results = {}
     for shard in shards:
-        results[shard.number] = actor.run(shard, {})
+        results[shard.number] = actor.run(shard)
         on_shard_finished(results[shard.number].footer)
     reused = sum(each.reused for each in results.values())
     footers = {number: each.footer for number, each in results.items()}

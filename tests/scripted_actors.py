@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ScriptedFactory:
-    """A factory whose actors behave as `behave` says, given the method's name, the shard's number and the rest."""
+    """A factory whose actors behave as `behave` says, given the shard's number and how often it was dispatched."""
 
     behave: Callable[..., Any]
     wants_gpu = False
@@ -63,15 +62,14 @@ class ScriptedActor:
         self._behave, self._step, self._answer = job.factory.behave, 0, Answer()
         self.start = SimpleNamespace(remote=lambda: Answer(ActorInfo(fingerprint(), "host", ())))
         self.heartbeat = SimpleNamespace(remote=self._heartbeat)
-        for name in ("run", "find_poison_images"):
-            setattr(self, name, SimpleNamespace(remote=partial(self._work, name)))
+        self.run = SimpleNamespace(remote=self._work)
 
     def _heartbeat(self) -> Answer:
-        self._step += self._answer.moves
+        self._step += self._answer.moves and self._answer.looks >= 0  # not once it is answered
         return Answer(Heartbeat("here", self._step))
 
-    def _work(self, method: str, shard: Shard, *arguments: Any) -> Answer:
-        found = self._behave(method, shard.number, *arguments)
+    def _work(self, shard: Shard, attempt: int) -> Answer:
+        found = self._behave(shard.number, attempt)
         self._answer = found if isinstance(found, Answer) else Answer(found)
         if self._answer.value is None:
             self._answer.value = ShardResult(Footer("", shard.number, "", 1, 0), {})
@@ -118,31 +116,28 @@ def scripted_run(
     behave: Callable[..., Any], actors: int, shards: int, messages: Messages, poll_seconds: float = 0.001
 ) -> tuple[ShardRun, Schedule]:
     """A run whose actors are scripted, on shards of one image each."""
-    config = SimpleNamespace(actors=actors, actors_per_gpu=1, stall_timeout=0.1)
+    config = SimpleNamespace(actors=actors, stall_timeout=0.1)
     pool = ActorPool(ShardJob(ScriptedFactory(behave), "", ""), config, False, lambda fingerprint: None)
     schedule = Schedule([Shard(number, 1, "") for number in range(shards)])
-    return ShardRun(pool, schedule, Totals("", messages), config.stall_timeout, poll_seconds), schedule
+    return ShardRun(pool, schedule, Totals("", messages), poll_seconds), schedule
 
 
 class Script:
     """Answers of actors to one shard, one after the other; they finish all other shards immediately.
 
     Attributes:
-        calls: Methods that were called for that shard, and their first argument besides it.
+        calls: How often that shard was dispatched.
     """
 
     def __init__(self, shard: int, *answers: Any):
         self._shard, self._answers = shard, list(answers)
-        self.calls: list[tuple[Any, ...]] = []
+        self.calls = 0
 
-    @property
-    def methods(self) -> list[str]:
-        return [method for method, _ in self.calls]
-
-    def __call__(self, method: str, shard: int, *arguments: Any) -> Any:
+    def __call__(self, shard: int, attempt: int) -> Any:
         if shard != self._shard:
             return None
-        self.calls.append((method, arguments[0]))
+        self.calls += 1
+        assert attempt == self.calls
         return self._answers.pop(0) if self._answers else None
 
 
@@ -153,6 +148,6 @@ class Twice:
         self._answers = {int(name.removeprefix("shard")): each for name, each in answers.items()}
         self.times: Counter[int] = Counter()
 
-    def __call__(self, method: str, shard: int, *arguments: Any) -> Any:
+    def __call__(self, shard: int, attempt: int) -> Any:
         self.times[shard] += 1
         return self._answers[shard].pop(0) if shard in self._answers else Answer(looks=1, moves=True)

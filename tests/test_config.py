@@ -28,7 +28,6 @@ from flowers_batch.errors import FlowersError, InputError, RunError
         (lambda: PredictConfig(batch_size=0), "batch_size"),
         (lambda: PredictConfig(shard_size=0), "shard_size"),
         (lambda: ClusterConfig(actors=0), "actors"),
-        (lambda: ClusterConfig(actors_per_gpu=0), "actors_per_gpu"),
     ],
 )
 def test_invalid_setting_is_refused_by_name(make, setting):

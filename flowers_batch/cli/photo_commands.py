@@ -95,7 +95,7 @@ def finetune(
     ],
     config: Annotated[
         FinetuneConfig,
-        ConfigOptions(FinetuneConfig, without=("encode", "head", "max_memory_mb", "actors", "actors_per_gpu")),
+        ConfigOptions(FinetuneConfig, without=("encode", "head", "max_memory_mb", "actors")),
     ],
     *,
     reporter: Reporter,

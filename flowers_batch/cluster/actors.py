@@ -20,12 +20,10 @@ from flowers_batch.cluster.scaling import Resources
 from flowers_batch.config import WEIGHTS_ENVIRONMENT
 from flowers_batch.dataset.completeness import reusable_rows
 from flowers_batch.dataset.manifest import read_rows
-from flowers_batch.dataset.manifest_part import MISSING
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, interleave, write_shard
-from flowers_batch.encoding.worker import Quarantined, Worker
+from flowers_batch.encoding.worker import Worker
 from flowers_batch.errors import RunError
-from flowers_batch.sources.images import images_of
 from flowers_batch.storage.opening import open_folder
 from flowers_batch.storage.scratch import sweep_scratch_folders
 
@@ -57,12 +55,12 @@ class ShardActor:
         self._worker = self._job.factory(self._threads, bool(self._gpus), self._progress.advance)
         return ActorInfo(self._worker.fingerprint, socket.gethostname(), self._gpus)
 
-    def run(self, shard: Shard, quarantined: Quarantined) -> ShardResult:
-        """Work on a shard and publish its file, without touching the quarantined images."""
+    def run(self, shard: Shard) -> ShardResult:
+        """Work on a shard and publish its file."""
         assert self._worker is not None
         schema, stages = self._worker.schema, dict[str, float]()
         expected = Footer(self._worker.fingerprint.digest, shard.number, shard.inputs_digest, 0, 0)
-        batches, reused = self._batches(shard, quarantined, expected.fingerprint, stages)
+        batches, reused = self._batches(shard, expected.fingerprint, stages)
         started, waited = time.perf_counter(), [0.0]
         counted = self._counted(shard, batches, waited)
         footer = write_shard(self._folder, self._job.kind, schema, counted, expected)
@@ -71,7 +69,7 @@ class ShardActor:
         return ShardResult(footer, stages, reused)
 
     def _batches(
-        self, shard: Shard, quarantined: Quarantined, fingerprint: str, stages: dict[str, float]
+        self, shard: Shard, fingerprint: str, stages: dict[str, float]
     ) -> tuple[Iterator[pa.RecordBatch], int]:
         """Return a shard's batches, and how many of their rows come from its previous file."""
         worker = self._worker
@@ -108,15 +106,8 @@ class ShardActor:
         if done != shard.images:
             raise RunError(f"Shard {shard.number} has {shard.images} images but got {done} rows.")
 
-    def find_poison_images(self, shard: Shard, seconds: float) -> Quarantined:
-        """Return a shard's images that kill a process, or keep it busy for longer than `seconds` each."""
-        self._progress.advance()
-        rows = read_rows(self._folder, shard)
-        images = images_of(rows.filter(pc.not_equal(rows["action"], MISSING)))
-        return self._job.factory.find_poison_images(images, seconds, lambda done: self._progress.advance())
-
     def heartbeat(self) -> Heartbeat:
-        """Return the progress so far; called while the other methods run."""
+        """Return the progress so far; called while `start` or `run` do their work."""
         if self._worker is None:
             return Heartbeat(self._node, self._progress.step)
         return Heartbeat(self._node, self._progress.step + self._worker.images_seen, self._progress.rows.copy())
@@ -138,7 +129,7 @@ def log_event(event: str, shard: Shard, **fields: Any) -> None:
     """Write one line of JSON to the actor's log.
 
     Args:
-        event: `started`, `done`, `failed` or `isolated`.
+        event: `started`, `done` or `failed`.
         shard: Its shard.
         fields: What else the line says.
     """

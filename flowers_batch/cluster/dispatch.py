@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from flowers_batch.cluster.pool import SHARDS_PER_ACTOR, PooledActor
 from flowers_batch.dataset.shard import Shard
@@ -14,25 +14,27 @@ from flowers_batch.dataset.shard import Shard
 MAX_COPIES_IN_FLIGHT = 2  # actors that work on the same shard, once no other shards wait
 SPECULATION_FACTOR = 0.8  # a shard is re-run on an actor that should need less than this share of the time left
 
-IsSuspect = Callable[[Shard | None], bool]
 Assignment = tuple[PooledActor, Shard]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A call of an actor's method that is not yet answered.
+    """A call of an actor that is not yet answered.
 
     Attributes:
         actor: The actor.
-        method: Which method.
-        shard: The shard that it works on; None for `start`.
+        shard: The shard that it works on; None while it starts.
         called: When, by `time.monotonic`.
     """
 
     actor: PooledActor
-    method: Literal["start", "run", "find_poison_images"]
     shard: Shard | None = None
     called: float = field(default_factory=time.monotonic)
+
+    @property
+    def number(self) -> int | None:
+        """The shard's number."""
+        return self.shard.number if self.shard else None
 
 
 class Schedule:
@@ -65,25 +67,21 @@ class Schedule:
         """Return an actor's unanswered calls."""
         return [task for task in self.tasks.values() if task.actor is actor]
 
+    def is_unfinished(self, task: Task) -> bool:
+        """Return whether a task is a start, or its shard is unfinished."""
+        return task.shard is None or task.number in self.unfinished
+
     def is_needed(self, task: Task) -> bool:
         """Return whether a task's answer matters: no other actor has finished its shard, or works on it, too."""
-        if task.shard is None:
-            return True
-        others = (other for other in self.tasks.values() if other is not task and other.shard)
-        return task.shard.number in self.unfinished and all(
-            other.shard is None or other.shard.number != task.shard.number for other in others
-        )
+        others = {other.number for other in self.tasks.values() if other is not task and other.shard}
+        return self.is_unfinished(task) and task.number not in others
 
     def take(self, reference: Any) -> Task:
-        """Remove and return a task that was answered, and note which of the actor's shards are late."""
+        """Remove and return a task that was answered."""
         task = self.tasks.pop(reference)
         task.actor.last_active = time.monotonic()
         if task.shard:
             self._finished_images[task.actor] += task.shard.images
-            task.actor.late_shards.pop(task.shard.number, None)
-            for other in self.tasks_of(task.actor):
-                if other.shard and other.called < task.called:
-                    task.actor.late_shards.setdefault(other.shard.number, 0.0)
         return task
 
     def finish(self, shard: Shard) -> bool:
@@ -92,78 +90,58 @@ class Schedule:
         self.unfinished.discard(shard.number)
         return is_first
 
-    def retry(self, shard: Shard) -> None:
-        """Put a shard in front of the queue."""
-        self.waiting.appendleft(shard)
-
     def release(self, actor: PooledActor) -> int:
         """Remove a lost actor's tasks; its shards wait again, in front. Return how many do."""
-        lost = {reference: task for reference, task in self.tasks.items() if task.actor is actor}
-        for reference in lost:
-            del self.tasks[reference]
-        elsewhere = {task.shard.number for task in self.tasks.values() if task.shard}
-        orphaned = self.unfinished - elsewhere
-        shards = [task.shard for task in lost.values() if task.shard and task.shard.number in orphaned]
+        lost = [self.tasks.pop(reference) for reference, task in list(self.tasks.items()) if task.actor is actor]
+        orphaned = self.unfinished - {task.number for task in self.tasks.values()}
+        shards = [task.shard for task in lost if task.shard and task.number in orphaned]
         self.waiting.extendleft(reversed(shards))
         return len(shards)
 
-    def dispatch(self, actors: Iterable[PooledActor], is_suspect: IsSuspect) -> Iterator[Assignment]:
+    def dispatch(self, actors: Iterable[PooledActor]) -> Iterator[Assignment]:
         """Assign waiting shards to actors, and copies of shards in flight to idle actors once none wait.
 
         The actor with the fewest shards comes first, so that each gets one before any gets a second.
 
         Args:
             actors: Those that are ready.
-            is_suspect: Whether a shard must have an actor to itself.
 
         Yields:
             Actors and their next shards.
         """
         ready = list(actors)
-        load: Counter[PooledActor] = Counter()
-        for task in self.tasks.values():
-            load[task.actor] += _load(task.shard, is_suspect)
+        load = Counter(task.actor for task in self.tasks.values())
         while self.waiting and ready:
             actor = min(ready, key=lambda actor: load[actor])
-            added = _load(self.waiting[0], is_suspect)
-            if load[actor] + added > SHARDS_PER_ACTOR:
+            if load[actor] == SHARDS_PER_ACTOR:
                 return
-            load[actor] += added
+            load[actor] += 1
             yield actor, self.waiting.popleft()
         if not self.waiting:
-            yield from self.speculate([actor for actor in ready if not load[actor]], is_suspect)
+            yield from self.speculate([actor for actor in ready if not load[actor]])
 
-    def speculate(self, idle: Iterable[PooledActor], is_suspect: IsSuspect) -> Iterator[Assignment]:
+    def speculate(self, idle: Iterable[PooledActor]) -> Iterator[Assignment]:
         """Assign copies of shards in flight to idle actors that should finish them sooner; the first result counts.
 
         So no straggler delays the end of a run.
         """
-        tasks = [task for task in self.tasks.values() if task.shard]
-        copies = Counter(task.shard.number for task in tasks if task.shard)
+        tasks = [task for task in self.tasks.values() if task.number in self.unfinished]
+        copies = Counter(task.number for task in tasks)
         for actor in idle:
-            gains = {
-                task: self._gain(task, actor)
-                for task in tasks
-                if task.shard
-                and task.shard.number in self.unfinished
-                and copies[task.shard.number] < self._max_copies
-                and not is_suspect(task.shard)
-            }
+            gains = {task: self._gain(task, actor) for task in tasks if copies[task.number] < self._max_copies}
             best = max(gains, key=lambda task: gains[task], default=None)
-            if best is None or best.shard is None or gains[best] <= 0:
-                continue
-            copies[best.shard.number] += 1
-            yield actor, best.shard
+            if best and best.shard and gains[best] > 0:
+                copies[best.number] += 1
+                yield actor, best.shard
 
     def _gain(self, task: Task, other: PooledActor) -> float:
         """Return the seconds that are probably saved if another actor works on a task's shard, too."""
-        assert task.shard
         rates = [
             self._seconds_per_image(task.actor, time.monotonic()),
             self._seconds_per_image(other, other.last_active),  # its idle time says nothing
         ]
         known = [each for each in rates if each]
-        if not known:
+        if not known or not task.shard:
             return 0.0
         own, others = (each or max(known) for each in rates)
         before = [each for each in self.tasks_of(task.actor) if each.called <= task.called]
@@ -177,11 +155,6 @@ class Schedule:
         rows = actor.heartbeat.rows if actor.heartbeat else {}
         images = self._finished_images[actor] + sum(done for done, _ in rows.values())
         return (until - actor.started) / images if images and actor.started is not None else None
-
-
-def _load(shard: Shard | None, is_suspect: IsSuspect) -> int:
-    """Return how many of an actor's `SHARDS_PER_ACTOR` a task takes: all, if its shard must be alone."""
-    return SHARDS_PER_ACTOR if is_suspect(shard) else 1
 
 
 def _images_left(task: Task) -> int:

@@ -10,22 +10,19 @@ from flowers_batch.cluster.connection import connected
 from flowers_batch.cluster.dispatch import MAX_COPIES_IN_FLIGHT, Schedule, Task
 from flowers_batch.cluster.failures import ActorFailure, FailureTracker, error_raised_by, failure_of
 from flowers_batch.cluster.local_ray import check_servers
-from flowers_batch.cluster.messages import ActorInfo, PoolResult, ShardJob, ShardResult
+from flowers_batch.cluster.messages import ActorInfo, PoolResult, ShardJob
 from flowers_batch.cluster.pool import ActorPool, PooledActor
 from flowers_batch.cluster.scaling import Resources
 from flowers_batch.cluster.totals import Totals
 from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
-from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Reporter
 
 POLL_SECONDS = 1.0  # between two polls of answers and heartbeats
 WAIT_SECONDS = 60.0  # without work, after which the driver reports what it waits for
 _SCALE_SECONDS = 5.0  # between two checks of the cluster's nodes
-_IMAGE_SECONDS = 60.0  # more than any image takes to read and decode
-_IMAGE_SHARE = 1 / 4  # of the stall timeout, at most, for one image: it is tried twice
 
 
 def run_shards(
@@ -58,7 +55,7 @@ def run_shards(
     with connected(cluster) as can_scale:
         pool = ActorPool(job, cluster, can_scale, on_first_fingerprint)
         totals = Totals(job.url, reporter, on_shard_finished)
-        run = ShardRun(pool, Schedule(shards, max_copies), totals, cluster.stall_timeout)
+        run = ShardRun(pool, Schedule(shards, max_copies), totals)
         try:
             return run.run()
         finally:
@@ -73,22 +70,12 @@ class ShardRun:
         pool: The actors.
         schedule: The shards.
         totals: What the run has done so far, and the reporter.
-        stall_timeout: Seconds after which an actor without progress is killed.
         poll_seconds: Between two polls of answers and heartbeats.
     """
 
-    def __init__(
-        self,
-        pool: ActorPool,
-        schedule: Schedule,
-        totals: Totals,
-        stall_timeout: float,
-        poll_seconds: float = POLL_SECONDS,
-    ):
+    def __init__(self, pool: ActorPool, schedule: Schedule, totals: Totals, poll_seconds: float = POLL_SECONDS):
         self._pool, self._schedule, self._totals = pool, schedule, totals
-        self._failures = FailureTracker()
-        self._image_seconds = min(_IMAGE_SECONDS, stall_timeout * _IMAGE_SHARE)
-        self._stall_timeout, self._poll_seconds = stall_timeout, poll_seconds
+        self._failures, self._poll_seconds = FailureTracker(), poll_seconds
 
     def run(self) -> PoolResult:
         """Work until all shards are finished.
@@ -141,7 +128,7 @@ class ShardRun:
     def _add(self, resources: Resources) -> None:
         actor = self._pool.add(resources)
         if not resources.is_placeholder:
-            self._schedule.tasks[actor.handle.start.remote()] = Task(actor, "start")
+            self._schedule.tasks[actor.handle.start.remote()] = Task(actor)
 
     def _remove(self, actor: PooledActor) -> None:
         self._totals.shards_retried(self._schedule.release(actor))
@@ -179,16 +166,13 @@ class ShardRun:
             else:
                 self._on_answer(self._schedule.take(reference), answer)
         for actor, death in deaths.items():
-            if actor in self._pool.actors:  # it may have been released when another died
-                self._on_death(actor, failure_of(death))
+            self._replace(actor, failure_of(death))
 
     def _on_answer(self, task: Task, answer: Any) -> None:
         if task.shard is None:
             self._on_started(task.actor, answer)
-        elif task.method == "run":
-            self._on_finished(task.shard, answer)
-        else:
-            self._on_isolated(task.shard, answer)
+        elif self._schedule.finish(task.shard):
+            self._totals.shard_finished(answer)
 
     def _on_started(self, actor: PooledActor, info: ActorInfo) -> None:
         self._failures.actor_started()
@@ -198,64 +182,34 @@ class ShardRun:
             self._remove(actor)
             self._add(actor.resources)
 
-    def _on_finished(self, shard: Shard, result: ShardResult) -> None:
-        if self._schedule.finish(shard):
-            self._totals.shard_finished(result)
-
-    def _on_isolated(self, shard: Shard, quarantined: Quarantined) -> None:
-        self._failures.quarantine(shard, quarantined)
-        for path, (reason, message) in quarantined.items():
-            self._totals.message(f"{path} becomes a failed row ({reason}): {message}")
-        if not quarantined:
-            self._totals.message(f"None of the images of shard {shard.number} is to blame.")
-        self._schedule.retry(shard)
-
     def dispatch(self) -> None:
         """Send shards to the actors that have room for them."""
-        for actor, shard in self._schedule.dispatch(self._pool.ready, self._failures.is_suspect):
-            if not self._schedule.tasks_of(actor):
+        schedule = self._schedule
+        for actor, shard in schedule.dispatch(self._pool.ready):
+            if not schedule.tasks_of(actor):
                 actor.seconds_without_progress = 0.0  # it was idle
             actor.last_active = time.monotonic()
-            if self._failures.needs_isolation(shard):
-                self._isolate(actor, shard)
-            else:
-                self._send(actor, shard)
-
-    def _send(self, actor: PooledActor, shard: Shard) -> None:
-        attempts = self._schedule.attempts
-        attempts[shard.number] += 1
-        reference = actor.handle.run.remote(shard, self._failures.quarantined(shard), attempts[shard.number])
-        self._schedule.tasks[reference] = Task(actor, "run", shard)
-
-    def _isolate(self, actor: PooledActor, shard: Shard) -> None:
-        self._totals.message(
-            f"Actors died or stalled on shard {shard.number}: its images are tried one by one before it is retried."
-        )
-        reference = actor.handle.find_poison_images.remote(shard, self._image_seconds)
-        self._schedule.tasks[reference] = Task(actor, "find_poison_images", shard)
-
-    def _on_death(self, actor: PooledActor, failure: ActorFailure) -> None:
-        self._totals.message(f"An actor died: {failure.cause} Its shards are retried.")
-        self._replace(actor, failure)
+            schedule.attempts[shard.number] += 1
+            reference = actor.handle.run.remote(shard, schedule.attempts[shard.number])
+            schedule.tasks[reference] = Task(actor, shard)
 
     def _replace_stalled(self) -> None:
-        busy = {task.actor for task in self._schedule.tasks.values()}
-        for actor in self._pool.stalled(busy):
-            if actor not in self._pool.actors:  # it was released when another was replaced
-                continue
-            failure = ActorFailure(f"it made no progress for {self._stall_timeout:g} seconds.", has_stalled=True)
-            self._totals.message(f"An actor was killed: {failure.cause} Its shards are retried.")
+        failure = ActorFailure(f"it made no progress for {self._pool.stall_timeout:g} seconds.", has_stalled=True)
+        for actor in self._pool.stalled({task.actor for task in self._schedule.tasks.values()}):
             self._replace(actor, failure)
 
     def _replace(self, actor: PooledActor, failure: ActorFailure) -> None:
         """Count a lost actor against its shards, and request another."""
         import ray
 
+        if actor not in self._pool.actors:  # it was released when another was replaced
+            return
         check_servers()
+        verb = "was killed" if failure.has_stalled else "died"
+        self._totals.message(f"An actor {verb}: {failure.cause} Its shards are retried.")
         self._pool.poll(0.0)  # it may have sent where it runs
         dead_nodes = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
-        numbers = [task.shard.number if task.shard else None for task in self._schedule.tasks_of(actor)]
-        unfinished = [number for number in numbers if number is None or number in self._schedule.unfinished]
+        unfinished = [task.number for task in self._schedule.tasks_of(actor) if self._schedule.is_unfinished(task)]
         self._failures.record(failure, actor.node, unfinished, dead_nodes)
         self._remove(actor)
         self._totals.actor_lost(failure.has_stalled)
@@ -275,6 +229,6 @@ class ShardRun:
             return
         requested, free = actors[0].resources, ray.available_resources()
         self._totals.message(
-            f"Still waiting for resources: an actor needs {requested.gpu_share:g} GPUs and {requested.cpus} CPUs, and "
+            f"Still waiting for resources: an actor needs {requested.gpus} GPUs and {requested.cpus} CPUs, and "
             f"{free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs of the cluster are free."
         )

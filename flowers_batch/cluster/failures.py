@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from flowers_batch.dataset.shard import Shard
-from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import FlowersError, RunError, first_line
 
 # Deaths or stalls on one shard, or in a row while actors start. The last one ends the run, so a shard is retried one
 # time less than this.
 MAX_ACTOR_DEATHS = 5
-DEATHS_BEFORE_ISOLATION = 2  # on one shard; then its images are tried one by one, before it is retried
 
 
 @dataclass(frozen=True)
@@ -32,21 +29,6 @@ class ActorFailure:
     is_node_lost: bool = False
 
 
-@dataclass
-class ShardFailures:
-    """The failures on one shard, or of actors while they started.
-
-    Attributes:
-        nodes: The node of each actor that died or stalled; None where it is unknown.
-        is_suspect: Whether an image of the shard may be to blame; from then on the shard has an actor to itself.
-        quarantined: The poison images of the shard; None until they were searched for.
-    """
-
-    nodes: list[str | None] = field(default_factory=list)
-    is_suspect: bool = False
-    quarantined: Quarantined | None = None
-
-
 class FailureTracker:
     """Counts failures by shard, and ends the run when a shard has had too many.
 
@@ -56,15 +38,13 @@ class FailureTracker:
 
     def __init__(self, max_deaths: int = MAX_ACTOR_DEATHS):
         self._max_deaths = max_deaths
-        self._starting = ShardFailures()
-        self._shards: defaultdict[int, ShardFailures] = defaultdict(ShardFailures)
+        # The nodes of actors that died or stalled, where known, by the shard's number; None stands for their start.
+        self._nodes: defaultdict[int | None, list[str | None]] = defaultdict(list)
 
     def record(
         self, failure: ActorFailure, node: str | None, shards: Iterable[int | None], dead_nodes: set[str]
     ) -> None:
-        """Count a lost actor against everything that it was working on.
-
-        Which of its shards was to blame is unknown: images of all of them may have been read since its last heartbeat.
+        """Count a lost actor against everything that it was working on, since what was to blame is unknown.
 
         Args:
             failure: Why it was lost.
@@ -79,44 +59,18 @@ class FailureTracker:
         if failure.is_node_lost:
             return
         for number in shards:
-            failures = self._starting if number is None else self._shards[number]
-            failures.nodes.append(node)
-            deaths = sum(each not in dead_nodes for each in failures.nodes)
-            if deaths >= self._max_deaths:
-                raise RunError(self._too_many(number, failures, failure))
-            failures.is_suspect |= failure.has_stalled or deaths >= DEATHS_BEFORE_ISOLATION
-
-    def _too_many(self, number: int | None, failures: ShardFailures, last: ActorFailure) -> str:
-        where = "while they started" if number is None else f"on shard {number}"
-        other = "other " if failures.quarantined else ""
-        blame = "" if failures.quarantined is None else f", and none of its {other}images is to blame"
-        return (
-            f"{self._max_deaths} actors died {where}{blame}. Cause of the last: {last.cause} "
-            "Run the same command again to resume."
-        )
+            nodes = self._nodes[number]
+            nodes.append(node)
+            if sum(each not in dead_nodes for each in nodes) >= self._max_deaths:
+                where = "while they started" if number is None else f"on shard {number}"
+                raise RunError(
+                    f"{self._max_deaths} actors died {where}. Cause of the last: {failure.cause} "
+                    "Run the same command again to resume."
+                )
 
     def actor_started(self) -> None:
         """Forget the actors that died while they started."""
-        self._starting = ShardFailures()
-
-    def is_suspect(self, shard: Shard | None) -> bool:
-        """Return whether a shard must have an actor to itself, so that no other shard is blamed for its failures."""
-        return shard is not None and shard.number in self._shards and self._shards[shard.number].is_suspect
-
-    def needs_isolation(self, shard: Shard) -> bool:
-        """Return whether a shard's images must be tried one by one before it is retried."""
-        return self.is_suspect(shard) and self._shards[shard.number].quarantined is None
-
-    def quarantined(self, shard: Shard) -> Quarantined:
-        """Return a shard's poison images; none if they were not searched for."""
-        return (self._shards[shard.number].quarantined or {}) if shard.number in self._shards else {}
-
-    def quarantine(self, shard: Shard, images: Quarantined) -> None:
-        """Record a shard's poison images; if there are any, they explain its failures so far, which no longer count."""
-        failures = self._shards[shard.number]
-        failures.quarantined = images
-        if images:
-            failures.nodes.clear()
+        self._nodes.pop(None, None)
 
 
 def failure_of(death: Exception) -> ActorFailure:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from flowers_batch.dataset.shard_file import Footer
-from flowers_batch.encoding.worker import Quarantined, Worker
+from flowers_batch.encoding.worker import Worker
 from flowers_batch.fingerprint import Fingerprint
-from flowers_batch.sources.images import Image
 
 
 class Factory(Protocol):
@@ -30,11 +29,6 @@ class Factory(Protocol):
 
     def with_precision(self, precision: str) -> Factory:
         """Return the same factory with the precision that its workers compute in."""
-
-    def find_poison_images(
-        self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
-    ) -> Quarantined:
-        """Return the images that kill the process that works on them, or keep it busy for longer than `seconds`."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class Heartbeat:
 
     Attributes:
         node: The node that it runs on, as Ray names it.
-        step: Grows with everything it completes: a batch, an image that is tried alone, a file.
+        step: Grows with everything it completes: an image, a batch, a file.
         rows: Of each of its shards in flight, by number: the rows so far, and how many of these failed.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 from flowers_batch.cluster.actors import actor_environment
 from flowers_batch.cluster.connection import living_nodes
 from flowers_batch.cluster.messages import ActorInfo, Heartbeat, ShardJob
-from flowers_batch.cluster.scaling import RequestedActor, Resources, plan_actors
+from flowers_batch.cluster.scaling import Resources, plan_actors
 from flowers_batch.config import ClusterConfig
 from flowers_batch.errors import RunError
 from flowers_batch.fingerprint import Fingerprint
@@ -30,8 +30,6 @@ class PooledActor:
         next_heartbeat: Ray's reference of the answer to the last call of `heartbeat`.
         heartbeat: Its last heartbeat; None until it has its resources.
         seconds_without_progress: For how long its heartbeats have been equal, or it has had no work.
-        late_shards: Numbers of its shards that later ones were finished before, and the seconds for which these have
-            had no more rows.
         started: When it became ready, by `time.monotonic`; None until then.
         last_active: When it last got or finished work.
     """
@@ -41,7 +39,6 @@ class PooledActor:
     next_heartbeat: Any
     heartbeat: Heartbeat | None = None
     seconds_without_progress: float = 0.0
-    late_shards: dict[int, float] = field(default_factory=dict)
     started: float | None = None
     last_active: float = field(default_factory=time.monotonic)
 
@@ -52,10 +49,6 @@ class PooledActor:
 
     def receive(self, heartbeat: Heartbeat) -> None:
         """Store a heartbeat, and reset the seconds without progress where it shows some."""
-        before = self.heartbeat.rows if self.heartbeat else {}
-        for number in self.late_shards:
-            if heartbeat.rows.get(number) != before.get(number):
-                self.late_shards[number] = 0.0
         if heartbeat != self.heartbeat:
             self.heartbeat, self.seconds_without_progress = heartbeat, 0.0
 
@@ -71,6 +64,7 @@ class ActorPool:
 
     Attributes:
         actors: All that were requested and neither died nor were released, placeholders included.
+        stall_timeout: Seconds without progress after which one has stalled.
     """
 
     def __init__(
@@ -81,7 +75,8 @@ class ActorPool:
         on_first_fingerprint: Callable[[Fingerprint], None],
     ):
         self.actors: list[PooledActor] = []
-        self._job, self._cluster, self._can_scale = job, cluster, can_scale
+        self.stall_timeout = cluster.stall_timeout
+        self._job, self._wanted, self._can_scale = job, cluster.actors, can_scale
         self._on_first_fingerprint = on_first_fingerprint
         self._fingerprint: Fingerprint | None = None
 
@@ -96,10 +91,8 @@ class ActorPool:
         Args:
             shards: How many are unfinished.
         """
-        requested = [RequestedActor(actor.resources, actor.node) for actor in self.actors]
-        wanted, gpu, per_gpu = self._cluster.actors, self._job.factory.wants_gpu, self._cluster.actors_per_gpu
-        resources, given_up = plan_actors(living_nodes(), requested, wanted, gpu, self._can_scale, shards, per_gpu)
-        return resources, [self.actors[index] for index in given_up]
+        gpu = self._job.factory.wants_gpu
+        return plan_actors(living_nodes(), self.actors, self._wanted, gpu, self._can_scale, shards)
 
     def unneeded(self, busy: set[PooledActor]) -> list[PooledActor]:
         """Return the actors to release when no shards wait, so that their nodes may go and no others come.
@@ -126,7 +119,7 @@ class ActorPool:
         from flowers_batch.cluster import remote_actors
 
         options: dict[str, Any] = {
-            "num_gpus": resources.gpu_share,
+            "num_gpus": resources.gpus,
             "num_cpus": resources.cpus,
             "max_concurrency": SHARDS_PER_ACTOR,
             "runtime_env": {"env_vars": actor_environment(resources)},
@@ -184,8 +177,6 @@ class ActorPool:
         answered = set(ray.wait(pending, num_returns=len(pending), timeout=0)[0])
         for actor in list(self.actors):
             actor.seconds_without_progress += seconds
-            for number in actor.late_shards:
-                actor.late_shards[number] += seconds
             if actor.next_heartbeat not in answered:
                 continue
             try:
@@ -205,7 +196,5 @@ class ActorPool:
         return [
             actor
             for actor in self.actors
-            if actor in busy
-            and actor.heartbeat
-            and max(actor.seconds_without_progress, *actor.late_shards.values(), 0.0) > self._cluster.stall_timeout
+            if actor in busy and actor.heartbeat and actor.seconds_without_progress > self.stall_timeout
         ]

@@ -13,7 +13,6 @@ from flowers_batch.cluster.messages import ActorInfo, Heartbeat, ShardJob, Shard
 from flowers_batch.cluster.metrics import GpuMemoryMetric
 from flowers_batch.cluster.scaling import Resources
 from flowers_batch.dataset.shard import Shard
-from flowers_batch.encoding.worker import Quarantined
 from flowers_batch.errors import first_line
 from flowers_batch.progress import Progress
 from flowers_batch.storage.scratch import sweep_scratch_folders
@@ -42,21 +41,20 @@ class RemoteShardActor:
         self._is_started = True
         return info
 
-    def run(self, shard: Shard, quarantined: Quarantined, attempt: int) -> ShardResult:
+    def run(self, shard: Shard, attempt: int) -> ShardResult:
         """Work on a shard.
 
         Args:
             shard: Which.
-            quarantined: Its poison images, which become failed rows.
             attempt: How often it has been dispatched.
 
         Returns:
             Its footer, and the seconds spent in each stage.
         """
         started = time.monotonic()
-        log_event("started", shard, attempt=attempt, images=shard.images, quarantined=len(quarantined))
+        log_event("started", shard, attempt=attempt, images=shard.images)
         try:
-            result = self._actor.run(shard, quarantined)
+            result = self._actor.run(shard)
         except Exception as error:
             log_event("failed", shard, attempt=attempt, error=first_line(error))
             raise
@@ -65,11 +63,6 @@ class RemoteShardActor:
         counts = {"ok": result.footer.ok, "failed": result.footer.failed, "reused": result.reused}
         log_event("done", shard, attempt=attempt, **counts, **rounded)
         return result
-
-    def find_poison_images(self, shard: Shard, seconds: float) -> Quarantined:
-        """Try a shard's images one by one, and return those that kill or stall a process."""
-        log_event("isolated", shard, attempt=0, images=shard.images)
-        return self._actor.find_poison_images(shard, seconds)
 
     @ray.method(concurrency_group=HEARTBEAT_GROUP)
     def heartbeat(self) -> Heartbeat:
@@ -116,8 +109,8 @@ def _own_node() -> dict[str, Any]:
 
 
 def _threads(resources: Resources, gpus: tuple[str, ...]) -> int:
-    """Return how many cores an actor may use: on a GPU's node, its share of them all."""
+    """Return how many cores an actor may use: on a node with GPUs, as many as the node has per GPU."""
     if not gpus:
         return resources.cpus
     node = _own_node()["Resources"]
-    return max(1, int(node.get("CPU", 1) // (node["GPU"] * resources.actors_per_gpu)))
+    return max(1, int(node.get("CPU", 1) // node["GPU"]))

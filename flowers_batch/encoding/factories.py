@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.config import NULL_NETWORK, EncodeConfig
-from flowers_batch.decoding.inspection import find_poison_images
 from flowers_batch.decoding.outputs import SquarePixels
 from flowers_batch.decoding.pool import DecodePool, PoolSettings
 from flowers_batch.devices import hardware_precision, prepare_device
@@ -18,10 +17,9 @@ from flowers_batch.encoding.feed import Network, count_buffers
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatcher, compiled, pixel_type
 from flowers_batch.encoding.networks import NullNetwork, build_network, code_width, codes_fingerprint
-from flowers_batch.encoding.worker import Quarantined, Worker
+from flowers_batch.encoding.worker import Worker
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import no_progress
-from flowers_batch.sources.images import Image
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.source import Source
 
@@ -50,12 +48,6 @@ class EncoderFactory:
     def wants_gpu(self) -> bool:
         """Whether the encoder computes on a GPU where the cluster has one."""
         return True
-
-    def find_poison_images(
-        self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
-    ) -> Quarantined:
-        """Return the images that end the process that decodes them, or take longer than `seconds`."""
-        return find_poison_images(self.source.url, self.source.root, images, self.config.max_pixels, seconds, progress)
 
     def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress) -> Worker:
         """Build the network from its weights, and the encoder around it.
@@ -126,12 +118,6 @@ class LabellerFactory:
     def wants_gpu(self) -> bool:
         """Whether the worker computes on a GPU: labelling codes does not."""
         return False
-
-    def find_poison_images(
-        self, images: Sequence[Image], seconds: float, progress: Callable[[int], None]
-    ) -> Quarantined:
-        """Return nothing: codes are read, and no image is decoded."""
-        return {}
 
     def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress) -> Worker:
         """Make the labeller, which needs neither threads nor a GPU."""

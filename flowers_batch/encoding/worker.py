@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Protocol
 
 import pyarrow as pa
 
 from flowers_batch.encoding.stages import Stages
 from flowers_batch.fingerprint import Fingerprint
-
-# Reason and message, by path, of images that fail without being read, since they would end or stall the process.
-Quarantined = Mapping[str, tuple[str, str]]
-NOTHING_QUARANTINED: Quarantined = {}
 
 
 class Worker(Protocol):

@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError, RayTaskError
-from scripted_actors import DIES, NODES, STALLS, Script
+from scripted_actors import DIES, NODES, STALLS, Answer, Script
 
 import flowers_batch as fb
 from flowers_batch.cluster.failures import ActorFailure, FailureTracker, failure_of
-from flowers_batch.dataset.shard import Shard
 
 DEATH = ActorFailure("its process was killed.")
 
 
-def test_shard_of_two_deaths_is_retried_without_poison_images(scripted):
-    poison = {"a.png": ("crashed_decoder", "It ended its process.")}
-    script = Script(1, DIES, DIES, poison)
+def test_shards_of_an_actor_that_dies_or_stalls_are_retried(scripted):
+    script = Script(1, DIES, STALLS, DIES, STALLS)
     result, messages = scripted(script)
-    seconds = pytest.approx(0.1 / 4)
-    assert script.calls == [("run", {}), ("run", {}), ("find_poison_images", seconds), ("run", poison)]
-    assert (len(result.footers), result.deaths, result.stalls) == (3, 2, 0)
-    assert any("on shard 1: its images are tried one by one" in sentence for sentence in messages)
-    assert "a.png becomes a failed row (crashed_decoder): It ended its process." in messages
-
-
-def test_images_are_isolated_after_the_first_stall(scripted):
-    script = Script(1, STALLS, {})
-    result, messages = scripted(script)
-    assert script.methods == ["run", "find_poison_images", "run"]
-    assert (len(result.footers), result.deaths, result.stalls) == (3, 0, 1)
+    assert script.calls == 5
+    assert (len(result.footers), result.deaths, result.stalls) == (3, 2, 2)
     assert "An actor was killed: it made no progress for 0.1 seconds. Its shards are retried." in messages
+    assert sum(sentence.startswith("An actor died: ") for sentence in messages) == 2
 
 
-def test_five_deaths_on_a_shard_without_poison_images_end_the_run(scripted):
-    script = Script(1, DIES, DIES, {}, DIES, STALLS, DIES)
-    with pytest.raises(fb.RunError, match=r"5 actors died on shard 1, and none of its images is to blame\. Cause"):
+def test_five_deaths_or_stalls_on_a_shard_end_the_run(scripted):
+    script = Script(1, DIES, DIES, STALLS, DIES, DIES, None)
+    with pytest.raises(fb.RunError, match=r"^5 actors died on shard 1\. Cause of the last: .* to resume\.$"):
         scripted(script)
-    assert script.methods.count("find_poison_images") == 1
-
-
-def test_deaths_while_images_are_isolated_count_too(scripted):
-    with pytest.raises(fb.RunError, match=r"5 actors died on shard 1\. Cause"):
-        scripted(Script(1, DIES, DIES, DIES, STALLS, DIES))
-
-
-def test_deaths_count_from_zero_once_poison_images_are_found(scripted):
-    poison = {"a.png": ("timeout", "It took too long.")}
-    result, _ = scripted(Script(1, DIES, DIES, DIES, DIES, poison, DIES, DIES, DIES, DIES))
-    assert result.deaths == 8 and len(result.footers) == 3
+    assert script.calls == 5
 
 
 def test_deaths_with_their_node_do_not_count_against_a_shard(scripted, monkeypatch):
@@ -56,7 +36,7 @@ def test_deaths_with_their_node_do_not_count_against_a_shard(scripted, monkeypat
     monkeypatch.setattr(ray, "nodes", lambda: [NODES[0] | {"Alive": False}, NODES[1]])
     script = Script(1, *[DIES] * 9)
     result, _ = scripted(script, poll_seconds=0.05)
-    assert result.deaths == 9 and set(script.methods) == {"run"}
+    assert result.deaths == 9 and script.calls == 10
 
 
 @pytest.mark.parametrize("error", [RayActorError(preempted=True), NodeDiedError("")], ids=["preempted", "node died"])
@@ -64,22 +44,29 @@ def test_preemption_does_not_count_against_a_shard(scripted, error):
     """Even if `ray.nodes()` does not list the node as dead yet."""
     script = Script(1, *[error] * 9)
     result, _ = scripted(script)
-    assert result.deaths == 9 and set(script.methods) == {"run"}
+    assert result.deaths == 9 and script.calls == 10
 
 
 def test_death_does_not_count_against_a_finished_shard(scripted):
-    """The actor's answer to the first shard and its death on the second are seen at the same time."""
-    script = Script(1, DIES, DIES, {"a.png": ("crashed_decoder", "")})
-    result, _ = scripted(script, shards=2)
-    assert script.methods == ["run", "run", "find_poison_images", "run"]
-    assert sorted(result.footers) == [0, 1]
+    """The answer to shard 0, on which four actors died, and the fifth one's death on shard 2 are seen together."""
+    finish = Answer(looks=20, moves=True)
+
+    def behave(shard: int, attempt: int) -> Any:
+        if shard == 0:
+            return DIES if attempt < 5 else finish
+        if shard == 2 and attempt == 1:
+            return Answer(DIES, looks=finish.looks, moves=True)
+        return Answer(looks=0 if attempt == 5 else 10**6) if shard == 1 else None
+
+    result, _ = scripted(behave)
+    assert (result.deaths, sorted(result.footers)) == (5, [0, 1, 2])
 
 
 def test_number_of_deaths_that_end_a_run_is_a_parameter():
     failures = FailureTracker(max_deaths=3)
     for _ in range(2):
-        failures.record(DEATH, "node", [7], set())
-    assert failures.needs_isolation(Shard(7, 1, "")) and not failures.is_suspect(Shard(8, 1, ""))
+        failures.record(DEATH, "node", [7, 8], set())
+    failures.record(DEATH, "node", [9], set())
     with pytest.raises(
         fb.RunError, match=r"3 actors died on shard 7\. Cause of the last: its process was killed\. Run"
     ):

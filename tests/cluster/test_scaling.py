@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import dataclass
 
-from flowers_batch.cluster.scaling import RequestedActor, Resources, largest_node, plan_actors
+from flowers_batch.cluster.scaling import Resources, largest_node, plan_actors
 
 GPU, MANY = Resources(1, 1), 1000
+
+
+@dataclass(eq=False)
+class Requested:
+    """An actor that was requested, and the node that it runs on."""
+
+    resources: Resources
+    node: str | None = None
 
 
 def node(name: str, **resources: float) -> dict:
@@ -22,25 +30,6 @@ def test_plan_has_one_actor_per_gpu_wherever_the_driver_runs():
     assert planned(nodes) == [GPU] * 3
     assert planned(nodes, 2) == [GPU] * 2
     assert planned(nodes, shards=2) == [GPU] * 2
-
-
-def test_plan_with_actors_that_share_a_gpu():
-    nodes = [node("a", CPU=16, GPU=2), node("b", CPU=8, GPU=1)]
-    shared = Resources(1, 1, actors_per_gpu=3)
-    assert plan_actors(nodes, [], None, True, False, MANY, 3) == ([shared] * 9, [])
-    assert plan_actors(nodes, [RequestedActor(shared, "a")] * 5, None, True, True, MANY, 3) == ([shared] * 13, [])
-    assert plan_actors(nodes, [], 4, True, True, MANY, 3) == ([shared] * 4, [])
-    assert (
-        plan_actors([node("a", CPU=4, GPU=1)], [], None, True, False, MANY, 8)[0]
-        == [Resources(1, 1, actors_per_gpu=8)] * 4
-    )
-    assert plan_actors([node("a", CPU=16)], [], None, True, False, MANY, 3) == ([Resources(0, 16, "a")], [])
-
-
-@pytest.mark.parametrize("actors_per_gpu", range(1, 33))
-def test_actors_that_share_a_gpu_fit_on_it(actors_per_gpu):
-    share = round(Resources(1, 1, actors_per_gpu=actors_per_gpu).gpu_share * 10_000)  # as Ray counts
-    assert 10_000 - actors_per_gpu < share * actors_per_gpu <= 10_000
 
 
 def test_plan_without_gpus_has_one_actor_per_node_with_its_cores():
@@ -62,7 +51,7 @@ def test_no_actor_requests_more_cores_than_a_node_has():
 def test_all_wanted_actors_are_requested_even_if_few_fit():
     nodes = [node("a", CPU=8, GPU=1)]
     assert planned(nodes, 5) == [GPU] * 5
-    requested = [RequestedActor(GPU, "a"), *[RequestedActor(GPU)] * 4]
+    requested = [Requested(GPU, "a"), *[Requested(GPU)] * 4]
     assert plan_actors(nodes, requested, 5, True, True, MANY) == ([], [])
     assert plan_actors(nodes, requested[:3], 5, True, True, MANY) == ([GPU] * 2, [])
 
@@ -73,13 +62,13 @@ class Cluster:
     def __init__(self, most: int, **resources: float):
         self.most, self.kind = most, resources
         self.nodes: list[dict] = [node("head", CPU=0)]
-        self.requested: list[RequestedActor] = []
+        self.requested: list[Requested] = []
         self.made = 0
 
     def round(self, shards: int = MANY) -> None:
         add, given_up = plan_actors(self.nodes, self.requested, None, True, True, shards)
-        self.requested = [actor for number, actor in enumerate(self.requested) if number not in given_up]
-        self.requested += [RequestedActor(resources) for resources in add]
+        self.requested = [actor for actor in self.requested if actor not in given_up]
+        self.requested += [Requested(resources) for resources in add]
         self.place()
         while len(self.nodes) - 1 < self.most and any(actor.node is None for actor in self.requested):
             self.made += 1
@@ -99,12 +88,12 @@ class Cluster:
         return own.get("CPU", 0) - sum(r.cpus for r in here), own.get("GPU", 0) - sum(r.gpus for r in here)
 
     def place(self) -> None:
-        for number, actor in enumerate(self.requested):
+        for actor in self.requested:
             for place in self.nodes if actor.node is None else ():
                 cpus, gpus = self.free(place)
                 affine = actor.resources.node in (None, place["NodeID"])
                 if affine and cpus >= actor.resources.cpus and gpus >= actor.resources.gpus:
-                    self.requested[number] = RequestedActor(actor.resources, place["NodeID"])
+                    actor.node = place["NodeID"]
                     break
 
     def lose(self, count: int) -> None:
@@ -154,27 +143,27 @@ def test_no_more_actors_are_requested_than_there_are_shards():
 
 def test_cluster_that_cannot_scale_gets_no_further_requests():
     nodes = [node("a", CPU=8, GPU=2)]
-    assert plan_actors(nodes, [RequestedActor(GPU, "a"), RequestedActor(GPU, "a")], None, True, False, MANY) == ([], [])
-    assert plan_actors([node("a", CPU=8)], [RequestedActor(Resources(0, 8, "a"), "a")], None, True, False, MANY) == (
+    assert plan_actors(nodes, [Requested(GPU, "a"), Requested(GPU, "a")], None, True, False, MANY) == ([], [])
+    assert plan_actors([node("a", CPU=8)], [Requested(Resources(0, 8, "a"), "a")], None, True, False, MANY) == (
         [],
         [],
     )
 
 
 def test_actor_for_a_missing_node_is_given_up():
-    requested = [RequestedActor(Resources(0, 8, "gone")), RequestedActor(Resources(0, 8, "a"), "a")]
-    assert plan_actors([node("a", CPU=8)], requested, None, True, False, MANY) == ([], [0])
+    requested = [Requested(Resources(0, 8, "gone")), Requested(Resources(0, 8, "a"), "a")]
+    assert plan_actors([node("a", CPU=8)], requested, None, True, False, MANY) == ([], requested[:1])
 
 
 def test_lost_gpus_are_still_requested():
     nodes = [node("head", CPU=4), node("a", CPU=8, GPU=1)]
-    requested = [RequestedActor(GPU, "a"), RequestedActor(GPU)]
+    requested = [Requested(GPU, "a"), Requested(GPU)]
     assert plan_actors(nodes, requested, None, True, True, MANY) == ([], [])
     lost = [actor for actor in requested if actor.node is None]
     resources, given_up = plan_actors(nodes[:1], lost, None, True, True, MANY)
     assert not given_up and Resources(0, 4, "head") in resources
     # And when GPUs are back, an actor on a CPU does not occupy one.
-    back = [*lost, RequestedActor(Resources(0, 4, "head"), "head")]
+    back = [*lost, Requested(Resources(0, 4, "head"), "head")]
     assert plan_actors(nodes, back, None, True, True, MANY) == ([GPU], [])
 
 

@@ -319,24 +319,20 @@ class Patient(EncoderFactory):
         return worker
 
 encode_module.EncoderFactory = Patient
-ray.init(address="local", num_cpus=6, num_gpus=int(sys.argv[3]), include_dashboard=False, log_to_driver=False)
-config = fb.EncodeConfig(network="null", shard_size=4, cluster=fb.ClusterConfig(actors_per_gpu=int(sys.argv[4])))
+ray.init(address="local", num_cpus=6, num_gpus=2, include_dashboard=False, log_to_driver=False)
+config = fb.EncodeConfig(network="null", shard_size=4)
 print(json.dumps(fb.encode(sys.argv[1], sys.argv[2], config).actors))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("gpus", "actors_per_gpu", "expected"),
-    [(2, 1, [["0"], ["1"]]), (1, 2, [["0"], ["0"]])],
-)
-def test_actors_get_one_gpu_each_or_share_one(archive, tmp_path, gpus, actors_per_gpu, expected):
+def test_actors_get_one_gpu_each_and_half_of_the_cores(archive, tmp_path):
     meeting = tmp_path / "meeting"
     meeting.mkdir()
     script = GPUS.replace("MEETING", repr(str(meeting)))
-    command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes"), str(gpus), str(actors_per_gpu)]
+    command = [sys.executable, "-c", script, str(archive), str(tmp_path / "codes")]
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120).stdout
-    assert sorted(gpus for _, gpus in json.loads(printed)) == expected
+    assert sorted(gpus for _, gpus in json.loads(printed)) == [["0"], ["1"]]
     assert [actor.read_text() for actor in meeting.iterdir()] == ["3", "3"]
 
 
