@@ -26,7 +26,7 @@ _TICK_SECONDS = 1.0
 _RECEIVED_BYTES = 1 << 16  # at once: mostly an answer and its head
 _SERVER = "flowers_batch.decoding.fork_server"
 _KEPT_LINES, _LINE_BYTES = 20, 4096  # of what the server and its workers print
-_LAUNCHES = 3  # of a server that is killed while it starts
+_LAUNCHES = 5  # in a row, of a server that is killed while it starts
 # Unused threads would count as memory.
 _ONE_THREAD = {
     "MALLOC_ARENA_MAX": "1",
