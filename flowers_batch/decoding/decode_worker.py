@@ -119,7 +119,7 @@ class DecodeWorker:
         )
         self._groups: deque[_Group] = deque()
         self._seconds: dict[int, float] = {}
-        self._threads = None if setup.source.folder.is_local else ThreadPoolExecutor(_READS)
+        self._threads = ThreadPoolExecutor(_READS)  # which start when there is an image in a store
 
     def serve(self) -> None:
         """Answer requests until there are no more."""
@@ -155,7 +155,7 @@ class DecodeWorker:
         rows = []
         with self._turns.hold(LARGE_PIXELS + 1) if group.request.is_alone else nullcontext():
             for place in range(len(group.images)):
-                if self._threads:
+                if self._setup.source.may_read_stores:
                     self._take_waiting_requests()
                 self._notes.write(group.request.number, place, READING)
                 rows.append(self._row(group, place))
@@ -196,15 +196,14 @@ class DecodeWorker:
 class _Group:
     """Images that a worker was asked for; those in a store are read ahead."""
 
-    def __init__(self, request: Request, source: Source, threads: ThreadPoolExecutor | None):
+    def __init__(self, request: Request, source: Source, threads: ThreadPoolExecutor):
         self.request, self._source = request, source
         self.images = images_of(request.rows)
         self._is_missing = request.rows["is_missing"].to_pylist()
         self._ahead: dict[int, Future[bytes]] = {}
-        if threads:
-            for place, image in enumerate(self.images):
-                if image.bytes <= LARGE_BYTES and not self._is_missing[place]:
-                    self._ahead[place] = threads.submit(source.read, image)
+        for place, image in enumerate(self.images) if source.may_read_stores else ():
+            if image.bytes <= LARGE_BYTES and not self._is_missing[place] and source.is_in_store(image):
+                self._ahead[place] = threads.submit(source.read, image)
 
     def read(self, place: int) -> bytes:
         """Return the bytes of an image, which are not kept."""

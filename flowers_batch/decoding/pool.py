@@ -81,7 +81,7 @@ class DecodePool:
             notes = map_array(handles.notes, note_shape, NOTE_DTYPE)
             setup = Setup(source, output, slots, settings.workers, settings.max_pixels, settings.image_timeout, handles)
             self._server = ForkServerProcess(
-                pickle.dumps(setup), (handles.slots, handles.notes, handles.lock), source.folder.is_local
+                pickle.dumps(setup), (handles.slots, handles.notes, handles.lock), source.may_read_stores
             )
             self._handles = opened.pop_all()  # a server that is started again inherits them
         self._supervisors = [

@@ -173,12 +173,12 @@ class ForkServerProcess:
     Args:
         setup: What every worker is told.
         handles: Descriptors that the workers inherit.
-        is_local: Whether images are read from this machine, so that workers need no secrets of stores.
+        may_read_stores: Whether workers need the secrets of stores, since images may be in one.
     """
 
-    def __init__(self, setup: bytes, handles: Sequence[int], is_local: bool):
+    def __init__(self, setup: bytes, handles: Sequence[int], may_read_stores: bool):
         self._setup, self._handles = setup, handles
-        self._hidden = _RAY + _STORES if is_local else _RAY
+        self._hidden = _RAY if may_read_stores else _RAY + _STORES
         self._lock = threading.Lock()
         self._printed: deque[str] = deque(maxlen=_KEPT_LINES)
         self._is_closed = False

@@ -52,6 +52,15 @@ class ContainerSource(ABC):
         """The absolute path or the URL of the file, or the pattern."""
         return self.folder.url_of(self.name)
 
+    @property
+    def may_read_stores(self) -> bool:
+        """Whether the files are in a store."""
+        return not self.folder.is_local
+
+    def is_in_store(self, image: Image) -> bool:
+        """Return whether an image is read from a store: all are, or none."""
+        return self.may_read_stores
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """List the images, file by file in the order of names, and from front to back in each: columns `IMAGES`.
 

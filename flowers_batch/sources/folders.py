@@ -47,6 +47,15 @@ class FolderSource:
         """The folder's absolute path, or its URL."""
         return self.folder.url
 
+    @property
+    def may_read_stores(self) -> bool:
+        """Whether the folder is in a store."""
+        return not self.folder.is_local
+
+    def is_in_store(self, image: Image) -> bool:
+        """Return whether an image is read from a store: all are, or none."""
+        return self.may_read_stores
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """List the images in the order of their full paths' bytes, one folder in memory at a time: columns `IMAGES`.
 

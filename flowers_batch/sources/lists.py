@@ -79,6 +79,7 @@ class ListSource:
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
     repeated: int = field(default=0, init=False)
     in_path_order: ClassVar[bool] = True
+    may_read_stores: ClassVar[bool] = True  # any entry may be a URL
     found_by_path: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -152,6 +153,10 @@ class ListSource:
         if _URL.match(path) or not (self._base.is_local or path.startswith(b"/")):
             return None
         return os.path.join(os.fsencode(self._base.path), path)  # an absolute path stays as it is
+
+    def is_in_store(self, image: Image) -> bool:
+        """Return whether an entry names an object in a store."""
+        return self._local(path_bytes(image.path)) is None
 
     def read(self, image: Image) -> bytes:
         """Return an image's bytes.

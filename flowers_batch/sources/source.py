@@ -48,6 +48,13 @@ class Source(Protocol):
     def found_by_path(self) -> bool:
         """Whether an image's path alone says where to read it; else its `source` and `offset` do."""
 
+    @property
+    def may_read_stores(self) -> bool:
+        """Whether an image may be read from a store: whoever reads it needs the store's credentials."""
+
+    def is_in_store(self, image: Image) -> bool:
+        """Return whether an image is read from a store, which takes tens of milliseconds of waiting."""
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """List the images, each path once, some thousands at a time: batches with the columns `IMAGES`."""
 

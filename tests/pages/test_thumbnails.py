@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 from archive_runs import predict_with_link
 from browsing import command, enter
-from helpers import changing, descendants, draw_archive, encoded, poisonous, random_pixels, source, write
+from helpers import changing, descendants, draw_archive, encoded, images_in, poisonous, random_pixels, source, write
 from PIL import Image as Pillow
 
 import flowers_batch as fb
@@ -25,6 +25,7 @@ from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.pages.review.review import Review
 from flowers_batch.pages.thumbnails import IN_FLIGHT, NoThumbnail, ThumbnailPool
 from flowers_batch.sources.images import Image
+from flowers_batch.sources.opening import open_source
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,17 @@ def test_lost_folder_is_no_fault_but_a_bug_and_a_broken_installation_are(tmp_pat
     monkeypatch.setattr("flowers_batch.decoding.worker_process._SERVER", "flowers_batch.no_such_module")
     with closing(ThumbnailPool(source(photos))) as pool, pytest.raises(fb.RunError, match="do not start"):
         list(pool.make_all(images))
+
+
+def test_objects_that_a_list_on_disk_names_have_thumbnails(s3, tmp_path, monkeypatch):
+    """The workers get the store's credentials and address."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3.port}")
+    s3.put("listed.png", encoded(random_pixels(20, 20)))
+    local = write(tmp_path, {"local.png": encoded(random_pixels(20, 20, seed=1))}) / "local.png"
+    (tmp_path / "list.txt").write_text(f"{s3.url('listed.png').partition('?')[0]}\n{local}\n")
+    listed = open_source(str(tmp_path / "list.txt"))
+    with closing(ThumbnailPool(listed)) as pool:
+        assert [isinstance(made, bytes) for made in pool.make_all(images_in(listed))] == [True, True]
 
 
 def fetch(url: str, cookie: str) -> tuple[int, str]:
