@@ -7,8 +7,8 @@ import io
 import pickle
 import socket
 import tarfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from flowers_batch.cluster.actors import ShardActor
 from flowers_batch.cluster.messages import PoolResult, ShardJob
 from flowers_batch.dataset.listing_differences import new_rows
 from flowers_batch.dataset.manifest_part import MANIFEST_SCHEMA
+from flowers_batch.encoding import feed
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.sources.folders import FolderSource
 from flowers_batch.sources.images import Image as Listed
@@ -221,6 +222,18 @@ def narrowing(folder: Path) -> str:
     return changing(folder, "tensorflow_vgg.network", code)
 
 
+@contextmanager
+def ending_feeds() -> Iterator[None]:
+    """End the feeds, and thereby the decode workers, that are made in the block, as the end of an actor would."""
+    before = set(feed._FEEDS)
+    try:
+        yield
+    finally:
+        for each in set(feed._FEEDS) - before:
+            each.end()
+
+
+@ending_feeds()
 def run_shards_here(
     job: ShardJob, shards: Any, cluster: Any, on_first_fingerprint: Any, reporter: Any, *, on_shard_finished: Any
 ) -> PoolResult:
@@ -236,6 +249,7 @@ def run_shards_here(
     return PoolResult(footers, seconds=1.0, mean_actors=1.0, reused=reused)
 
 
+@ending_feeds()
 def run_on_one_actor_here(job: Any, cluster: Any, reporter: Any) -> Any:
     """Do what `single_actor.run_on_one_actor` does, in this process and without Ray; the job is sent as to an actor."""
     return pickle.loads(pickle.dumps(job))(2, 0, reporter)
