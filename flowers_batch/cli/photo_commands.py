@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ENCODING = (
     *("weights", "network", "layer", "pool", "precision", "code_dtype"),
-    *("root", "include_hidden", "exclude", "max_pixels", "max_failed_share"),
+    *("root", "include_hidden", "exclude", "max_pixels", "image_timeout", "max_failed_share"),
 )
 
 
@@ -86,10 +86,11 @@ def finetune(
             partial=True,
             help={
                 "weights": "Weights to start from: `imagenet`, a .npy, .h5 or .safetensors file, or `random:SEED` "
-                "(from scratch). The default of this and the next ten options is that of `encode` or, for a folder "
+                "(from scratch). The default of this and the next eleven options is that of `encode` or, for a folder "
                 "of codes, what made it.",
                 "layer": "The layer below the classifier.",
                 "max_pixels": "Photos with more pixels are not decoded, and left out.",
+                "image_timeout": "Seconds of CPU time that decoding a photo may take; others are left out.",
             },
         ),
     ],

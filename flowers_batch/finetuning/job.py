@@ -114,7 +114,7 @@ class FinetuningJob:
         """Train, from the last epoch that an earlier call saved, and publish the network's weights.
 
         Args:
-            threads: Photos that are decoded at once.
+            threads: How many cores there are: for the network, and for as many processes that decode photos.
             gpus: How many there are.
             reporter: Receives progress.
 

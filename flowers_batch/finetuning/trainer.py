@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.calibration import fit_temperature, log_loss
 from flowers_batch.classifier.head import Layer
+from flowers_batch.decoding.pool import PoolSettings
 from flowers_batch.encoding.stages import add_seconds
 from flowers_batch.errors import RunError
 from flowers_batch.finetuning.checkpoint import publish_best_epoch, restore_last_epoch, save_epoch
@@ -20,7 +22,6 @@ from flowers_batch.finetuning.trainable_model import DROPOUT, build_trainable_mo
 from flowers_batch.finetuning.training_devices import TrainingDevices
 from flowers_batch.finetuning.training_state import Epoch, TrainingState
 from flowers_batch.progress import Progress, Reporter, no_progress
-from flowers_batch.sources.images import images_of
 from flowers_batch.storage.opening import open_folder
 
 
@@ -33,7 +34,7 @@ class Trainer:
 
     Args:
         job: What to train, and how.
-        threads: Photos that are decoded at once.
+        workers: Processes that decode photos.
         devices: How many devices share the batches.
         dropout: The rate of all dropout.
         progress: Called with each step of building the network.
@@ -46,19 +47,20 @@ class Trainer:
     def __init__(
         self,
         job: FinetuningJob,
-        threads: int,
+        workers: int,
         devices: int,
         dropout: float = DROPOUT,
         progress: Callable[[], None] = no_progress,
     ):
         self._job, self._folder = job, open_folder(job.folder)
         batch_size = max(1, job.config.batch_size // devices) * devices  # an equal part for each device
-        photos = job.photos
-        self._pixels = PixelReader(photos.source, images_of(photos.images), photos.digests, batch_size, threads)
         self.devices = TrainingDevices(devices)
         with self.devices.scope():
-            steps = math.ceil(len(photos.training) / batch_size)
+            steps = math.ceil(len(job.photos.training) / batch_size)
             self.model = build_trainable_model(job, steps, dropout, progress)
+        # All photos were within the limit with which they were encoded, whatever that was.
+        photos, settings = job.photos, PoolSettings(workers, sys.maxsize, job.encoding.image_timeout)
+        self._pixels = PixelReader(photos.source, photos.images, photos.digests, batch_size, settings)
         self._last_lap = time.monotonic()
 
     def train(self, reporter: Reporter) -> TrainingState:
@@ -107,7 +109,7 @@ class Trainer:
         return publish_best_epoch(self._folder, self.model, state, self._job)
 
     def close(self) -> None:
-        """End the threads that decode."""
+        """End the processes that decode."""
         self._pixels.close()
 
     def validate(self, when: str, stages: dict[str, float], reporter: Reporter) -> tuple[float, float]:

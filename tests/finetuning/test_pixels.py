@@ -5,119 +5,125 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import threading
-import time
+import sys
 from collections import namedtuple
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from helpers import encoded, random_pixels
+from helpers import encoded, random_pixels, source, write
 
 from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.pool import DecodePool, PoolSettings
 from flowers_batch.errors import InputError
 from flowers_batch.finetuning.pixels import PixelReader
-from flowers_batch.sources.images import Image
-from flowers_batch.sources.reading import ReadError
 
 Usage = namedtuple("Usage", "total used free")
+SETTINGS = PoolSettings(workers=2, max_pixels=sys.maxsize, image_timeout=60.0)
 
 
-class Slow:
-    """A source in memory whose first photos take longest; it counts reads, and those at the same time."""
-
-    def __init__(self, files: dict[str, bytes]):
-        self.files, self.lock = files, threading.Lock()
-        self.now = self.most = self.read_in_all = 0
-
-    def read(self, image: Image) -> bytes:
-        with self.lock:
-            self.now += 1
-            self.read_in_all += 1
-            self.most = max(self.most, self.now)
-        time.sleep(0.02 / (1 + int(image.path)))
-        with self.lock:
-            self.now -= 1
-        if image.path not in self.files:
-            raise ReadError("missing", "There is no such file.")
-        return self.files[image.path]
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    files = {f"{number:02d}.png": encoded(random_pixels(40, 50, number)) for number in range(23)}
+    return write(tmp_path_factory.mktemp("photos"), files)
 
 
-def photos(count: int) -> tuple[Slow, list[Image], list[bytes]]:
-    files = {str(number): encoded(random_pixels(40, 50, number)) for number in range(count)}
-    return Slow(files), [Image(name) for name in files], [sha256(data).digest() for data in files.values()]
+@pytest.fixture
+def submitted(monkeypatch) -> list[str]:
+    """The paths of the photos that decode workers were given."""
+    paths: list[str] = []
+    once = DecodePool.submit
+
+    def submit(pool, rows, first_slot):
+        paths.extend(rows["path"].to_pylist())
+        return once(pool, rows, first_slot)
+
+    monkeypatch.setattr(DecodePool, "submit", submit)
+    return paths
 
 
-def test_pixels_come_in_the_requested_order():
-    source, images, digests = photos(11)
-    reader = PixelReader(source, images, digests, 4, 3)
-    order = np.random.default_rng(0).permutation(11)
-    batches = [batch.copy() for batch in reader.batches(order)]
+def open_reader(folder: Path, batch_size: int) -> PixelReader:
+    """Return a reader of a folder's photos as they are now."""
+    digests = [sha256(path.read_bytes()).digest() for path in sorted(folder.iterdir())]
+    return PixelReader(source(folder), pa.Table.from_batches(source(folder).batches()), digests, batch_size, SETTINGS)
+
+
+def read_all(reader: PixelReader, order=None):
+    return np.concatenate(list(reader.batches(np.arange(23) if order is None else order)))
+
+
+def test_pixels_come_in_the_requested_order(photos):
+    reader = open_reader(photos, 20)  # two groups for workers, and a rest
+    order = np.random.default_rng(0).permutation(23)
+    batches = list(reader.batches(order))
     reader.close()
-    assert [len(batch) for batch in batches] == [4, 4, 3]
+    assert [len(batch) for batch in batches] == [20, 3]
     assert all(batch.dtype == np.uint8 for batch in batches)
-    exact = np.stack([decode(source.files[str(number)]).pixels for number in order])
+    exact = np.stack([decode(Path(photos, f"{number:02d}.png").read_bytes()).pixels for number in order])
     assert np.abs(np.concatenate(batches) - exact).max() <= 0.5 + 1e-3  # rounded
-    assert source.most == 3
 
 
-def test_only_a_few_batches_are_decoded_ahead():
-    source, images, digests = photos(40)
-    reader = PixelReader(source, images, digests, 2, 2)
-    batches = reader.batches(np.arange(40))
+def test_only_some_batches_are_decoded_ahead(photos, submitted, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 1000))  # no room for a scratch file
+    reader = open_reader(photos, 2)
+    order = np.arange(400) % 23
+    batches = reader.batches(order)
     next(batches)
-    time.sleep(0.5)
-    assert source.read_in_all == 6
+    assert len(submitted) == 66, "two groups of 16 for each of two workers, and the batch that was taken"
     batches.close()
+    first, again = read_all(reader, order[:80]), read_all(reader)
+    np.testing.assert_array_equal(first, again[order[:80]])
+    assert len(submitted) == 66 + 80 + 23
     reader.close()
 
 
-def test_photos_are_read_once_if_the_disk_has_room(monkeypatch):
-    source, images, digests = photos(9)
-    reader = PixelReader(source, images, digests, 4, 2)
-    first = np.concatenate(list(reader.batches(np.arange(9))))
-    again = np.concatenate(list(reader.batches(np.arange(9)[::-1])))
-    np.testing.assert_array_equal(again[::-1], first)
-    assert source.read_in_all == 9
-    reader.close()
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 1000))  # no room
-    reader = PixelReader(source, images, digests, 4, 2)
-    for _ in range(2):
-        np.testing.assert_array_equal(np.concatenate(list(reader.batches(np.arange(9)))), first)
-    assert source.read_in_all == 9 + 18
+def test_photos_are_decoded_once_if_the_disk_has_room(photos, submitted):
+    reader = open_reader(photos, 4)
+    first = read_all(reader)
+    np.testing.assert_array_equal(read_all(reader, np.arange(23)[::-1]), first[::-1])
+    assert len(submitted) == 23
     reader.close()
 
 
-def test_photos_are_decoded_again_if_the_disk_is_full(monkeypatch):
-    source, images, digests = photos(9)
+def test_photos_are_decoded_again_if_the_disk_is_full(photos, submitted, monkeypatch):
     once, written = os.pwrite, []
 
-    def write(*arguments):
+    def write_few(*arguments):
         written.append(arguments)
         if len(written) > 4:
             raise OSError(errno.ENOSPC, "No space left on device")
         return once(*arguments)
 
-    monkeypatch.setattr(os, "pwrite", write)
-    reader = PixelReader(source, images, digests, 4, 1)
-    first, again = (np.concatenate(list(reader.batches(np.arange(9)))) for _ in range(2))
-    np.testing.assert_array_equal(again, first)
-    assert source.read_in_all == 9 + 5
+    monkeypatch.setattr(os, "pwrite", write_few)
+    reader = open_reader(photos, 9)
+    np.testing.assert_array_equal(read_all(reader), read_all(reader))
+    assert len(submitted) == 23 + 19
+    reader.close()
+
+
+@pytest.fixture(scope="module")
+def reader_of_changed_photos(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("changed") / "photos"
+    write(shutil.copytree(photos, folder), {"99.png": b"not what this machine can decode"})
+    reader = open_reader(folder, 2)
+    (folder / "02.png").unlink()
+    write(folder, {"03.png": (folder / "04.png").read_bytes(), "05.png": b"no photo"})
+    yield reader
     reader.close()
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("index", "why"),
     [
-        (lambda files: files.pop("2"), "There is no such file."),
-        (lambda files: files.update({"2": files["1"]}), "its file has changed"),
+        (2, r"02.png is no longer what was encoded \(The file no longer exists\.\): restore it, or"),
+        (3, r"03.png is no longer what was encoded \(its file has changed\): restore it, or"),
+        (5, r"05.png is no longer what was encoded \(.+\): restore it, or"),
+        (23, r"99.png was encoded, but can no longer be decoded \(.+\): run the same command again"),
     ],
 )
-def test_missing_or_changed_photo_is_named_in_the_error(change, why):
-    """A replaced file might be a test photo."""
-    source, images, digests = photos(3)
-    change(source.files)
-    reader = PixelReader(source, images, digests, 2, 2)
-    with pytest.raises(InputError, match=rf"2 is no longer what was encoded \({why}\): restore it, or"):
-        list(reader.batches(np.arange(3)))
-    reader.close()
+def test_missing_or_changed_photo_is_named_in_the_error(reader_of_changed_photos, index, why):
+    """A replaced file might be a test photo; one that is the same needs more than this machine has."""
+    with pytest.raises(InputError, match=why):
+        list(reader_of_changed_photos.batches(np.array([0, 1, index])))

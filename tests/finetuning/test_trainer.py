@@ -18,6 +18,7 @@ from helpers import KINDS, ROOT, assert_parameters_equal, draw_archive, images_i
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.config import EncodeConfig, FinetuneConfig, TrainConfig
+from flowers_batch.decoding.pool import DecodePool, PoolSettings
 from flowers_batch.encoding.micro_batcher import pixel_type
 from flowers_batch.encoding.networks import build_network, weights_identity
 from flowers_batch.encoding.weights import convert_weights
@@ -66,7 +67,8 @@ def codes_of_photos(photos: Path, layer: str):
     images = images_in(origin)
     network, _ = build_network(EncodeConfig(weights="random:3", layer=layer), "float32")
     digests = [hashlib.sha256(origin.read(image)).digest() for image in images]
-    reader = PixelReader(origin, images, digests, 8, 2)
+    table = pa.Table.from_batches(batches_of(images))
+    reader = PixelReader(origin, table, digests, 8, PoolSettings(2, EncodeConfig.max_pixels, 60.0))
     codes = np.concatenate([network.predict_on_batch(pixels) for pixels in reader.batches(np.arange(len(images)))])
     reader.close()
     return origin, images, digests, codes
@@ -170,9 +172,9 @@ def test_photos_are_decoded_once_in_stored_order(few_photos, tmp_path, monkeypat
     job = build_job(few_photos, tmp_path, unfreeze="head", epochs=1)
     listed = [image.path for image in images_in(job.photos.source)]
     read: list[str] = []
-    once = type(job.photos.source).read
+    once = DecodePool.submit
     monkeypatch.setattr(
-        type(job.photos.source), "read", lambda source, image: read.append(image.path) or once(source, image)
+        DecodePool, "submit", lambda pool, rows, slot: read.extend(rows["path"].to_pylist()) or once(pool, rows, slot)
     )
     if not fits_on_disk:
         monkeypatch.setattr("flowers_batch.finetuning.pixels._scratch", lambda size: None)
