@@ -34,7 +34,7 @@ from flowers_batch.sources.source import Source
 from flowers_batch.storage.own_files import open_own_file
 
 _LOCK = "flowers-large-photos"  # begins the name of a file in the temporary folder, one per user
-GROUP = 16  # images that a worker is best given at once
+GROUP = 32  # images that a worker is best given at once
 _MAX_GROUP = 64  # images whose requests and answers a socket holds, so that neither side waits for the other to read
 
 

@@ -70,15 +70,17 @@ class Encoder:
         """
         is_missing = None if self._reads_missing else pc.equal(rows["action"], MISSING).combine_chunks()
         requests = requests_of(rows, is_missing)
+        paths, folders = requests["path"], folders_of(requests)
         start = 0
         for fed in self._feed.run(requests, stages):
-            yield self._table(requests.slice(start, len(fed.rows)), fed)
-            start += len(fed.rows)
+            images = len(fed.rows)
+            yield self._table({"path": paths.slice(start, images), "folder": folders.slice(start, images)}, fed)
+            start += images
 
-    def _table(self, requests: pa.RecordBatch, fed: FedBatch) -> pa.RecordBatch:
+    def _table(self, columns: dict[str, pa.Array], fed: FedBatch) -> pa.RecordBatch:
         is_ok = fed.rows["reason"].is_null()
-        columns = {name: fed.rows[name] for name in fed.rows.schema.names}
-        columns |= {"path": requests["path"], "folder": folders_of(requests), "status": pc.if_else(is_ok, OK, FAILED)}
+        columns |= {name: fed.rows[name] for name in fed.rows.schema.names}
+        columns["status"] = pc.if_else(is_ok, OK, FAILED)
         ok = is_ok.to_numpy(zero_copy_only=False)
         codes = np.empty((0, self._width), self.fingerprint.code_dtype) if fed.codes is None else fed.codes
         if self._labeller:

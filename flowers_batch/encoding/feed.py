@@ -37,7 +37,7 @@ _MORE_BUFFERS = 3  # one in the network, one ready for it, one whose last image 
 
 def group_size(workers: int, batch_size: int) -> int:
     """Return how many images a decode worker is given at once."""
-    return min(GROUP, max(_MIN_GROUP, batch_size // workers), batch_size)
+    return min(GROUP, max(_MIN_GROUP, _IN_FLIGHT * batch_size // workers), batch_size)
 
 
 def count_buffers(workers: int, batch_size: int) -> int:
