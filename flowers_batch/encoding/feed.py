@@ -30,6 +30,7 @@ from flowers_batch.errors import RunError
 
 # Pixels [N, 224, 224, 3] to codes [N, width]: an array, or a value that `np.asarray` waits for and converts.
 Network = Callable[[Pixels], Any]
+_STAGES = "read", "decode", "wait", "network"
 _IN_FLIGHT = 2  # groups that a decode worker has
 _MIN_GROUP = 4  # smaller groups cost more messages than they help to divide the work
 _MORE_BUFFERS = 3  # one in the network, one ready for it, one whose last image takes long
@@ -109,6 +110,8 @@ class Feed:
         Raises:
             FlowersError: A code does not fit into the type that it is stored in, or as the decode workers raise it.
         """
+        for name in _STAGES:  # in the order in which they are shown
+            add_seconds(stages, name, 0.0)
         shard = ShardFeed(self, requests, stages)
         self._progress.begin(is_first=not self._running)
         self._running.add(shard)
