@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import socket
 import tarfile
@@ -214,6 +215,11 @@ def descendants(pid: int) -> dict[int, str]:
         young = [child for child, parent in parents.items() if parent in young]
         found |= {child: names[child] for child in young}
     return found
+
+
+def decode_processes() -> list[int]:
+    """Return this process's fork servers of decode workers, and the workers."""
+    return [process for process, line in descendants(os.getpid()).items() if "decoding.fork_server" in line]
 
 
 def narrowing(folder: Path) -> str:

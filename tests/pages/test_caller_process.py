@@ -13,7 +13,7 @@ import flowers_batch as fb
 
 SCRIPT = """
 import gc, json, os, signal, sys, threading
-import cv2
+import cv2, psutil
 import flowers_batch as fb
 
 def state():
@@ -24,6 +24,7 @@ def state():
         "signals": {number: repr(signal.getsignal(number)) for number in signal.valid_signals()},
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "cv2 threads": cv2.getNumThreads(),
+        "processes": [process.pid for process in psutil.Process().children(recursive=True)],
         "environment": dict(os.environ),
     }
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from archive_runs import predict_with_link
+from helpers import decode_processes
 
 import flowers_batch as fb
 from flowers_batch.classifier.labels_file import read_labels
@@ -61,6 +62,15 @@ def test_photos_in_tars_have_thumbnails(base, tmp_path):
         assert {"blue": 0, "green": 1}[kind] == shown.reshape(-1, 3).mean(0).argmax(), photo["path"]
     assert review.retraining.commands() == [] and "encode" in review.state()["training_unavailable"]
     review.close()
+
+
+def test_processes_start_with_a_thumbnail_and_end_with_the_review(base, tmp_path):
+    with closing(Review(base / "predictions", tmp_path / "labels.csv")) as review:
+        assert not decode_processes()
+        assert review.thumbnails.thumbnail(0) == review.thumbnails.thumbnail(0) and decode_processes()
+    assert not decode_processes()
+    with pytest.raises(fb.RunError, match="were ended"):
+        review.thumbnails.thumbnail(1)
 
 
 def test_paths_outside_the_photos_folder_are_not_read(base, tmp_path):

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 from archive_runs import predict_with_link
-from browsing import enter, serving
+from browsing import command, enter, serving
+from helpers import descendants, poisonous
 
 import flowers_batch as fb
 from flowers_batch.pages.review.guard import Guard
@@ -279,6 +280,31 @@ def test_label_is_quick_while_thumbnails_and_views_are_slow(client, monkeypatch)
     refused = [headers for status, headers, _ in answers if status == 503]
     assert {status for status, *_ in answers} == {200, 503}
     assert refused and all(headers["retry-after"] == "1" for headers in refused)
+
+
+@pytest.mark.faults
+def test_server_outlives_photos_and_no_process_outlives_the_server(base, tmp_path, monkeypatch):
+    """A photo that crashes the process that decodes it has no thumbnail; the others have one."""
+    photo = base / "photos" / "blue" / "0003.png"
+    before = photo.read_bytes()
+    monkeypatch.setenv("PYTHONPATH", poisonous(tmp_path / "poison"))
+    with command(base / "predictions", tmp_path / "labels.csv") as (url, server):
+        client = Client.entered(url)
+        paths = [each["path"] for each in json.loads(client("api/photos", {"rows": [*range(31)]})[2])]
+        photo.write_bytes(b"POISON crash")
+        try:
+            status, _, content = client(f"thumbnail/{paths.index('blue/0003.png')}")
+        finally:
+            photo.write_bytes(before)
+        assert (status, content) == (404, b"Decoding it ends the process with SIGSEGV.")
+        assert client(f"thumbnail/{paths.index('blue/0004.png')}")[0] == 200
+        started = descendants(server.pid)
+        assert len(started) > 1
+        server.kill()
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{process}").exists() for process in started):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_views_that_take_long_are_computed_once_for_all_requests(client, monkeypatch):
