@@ -132,7 +132,7 @@ def decode_rate(photos: Path, threads: int) -> float:
         for path in files[first::threads]:
             data = path.read_bytes()
             hashlib.sha256(data).digest()
-            decode(data, place=lambda: pixels)
+            decode(data, allocate=lambda: pixels)
 
     prepare_libraries()
     with ThreadPoolExecutor(threads) as pool, common.stopwatch() as seconds:
