@@ -9,6 +9,11 @@ from types import SimpleNamespace
 import pytest
 from scripted_actors import DIES, STALLS, Answer, Messages, Script, Twice, scripted_run
 
+from flowers_batch.cluster.dispatch import Schedule, Task
+from flowers_batch.cluster.pool import PooledActor
+from flowers_batch.cluster.scaling import Resources
+from flowers_batch.dataset.shard import Shard
+
 
 def test_every_actor_gets_a_shard_before_any_gets_a_second(scripted):
     def shards_per_actor(actors: int, shards: int) -> list[int]:
@@ -48,6 +53,17 @@ def test_failure_of_the_slower_copy_of_a_shard_changes_nothing(scripted, end):
     result, _ = scripted(twice, actors=3, shards=12)
     assert sorted(result.footers) == list(range(12))
     assert twice.times[11] == 2 and result.deaths == (end is DIES)
+
+
+def test_answer_for_a_shard_is_needed_from_the_last_copy_only():
+    schedule, shard = Schedule([Shard(0, 1, "")]), Shard(0, 1, "")
+    first, second = (Task(PooledActor(None, Resources(0, 1), None), shard) for _ in range(2))
+    schedule.tasks = {"first": first, "second": second}
+    assert not schedule.is_needed(first) and not schedule.is_needed(second)
+    schedule.take("first")
+    assert schedule.is_needed(second)
+    schedule.finish(shard)
+    assert not schedule.is_needed(second)
 
 
 def test_actors_that_started_together_re_run_nothing(scripted):

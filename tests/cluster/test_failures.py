@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError, RayTaskError
-from scripted_actors import DIES, NODES, STALLS, Answer, Script
+from scripted_actors import DIES, NODES, STALLS, Messages, Script, scripted_run
 
 import flowers_batch as fb
-from flowers_batch.cluster.failures import ActorFailure, FailureTracker, failure_of
+from flowers_batch.cluster.failures import MAX_ACTOR_DEATHS, ActorFailure, FailureTracker, failure_of
+from flowers_batch.dataset.shard import Shard
 
 DEATH = ActorFailure("its process was killed.")
 
@@ -48,18 +47,15 @@ def test_preemption_does_not_count_against_a_shard(scripted, error):
 
 
 def test_death_does_not_count_against_a_finished_shard(scripted):
-    """The answer to shard 0, on which four actors died, and the fifth one's death on shard 2 are seen together."""
-    finish = Answer(looks=20, moves=True)
-
-    def behave(shard: int, attempt: int) -> Any:
-        if shard == 0:
-            return DIES if attempt < 5 else finish
-        if shard == 2 and attempt == 1:
-            return Answer(DIES, looks=finish.looks, moves=True)
-        return Answer(looks=0 if attempt == 5 else 10**6) if shard == 1 else None
-
-    result, _ = scripted(behave)
-    assert (result.deaths, sorted(result.footers)) == (5, [0, 1, 2])
+    """Another actor has finished shard 0 before the fifth one dies on it."""
+    run, schedule = scripted_run(lambda shard, attempt: DIES, 1, 2, Messages())
+    with pytest.raises(fb.RunError, match=r"^5 actors died on shard 1\."):
+        while schedule.attempts[1] <= MAX_ACTOR_DEATHS:
+            run.scale()
+            run.take_answers()
+            run.dispatch()
+            if schedule.attempts[0] == MAX_ACTOR_DEATHS:
+                schedule.finish(Shard(0, 1, ""))
 
 
 def test_number_of_deaths_that_end_a_run_is_a_parameter():
