@@ -18,6 +18,7 @@ from helpers import encoded, random_pixels, source, write
 from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.pool import DecodePool, PoolSettings
 from flowers_batch.errors import InputError
+from flowers_batch.finetuning import pixels
 from flowers_batch.finetuning.pixels import PixelReader
 
 Usage = namedtuple("Usage", "total used free")
@@ -28,6 +29,11 @@ SETTINGS = PoolSettings(workers=2, max_pixels=sys.maxsize, image_timeout=60.0)
 def photos(tmp_path_factory) -> Path:
     files = {f"{number:02d}.png": encoded(random_pixels(40, 50, number)) for number in range(23)}
     return write(tmp_path_factory.mktemp("photos"), files)
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    monkeypatch.setattr(pixels, "GROUP", 8)
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def read_all(reader: PixelReader, order=None):
 
 
 def test_pixels_come_in_the_requested_order(photos):
-    reader = open_reader(photos, 20)  # two groups for workers, and a rest
+    reader = open_reader(photos, 20)  # three groups of 7, 7 and 6, then one
     order = np.random.default_rng(0).permutation(23)
     batches = list(reader.batches(order))
     reader.close()
@@ -71,11 +77,11 @@ def test_only_some_batches_are_decoded_ahead(photos, submitted, monkeypatch):
     order = np.arange(400) % 23
     batches = reader.batches(order)
     next(batches)
-    assert len(submitted) == 66, "two groups of 16 for each of two workers, and the batch that was taken"
+    assert len(submitted) == 34, "two groups of 8 for each of two workers, and the batch that was taken"
     batches.close()
     first, again = read_all(reader, order[:80]), read_all(reader)
     np.testing.assert_array_equal(first, again[order[:80]])
-    assert len(submitted) == 66 + 80 + 23
+    assert len(submitted) == 34 + 80 + 23
     reader.close()
 
 
