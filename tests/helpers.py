@@ -120,9 +120,10 @@ def poisoned(decode):
             signal.raise_signal(11)  # in this thread, which ends, as after a real crash
         if kind == "POISON hang":
             time.sleep(3600)
+        while kind == "POISON spin":
+            pass
         if kind == "POISON memory":
-            hoard = [bytearray(64 << 20) for _ in range(64)]
-            os.kill(os.getpid(), 9)  # 4 GiB: what a kernel does in the end, without harm to the machine
+            bytearray(1 << 50)
         return decode(data, *rest)
 
     return decode_or_die
@@ -136,8 +137,8 @@ def change(module):
 def poisonous(folder: Path) -> str:
     """Make a folder for PYTHONPATH by which files that begin with `POISON` crash, hang or exhaust Python processes.
 
-    `POISON crash`, `POISON hang`, `POISON memory`, or `POISON once:FILE`, which crashes the process unless there
-    is a file of that name, and makes it first.
+    `POISON crash`, `POISON hang`, `POISON spin`, `POISON memory`, or `POISON once:FILE`, which crashes the process
+    unless there is a file of that name, and makes it first.
     """
     return changing(folder, "flowers_batch.decoding.decode", _POISON)
 

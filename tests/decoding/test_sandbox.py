@@ -4,12 +4,15 @@ import errno
 import json
 import os
 import resource
+import subprocess
 import sys
+import threading
 
 import pytest
 from decode_pools import SECONDS, Photos, good, open_pool
 from scripted_photos import script
 
+from flowers_batch.decoding.sandbox import LARGE_PIXELS, LargePhotoTurns
 from flowers_batch.decoding.shared_memory import make_memory_file, map_array
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
@@ -100,3 +103,37 @@ def test_shared_memory_is_seen_by_both_and_has_a_fixed_size():
 def test_limits_leave_room_for_photos_where_memory_is_scarce(photos):
     assert ask(photos, "memory", 'limits["AS"][0] - 1024 * int(status["VmSize"].split()[0])') > 32 * 9_000_000
     assert photos.submit(good(3)).result(SECONDS).rows["reason"].null_count == 3
+
+
+_HOLD = """
+import os, sys, time
+from flowers_batch.decoding.sandbox import LARGE_PIXELS, LargePhotoTurns
+handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+with LargePhotoTurns(handle, lambda: None, lambda: None).hold(LARGE_PIXELS + 1):
+    print("held", flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_large_photos_take_turns_that_end_with_their_process(tmp_path):
+    file = tmp_path / "lock"
+    seen: list[str] = []
+    handle = os.open(file, os.O_RDWR | os.O_CREAT)
+    turns = LargePhotoTurns(handle, lambda: seen.append("waiting"), lambda: seen.append("decoding"))
+
+    def decode_large() -> None:
+        with turns.hold(LARGE_PIXELS + 1):
+            pass
+
+    with subprocess.Popen([sys.executable, "-c", _HOLD, str(file)], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        with turns.hold(LARGE_PIXELS):
+            assert not seen
+        thread = threading.Thread(target=decode_large)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and seen == ["waiting"]
+        other.kill()
+        thread.join(SECONDS)
+    assert seen == ["waiting", "decoding"]
+    os.close(handle)

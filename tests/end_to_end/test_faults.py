@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drivers import ACTOR, ENDED_WITHIN, Driver, assert_each_image_is_one_row, photos_that_take_a_while
+from drivers import ACTOR, ENDED_WITHIN, Driver, assert_each_image_is_one_row, photos_that_take_a_while, rows
 from helpers import draw_archive, poisonous
 
 pytestmark = pytest.mark.faults
@@ -96,6 +96,46 @@ def test_stopped_actor_is_replaced(slow_photos, drive):
     assert "An actor was killed: it made no progress for 4 seconds. Its shards are retried." in err
     assert_each_image_is_one_row(slow_photos, driver.out)
     assert driver.ends()
+
+
+def test_photos_that_crash_spin_or_exhaust_memory_restart_no_actor(photos, drive, tmp_path):
+    kinds = {"crash": "crashed_decoder", "spin": "timeout", "memory": "too_large"}
+    bad = {f"red/{9 * n:04d}.png": kind for n, kind in enumerate(kinds)} | {"blue/0007.png": "crash"}
+    for name, kind in bad.items():
+        (photos / name).write_bytes(f"POISON {kind}".encode())
+    (photos / "red" / "0001.png").write_bytes(f"POISON once:{tmp_path / 'state'}".encode())
+    driver = drive(photos, "--image-timeout", "1", path=poisonous(tmp_path / "poison"))
+    code, summary, err = driver.end()
+    assert (code, summary["ok"], summary["deaths"]) == (0, 85, 0), err
+    found = {row["path"]: row["reason"] for row in rows(driver.out) if row["status"] == "failed"}
+    # The one that crashes once is then decoded, and is no picture.
+    assert found == {name: kinds[kind] for name, kind in bad.items()} | {"red/0001.png": "not_an_image"}
+    assert_each_image_is_one_row(photos, driver.out)
+    assert driver.ends()
+
+
+def test_killed_decode_workers_cost_no_image_and_no_actor(slow_photos, drive):
+    driver = drive(slow_photos, "--shard-size", "4")
+    driver.until(lambda: driver.shards() > 1)
+    for _ in range(3):
+        workers = driver.until(lambda: driver.processes("decoding.fork_server"))
+        kill(workers[-1:])
+        time.sleep(0.5)
+    code, summary, err = driver.end()
+    assert (code, summary["ok"], summary["deaths"]) == (0, 40, 0), err
+    assert_each_image_is_one_row(slow_photos, driver.out)
+    assert driver.ends()
+
+
+@pytest.mark.parametrize("victim", [ACTOR, "decoding.fork_server"], ids=["actor", "server"])
+def test_killed_actor_or_server_leaves_no_worker(slow_photos, drive, victim):
+    driver = drive(slow_photos, "--shard-size", "1")
+    driver.until(lambda: driver.shards() > 1)
+    before = driver.processes("decoding.fork_server")
+    kill(driver.processes(victim)[:1])
+    driver.until(lambda: not set(before) & set(driver.processes("decoding.fork_server")))
+    assert driver.end()[0] == 0
+    assert_each_image_is_one_row(slow_photos, driver.out)
 
 
 @pytest.mark.nightly
