@@ -56,6 +56,7 @@ class ScriptedSource:
     """Images in a folder."""
 
     folder: Folder
+    may_read_stores: bool = False
 
     def read(self, image: Image) -> bytes:
         """Return the bytes of an image, and run code first that is meant for reading."""

@@ -114,6 +114,7 @@ def test_photos_that_crash_spin_or_exhaust_memory_restart_no_actor(photos, drive
     assert driver.ends()
 
 
+@pytest.mark.nightly
 def test_killed_decode_workers_cost_no_image_and_no_actor(slow_photos, drive):
     driver = drive(slow_photos, "--shard-size", "4")
     driver.until(lambda: driver.shards() > 1)
@@ -127,6 +128,7 @@ def test_killed_decode_workers_cost_no_image_and_no_actor(slow_photos, drive):
     assert driver.ends()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("victim", [ACTOR, "decoding.fork_server"], ids=["actor", "server"])
 def test_killed_actor_or_server_leaves_no_worker(slow_photos, drive, victim):
     driver = drive(slow_photos, "--shard-size", "1")
