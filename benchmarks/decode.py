@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from flowers_batch.decoding.decode import decode
-from flowers_batch.decoding.process_limits import prepare_process
 from flowers_batch.decoding.resizing import SIDE
+from flowers_batch.decoding.sandbox import prepare_libraries
 from tensorflow_vgg.images import load_image
 
 SMALL, LARGE = 100, 4  # photos per round
@@ -110,7 +110,7 @@ def main() -> None:
     if options.peer == "reference":
         threadpool_limits(1)
     else:
-        prepare_process()
+        prepare_libraries()
     measure = partial(PEERS[options.peer], sorted(options.folder.iterdir())[: options.count])
     measure()  # warms up
     common.serve(measure)

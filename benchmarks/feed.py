@@ -47,7 +47,7 @@ def encode(folder: Path) -> float:
 def decode(folder: Path) -> float:
     """Measure files per second that all cores read and decode when they do nothing else: the limit of `encode`."""
     from flowers_batch.decoding.decode import decode
-    from flowers_batch.decoding.process_limits import prepare_process
+    from flowers_batch.decoding.sandbox import prepare_libraries
 
     paths = sorted(folder.iterdir())
     threads = os.cpu_count() or 1
@@ -60,7 +60,7 @@ def decode(folder: Path) -> float:
             done += 1
         return done
 
-    prepare_process()
+    prepare_libraries()
     with ThreadPoolExecutor(threads) as pool, stopwatch() as seconds:
         assert sum(pool.map(work, range(threads))) == len(paths)
         return len(paths) / seconds()

@@ -110,7 +110,7 @@ class ShardActor:
         """Return the progress so far; called while `start` or `run` do their work."""
         if self._worker is None:
             return Heartbeat(self._node, self._progress.step)
-        return Heartbeat(self._node, self._progress.step + self._worker.images_seen, self._progress.rows.copy())
+        return Heartbeat(self._node, self._progress.step + self._worker.steps, self._progress.rows.copy())
 
 
 class _Progress:

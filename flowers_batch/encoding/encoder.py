@@ -51,8 +51,8 @@ class Encoder:
         self._feed = Feed(network, pool, batch_size, fingerprint.code_dtype)
 
     @property
-    def images_seen(self) -> int:
-        """Grows as long as there is progress."""
+    def steps(self) -> int:
+        """Grows as long as images are decoded and computed."""
         return self._feed.steps
 
     def batches(self, shard: int, rows: pa.Table, stages: Stages) -> Iterator[pa.RecordBatch]:

@@ -70,7 +70,7 @@ class CodesLabeller:
     def __init__(self, codes: str, fingerprint: Fingerprint, labeller: Labeller):
         self.schema = predictions_schema()
         self.fingerprint = fingerprint
-        self.images_seen = 0
+        self.steps = 0
         self.can_reuse_rows = False  # labelling is fast, and the codes may have changed
         self._url, self._labeller = codes, labeller
 
@@ -82,7 +82,7 @@ class CodesLabeller:
         """Yield the labels of a shard's codes; `stages` gains the seconds spent in `read` and `network`."""
         started = time.perf_counter()
         for batch in self._codes.read_shard(shard, [*IMAGE_COLUMNS, "code"]):
-            self.images_seen += len(batch)
+            self.steps += len(batch)
             add_seconds(stages, "read", time.perf_counter() - started)
             started = time.perf_counter()
             codes, ok = codes_of(batch)

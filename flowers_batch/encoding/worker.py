@@ -25,8 +25,8 @@ class Worker(Protocol):
     can_reuse_rows: bool
 
     @property
-    def images_seen(self) -> int:
-        """Images so far; as long as this grows, the worker makes progress."""
+    def steps(self) -> int:
+        """Grows as long as the worker makes progress."""
 
     def batches(self, shard: int, rows: pa.Table, stages: Stages) -> Iterator[pa.RecordBatch]:
         """Yield a shard's rows in the manifest's order, and add seconds to the stages."""

@@ -5,10 +5,8 @@ import io
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -21,7 +19,6 @@ from PIL import Image
 from flowers_batch.decoding.decode import decode, decode_photo
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
-from flowers_batch.decoding.process_limits import PixelBudget
 from flowers_batch.decoding.resizing import resize
 from flowers_batch.demo.drawings import draw_flower
 from tensorflow_vgg.images import load_image
@@ -440,27 +437,6 @@ def test_limit_of_pillow_is_neither_used_nor_changed(monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_pixels_in_memory_stay_within_the_budget():
-    budget, held, most = PixelBudget(100), 0, 0
-    lock = threading.Lock()
-
-    def hold(pixels: int) -> None:
-        nonlocal held, most
-        with budget.hold(pixels):
-            with lock:
-                held += min(pixels, 100)
-                most = max(most, held)
-            time.sleep(0.001)
-            with lock:
-                held -= min(pixels, 100)
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(hold, [30, 70, 10, 500, 100, 1] * 20))  # 500 go in alone
-    assert most <= 100
-    with budget.hold(100):  # all were released
-        pass
-
-
 def test_turn_ends_when_decoding_fails():
     held, begun = 0, 0
 
@@ -480,25 +456,6 @@ def test_turn_ends_when_decoding_fails():
             decode(data, turns=Turns())
         assert held == 0
     assert begun == 2  # an empty file has no header
-
-
-def test_huge_photo_waits_for_a_bounded_time():
-    budget, order = PixelBudget(10), []
-
-    def hold(name: str, pixels: int) -> None:
-        with budget.hold(pixels):
-            order.append(name)
-
-    with ThreadPoolExecutor(2) as pool:
-        with budget.hold(5):
-            huge = pool.submit(hold, "huge", 10)
-            time.sleep(0.05)
-            small = pool.submit(hold, "small", 1)  # it fits into the budget
-            time.sleep(0.05)
-            assert order == []
-        huge.result()
-        small.result()
-    assert order == ["huge", "small"]
 
 
 def distance(one: int, other: int) -> int:

@@ -329,5 +329,5 @@ def test_images_that_need_no_network_count_as_progress():
     worker = encoder(Photos({}), batch_size=100)
     seen = []
     for _ in worker.batches(0, manifest_rows([f"{number}.jpg" for number in range(50)]), {}):
-        seen.append(worker.images_seen)
+        seen.append(worker.steps)
     assert len(seen) == 1 and seen[0] > 0
