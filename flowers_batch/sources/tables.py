@@ -21,9 +21,9 @@ from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.parquet_files import open_parquet
 
 BYTES, IMAGE = "bytes", "image"  # a field of Hugging Face's images, and their column
-_SKIPPED_BYTES = 32 << 20
-_SKIPPED_ROWS = 256
-_GROUPS_OPEN = 4  # row groups of a table: threads are at different places
+_BATCH_BYTES, _BATCH_ROWS = 1 << 20, 16  # that are decoded at once
+_KEPT_BYTES, _KEPT_ROWS = 32 << 20, 256
+_GROUPS_OPEN = 2  # row groups of a table: threads are at different places
 
 
 @dataclass
@@ -56,13 +56,15 @@ class TableSource(ContainerSource):
 
 
 class RowReader:
-    """Reads the images of a table row by row, with a page and some skipped rows in memory, never a row group.
+    """Reads the images of a table, with a page and some rows in memory, never a row group.
+
+    Rows that are only passed stay in Arrow's memory: no Python object is made of them.
 
     Args:
         file: The table.
         url: Its name in messages.
-        max_skipped_rows: Skipped rows in memory, which may still be requested.
-        max_skipped_bytes: Bytes of these rows.
+        max_kept_rows: Of the last rows in memory, which may still be requested.
+        max_kept_bytes: Bytes of these rows.
     """
 
     def __init__(
@@ -70,8 +72,8 @@ class RowReader:
         file: pa.NativeFile,
         url: str,
         *,
-        max_skipped_rows: int = _SKIPPED_ROWS,
-        max_skipped_bytes: int = _SKIPPED_BYTES,
+        max_kept_rows: int = _KEPT_ROWS,
+        max_kept_bytes: int = _KEPT_BYTES,
     ):
         self._table = _open_table(file)
         column = _image_column(self._table.schema_arrow, url)
@@ -79,9 +81,9 @@ class RowReader:
         groups = range(self._table.num_row_groups)
         self._starts = [0, *accumulate(self._table.metadata.row_group(group).num_rows for group in groups)]
         # By row group: its next row, and the stream that gives it. One that fails is not kept.
-        self._streams: dict[int, tuple[int, Iterator[bytes | None]]] = {}
-        self._skipped: dict[int, bytes | None] = {}
-        self._limits = max_skipped_rows, max_skipped_bytes
+        self._streams: dict[int, tuple[int, Iterator[pa.Array]]] = {}
+        self._kept: dict[int, pa.Array] = {}  # by their first row
+        self._limits = max_kept_rows, max_kept_bytes
         self._lock = Lock()
 
     def read(self, row: int) -> bytes | None:
@@ -91,35 +93,49 @@ class RowReader:
             ReadError: There is no such row.
         """
         with self._lock:
-            if row in self._skipped:
-                return self._skipped.pop(row)
-            group = bisect_right(self._starts, row) - 1  # -1, a group without rows, for a negative row
-            following, stream = self._streams.pop(group, (row + 1, iter(())))
-            if following > row:
-                following, stream = self._starts[group], self.stream_group(group)
-            for number, content in enumerate(stream, following):
-                if number == row:
-                    if row + 1 < self._starts[group + 1]:
-                        self._streams[group] = row + 1, stream
-                    if len(self._streams) > _GROUPS_OPEN:
-                        del self._streams[next(iter(self._streams))]
-                    return content
-                self._keep_skipped(number, content)
-            raise ReadError("unreadable", "The table ends before the photo's row: it was replaced since it was listed.")
+            for first, rows in self._kept.items():
+                if first <= row < first + len(rows):
+                    return rows[row - first].as_py()
+            first, rows = self._stream_to(row)
+            return rows[row - first].as_py()
 
-    def stream_group(self, group: int) -> Iterator[bytes | None]:
-        """Yield the bytes of each row of a row group."""
+    def _stream_to(self, row: int) -> tuple[int, pa.Array]:
+        """Return the rows among which one is, and the first of them; keep those before it, as far as there is room."""
+        group = bisect_right(self._starts, row) - 1  # -1, a group without rows, for a negative row
+        following, stream = self._streams.pop(group, (row + 1, iter(())))
+        if following > row:
+            while len(self._streams) >= _GROUPS_OPEN:  # before, so that its memory is used again
+                del self._streams[next(iter(self._streams))]
+            following, stream = self._starts[group], self.stream_group(group)
+        for rows in stream:
+            first, following = following, following + len(rows)
+            self._keep(first, rows)
+            if row < following:
+                if following < self._starts[group + 1]:
+                    self._streams[group] = following, stream
+                return first, rows
+        raise ReadError("unreadable", "The table ends before the photo's row: it was replaced since it was listed.")
+
+    def stream_group(self, group: int) -> Iterator[pa.Array]:
+        """Yield the images of a row group, some rows at a time: binary [rows]."""
         groups = range(self._table.num_row_groups)[group : group + 1]
-        for batch in self._table.iter_batches(1, groups, [self._column], use_threads=False):
+        for batch in self._table.iter_batches(self._rows_at_once(group), groups, [self._column], use_threads=False):
             column = batch.column(0)
-            yield (column.flatten()[0] if pa.types.is_struct(column.type) else column)[0].as_py()
+            yield column.flatten()[0] if pa.types.is_struct(column.type) else column
 
-    def _keep_skipped(self, row: int, content: bytes | None) -> None:
-        """Keep a row that may still be requested; drop the oldest ones above the limits."""
-        self._skipped[row] = content
+    def _rows_at_once(self, group: int) -> int:
+        if group < 0:
+            return 1
+        found = self._table.metadata.row_group(group)
+        return max(1, min(_BATCH_ROWS, _BATCH_BYTES * found.num_rows // max(1, found.total_byte_size)))
+
+    def _keep(self, first: int, rows: pa.Array) -> None:
+        """Keep rows that may still be requested; drop the oldest ones above the limits."""
+        self._kept[first] = rows
         max_rows, max_bytes = self._limits
-        while len(self._skipped) > max_rows or sum(map(len, filter(None, self._skipped.values()))) > max_bytes:
-            del self._skipped[next(iter(self._skipped))]
+        kept = self._kept
+        while sum(map(len, kept.values())) > max_rows or sum(rows.nbytes for rows in kept.values()) > max_bytes:
+            del kept[next(iter(kept))]
 
 
 def _open_table(file: pa.NativeFile) -> pq.ParquetFile:
