@@ -78,7 +78,7 @@ def code_errors(exact: NDArray[np.float32], others: dict[str, NDArray[np.float32
 
 
 def ours(paths: Sequence[Path]) -> float:
-    """Measure photos per second, decoded as in an actor's thread."""
+    """Measure photos per second, decoded as in a worker."""
     return rate(decode, [path.read_bytes() for path in paths])
 
 

@@ -1,35 +1,35 @@
-"""An actor's peak memory with large shards, compared with that with small shards of the same images."""
+"""Memory of an actor and of its decode workers, and whether it grows with the shards.
+
+Shared memory with the decoded photos is not counted: its size is a number of batches.
+"""
 
 from __future__ import annotations
 
-import json
-import resource
-import subprocess
-import sys
+import os
 import tempfile
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import common
 import numpy as np
+import psutil
+from lone_actor import LoneActor
 from numpy.typing import NDArray
 
-from flowers_batch.cluster.actors import ShardActor
-from flowers_batch.cluster.messages import ShardJob
-from flowers_batch.dataset.growth import write_manifest
-from flowers_batch.dataset.schema import CODES
+from flowers_batch.config import EncodeConfig
 from flowers_batch.encoding.encoder import Encoder
 from flowers_batch.encoding.factories import EncoderFactory
-from flowers_batch.encoding.feed import FeedSettings
-from flowers_batch.progress import no_progress
 from flowers_batch.sources.opening import open_source
-from flowers_batch.storage.opening import open_folder
 
-IMAGES = 65_536
+TINY_PHOTOS = 65_536
 SMALL, LARGE = 512, 65_536  # images per shard
 WIDTH = 4096  # of relu6
+PHOTOS, WORKERS, MAX_MEGABYTES = 2048, 16, 120.0
+BUFFER = "decoded images"  # in the name of the shared memory
+SECONDS = 0.5  # between two looks
 
 
 def wide(pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -40,58 +40,118 @@ def wide(pixels: NDArray[Any]) -> NDArray[np.float32]:
 class Factory(EncoderFactory):
     """Makes encoders of wide codes."""
 
-    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress) -> Encoder:
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = lambda: None) -> Encoder:
         """Return an encoder without a network."""
         made = super().__call__(threads, gpu, progress)
-        settings = FeedSettings(32, np.float32, made.fingerprint.code_dtype, threads, self.config.max_pixels)
-        return Encoder(wide, WIDTH, self.source, made.fingerprint, settings)
+        pool = made._feed.pool
+        return Encoder(wide, WIDTH, pool, made.fingerprint, self.config.batch_size)
 
 
-def peak(archive: Path, shard_size: int) -> int:
-    """Encode an archive as an actor does, two shards at once; return this process's peak memory in bytes."""
-    from flowers_batch.config import EncodeConfig
+def private_bytes(process: int) -> int:
+    """Return the memory of a process: shared pages by the share of each process, without the decoded photos."""
+    total, counts = 0, True
+    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if "-" in name.split(" ")[0]:  # a mapping begins: addresses, rights, ..., name
+            counts = BUFFER not in line
+        elif name == "Pss" and counts:
+            total += int(rest.split()[0]) * 1024
+    return total
 
-    source = open_source(archive)
+
+class Watch:
+    """Looks again and again at the memory of this process, of the fork server and of the decode workers.
+
+    Attributes:
+        total: The most bytes of all together.
+        worker: The most bytes of a decode worker.
+    """
+
+    def __init__(self) -> None:
+        self.total = self.worker = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        this = psutil.Process()
+        while not self._ended.wait(SECONDS):
+            bytes_by_process = {process.pid: private_bytes(process.pid) for process in [this, *this.children(True)]}
+            self.total = max(self.total, sum(bytes_by_process.values()))
+            servers = {this.pid, *(process.pid for process in this.children())}
+            workers = [used for process, used in bytes_by_process.items() if process not in servers]
+            self.worker = max([self.worker, *workers])
+
+
+def peaks(archive: Path, shard_size: int, workers: int) -> list[float]:
+    """Encode an archive as an actor does, two shards at once.
+
+    Returns:
+        The most megabytes of all processes together, and of a decode worker.
+    """
+    factory = Factory(EncodeConfig(network="null", batch_size=32), open_source(archive))
     with tempfile.TemporaryDirectory() as out:
-        shards = write_manifest(open_folder(out), source, shard_size, "run").shards
-        actor = ShardActor(ShardJob(Factory(EncodeConfig(network="null"), source), out, CODES), 2, (), "here")
-        actor.start()
-        with ThreadPoolExecutor(2) as pool:
-            done = list(pool.map(lambda shard: actor.run(shard), shards))
-        assert sum(each.footer.ok for each in done) == IMAGES
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        actor = LoneActor(factory, out, shard_size, workers)
+        with Watch() as watch:
+            done = actor.encode(actor.shards)
+        assert done == sum(shard.images for shard in actor.shards)
+    return [watch.total / 1e6, watch.worker / 1e6]
 
 
 def main() -> None:
-    """Measure each shard size in a process of its own, and report the ratio."""
+    """Measure each kind of run in a process of its own, and report."""
     arguments = common.parse_arguments(
         __doc__,
-        archive={"type": Path, "help": "the images; the benchmark starts its child processes with this option"},
-        shard_size={"type": int, "help": "images per shard, in a child process"},
+        archive={"type": Path, "help": "a peer's photos; the benchmark starts its peers with this option"},
+        shard_size={"type": int, "help": "a peer's images per shard"},
+        workers={"type": int, "help": "a peer's decode workers"},
     )
     if arguments.archive:
-        print(peak(arguments.archive, arguments.shard_size))
+        common.serve(partial(peaks, arguments.archive, arguments.shard_size, arguments.workers))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        small = Path(scratch, "small")
-        small.mkdir()
-        for number, path in enumerate(common.find_photos(arguments.photos, Path(scratch))[:64]):
-            (small / f"{number}.jpg").write_bytes(common.enlarge(path, 64, 48))
-        archive = common.write_archive(sorted(small.iterdir()), Path(scratch, "archive"), IMAGES)
+        found = common.find_photos(arguments.photos, Path(scratch))
+        tiny = Path(scratch, "tiny")
+        tiny.mkdir()
+        for number, path in enumerate(found[:64]):
+            (tiny / f"{number}.jpg").write_bytes(common.enlarge(path, 64, 48))
+        many = common.write_archive(sorted(tiny.iterdir()), Path(scratch, "many"), TINY_PHOTOS)
+        photos = common.write_archive(found, Path(scratch, "photos"), PHOTOS)
 
-        def measured(shard_size: int) -> float:
-            command = [sys.executable, __file__, "--archive", str(archive), "--shard-size", str(shard_size)]
-            return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1e6
+        def megabytes(archive: Path, shard_size: int, workers: int) -> list[float]:
+            options = ("--archive", archive, "--shard-size", shard_size, "--workers", workers)
+            return common.run_once(__file__, *options)
 
-        peaks = common.run_interleaved(1, small=lambda: measured(SMALL), large=lambda: measured(LARGE))
+        cores = os.cpu_count() or 1
+        totals = common.run_interleaved(
+            1,
+            small=lambda: megabytes(many, SMALL, cores)[0],
+            large=lambda: megabytes(many, LARGE, cores)[0],
+        )
+        all_processes, worker = megabytes(photos, PHOTOS, WORKERS)
     common.report(
         "memory",
         [
             common.ratio_claim(
-                f"peak memory of an actor, shards of {LARGE} over {SMALL}", peaks["large"], peaks["small"], 1.1, False
-            )
+                f"memory of an actor with its workers, shards of {LARGE} over {SMALL}",
+                totals["large"],
+                totals["small"],
+                1.1,
+                False,
+            ),
+            common.Claim(f"megabytes of the largest of {WORKERS} decode workers", worker, MAX_MEGABYTES, False),
         ],
-        {"megabytes": peaks},
+        {
+            f"megabytes with {cores} workers": {name: round(total) for name, (total,) in totals.items()},
+            f"megabytes with {WORKERS} workers": round(all_processes),
+        },
     )
 
 

@@ -2,54 +2,43 @@
 
 The network is compared with a product of large matrices, which shows what the device can do. Copies to and from the
 device are timed, and the network is also fed with JPEG files. Neither Ray nor TensorFlow is needed: `KERAS_BACKEND=jax
-python network.py` measures a GPU that only JAX can use. `--actors 4` also measures four processes that share the device
-and the cores (set XLA_PYTHON_CLIENT_PREALLOCATE=false).
+python network.py` measures a GPU that only JAX can use.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import common
 import keras
 import numpy as np
+import pyarrow as pa
 from layers import multiply_adds
 
-from flowers_batch.encoding.feed import Feed, FeedSettings
+from flowers_batch.config import EncodeConfig
+from flowers_batch.decoding.groups import requests_of
+from flowers_batch.decoding.outputs import SquarePixels
+from flowers_batch.decoding.pool import DecodePool, PoolSettings
+from flowers_batch.encoding.feed import Feed, count_buffers
 from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatcher, compiled, pixel_type
-from flowers_batch.sources.images import Image
+from flowers_batch.sources.opening import open_source
 from tensorflow_vgg import weights
 from tensorflow_vgg.network import build
 
 LAYER = "relu6"
 SECONDS = 6.0  # approximate duration of each measurement
+FILES = 1000  # different ones
 MATRIX_SIDE = 4096  # of the square matrices
 # Dense bfloat16 peaks in FLOP/s, from NVIDIA's data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "T4": 65e12}
 TARGET_DEVICE = "H200"
 TARGETS = 13_000, 8_000  # images/s on that device: from pixels in memory, and from JPEG bytes
-START_SECONDS = 300.0  # for a process to build its network
-_START: list[Barrier] = []  # where processes that share a device wait for each other
 CPU_SIZES, GPU_SIZES = (1, 8, CPU_BATCH), (32, 64, 128, GPU_BATCH, 512)
-
-
-class MemorySource:
-    """Files in memory, as a source of images."""
-
-    def __init__(self, files: list[bytes]):
-        self.files = files
-
-    def read(self, image: Image) -> bytes:
-        """Return a file's bytes."""
-        return self.files[int(image.path)]
 
 
 def device() -> str:
@@ -102,38 +91,34 @@ def copy_seconds(pixels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     return min(to_device), min(from_device)
 
 
-def fed(network: MicroBatcher, size: int, precision: str, files: list[bytes], threads: int) -> tuple[float, float]:
-    """Feed files to the network as an actor does, from JPEG bytes to codes; return the times of start and end."""
-    settings = FeedSettings(size, pixel_type(precision), "float16", threads, 10**9)
-    feed = Feed(network, MemorySource(files), settings)
-    images = [Image(str(number)) for number in range(len(files))]
-    for batch in feed.run(images[: 2 * size], {}, {}):
-        assert all(image.failure is None for image in batch)
-    if _START:
-        _START[0].wait()
-    began = time.perf_counter()
-    assert sum(len(batch) for batch in feed.run(images, {}, {})) == len(files)
-    return began, time.perf_counter()
+def fed_rate(network: MicroBatcher, precision: str, archive: Path, count: int, workers: int) -> float:
+    """Feed files to the network as an actor does, from JPEG bytes to codes; return images/s.
 
+    Args:
+        network: The network.
+        precision: Which it computes in.
+        archive: A folder of files, each of which is taken as often as it needs to be.
+        count: Images.
+        workers: Processes that decode.
+    """
+    source = open_source(archive)
+    rows = pa.Table.from_batches(source.batches())
+    requests = requests_of(rows.take(pa.array(np.arange(count) % len(rows))))
+    output = SquarePixels(np.dtype(pixel_type(precision)).name)
+    settings = PoolSettings(workers, EncodeConfig.max_pixels, EncodeConfig.image_timeout)
+    with DecodePool(source, output, settings, count_buffers(workers, network.size) * network.size) as pool:
+        feed = Feed(network, pool, network.size, "float16")
 
-def wait_at(start: Barrier) -> None:
-    """Set the barrier at which this process waits for the others before it begins to feed."""
-    _START.append(start)
+        def work(images: pa.RecordBatch) -> None:
+            for fed in feed.run(images, {}):
+                assert fed.rows["reason"].null_count == len(fed.rows)
 
-
-def fed_rate(actors: int, size: int, precision: str, files: list[bytes], threads: int) -> float:
-    """Return the images/s of several processes that share the device, the files and the threads."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(actors, context, wait_at, (context.Barrier(actors, timeout=START_SECONDS),)) as pool:
-        parts = [files[part::actors] for part in range(actors)]
-        futures = [pool.submit(fed_alone, size, precision, part, max(1, threads // actors)) for part in parts]
-        starts, ends = zip(*(each.result() for each in futures), strict=True)
-    return len(files) / (max(ends) - min(starts))
-
-
-def fed_alone(size: int, precision: str, files: list[bytes], threads: int) -> tuple[float, float]:
-    """Call `fed` with a network of its own."""
-    return fed(MicroBatcher(compiled(vgg(precision), pixel_type(precision)), size), size, precision, files, threads)
+        work(requests.slice(0, 2 * network.size))  # warms up
+        with common.stopwatch() as seconds:
+            work(requests)
+            rate = count / seconds()
+        feed.end()
+    return rate
 
 
 def vgg(precision: str) -> keras.Model:
@@ -145,8 +130,7 @@ def main() -> None:
     """Measure each precision and batch size, and report."""
     arguments = common.parse_arguments(
         __doc__,
-        threads={"type": int, "default": os.cpu_count(), "help": "decoding threads (default: one per core)"},
-        actors={"type": int, "default": 1, "help": "also measure this many processes that share the device"},
+        workers={"type": int, "default": os.cpu_count(), "help": "processes that decode (default: one per core)"},
     )
     name = device()
     sizes = CPU_SIZES if name.lower() == "cpu" else GPU_SIZES
@@ -154,7 +138,8 @@ def main() -> None:
     nominal = next((flops for known, flops in PEAKS.items() if known in name), None)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        sources = [path.read_bytes() for path in common.find_photos(arguments.photos, Path(scratch))]
+        found_photos = common.find_photos(arguments.photos, Path(scratch))
+        archive = common.write_archive(found_photos, Path(scratch, "photos"), min(FILES, len(found_photos)))
         for precision in ("float32", "bfloat16"):
             peak = matrix_product_rate(precision)
             model = vgg(precision)
@@ -174,13 +159,7 @@ def main() -> None:
                 row |= {"copy in, ms": copy_in * 1e3, "copy out, ms": copy_out * 1e3}
                 if size == sizes[-1]:
                     count = max(3 * size, round(SECONDS * found))
-                    # Different bytes, since equal files are decoded only once.
-                    files = [sources[n % len(sources)] + b"%d" % n for n in range(count)]
-                    began, ended = fed(network, size, precision, files, arguments.threads)
-                    row["images/s from JPEG bytes"] = count / (ended - began)
-                    if (actors := arguments.actors) > 1:
-                        shared = fed_rate(actors, size, precision, files, arguments.threads)
-                        row[f"images/s from JPEG bytes, {actors} actors"] = shared
+                    row["images/s from JPEG bytes"] = fed_rate(network, precision, archive, count, arguments.workers)
                 rows.append(
                     {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
                 )
@@ -188,9 +167,9 @@ def main() -> None:
     claims = []
     if TARGET_DEVICE in name:
         for key, target in zip(("images/s", "images/s from JPEG bytes"), TARGETS, strict=True):
-            best = max(value for row in rows for name, value in row.items() if name.partition(", ")[0] == key)
+            best = max(row[key] for row in rows if key in row)
             claims.append(common.Claim(f"{TARGET_DEVICE}: {key}", best, target))
-    figures = {"device": name, "backend": keras.backend.backend(), "threads": arguments.threads, "rows": rows}
+    figures = {"device": name, "backend": keras.backend.backend(), "decode workers": arguments.workers, "rows": rows}
     common.report("network", claims, figures)
 
 
