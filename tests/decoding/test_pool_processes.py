@@ -105,6 +105,7 @@ def test_pool_outlives_the_thread_that_made_it(tmp_path):
 def test_fork_that_ends_leaves_the_pool_working(photos):
     child = subprocess.Popen([sys.executable, "-c", ""])  # an ordinary child is nothing to the pool
     assert photos.failures(FILES) == {} and child.wait() == 0
+    before = servers_and_workers(os.getpid())
     fork = os.fork()
     if not fork:
         import atexit
@@ -113,6 +114,7 @@ def test_fork_that_ends_leaves_the_pool_working(photos):
         os._exit(0)
     os.waitpid(fork, 0)
     assert photos.failures(FILES) == {}
+    assert servers_and_workers(os.getpid()) == before
 
 
 # A worker sleeps, another spins in native code, a third waits; a thread that ends has made the pool, and a fork of the
