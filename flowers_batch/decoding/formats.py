@@ -29,6 +29,7 @@ _MAX_BRANDS_BYTES = 4096
 # Pixels of the tiles, the gain map and the other images that a HEIF is made of: per own pixel, and in any case.
 _MAX_USED, _ANY_USED = 4, 64_000_000
 _BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 323  # tags of TIFF 6.0
+_NO_TAGS: dict[int, tuple[int, ...]] = dict.fromkeys((_BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH), ())
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def open_image(data: bytes, max_pixels: int) -> OpenImage:
     """
     stripped, orientation = strip_metadata(data)
     image = _first_that_opens(stripped)
-    tags = {tag: _tiff_numbers(image, tag) for tag in (_BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH)}
+    tags = _tiff_numbers(image) if isinstance(image, TiffImageFile) else _NO_TAGS
     width, height = image.size
     if any(tags[_TILE_WIDTH]) and any(tags[_TILE_LENGTH]):  # those at the border may be far larger than the picture
         width = _padded(width, max(tags[_TILE_WIDTH]))
@@ -79,18 +80,20 @@ def open_image(data: bytes, max_pixels: int) -> OpenImage:
     return OpenImage(image, data, orientation, width * height)
 
 
-def _tiff_numbers(image: Image.Image, tag: int) -> tuple[int, ...]:
-    """Return the numbers of a TIFF's tag, which Pillow parses only now; none without the tag, or of other formats.
+def _tiff_numbers(image: TiffImageFile) -> dict[int, tuple[int, ...]]:
+    """Return the numbers of a TIFF's tags that decide whether it is decoded: Pillow parses them only now.
 
     Raises:
-        DecodeError: The tag holds something else.
+        DecodeError: A tag holds something else.
     """
-    with explain_errors():
-        values = image.tag_v2.get(tag, ()) if isinstance(image, TiffImageFile) else ()
-    numbers = values if isinstance(values, tuple) else (values,)
-    if not all(isinstance(number, int) for number in numbers):
-        raise DecodeError("truncated", f"The image is broken: its tag {tag} holds no whole numbers.")
-    return numbers
+    tags = dict(_NO_TAGS)
+    for tag in tags:
+        with explain_errors():
+            values = image.tag_v2.get(tag, ())
+        tags[tag] = values if isinstance(values, tuple) else (values,)
+        if not all(isinstance(number, int) for number in tags[tag]):
+            raise DecodeError("truncated", f"The image is broken: its tag {tag} holds no whole numbers.")
+    return tags
 
 
 def _padded(pixels: int, tile: int) -> int:
@@ -160,11 +163,16 @@ def _rgb_pixels(opened: OpenImage, min_side: int | None) -> NDArray[np.uint8]:
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     photo = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, BAND_ROWS):
-        with explain_errors():
-            band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
-            values = np.asarray(band if band.mode.startswith("I;16") else _on_white(band))
-        photo[top : top + BAND_ROWS] = values if values.dtype == np.uint8 else _grey_of_16_bits(values, clear)
+        photo[top : top + BAND_ROWS] = _band_as_rgb(image, top, clear)
     return photo
+
+
+def _band_as_rgb(image: Image.Image, top: int, clear: Any) -> NDArray[np.uint8]:
+    """Return some rows as uint8 [rows, width, 3], or of 16-bit grey [rows, width, 1]."""
+    with explain_errors():
+        band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
+        values = np.asarray(band if band.mode.startswith("I;16") else _on_white(band))
+    return values if values.dtype == np.uint8 else _grey_of_16_bits(values, clear)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
