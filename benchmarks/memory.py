@@ -25,7 +25,7 @@ from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.sources.opening import open_source
 
 TINY_PHOTOS = 65_536
-SMALL, LARGE = 512, 65_536  # images per shard
+SMALL, LARGE = 4096, 65_536  # images per shard: by default, and many more
 WIDTH = 4096  # of relu6
 PHOTOS, WORKERS, MAX_MEGABYTES = 2048, 16, 120.0
 BUFFER = "decoded images"  # in the name of the shared memory

@@ -135,11 +135,13 @@ class _Countdown:
     """Calls a function once a number of futures are done."""
 
     def __init__(self, count: int, then: Callable[[], None]):
-        self._left, self._then, self._lock = count, then, threading.Lock()
+        self._left, self._lock = count, threading.Lock()
+        self._then: Callable[[], None] | None = then
 
     def count(self, _: Future[DecodedGroup]) -> None:
         with self._lock:
             self._left -= 1
-            is_last = not self._left
-        if is_last:
-            self._then()
+            # The futures keep this object: without the function, they and their batch of codes are no cycle.
+            then, self._then = (None, self._then) if self._left else (self._then, None)
+        if then:
+            then()

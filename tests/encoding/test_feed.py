@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from helpers import listed
 from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.groups import requests_of
 from flowers_batch.encoding.feed import Feed
+from flowers_batch.encoding.shard_feed import PixelBatch
 from flowers_batch.errors import RunError
 from flowers_batch.sources.images import IMAGES, batches_of
 
@@ -78,6 +80,17 @@ def test_network_takes_pixels_from_where_they_were_decoded():
     seen: list[np.ndarray] = []
     run(made, drawn(20))
     assert all(np.shares_memory(pixels, made.pool.slots) for pixels in seen)
+
+
+def test_batches_are_freed_at_once_and_not_by_the_garbage_collector():
+    photos = drawn(20)
+    gc.collect()
+    gc.disable()
+    try:
+        run(feed(photos), photos)
+        assert sum(isinstance(each, PixelBatch) for each in gc.get_objects()) <= 1  # a thread may have the last one
+    finally:
+        gc.enable()
 
 
 def test_slow_photo_does_not_delay_the_batches_behind_it():
