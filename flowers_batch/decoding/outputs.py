@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.decoding.decode import Turns, decode, decode_photo
-from flowers_batch.decoding.errors import DecodeError
+from flowers_batch.decoding.errors import DecodeError, explain_lack_of_memory
 from flowers_batch.decoding.resizing import SIDE
 
 _WEBP_QUALITY = 70
@@ -92,12 +92,13 @@ class Thumbnail:
         """Decode an image file's bytes, and put a thumbnail into a slot: see `Output`."""
         photo = decode_photo(data, max_pixels, self.long_edge, turns)
         height, width = photo.shape[:2]
-        scale = min(1.0, self.long_edge / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-        done, file = cv2.imencode(
-            ".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY]
-        )
+        with explain_lack_of_memory():
+            scale = min(1.0, self.long_edge / max(height, width))
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+            done, file = cv2.imencode(
+                ".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY]
+            )
         start = _LENGTH.itemsize
         if not done or start + len(file) > len(slot):
             raise DecodeError("unsupported", "Its thumbnail cannot be encoded.")

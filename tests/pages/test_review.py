@@ -65,10 +65,11 @@ def test_photos_in_tars_have_thumbnails(base, tmp_path):
 
 
 def test_processes_start_with_a_thumbnail_and_end_with_the_review(base, tmp_path):
+    before = decode_processes()
     with closing(Review(base / "predictions", tmp_path / "labels.csv")) as review:
-        assert not decode_processes()
-        assert review.thumbnails.thumbnail(0) == review.thumbnails.thumbnail(0) and decode_processes()
-    assert not decode_processes()
+        assert decode_processes() == before
+        assert review.thumbnails.thumbnail(0) == review.thumbnails.thumbnail(0) and decode_processes() != before
+    assert decode_processes() == before
     with pytest.raises(fb.RunError, match="were ended"):
         review.thumbnails.thumbnail(1)
 
