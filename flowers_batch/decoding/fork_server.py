@@ -141,6 +141,7 @@ def main() -> None:
     try:
         server.serve(parent)
     finally:
+        signal.set_wakeup_fd(-1)  # its socket is closed by now
         server.kill_all()
 
 

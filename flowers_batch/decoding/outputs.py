@@ -73,7 +73,7 @@ class SquarePixels:
 
 
 @dataclass(frozen=True)
-class Thumbnail:
+class WebpThumbnail:
     """An upright thumbnail as a WebP file, with its length in front.
 
     Attributes:

@@ -28,7 +28,7 @@ from flowers_batch.decoding.decode_worker import NOTE_DTYPE, NOTE_FIELDS, Handle
 from flowers_batch.decoding.outputs import Output
 from flowers_batch.decoding.shared_memory import Array, make_memory_file, map_array
 from flowers_batch.decoding.supervisor import Supervisor
-from flowers_batch.decoding.tasks import CLOSED, Collector, DecodedGroup, Task
+from flowers_batch.decoding.tasks import Collector, DecodedGroup, Task, closed_error
 from flowers_batch.decoding.worker_process import ForkServerProcess
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.own_files import open_own_file
@@ -112,7 +112,7 @@ class DecodePool:
         collector = Collector(len(rows))
         self._tasks.put(Task(next(self._numbers), rows, first_slot, collector))
         if self._is_closed.is_set():
-            collector.fail(CLOSED)
+            collector.fail(closed_error())
         return collector.future
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class DecodePool:
             supervisor.join()
         while not self._tasks.empty():
             if task := self._tasks.get():
-                task.fail(CLOSED)
+                task.fail(closed_error())
         self._handles.close()
 
     def __enter__(self) -> Self:

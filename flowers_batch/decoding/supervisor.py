@@ -14,12 +14,11 @@ import pyarrow as pa
 from flowers_batch.decoding import watch
 from flowers_batch.decoding.groups import BUG, DECODED, Answer, BrokenAnswerError, failed_row
 from flowers_batch.decoding.shared_memory import Array
-from flowers_batch.decoding.tasks import CLOSED, DecodedGroup, Task
+from flowers_batch.decoding.tasks import TASKS_PER_WORKER, DecodedGroup, Task, closed_error
 from flowers_batch.decoding.worker_process import ForkServerProcess, WorkerEnd, WorkerProcess
 from flowers_batch.errors import FlowersError, InputError, RunError, first_line
 from flowers_batch.text import visible, visible_lines
 
-_IN_FLIGHT = 2  # tasks that a worker has, so that it never waits for one
 _MAX_ENDS = 5  # of workers in a row, while they work on no image
 
 CRASH, SPIN, HANG, READ, KILLED = "crash", "spin", "hang", "read", "killed"
@@ -63,7 +62,7 @@ class Supervisor(threading.Thread):
     def run(self) -> None:
         """Work until the pool is closed; if no worker can be kept alive, fail whatever is submitted."""
         given: deque[Task] = deque()
-        error: FlowersError = CLOSED
+        error: FlowersError = closed_error()
         try:
             while not self._is_closed.is_set():
                 self._work_with_one(given)
@@ -74,7 +73,7 @@ class Supervisor(threading.Thread):
         except Exception as raised:
             traceback.print_exc()
             error = RunError(f"Decoding stopped because of a bug: {first_line(raised)}")
-        error = CLOSED if self._is_closed.is_set() else error
+        error = closed_error() if self._is_closed.is_set() else error
         for task in (*given, *self._again):
             task.fail(error)
         while next_task := self._next(wait=True):
@@ -103,7 +102,7 @@ class Supervisor(threading.Thread):
             given: Its tasks: changed, so that it says what the worker had when it ended.
         """
         while True:
-            while len(given) < _IN_FLIGHT and not (given and given[0].is_alone):
+            while len(given) < TASKS_PER_WORKER and not (given and given[0].is_alone):
                 task = self._next(wait=not given)
                 if task is None:
                     break

@@ -12,7 +12,12 @@ import pyarrow as pa
 from flowers_batch.decoding.groups import Request
 from flowers_batch.errors import RunError
 
-CLOSED = RunError("The decode workers were ended before all images were decoded.")
+TASKS_PER_WORKER = 2  # so that none waits for the next one
+
+
+def closed_error() -> RunError:
+    """Return the error of images that a closed pool did not decode."""
+    return RunError("The decode workers were ended before all images were decoded.")
 
 
 @dataclass(frozen=True)

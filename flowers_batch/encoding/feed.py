@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.decoding.pool import GROUP, DecodePool
 from flowers_batch.decoding.resizing import Pixels
+from flowers_batch.decoding.tasks import TASKS_PER_WORKER
 from flowers_batch.encoding.daemon_threads import DaemonThreads
 from flowers_batch.encoding.shard_feed import CodeArray, FedBatch, PixelBatch, ShardFeed
 from flowers_batch.encoding.stages import Stages, add_seconds
@@ -31,19 +32,18 @@ from flowers_batch.errors import RunError
 # Pixels [N, 224, 224, 3] to codes [N, width]: an array, or a value that `np.asarray` waits for and converts.
 Network = Callable[[Pixels], Any]
 _STAGES = "read", "decode", "wait", "network"
-_IN_FLIGHT = 2  # groups that a decode worker has
 _MIN_GROUP = 4  # smaller groups cost more messages than they help to divide the work
 _MORE_BUFFERS = 3  # one in the network, one ready for it, one whose last image takes long
 
 
 def group_size(workers: int, batch_size: int) -> int:
     """Return how many images a decode worker is given at once."""
-    return min(GROUP, max(_MIN_GROUP, _IN_FLIGHT * batch_size // workers), batch_size)
+    return min(GROUP, max(_MIN_GROUP, TASKS_PER_WORKER * batch_size // workers), batch_size)
 
 
 def count_buffers(workers: int, batch_size: int) -> int:
     """Return how many batches of pixels keep both the decode workers and the network busy."""
-    return -(-_IN_FLIGHT * workers * group_size(workers, batch_size) // batch_size) + _MORE_BUFFERS
+    return -(-TASKS_PER_WORKER * workers * group_size(workers, batch_size) // batch_size) + _MORE_BUFFERS
 
 
 class FeedThreads:
@@ -77,7 +77,6 @@ class Feed:
 
     Attributes:
         pool, batch_size: As given.
-        group_size: Images that a decode worker is given at once.
         free: Numbers of the buffers that are free.
     """
 
@@ -86,11 +85,15 @@ class Feed:
         self.free: SimpleQueue[int] = SimpleQueue()
         for buffer in range(len(pool.slots) // batch_size):
             self.free.put(buffer)
-        self.group_size = group_size(pool.settings.workers, batch_size)
         self._threads = FeedThreads()
         self._running: set[ShardFeed] = set()
         self._progress = _Progress()
         _FEEDS.add(self)
+
+    @property
+    def group_size(self) -> int:
+        """How many images a decode worker is given at once."""
+        return group_size(self.pool.settings.workers, self.batch_size)
 
     @property
     def steps(self) -> int:

@@ -28,7 +28,7 @@ NO_LAYER = "no layer"
 
 
 class NullNetwork:
-    """Stands in for VGG in tests and benchmarks: a code is 768 of the photo's pixels, and takes no time."""
+    """Stands in for VGG in tests and benchmarks: a code is 768 of the photo's pixels, and takes hardly any time."""
 
     width = 768
 

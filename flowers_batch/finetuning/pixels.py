@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from flowers_batch.decoding.groups import requests_of
 from flowers_batch.decoding.outputs import SquarePixels
 from flowers_batch.decoding.pool import GROUP, DecodePool, PoolSettings
-from flowers_batch.decoding.tasks import DecodedGroup
+from flowers_batch.decoding.tasks import TASKS_PER_WORKER, DecodedGroup
 from flowers_batch.errors import InputError
 from flowers_batch.sources.source import Source
 
 _BATCHES_AHEAD = 2  # at least, that are decoded while the one before is trained on
-_GROUPS_AHEAD = 2  # at least, per worker, so that none waits for photos
 _OUTPUT = SquarePixels("uint8")
 _BYTES = int(np.prod(_OUTPUT.shape))  # of a photo's pixels
 _MAX_DISK_SHARE = 1 / 2  # of the free space on the disk of scratch files
@@ -46,7 +45,7 @@ class PixelReader:
     ):
         self._photos, self._digests, self.batch_size = requests_of(photos), digests, batch_size
         self._kept, self._is_kept = _scratch(len(photos) * _BYTES), np.zeros(len(photos), bool)
-        ahead = max(_BATCHES_AHEAD, -(-settings.workers * _GROUPS_AHEAD * GROUP // batch_size))
+        ahead = max(_BATCHES_AHEAD, -(-settings.workers * TASKS_PER_WORKER * GROUP // batch_size))
         # Each batch in flight has a part of the pool's slots, and what loads it: the part is free once that has ended.
         self._loading: list[Future[NDArray[np.uint8]] | None] = [None] * (ahead + 1)
         self._pool = DecodePool(source, _OUTPUT, settings, (ahead + 1) * batch_size)

@@ -11,9 +11,9 @@ from threading import Lock
 
 from flowers_batch.config import ArchiveConfig
 from flowers_batch.decoding.groups import requests_of
-from flowers_batch.decoding.outputs import Thumbnail
+from flowers_batch.decoding.outputs import WebpThumbnail
 from flowers_batch.decoding.pool import DecodePool, PoolSettings
-from flowers_batch.decoding.tasks import CLOSED, DecodedGroup
+from flowers_batch.decoding.tasks import TASKS_PER_WORKER, DecodedGroup, closed_error
 from flowers_batch.errors import RunError
 from flowers_batch.sources.images import Image, batches_of
 from flowers_batch.sources.source import Source
@@ -21,7 +21,7 @@ from flowers_batch.storage.opening import open_folder
 
 LONG_EDGE = 160  # pixels
 _WORKERS = min(os.cpu_count() or 1, 16)  # a page shows some hundred thumbnails, each a few milliseconds of work
-IN_FLIGHT = 2 * _WORKERS  # groups of photos, so that no worker waits for one
+IN_FLIGHT = TASKS_PER_WORKER * _WORKERS  # groups of photos
 _GROUP = 8  # photos, at most
 _SETTINGS = PoolSettings(_WORKERS, ArchiveConfig.max_pixels, ArchiveConfig.image_timeout)
 
@@ -93,7 +93,7 @@ class ThumbnailPool:
             messages = decoded.result().rows["message"].to_pylist()
             slots = self._open().slots[first_slot:]
             return [
-                Thumbnail.read(slot) if message is None else NoThumbnail(message)
+                WebpThumbnail.read(slot) if message is None else NoThumbnail(message)
                 for message, slot in zip(messages, slots, strict=False)
             ]
         except RunError as error:
@@ -111,9 +111,9 @@ class ThumbnailPool:
         """Return the processes, started if there are none."""
         with self._lock:
             if self._is_closed:
-                raise CLOSED
+                raise closed_error()
             if self._pool is None:
-                self._pool = DecodePool(self._source, Thumbnail(LONG_EDGE), _SETTINGS, IN_FLIGHT * _GROUP)
+                self._pool = DecodePool(self._source, WebpThumbnail(LONG_EDGE), _SETTINGS, IN_FLIGHT * _GROUP)
             return self._pool
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,25 +20,20 @@ from flowers_batch.config import ClusterConfig
 from flowers_batch.dataset.growth import write_manifest
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.factories import EncoderFactory
-from flowers_batch.progress import NULL_REPORTER
+from flowers_batch.progress import NULL_REPORTER, no_progress
 from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.opening import open_folder
 
 
 @dataclass(frozen=True)
-class Deadly:
+class Deadly(EncoderFactory):
     """Make encoders whose actor kills itself at one image, once per file that it can remove."""
 
-    inner: EncoderFactory
-    image: str
-    lives: str
-    wants_gpu = True
+    image: str = ""
+    lives: str = ""
 
-    def with_precision(self, precision: str) -> Deadly:
-        return replace(self, inner=self.inner.with_precision(precision))
-
-    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None]):
-        worker = self.inner(threads, gpu, progress)
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress):
+        worker = super().__call__(threads, gpu, progress)
         submit = worker._feed.pool.submit
         image, lives = self.image, Path(self.lives)
 
@@ -66,9 +61,8 @@ def deadly(tmp_path, local_ray):
     def run(deaths: int):
         for number in range(deaths):
             (tmp_path / "lives" / str(number)).touch()
-        factory = Deadly(
-            EncoderFactory(fb.EncodeConfig(network="null"), source), "green/0001.png", str(tmp_path / "lives")
-        )
+        encoding, lives = fb.EncodeConfig(network="null"), str(tmp_path / "lives")
+        factory = Deadly(encoding, source, image="green/0001.png", lives=lives)
         job = ShardJob(factory, folder.url, CODES)
         return run_shards(job, manifest.shards, ClusterConfig(), lambda fingerprint: None, NULL_REPORTER)
 
@@ -88,18 +82,11 @@ def test_five_deaths_on_one_shard_end_the_run(deadly):
         deadly(deaths=100)
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(EncoderFactory):
     """Make encoders whose network has a bug."""
 
-    inner: EncoderFactory
-    wants_gpu = True
-
-    def with_precision(self, precision: str) -> Broken:
-        return self
-
-    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None]):
-        worker = self.inner(threads, gpu, progress)
+    def __call__(self, threads: int, gpu: bool, progress: Callable[[], None] = no_progress):
+        worker = super().__call__(threads, gpu, progress)
         worker._feed._network = lambda pixels: 1 / 0
         return worker
 
@@ -111,7 +98,7 @@ def test_exception_in_an_actor_ends_the_run(archive, tmp_path, local_ray):
     folder = open_folder(tmp_path / "codes")
     manifest = write_manifest(folder, source, 16, "run")
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    broken = Broken(EncoderFactory(fb.EncodeConfig(network="null", batch_size=4), source))
+    broken = Broken(fb.EncodeConfig(network="null", batch_size=4), source)
     job = ShardJob(broken, folder.url, CODES)
     with pytest.raises(fb.RunError, match="ZeroDivisionError"):
         run_shards(job, manifest.shards, ClusterConfig(), lambda fingerprint: None, NULL_REPORTER)

@@ -91,9 +91,8 @@ class Album:
     def _make(self, images: dict[Photos, dict[str, Image]]) -> Generator[bytes | NoThumbnail]:
         """Yield what there is to show of each chosen photo; what is not asked for is not made."""
         with ExitStack() as opened:
-            pools: dict[
-                tuple[str, str | None], ThumbnailPool
-            ] = {}  # the photos of a model and of a run may be the same
+            # By place: the photos of a model and of a run may be the same.
+            pools: dict[tuple[str, str | None], ThumbnailPool] = {}
             for photos, chosen in groupby(self._chosen, itemgetter(0)):
                 found = [images[photos].get(thumbnail.path) for _, thumbnail in chosen]
                 if photos.source is None:
