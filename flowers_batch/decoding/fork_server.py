@@ -54,6 +54,18 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._poll.register(woken, select.POLLIN)
         self._requests.sendall(READY)
+        try:
+            self._take_events(parent_end, woken)
+        finally:
+            signal.set_wakeup_fd(-1)  # while its socket is open
+
+    def kill_all(self) -> None:
+        """End all workers."""
+        for process in self._controls:
+            os.kill(process, signal.SIGKILL)
+
+    def _take_events(self, parent_end: int, woken: socket.socket) -> None:
+        """Take requests and the ends of workers, until the parent ends, or closes the connection."""
         while True:
             for handle, _ in self._poll.poll():
                 if handle == parent_end:
@@ -67,11 +79,6 @@ class ForkServer:
                 else:
                     self._take_control(handle)
             self._reap()  # closes descriptors, whose numbers may be used again
-
-    def kill_all(self) -> None:
-        """End all workers."""
-        for process in self._controls:
-            os.kill(process, signal.SIGKILL)
 
     def _take_request(self) -> bool:
         data, handles, _, _ = socket.recv_fds(self._requests, 1, 2)
@@ -141,7 +148,6 @@ def main() -> None:
     try:
         server.serve(parent)
     finally:
-        signal.set_wakeup_fd(-1)  # its socket is closed by now
         server.kill_all()
 
 

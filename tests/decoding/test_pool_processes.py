@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from decode_pools import SECONDS, SLOTS, Photos, good, is_alive, open_pool, serv
 from scripted_photos import script
 
 from flowers_batch.decoding import worker_process
+from flowers_batch.decoding.fork_server import ForkServer
 from flowers_batch.errors import RunError
 
 pytestmark = pytest.mark.faults
@@ -90,6 +92,17 @@ def test_closed_pool_fails_what_is_left_and_ends_all_processes(tmp_path):
         with pytest.raises(RunError, match="were ended before all images were decoded"):
             future.result(0)
     assert not any(map(is_alive, [*servers, *workers]))
+
+
+def test_server_that_ends_no_longer_waits_for_signals():
+    """Else Python prints that it cannot write to a closed socket when workers end a moment later."""
+    before = signal.getsignal(signal.SIGCHLD)
+    requests, parent = socket.socketpair()
+    with requests, parent:
+        parent.shutdown(socket.SHUT_WR)
+        ForkServer(requests, b"").serve(os.getppid())
+    signal.signal(signal.SIGCHLD, before)
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_pool_outlives_the_thread_that_made_it(tmp_path):
