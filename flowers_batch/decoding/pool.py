@@ -6,13 +6,13 @@ decodes it, it becomes a row, and its neighbours are decoded.
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import pickle
 import tempfile
 import threading
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -56,7 +56,8 @@ class PoolSettings:
 class DecodePool:
     """Worker processes that read and decode images into shared memory.
 
-    They are starting when this returns; a pool that cannot start fails whatever is submitted to it.
+    They are starting when this returns; a pool that cannot start fails whatever is submitted to it. They end when the
+    pool is closed or collected, or Python ends.
 
     Args:
         source: Where images are read from.
@@ -71,7 +72,7 @@ class DecodePool:
 
     def __init__(self, source: Source, output: Output, settings: PoolSettings, slots: int):
         self.settings = settings
-        self._numbers, self._is_closed = count(1), threading.Event()
+        self._numbers, is_closed = count(1), threading.Event()
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         with ExitStack() as opened:
             shape, note_shape = (slots, *output.shape), (settings.workers, NOTE_FIELDS)
@@ -80,17 +81,19 @@ class DecodePool:
             self.slots: Array = map_array(handles.slots, shape, output.dtype)
             notes = map_array(handles.notes, note_shape, NOTE_DTYPE)
             setup = Setup(source, output, slots, settings.workers, settings.max_pixels, settings.image_timeout, handles)
-            self._server = ForkServerProcess(
+            server = ForkServerProcess(
                 pickle.dumps(setup), (handles.slots, handles.notes, handles.lock), source.may_read_stores
             )
-            self._handles = opened.pop_all()  # a server that is started again inherits them
+            inherited = opened.pop_all()  # also by a server that is started again
         self._supervisors = [
-            Supervisor(self._server, index, notes[index], self._tasks, self._is_closed, settings.image_timeout)
+            Supervisor(server, index, notes[index], self._tasks, is_closed, settings.image_timeout)
             for index in range(settings.workers)
         ]
         for supervisor in self._supervisors:
             supervisor.start()
-        _POOLS.add(self)
+        self._end = weakref.finalize(
+            self, _end_workers, os.getpid(), server, self._supervisors, self._tasks, is_closed, inherited
+        )
 
     @property
     def steps(self) -> int:
@@ -111,24 +114,13 @@ class DecodePool:
         assert 0 < len(rows) <= _MAX_GROUP and 0 <= first_slot <= len(self.slots) - len(rows)
         collector = Collector(len(rows))
         self._tasks.put(Task(next(self._numbers), rows, first_slot, collector))
-        if self._is_closed.is_set():
+        if not self._end.alive:
             collector.fail(closed_error())
         return collector.future
 
     def close(self) -> None:
         """End all workers; what was submitted and is not finished fails."""
-        if self._is_closed.is_set():
-            return
-        self._is_closed.set()
-        for _ in self._supervisors:
-            self._tasks.put(None)
-        self._server.close()
-        for supervisor in self._supervisors:
-            supervisor.join()
-        while not self._tasks.empty():
-            if task := self._tasks.get():
-                task.fail(closed_error())
-        self._handles.close()
+        self._end()
 
     def __enter__(self) -> Self:
         return self
@@ -139,19 +131,33 @@ class DecodePool:
         self.close()
 
 
-_POOLS: weakref.WeakSet[DecodePool] = weakref.WeakSet()
+def _end_workers(
+    process: int,
+    server: ForkServerProcess,
+    supervisors: Sequence[Supervisor],
+    tasks: SimpleQueue[Task | None],
+    is_closed: threading.Event,
+    handles: ExitStack,
+) -> None:
+    """End the workers of a pool that is closed, collected, or left when Python ends.
 
-
-# A fork of this process shares the connections to the workers, but must not end them.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_POOLS.clear)
-
-
-@atexit.register
-def _close_pools() -> None:
-    """End all workers before Python is finalized."""
-    for pool in list(_POOLS):
-        pool.close()
+    Args:
+        process: That has made the pool: a fork of it shares the connections to the workers, but must not end them.
+        server, supervisors, tasks, is_closed, handles: What the pool consists of.
+    """
+    if os.getpid() != process:
+        return
+    is_closed.set()
+    tasks.put(None)
+    server.close()
+    for supervisor in supervisors:
+        if supervisor is not threading.current_thread():  # which may be the one that collects the pool
+            supervisor.join()
+    while not tasks.empty():
+        if task := tasks.get():
+            task.fail(closed_error())
+    tasks.put(None)
+    handles.close()
 
 
 def _share_files(opened: ExitStack, slots: int, notes: int) -> Handles:

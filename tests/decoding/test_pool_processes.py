@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import random
 import signal
@@ -103,6 +104,16 @@ def test_server_that_ends_no_longer_waits_for_signals():
         ForkServer(requests, b"").serve(os.getppid())
     signal.signal(signal.SIGCHLD, before)
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_workers_end_with_a_pool_that_nothing_refers_to(tmp_path):
+    photos = Photos(tmp_path / "photos", open_pool(tmp_path / "photos"))
+    assert photos.failures(FILES) == {}
+    servers, workers = servers_and_workers(os.getpid())
+    assert len(servers) == 1 and len(workers) == 3
+    del photos
+    gc.collect()
+    assert wait_until(lambda: not any(map(is_alive, [*servers, *workers])))
 
 
 def test_pool_outlives_the_thread_that_made_it(tmp_path):
