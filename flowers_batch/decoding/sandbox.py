@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
+import psutil
 from threadpoolctl import threadpool_limits
 
 from flowers_batch.errors import RunError
@@ -84,8 +85,6 @@ def _limit_memory(memory: int) -> None:
 
     Photos that are not large are allowed even where it has less: they are not what fills it.
     """
-    import psutil
-
     used, available = psutil.Process().memory_info().vms, psutil.virtual_memory().available
     _limit(resource.RLIMIT_AS, used + min(memory, max(available // 2, LARGE_PIXELS * _BYTES_PER_PIXEL)))
 

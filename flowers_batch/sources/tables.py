@@ -101,7 +101,9 @@ class RowReader:
 
     def _stream_to(self, row: int) -> tuple[int, pa.Array]:
         """Return the rows among which one is, and the first of them; keep those before it, as far as there is room."""
-        group = bisect_right(self._starts, row) - 1  # -1, a group without rows, for a negative row
+        if not 0 <= row < self._starts[-1]:
+            raise _replaced()
+        group = bisect_right(self._starts, row) - 1
         following, stream = self._streams.pop(group, (row + 1, iter(())))
         if following > row:
             while len(self._streams) >= _GROUPS_OPEN:  # before, so that its memory is used again
@@ -114,7 +116,7 @@ class RowReader:
                 if following < self._starts[group + 1]:
                     self._streams[group] = following, stream
                 return first, rows
-        raise ReadError("unreadable", "The table ends before the photo's row: it was replaced since it was listed.")
+        raise _replaced()
 
     def stream_group(self, group: int) -> Iterator[pa.Array]:
         """Yield the images of a row group, some rows at a time: binary [rows]."""
@@ -124,8 +126,6 @@ class RowReader:
             yield column.flatten()[0] if pa.types.is_struct(column.type) else column
 
     def _rows_at_once(self, group: int) -> int:
-        if group < 0:
-            return 1
         found = self._table.metadata.row_group(group)
         return max(1, min(_BATCH_ROWS, _BATCH_BYTES * found.num_rows // max(1, found.total_byte_size)))
 
@@ -136,6 +136,10 @@ class RowReader:
         kept = self._kept
         while sum(map(len, kept.values())) > max_rows or sum(rows.nbytes for rows in kept.values()) > max_bytes:
             del kept[next(iter(kept))]
+
+
+def _replaced() -> ReadError:
+    return ReadError("unreadable", "The table ends before the photo's row: it was replaced since it was listed.")
 
 
 def _open_table(file: pa.NativeFile) -> pq.ParquetFile:
