@@ -1,4 +1,4 @@
-from .classifier.suggestions import label_issues as label_issues
+from .classifier.label_issues import label_issues as label_issues
 from .classifier.suggestions import suggest as suggest
 from .classifier.training import train as train
 from .config import ClusterConfig as ClusterConfig

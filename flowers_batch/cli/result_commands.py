@@ -33,19 +33,20 @@ def label_issues(
     *,
     reporter: Reporter,
 ) -> Output:
-    """List labels that are probably wrong, the most confident first."""
-    from flowers_batch.classifier.suggestions import label_issues as find_issues
+    """List labels that are probably wrong, the least probable labels first."""
+    from flowers_batch.classifier.label_issues import label_issues as find_issues
 
     rows = find_issues(model, out, codes=codes, reporter=reporter)
     lines = [
-        f"{row['probability']:6.1%}  {row['label']} -> {row['suggested']}  {row['path']}" for row in rows[:ROWS_SHOWN]
+        f"{row['label']} {row['label_probability']:.1%} -> {row['suggested']} {row['probability']:.1%}  {row['path']}"
+        for row in rows[:ROWS_SHOWN]
     ]
     return Output({"label_issues": rows}, list_text(lines, len(rows), "labels look wrong", "no label looks wrong", out))
 
 
 @command(app, example="flowers-batch suggest run/predictions --count 100 --out labels.csv")
 def suggest(
-    predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
+    folder: Annotated[str, typer.Argument(help="Folder of predictions or, if there is no classifier yet, of codes.")],
     count: Annotated[int, typer.Option(help="Number of photos.")] = 100,
     out: Annotated[
         str | None, typer.Option(help="CSV file for these photos, whose labels are to be filled in.")
@@ -53,17 +54,23 @@ def suggest(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="File of labels given since the training, whose photos are left out. May be given several times."
+            help="File of labels that were given already, whose photos are left out: of predictions, those given since "
+            "the training. May be given several times."
         ),
     ] = None,
     model: Model = None,
     codes: Codes = None,
+    *,
+    reporter: Reporter,
 ) -> Output:
-    """List the photos that are most worth a label. They are uncertain, and differ from each other."""
+    """List the photos that are most worth a label. They differ from each other, are typical, and uncertain."""
     from flowers_batch.classifier.suggestions import suggest as find_photos
 
-    rows = find_photos(predictions, count, out, labels or (), model=model, codes=codes)
-    lines = [f"{row['probability']:6.1%}  {row['prediction']}  {row['path']}" for row in rows[:ROWS_SHOWN]]
+    rows = find_photos(folder, count, out, labels or (), model=model, codes=codes, reporter=reporter)
+    lines = [
+        f"{row['probability']:6.1%}  {row['prediction']}  {row['path']}" if "prediction" in row else row["path"]
+        for row in rows[:ROWS_SHOWN]
+    ]
     none = "no photo without a label is left"
     return Output({"suggested": rows}, list_text(lines, len(rows), "photos are most worth a label", none, out))
 

@@ -1,4 +1,4 @@
-"""Photos that a person is asked to look at."""
+"""Photos that are most worth a label."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import statistics
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from run_folders import write_run
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import load_model
-from flowers_batch.classifier.suggestions import select_diverse
 from flowers_batch.cli.main import main
 from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import PREDICTIONS
@@ -30,91 +30,6 @@ from flowers_batch.storage.opening import open_folder
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture(scope="module")
-def mislabelled(tmp_path_factory):
-    """A codes folder, its five wrong labels by path, and a model that was trained on them beside `labels.csv`."""
-    base = tmp_path_factory.mktemp("mislabelled")
-    codes = write_codes(base / "codes", labels(daisy=60, rose=60, tulip=60), spread=0.5)
-    wrong = {f"daisy/{number:03d}.jpg": "rose" for number in (3, 14, 25)}
-    wrong |= {
-        "tulip/130.jpg": "daisy",
-        "tulip/141.jpg": "rose",
-    }
-    file = base / "labels.csv"
-    file.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in wrong.items()))
-    fb.train(codes, base / "model", fb.TrainConfig(("folder", str(file)), head="logistic"))
-    return codes, wrong, base / "model"
-
-
-def test_wrong_labels_are_found_with_the_right_ones(mislabelled):
-    _, wrong, model = mislabelled
-    rows = fb.label_issues(model)
-    # Confident learning lists photos that are more certain than the average of the class: few, and correctly.
-    assert 3 <= len(rows) <= 5 and {row["path"] for row in rows} <= set(wrong)
-    for row in rows:
-        assert row["label"] == wrong[row["path"]]
-        assert row["suggested"] == row["path"].split("/")[0] and row["probability"] > 0.6
-    assert rows == sorted(rows, key=lambda row: -row["probability"])
-
-
-def test_corrected_issues_are_labels_for_the_next_training(mislabelled, tmp_path):
-    codes, _, model = mislabelled
-    rows = fb.label_issues(model, tmp_path / "issues.csv")
-    found = read(tmp_path / "issues.csv")
-    assert [row["path"] for row in found] == [row["path"] for row in rows]
-    with (tmp_path / "corrected.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, found[0])
-        writer.writeheader()
-        writer.writerows(row | {"label": row["suggested"]} for row in found)
-    files = ("folder", str(model.parent / "labels.csv"), str(tmp_path / "corrected.csv"))
-    config = fb.TrainConfig(files, head="logistic")
-    fb.train(codes, tmp_path / "again", config)
-    named = {row["path"]: row["label"] for row in pq.read_table(tmp_path / "again" / "split.parquet").to_pylist()}
-    assert all(named[row["path"]] == row["path"].split("/")[0] for row in rows)
-
-
-def test_labels_files_are_found_from_any_directory(mislabelled, tmp_path, monkeypatch):
-    codes, _, model = mislabelled
-    expected = fb.label_issues(model)
-    (tmp_path / "labels.csv").write_text((model.parent / "labels.csv").read_text())
-    monkeypatch.chdir(tmp_path)
-    fb.train(codes, "relative", fb.TrainConfig(("folder", "labels.csv"), head="logistic"))
-    monkeypatch.chdir("/")
-    assert fb.label_issues(tmp_path / "relative") == expected
-
-
-@pytest.mark.parametrize("change", ["edited", "deleted"])
-def test_labels_changed_after_training_change_no_issue(mislabelled, tmp_path, change):
-    codes, wrong, _ = mislabelled
-    file = tmp_path / "labels.csv"
-    file.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in wrong.items()))
-    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(file)), head="logistic"))
-    expected = fb.label_issues(tmp_path / "model")
-    if change == "edited":
-        file.write_text("path,label\ndaisy/000.jpg,tulip\n")
-    else:
-        file.unlink()
-    assert fb.label_issues(tmp_path / "model") == expected
-
-
-def test_folders_named_by_decimals_keep_their_names(tmp_path):
-    codes = write_codes(tmp_path / "codes", labels(**{"1.0": 40, "2.0": 40}), spread=0.5)
-    (tmp_path / "labels.csv").write_text("path,label\n1.0/003.jpg,2.0\nnone.jpg,other\n")
-    config = fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic")
-    assert fb.train(codes, tmp_path / "model", config)["classes"] == ["1.0", "2.0"]
-    assert [(row["path"], row["suggested"]) for row in fb.label_issues(tmp_path / "model")] == [("1.0/003.jpg", "1.0")]
-
-
-def test_copies_with_the_same_wrong_label_are_found(tmp_path):
-    """A classifier that had been fitted to one of the copies would confirm the labels of the others."""
-    names = labels(daisy=60, rose=60)
-    codes = write_codes(tmp_path / "codes", names, copies=1)
-    wrong = ["daisy/000.jpg", "daisy/120.jpg", "daisy/121.jpg"]
-    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path},rose\n" for path in wrong))
-    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic"))
-    assert {row["path"] for row in fb.label_issues(tmp_path / "model")[:3]} == set(wrong)
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +45,12 @@ def half_labelled(tmp_path_factory):
     return base, set(labelled)
 
 
-def write_predictions(folder: Path, codes: Path, model: Path) -> None:
-    """What `predict` makes of codes, without a run."""
+def write_predictions(folder: Path, codes: Path, model: Path, *, from_codes: bool = True) -> None:
+    """What `predict` makes of codes, without a run; unless `from_codes`, as if of photos."""
     trained = load_model(model)
     worker = CodesLabeller(str(codes), trained.fingerprint, Labeller(trained.head, 3))
-    job = Job(PREDICTIONS, str(codes), trained.fingerprint, "null", model=str(model), codes=str(codes))
+    source = str(codes) if from_codes else None
+    job = Job(PREDICTIONS, str(codes), trained.fingerprint, "null", model=str(model), codes=source)
     write_run(open_folder(folder), job, [list(worker.batches(0, pa.table({}), {}))])
 
 
@@ -163,18 +79,11 @@ def test_photos_that_were_labelled_since_are_not_suggested(half_labelled, tmp_pa
     assert len(second) == 20 and not set(first[:10]) & set(second)
 
 
-def test_photos_of_left_out_classes_are_neither_suggested_nor_judged(tmp_path):
+def test_photos_of_left_out_classes_are_not_suggested(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30, tulip=2))
     fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
     write_predictions(tmp_path / "predictions", codes, tmp_path / "model")
     assert fb.suggest(tmp_path / "predictions") == []
-    assert not {row["path"] for row in fb.label_issues(tmp_path / "model")} & {"tulip/060.jpg", "tulip/061.jpg"}
-
-
-def test_labels_of_tiny_classes_are_judged(tmp_path):
-    codes = write_codes(tmp_path / "codes", labels(daisy=4, rose=4))
-    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
-    assert fb.label_issues(tmp_path / "model") == []
 
 
 def test_fewer_are_suggested_if_there_are_no_more(half_labelled):
@@ -184,37 +93,80 @@ def test_fewer_are_suggested_if_there_are_no_more(half_labelled):
         fb.suggest(base / "predictions", 0)
 
 
-def test_score_and_distance_both_count():
-    distances = np.array([[0, 0.01, 1, 1], [0.01, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]])
-    assert select_diverse(np.array([0.9, 0.8, 0.3, 0.5]), distances, 4) == [0, 3, 2, 1]
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory):
+    """Codes of three classes, one of them rare; two of the photos have failed."""
+    names = labels(daisy=100, rose=100, tulip=10)
+    return write_codes(tmp_path_factory.mktemp("unlabelled") / "codes", names, failed=2, copies=5, spread=0.5)
 
 
-def test_commands_list_issues_and_suggestions(mislabelled, half_labelled, capsys, tmp_path):
-    base, _ = half_labelled
-    label_issues = ["label-issues", str(mislabelled[2])]
-    suggest = ["suggest", str(base / "predictions"), "--count", "3"]
-    for arguments, key in ((label_issues, "label_issues"), (suggest, "suggested")):
+def test_codes_alone_suggest_typical_photos_of_all_classes(unlabelled, tmp_path):
+    rows = fb.suggest(unlabelled, 6, tmp_path / "first.csv")
+    assert len(rows) == 6 and all(list(row) == ["path", "label"] and row["label"] == "" for row in rows)
+    assert {row["path"].split("/")[0] for row in rows} == {"daisy", "rose", "tulip"}
+    assert [row["path"] for row in read(tmp_path / "first.csv")] == [row["path"] for row in rows]
+    assert fb.suggest(unlabelled, 6) == rows
+
+
+def test_labelled_and_failed_photos_and_equal_copies_are_not_suggested(unlabelled, tmp_path):
+    found = pq.read_table(unlabelled / "codes").to_pylist()
+    (tmp_path / "given.csv").write_text("path,label\n" + "".join(f"{row['path']},x\n" for row in found[:50]))
+    paths = {row["path"] for row in fb.suggest(unlabelled, 10_000, labels=[str(tmp_path / "given.csv")])}
+    rest = [row for row in found[50:] if row["status"] == "ok"]
+    assert paths <= {row["path"] for row in rest} and len(paths) == len({row["sha256"] for row in rest})
+
+
+def test_large_archives_are_sampled(unlabelled, monkeypatch):
+    monkeypatch.setattr("flowers_batch.classifier.suggestions._MAX_CANDIDATES", 20)
+    sampled = {row["path"] for row in fb.suggest(unlabelled, 20)}
+    assert len(sampled) == 20
+    for count in (5, 19):
+        assert {row["path"] for row in fb.suggest(unlabelled, count)} <= sampled
+
+
+def test_suggestions_of_photos_without_codes_are_no_near_duplicates(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(daisy=40, rose=40), copies=10, spread=3)
+    given = [
+        f"{name}/{number:03d}.jpg"
+        for name, start in (("daisy", 20), ("rose", 60))
+        for number in range(start, start + 20)
+    ]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path},{path.split('/')[0]}\n" for path in given))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig((str(tmp_path / "labels.csv"),), head="logistic"))
+    write_predictions(tmp_path / "predictions", codes, tmp_path / "model", from_codes=False)
+    rows = fb.suggest(tmp_path / "predictions", 1000)
+    found = {row["path"]: row for row in pq.read_table(tmp_path / "predictions" / "predictions").to_pylist()}
+    hashes = [found[row["path"]]["phash"] for row in rows]
+    assert len(rows) == 30 and all((one ^ other).bit_count() > 8 for one, other in combinations(hashes, 2))
+    margins = [two[0] - two[1] for row in rows for two in [found[row["path"]]["top_probabilities"]]]
+    assert margins == sorted(margins)
+
+
+def test_command_lists_suggestions_of_codes_and_of_predictions(half_labelled, unlabelled, capsys, tmp_path):
+    for folder in (half_labelled[0] / "predictions", unlabelled):
+        arguments = ["suggest", str(folder), "--count", "3"]
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--json"])
         assert ended.value.code == 0
-        assert len(json.loads(capsys.readouterr().out)[key]) >= 3
+        assert len(json.loads(capsys.readouterr().out)["suggested"]) == 3
         with pytest.raises(SystemExit):
             main([*arguments, "--out", str(tmp_path / "out.csv")])
         told = capsys.readouterr().out
-        assert "--labels" in told and "%" in told and (tmp_path / "out.csv").exists()
+        assert "--labels" in told and ("%" in told) == (folder != unlabelled) and (tmp_path / "out.csv").exists()
 
 
-def test_commands_say_that_nothing_is_left(tmp_path, capsys):
+def test_command_says_that_no_photo_is_left(tmp_path, capsys):
     codes = write_codes(tmp_path / "codes", labels(daisy=4, rose=4))
     fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
     write_predictions(tmp_path / "predictions", codes, tmp_path / "model")
-    for arguments, text in (
-        (["label-issues", str(tmp_path / "model")], "no label looks wrong\n"),
-        (["suggest", str(tmp_path / "predictions")], "no photo without a label is left\n"),
-    ):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 0 and capsys.readouterr().out == text
+    with pytest.raises(SystemExit) as ended:
+        main(["suggest", str(tmp_path / "predictions")])
+    assert ended.value.code == 0 and capsys.readouterr().out == "no photo without a label is left\n"
+
+
+def test_folders_of_anything_else_are_refused(tmp_path):
+    with pytest.raises(fb.InputError, match="neither codes nor predictions"):
+        fb.suggest(tmp_path)
 
 
 @pytest.fixture(scope="module")

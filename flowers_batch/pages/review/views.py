@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from flowers_batch.classifier.suggestions import label_issues, suggest
+from flowers_batch.classifier.label_issues import label_issues
+from flowers_batch.classifier.suggestions import suggest
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.computation import Computation
 from flowers_batch.pages.review.labels import ReviewLabels
@@ -85,8 +86,9 @@ class Views:
 
     def _find_suggestions(self, reporter: Reporter) -> list[int]:
         run = self._table.run
-        given = {name: run.given.get(name) for name in ("model", "codes")}
-        found = suggest(run.folder.url, _SUGGESTIONS, labels=[str(self._labels.journal.file)], **given)
+        places = {name: run.given.get(name) for name in ("model", "codes")}
+        labels = [str(self._labels.journal.file)]
+        found = suggest(run.folder.url, _SUGGESTIONS, labels=labels, reporter=reporter, **places)
         return [*self._table.find(row["path"] for row in found).values()]
 
     def _find_label_issues(self, reporter: Reporter) -> dict[int, dict[str, Any]]:
