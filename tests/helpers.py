@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import fs
+from thread_pool import decoding_in_threads
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.cluster.actors import ShardActor
@@ -241,10 +242,11 @@ def ending_feeds() -> Iterator[None]:
 
 
 @ending_feeds()
+@decoding_in_threads()
 def run_shards_here(
     job: ShardJob, shards: Any, cluster: Any, on_first_fingerprint: Any, reporter: Any, *, on_shard_finished: Any
 ) -> PoolResult:
-    """Do what `driver.run_shards` does, in this process and without Ray; the job is sent as to an actor."""
+    """Do what `driver.run_shards` does in threads of this process, without Ray; the job is sent as to an actor."""
     actor = ShardActor(pickle.loads(pickle.dumps(job)), 2, (), "here")
     on_first_fingerprint(actor.start().fingerprint)
     results = {}
@@ -257,6 +259,7 @@ def run_shards_here(
 
 
 @ending_feeds()
+@decoding_in_threads()
 def run_on_one_actor_here(job: Any, cluster: Any, reporter: Any) -> Any:
     """Do what `single_actor.run_on_one_actor` does, in this process and without Ray; the job is sent as to an actor."""
     return pickle.loads(pickle.dumps(job))(2, 0, reporter)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
-from encoders import Photos, ThreadPool, drawn, mean_colour
+from encoders import Photos, drawn, mean_colour, thread_pool
 from helpers import listed
 
 from flowers_batch.decoding.decode import decode
@@ -26,7 +26,7 @@ UNREAD = RunError("The folder is gone.")
 
 def feed(photos, network=mean_colour, batch_size=4, dtype="float32", threads=2) -> Feed:
     source = photos if isinstance(photos, Photos) else Photos(photos)
-    return Feed(network, ThreadPool(source, batch_size, threads, dtype), batch_size, "float32")
+    return Feed(network, thread_pool(source, batch_size, threads, dtype), batch_size, "float32")
 
 
 def requests(paths) -> pa.RecordBatch:
@@ -161,12 +161,12 @@ def test_abandoned_run_leaves_the_feed_usable(threads):
         given_up = made.run(requests(paths), {})
         next(given_up)
         given_up.close()
-    made.pool.photos.photos = photos | {paths[20]: UNREAD}
+    made.pool.source.photos = photos | {paths[20]: UNREAD}
     for _ in range(6):
         with pytest.raises(RunError) as raised:
             run(made, paths)
         assert raised.value is UNREAD
-    made.pool.photos.photos = photos
+    made.pool.source.photos = photos
     assert len(run(made, paths)) == 60
     assert made.free.qsize() == buffers
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import assert_parameters_equal, descendants, draw_archive, narrowing, run_shards_here
 from safetensors.numpy import load_file
+from thread_pool import decoding_in_threads
 
 import flowers_batch as fb
 from flowers_batch.classifier.model_folder import NETWORK, load_model, read_metrics
@@ -47,7 +48,7 @@ CONFIG = fb.FinetuneConfig(
 @pytest.fixture(scope="module")
 def here(thin):
     """Narrow networks, and neither Ray nor other processes."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, decoding_in_threads():
         patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
         for module in ("flowers_batch.finetuning.finetune", "flowers_batch.runs.verify"):
             patch.setattr(f"{module}.run_on_one_actor", lambda job, cluster, reporter: job(2, 0, reporter))

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import KINDS, ROOT, assert_parameters_equal, draw_archive, images_in, source, write
+from thread_pool import ThreadPool, decoding_in_threads
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import NETWORK
 from flowers_batch.config import EncodeConfig, FinetuneConfig, TrainConfig
-from flowers_batch.decoding.pool import DecodePool, PoolSettings
+from flowers_batch.decoding.pool import PoolSettings
 from flowers_batch.encoding.micro_batcher import pixel_type
 from flowers_batch.encoding.networks import build_network, weights_identity
 from flowers_batch.encoding.weights import convert_weights
@@ -40,6 +41,12 @@ OPTIONS = {"layer": "relu6", "unfreeze": "all", "epochs": 4, "augment": ("flip",
 
 class Killed(BaseException):
     """Stands for the death of the training's process."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_decode_workers():
+    with decoding_in_threads():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +179,9 @@ def test_photos_are_decoded_once_in_stored_order(few_photos, tmp_path, monkeypat
     job = build_job(few_photos, tmp_path, unfreeze="head", epochs=1)
     listed = [image.path for image in images_in(job.photos.source)]
     read: list[str] = []
-    once = DecodePool.submit
+    once = ThreadPool.submit
     monkeypatch.setattr(
-        DecodePool, "submit", lambda pool, rows, slot: read.extend(rows["path"].to_pylist()) or once(pool, rows, slot)
+        ThreadPool, "submit", lambda pool, rows, slot: read.extend(rows["path"].to_pylist()) or once(pool, rows, slot)
     )
     if not fits_on_disk:
         monkeypatch.setattr("flowers_batch.finetuning.pixels._scratch", lambda size: None)
