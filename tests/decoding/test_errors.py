@@ -99,7 +99,7 @@ def test_lack_of_memory_anywhere_is_too_large(monkeypatch, module, step, kind):
 
 @pytest.mark.parametrize("library", ["NumPy", "OpenCV", "Python"])
 def test_lack_of_memory_is_recognised_whatever_reports_it(library):
-    photo = np.zeros((9000, 9000), np.uint8)
+    photo = np.zeros((30_000, 30_000), np.uint8)  # far more than what other threads may give back meanwhile
     allocate = {"NumPy": photo.copy, "OpenCV": lambda: cv2.flip(photo, 1), "Python": lambda: bytes(photo.size)}[library]
     with little_memory(), pytest.raises(DecodeError, match="It does not fit in memory"), explain_lack_of_memory():
         allocate()
