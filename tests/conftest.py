@@ -35,6 +35,15 @@ def real_photos() -> Path:
     return Path(os.environ["FLOWERS_BATCH_PHOTOS"])
 
 
+@pytest.fixture(scope="module")
+def in_threads() -> Iterator[None]:
+    """Decode images in threads of this process, where decode workers are not what is tested."""
+    from thread_pool import decoding_in_threads
+
+    with decoding_in_threads():
+        yield
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """A headless Chromium: one that is installed, else Playwright's own. CI has one."""

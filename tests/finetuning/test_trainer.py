@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import KINDS, ROOT, assert_parameters_equal, draw_archive, images_in, source, write
-from thread_pool import ThreadPool, decoding_in_threads
+from thread_pool import ThreadPool
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import NETWORK
@@ -35,18 +35,12 @@ from flowers_batch.finetuning.training_state import TrainingState
 from flowers_batch.progress import NULL_REPORTER, NullReporter, Progress
 from flowers_batch.sources.images import batches_of
 
-pytestmark = pytest.mark.usefixtures("thin")
+pytestmark = pytest.mark.usefixtures("thin", "in_threads")
 OPTIONS = {"layer": "relu6", "unfreeze": "all", "epochs": 4, "augment": ("flip",)}
 
 
 class Killed(BaseException):
     """Stands for the death of the training's process."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_decode_workers():
-    with decoding_in_threads():
-        yield
 
 
 @pytest.fixture(scope="module")

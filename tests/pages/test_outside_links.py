@@ -26,6 +26,8 @@ from flowers_batch.pages.review.row_thumbnails import RowThumbnails
 from flowers_batch.pages.thumbnails import NoThumbnail
 from flowers_batch.sources.images import Image
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:

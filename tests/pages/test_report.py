@@ -17,6 +17,8 @@ import flowers_batch as fb
 from flowers_batch.pages.report.content import SYNTHETIC_MARK, SYNTHETIC_TEXT
 from flowers_batch.pages.report.limits import PageLimits
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 EVIL = '<script>alert(1)</script>"$x^2$&'
 
 

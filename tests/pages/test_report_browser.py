@@ -12,6 +12,8 @@ from browsing import accessibility_faults, opened
 
 import flowers_batch as fb
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:

@@ -19,6 +19,8 @@ import flowers_batch as fb
 from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.dataset.schema import PREDICTIONS
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:

@@ -22,6 +22,8 @@ from helpers import descendants, poisonous
 import flowers_batch as fb
 from flowers_batch.pages.review.guard import Guard
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:

@@ -14,6 +14,8 @@ import flowers_batch as fb
 from flowers_batch.cli.rendering import summary_text
 from flowers_batch.dataset.run_folder import open_run
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 NULL = fb.EncodeConfig(network="null", shard_size=7)
 
 

@@ -18,6 +18,8 @@ from flowers_batch.sources.images import Image
 from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.reading import ReadError
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 CONFIG = fb.EncodeConfig(network="null")
 SECRET = "../secret/red/0000.png"
 

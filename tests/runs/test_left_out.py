@@ -18,6 +18,8 @@ from flowers_batch.finetuning.frozen import encoding_settings_of
 from flowers_batch.sources.skipping import Skipping
 from flowers_batch.storage.opening import open_folder
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 NULL = fb.EncodeConfig(network="null", shard_size=7)
 
 

@@ -19,6 +19,8 @@ from flowers_batch.progress import NULL_REPORTER
 from flowers_batch.runs.sample_check import SampleCheck, SampleResult, describe_difference
 from flowers_batch.storage.opening import open_folder
 
+pytestmark = pytest.mark.usefixtures("in_threads")
+
 OK = {"sha256": b"x", "status": "ok", "reason": None}
 
 
