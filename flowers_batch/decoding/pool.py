@@ -34,8 +34,9 @@ from flowers_batch.sources.source import Source
 from flowers_batch.storage.own_files import open_own_file
 
 _LOCK = "flowers-large-photos"  # begins the name of a file in the temporary folder, one per user
-GROUP = 32  # images that a worker is best given at once
-_MAX_GROUP = 64  # images whose requests and answers a socket holds, so that neither side waits for the other to read
+# Images that a worker is given at once, at most. A socket holds the requests and answers of so many, so that neither
+# side waits for the other to read.
+GROUP = 64
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,17 @@ class DecodePool:
         return sum(supervisor.steps for supervisor in self._supervisors)
 
     def submit(self, rows: pa.RecordBatch, first_slot: int) -> Future[DecodedGroup]:
-        """Have one worker read and decode a few images; faster if there are `GROUP` of them than if there is one.
+        """Have one worker read and decode a few images; faster if there are many of them.
 
         Args:
-            rows: At most 64 images, with the columns `groups.REQUESTS`.
+            rows: At most `GROUP` images, with the columns `groups.REQUESTS`.
             first_slot: Where the first one goes; the others follow. A slot whose image fails may hold anything.
 
         Returns:
             A future, which raises `InputError` if an image is none of the source's, and `RunError` if the source is no
             longer there, workers cannot be kept alive, or a bug was met.
         """
-        assert 0 < len(rows) <= _MAX_GROUP and 0 <= first_slot <= len(self.slots) - len(rows)
+        assert 0 < len(rows) <= GROUP and 0 <= first_slot <= len(self.slots) - len(rows)
         collector = Collector(len(rows))
         self._tasks.put(Task(next(self._numbers), rows, first_slot, collector))
         if not self._end.alive:

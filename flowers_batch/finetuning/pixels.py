@@ -45,7 +45,7 @@ class PixelReader:
     ):
         self._photos, self._digests, self.batch_size = requests_of(photos), digests, batch_size
         self._kept, self._is_kept = _scratch(len(photos) * _BYTES), np.zeros(len(photos), bool)
-        ahead = max(_BATCHES_AHEAD, -(-settings.workers * TASKS_PER_WORKER * GROUP // batch_size))
+        ahead = max(_BATCHES_AHEAD, -(-settings.workers * TASKS_PER_WORKER * min(GROUP, batch_size) // batch_size))
         # Each batch in flight has a part of the pool's slots, and what loads it: the part is free once that has ended.
         self._loading: list[Future[NDArray[np.uint8]] | None] = [None] * (ahead + 1)
         self._pool = DecodePool(source, _OUTPUT, settings, (ahead + 1) * batch_size)

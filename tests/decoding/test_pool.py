@@ -61,6 +61,31 @@ def test_cpu_time_used_up_is_a_timeout_at_once(photos, tmp_path):
     assert [tries_of(tmp_path / name) for name in bad] == [1, 1]
 
 
+@pytest.mark.faults
+def test_ten_bad_images_among_a_thousand_cost_ten_limits_and_little_more(photos):
+    codes = [
+        "while True: pass",
+        "os.kill(os.getpid(), 11)",
+        "bytearray(1 << 50)",
+        "os._exit(3)",
+        "for _ in iter(int, 1): pass",
+    ]
+    groups = [good(50, first) for first in range(0, 1000, 50)]
+
+    def seconds() -> float:
+        started = time.monotonic()
+        for group in groups:
+            reasons = photos.submit(group).result(SECONDS).rows["reason"].to_pylist()
+            assert [reason is None for reason in reasons] == [name.startswith("good") for name in group]
+        return time.monotonic() - started
+
+    without = seconds()
+    for number, (group, code) in enumerate(zip(groups[::2], codes * 2, strict=True)):
+        del group[f"good-{100 * number + 20:03d}.png"]
+        group[f"bad-{number}.png"] = script(code)
+    assert seconds() < without + 10 * IMAGE_TIMEOUT + 30
+
+
 def test_lack_of_memory_is_too_large_at_once(photos, tmp_path):
     bad = {"huge": script(f"tried('{tmp_path}/huge'); bytearray(1 << 50)")}
     assert photos.failures(good(3) | bad) == {"huge": ("too_large", "It does not fit in memory.")}

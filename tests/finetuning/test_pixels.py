@@ -77,11 +77,11 @@ def test_only_some_batches_are_decoded_ahead(photos, submitted, monkeypatch):
     order = np.arange(400) % 23
     batches = reader.batches(order)
     next(batches)
-    assert len(submitted) == 34, "two groups of 8 for each of two workers, and the batch that was taken"
+    assert len(submitted) == 10, "two batches for each of two workers, and the batch that was taken"
     batches.close()
     first, again = read_all(reader, order[:80]), read_all(reader)
     np.testing.assert_array_equal(first, again[order[:80]])
-    assert len(submitted) == 34 + 80 + 23
+    assert len(submitted) == 10 + 80 + 23
     reader.close()
 
 
