@@ -39,6 +39,11 @@ class Progress:
     failed: int = 0
     resumed: int = 0
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all images are done."""
+        return self.done is not None and self.done == self.total
+
 
 class Reporter(Protocol):
     """Receives what a person should know about long work."""
@@ -98,13 +103,19 @@ class LineReporter:
         self._last = time.monotonic()
         self._rate = _Rate()
         self._unwritten: Progress | None = None  # counts that no line has shown yet
+        self._complete: Progress | None = None  # the last counts of work that is done
 
     def message(self, sentence: str) -> None:
         """Write a line."""
         print(visible(f"{self._verb}: {sentence}"), file=sys.stderr, flush=True)
 
     def update(self, progress: Progress) -> None:
-        """Write a line, unless one was written just now."""
+        """Write a line, unless one was written just now; the counts of completed work are always written, once."""
+        if progress.is_complete:
+            if progress != self._complete:
+                self._complete, self._unwritten = progress, None
+                self._write(progress, None)
+            return
         rate = None if progress.done is None else self._rate.update(progress.done - progress.resumed)
         self._unwritten = None if progress.done is None else progress
         now = time.monotonic()
@@ -154,6 +165,7 @@ class BarReporter:
         self._verb, self._seconds = verb, seconds
         self._last = time.monotonic()
         self._bar: tqdm[Any] | None = None
+        self._complete: Progress | None = None  # the counts of the last bar that was completed
 
     def message(self, sentence: str) -> None:
         """Write a line above the bar."""
@@ -177,6 +189,8 @@ class BarReporter:
 
     def _count(self, progress: Progress) -> None:
         assert progress.done is not None
+        if progress == self._complete:
+            return
         if self._bar is None or self._bar.total != progress.total:
             self.close()
             self._bar = _tqdm(
@@ -188,6 +202,9 @@ class BarReporter:
             )
         self._bar.set_postfix(failed=progress.failed, refresh=False)
         self._bar.update(progress.done - self._bar.n)
+        if progress.is_complete:
+            self._complete = progress
+            self.close()
 
     def close(self) -> None:
         """Leave a bar as it stands; clear a text."""

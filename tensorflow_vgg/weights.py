@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorflow_vgg.download import PublishedFile, fetch, find_cached, no_progress
-from tensorflow_vgg.formats import READERS, WeightsError, metadata_of, network_of, stored_layers, write
+from tensorflow_vgg.formats import READERS, WeightsError, metadata_of, network_of, stored_layers, stored_names, write
 from tensorflow_vgg.formats.files import unknown_suffix
 from tensorflow_vgg.network import Parameters, Shapes, parameter_shapes
 
@@ -123,6 +123,18 @@ def load(weights: Weights, network: str, layer: str) -> Iterator[Parameters]:
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
             raise WeightsError(f"Layer {name} in {path} should hold finite numbers only. Received: NaN or infinity.")
         yield name, kernel, bias
+
+
+def missing_layers(weights: Weights, network: str, layer: str) -> list[str]:
+    """Return the layers that a network needs up to a layer and that weights lack; no array is read.
+
+    Raises:
+        WeightsError: The file is not a weights file.
+    """
+    if weights.path is None:
+        return []
+    stored = stored_names(weights.path)
+    return [name for name in parameter_shapes(network, layer) if name not in stored]
 
 
 class IdentityHasher:

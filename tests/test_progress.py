@@ -56,6 +56,25 @@ def test_line_reporter_writes_the_last_counts_when_it_is_closed(capsys):
     assert capsys.readouterr().err == "encode: 5 of 5 images, 1 failed\n"
 
 
+def test_line_reporter_writes_the_counts_of_completed_work_once(capsys):
+    with console_reporter("demo", "lines") as reporter:
+        for done in (3, 5, 5):
+            reporter.update(Progress(done=done, total=5))
+        reporter.message("[4/6] train ...")
+        reporter.update(Progress("epoch 1"))
+    assert capsys.readouterr().err == "demo: 5 of 5 images, 0 failed\ndemo: [4/6] train ...\n"
+
+
+def test_bar_of_completed_work_stands_above_later_messages(capsys):
+    with console_reporter("demo", "bar") as reporter:
+        for done in (3, 5):
+            reporter.update(Progress(done=done, total=5))
+        reporter.message("[4/6] train ...")
+        reporter.update(Progress(done=5, total=5))
+    bars, _, after = capsys.readouterr().err.partition("demo: [4/6] train ...")
+    assert "5/5" in bars and not after.strip()
+
+
 def test_bar_reporter_shows_text_on_one_line(capsys):
     reporter = BarReporter("train", seconds=0)
     reporter.update(Progress("epoch 3"))

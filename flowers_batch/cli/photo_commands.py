@@ -27,6 +27,13 @@ _ENCODING = (
 @command(app, example="flowers-batch demo --out demo --offline")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder that the demo writes to.")] = Path("demo"),
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="`imagenet`, a .npy, .h5 or .safetensors file (a path or a URL), or `random:SEED`; by default "
+            "ImageNet's if available, else random ones. A file without fully connected layers gives averaged pool5."
+        ),
+    ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Download nothing: use synthetic photos and random weights.")
     ] = False,
@@ -36,7 +43,7 @@ def demo(
     """Try all steps on a small photo archive, from encoding to the report."""
     from flowers_batch.demo.demo import run_demo
 
-    result = run_demo(out, offline=offline, reporter=reporter)
+    result = run_demo(out, weights=weights, offline=offline, reporter=reporter)
     return Output(result, demo_text(result))
 
 

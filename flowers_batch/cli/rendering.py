@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +66,13 @@ def _stage_lines(rates: Mapping[str, float | None], shares: Mapping[str, float])
 def demo_text(result: Mapping[str, Any]) -> str:
     """Return the result of a demo as text."""
     lines = [accuracy_text("test", result["test"])]
+    if result["pool"]:
+        layer = result["layer"]
+        lines.append(f"The weights end before the fully connected layers, so the codes are {layer}, averaged.")
     if result["notes"]:
         lines += [*result["notes"], "Therefore this accuracy says nothing about real photos."]
-    return joined_visibly([*lines, f"report: {result['report']}"])
+    review = shlex.join(["flowers-batch", "review", result["predictions"], "--follow-links"])
+    return joined_visibly([*lines, f"report: {result['report']}", f"to correct labels: {review}"])
 
 
 def list_text(lines: Iterable[str], count: int, subject: str, none: str, out: str | None) -> str:

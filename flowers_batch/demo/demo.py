@@ -7,11 +7,12 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flowers_batch.classifier.training import train
-from flowers_batch.config import EncodeConfig, PredictConfig, TrainConfig
+from flowers_batch.config import RANDOM, EncodeConfig, PredictConfig, TrainConfig
 from flowers_batch.demo.inputs import find_photos, find_weights
 from flowers_batch.errors import InputError
 from flowers_batch.pages.report.content import SYNTHETIC_MARK, SYNTHETIC_TEXT
@@ -32,6 +33,7 @@ _STEPS = 6
 def run_demo(
     out: Path,
     *,
+    weights: str | None = None,
     offline: bool = False,
     network: str = EncodeConfig.network,
     synthetic_photos: int = SYNTHETIC_PHOTOS,
@@ -41,18 +43,20 @@ def run_demo(
 
     Args:
         out: Folder for all files; an earlier demo in it is overwritten.
+        weights: As in `EncodeConfig`; by default ImageNet's if available, else random ones.
         offline: Whether to download nothing.
         network: The network that encodes.
         synthetic_photos: Number of photos to draw if there are no real ones.
         reporter: Receives the beginning and the end of each step, and the progress within it.
 
     Returns:
-        `photos` (their folder, or `synthetic`), `weights`, `notes` (why the accuracy may be meaningless), `test`
-        (`photos`, `accuracy`, `interval95`), `seconds` by step, and `report` (the page's path).
+        `photos` (their folder, or `synthetic`), `weights`, `layer` and `pool` of the codes, `notes` (why the accuracy
+        may be meaningless), `test` (`photos`, `accuracy`, `interval95`), `seconds` by step, `predictions` (their
+        folder), and `report` (the page's path).
 
     Raises:
         InputError: The folder contains something other than a demo, or links in place of its folders, or the photos'
-            folder contains no photos.
+            folder contains no photos, or the weights are not available.
     """
     _prepare(out)
     steps = _Steps(reporter)
@@ -60,11 +64,11 @@ def run_demo(
         photos = find_photos(out / "synthetic", synthetic_photos, offline, reporter)
         _lay_out(photos.by_class, out / "photos", is_synthetic=photos.folder is None)
     with steps.step("weights"):
-        weights, weights_notes = find_weights(offline, reporter)
+        encoding = find_weights(weights, network, offline, reporter)
     codes, model, predictions = (str(out / name) for name in ("codes", "model", "predictions"))
     with steps.step("encode"):
-        encoding = EncodeConfig(network=network, weights=weights, shard_size=_SHARD_SIZE)
-        encode(str(out / "photos" / "labelled"), codes, encoding, reporter=reporter)
+        config = replace(encoding, shard_size=_SHARD_SIZE)
+        encode(str(out / "photos" / "labelled"), codes, config, reporter=reporter)
     with steps.step("train"):
         metrics = train(codes, model, TrainConfig(("folder",)), reporter=reporter)
     with steps.step("predict"):
@@ -74,12 +78,22 @@ def run_demo(
         page = report(predictions, str(out / "report.html"), follow_links=True)  # the demo's photos are links
     return {
         "photos": str(photos.folder) if photos.folder else "synthetic",
-        "weights": weights,
-        "notes": [*photos.notes, *weights_notes],
+        "weights": encoding.weights,
+        "layer": encoding.layer,
+        "pool": encoding.pool,
+        "notes": [*photos.notes, *_notes_on(encoding.weights)],
         "test": {name: metrics["test"][name] for name in ("photos", "accuracy", "interval95")},
         "seconds": steps.seconds,
+        "predictions": predictions,
         "report": page,
     }
+
+
+def _notes_on(weights: str) -> list[str]:
+    """Return a note if the weights are random, else nothing."""
+    if not weights.startswith(RANDOM):
+        return []
+    return [f"The network's weights are random ({weights}), never trained on photos."]
 
 
 class _Steps:

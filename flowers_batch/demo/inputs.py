@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flowers_batch.config import IMAGENET, WEIGHTS_ENVIRONMENT, EncodeConfig
+from flowers_batch.config import IMAGENET, RANDOM, WEIGHTS_ENVIRONMENT, EncodeConfig
 from flowers_batch.demo.drawings import FLOWER_CLASSES, draw_photos
+from flowers_batch.encoding.networks import ends_at_pool5
 from flowers_batch.errors import InputError
 from flowers_batch.progress import Reporter, no_progress
 from flowers_batch.storage.locks import wait_for_lock
@@ -18,7 +19,7 @@ from tensorflow_vgg.download import DownloadError, PublishedFile, cache_folder, 
 from tensorflow_vgg.weights import PUBLISHED
 
 PHOTOS_ENVIRONMENT = "FLOWERS_BATCH_PHOTOS"  # names a folder of photos, in a folder per class
-RANDOM_WEIGHTS = "random:0"
+RANDOM_WEIGHTS = f"{RANDOM}0"
 # 3670 photos, CC BY 2.0 by their Flickr photographers, collected by the TensorFlow authors.
 FLOWER_PHOTOS = PublishedFile(
     "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
@@ -64,19 +65,37 @@ def find_photos(synthetic: Path, count: int, offline: bool, reporter: Reporter) 
     if not any(classes.values()):
         raise InputError(f"There are no folders with .jpg photos in {folder}: check {PHOTOS_ENVIRONMENT}.")
     total = sum(map(len, classes.values()))
+    sample = ""
     if not _has_gpu() and total > _PHOTOS_WITHOUT_GPU:
-        share = _PHOTOS_WITHOUT_GPU / total
+        share, sample = _PHOTOS_WITHOUT_GPU / total, f"{_PHOTOS_WITHOUT_GPU} of "
         classes = {name: random.Random(0).sample(found, round(len(found) * share)) for name, found in classes.items()}
-    reporter.message(f"using {sum(map(len, classes.values()))} of the {total} photos in {folder}")
+    reporter.message(f"using {sample}the {total} photos in {folder}")
     return DemoPhotos(folder, classes)
 
 
-def find_weights(offline: bool, reporter: Reporter) -> tuple[str, list[str]]:
-    """Return the ImageNet weights if available, else random weights; and notes to read beside the results."""
+def find_weights(given: str | None, network: str, offline: bool, reporter: Reporter) -> EncodeConfig:
+    """Return how to encode with the given weights, else with ImageNet's if available, else with random ones.
+
+    Weights that end before the fully connected layers give averaged `pool5`, others the default codes.
+
+    Args:
+        given: The name of the weights; None to find some.
+        network: The network that they are for.
+        offline: Whether to download nothing.
+        reporter: Receives why ImageNet's are not available.
+
+    Raises:
+        InputError: The given weights, or those that the environment names, are not available.
+    """
+    config = EncodeConfig(network=network, weights=given or _imagenet_or_random(offline, reporter))
+    return replace(config, layer="pool5", pool="avg") if ends_at_pool5(config) else config
+
+
+def _imagenet_or_random(offline: bool, reporter: Reporter) -> str:
     file = PUBLISHED[EncodeConfig.network]
     if os.environ.get(WEIGHTS_ENVIRONMENT) or _is_available(file, "weights", offline, reporter):
-        return IMAGENET, []
-    return RANDOM_WEIGHTS, [f"The network's weights are random ({RANDOM_WEIGHTS}), never trained on photos."]
+        return IMAGENET
+    return RANDOM_WEIGHTS
 
 
 def _real_photos(offline: bool, reporter: Reporter) -> Path | None:

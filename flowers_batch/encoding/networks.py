@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowers_batch.config import NULL_NETWORK, EncodeConfig
+from flowers_batch.config import IMAGENET, NULL_NETWORK, WEIGHTS_ENVIRONMENT, EncodeConfig
 from flowers_batch.dataset.tunings import UNKNOWN_TUNING, Tunings, validated_tunings
 from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 from flowers_batch.errors import InputError
@@ -104,6 +104,39 @@ def _watched(parameters: Iterable[Parameters], progress: Callable[[], None]) -> 
     for layer in parameters:
         progress()
         yield layer
+
+
+def ends_at_pool5(config: EncodeConfig) -> bool:
+    """Return whether weights have a network's convolutions, but not the fully connected layers that the codes need.
+
+    Only the names of the weights' layers are read.
+
+    Raises:
+        InputError: The weights are not available.
+    """
+    if config.network == NULL_NETWORK:
+        return False
+    from tensorflow_vgg import weights as vgg
+
+    code_width(config)
+    with weights_errors():
+        found = vgg.find(weights_on_this_machine(config.weights), config.network)
+        missing = vgg.missing_layers(found, config.network, config.layer)
+    return bool(missing) and all(name.startswith("fc") for name in missing)
+
+
+def check_layer(config: EncodeConfig) -> None:
+    """Raise an error that names usable settings if the weights end before the fully connected layers.
+
+    Raises:
+        InputError: They do, and the codes need these layers; or the weights are not available.
+    """
+    if ends_at_pool5(config):
+        origin = f", which {WEIGHTS_ENVIRONMENT} names," if config.weights == IMAGENET else ""
+        raise InputError(
+            f"The weights {config.weights}{origin} end before the fully connected layers, which {config.layer} needs: "
+            "use `layer` pool5 `pool` avg, or choose another file."
+        )
 
 
 def weights_identity(config: EncodeConfig) -> tuple[str, str]:

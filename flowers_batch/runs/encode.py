@@ -8,7 +8,7 @@ from flowers_batch.config import EncodeConfig
 from flowers_batch.dataset.job import Job, read_job
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.encoding.factories import EncoderFactory
-from flowers_batch.encoding.networks import codes_fingerprint, tunings_of, weights_identity
+from flowers_batch.encoding.networks import check_layer, codes_fingerprint, tunings_of, weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.execution import RunExecution
@@ -40,6 +40,7 @@ def encode(
     """
     config = config or EncodeConfig()
     source, folder = open_source(images, config.root, skipping_of(config)), open_folder(out)
+    check_layer(config)
     weights, name = weights_identity(config)
     with folder.locked():
         job = read_job(folder)

@@ -6,7 +6,7 @@ before arrays are read.
 """
 
 from tensorflow_vgg.formats.errors import WeightsError
-from tensorflow_vgg.formats.files import READERS, WRITERS, metadata_of, network_of, stored_layers, write
+from tensorflow_vgg.formats.files import READERS, WRITERS, metadata_of, network_of, stored_layers, stored_names, write
 from tensorflow_vgg.formats.h5_messages import keras_name
 from tensorflow_vgg.formats.safetensors_file import save_arrays
 
@@ -19,5 +19,6 @@ __all__ = [
     "network_of",
     "save_arrays",
     "stored_layers",
+    "stored_names",
     "write",
 ]

@@ -51,25 +51,33 @@ def stored_layers(path: Path) -> list[str]:
     Raises:
         WeightsError: The file is not a weights file, or lacks a layer before one that it has.
     """
-    known = {name for network in NETWORKS for name in parameter_shapes(network)}
-    try:
-        if path.suffix == ".npy":
-            stored = npy_layers(path)
-        elif path.suffix == ".h5":
-            stored = h5_layers(path, known)
-        elif path.suffix == ".safetensors":
-            stored = safetensors_layers(path)
-        else:
-            raise unknown_suffix(path)
-    except WeightsError:
-        raise
-    except Exception as error:  # each library has its own exceptions
-        raise unreadable(path, "a readable file of weights", error) from None
+    stored = stored_names(path)
     expected = list(parameter_shapes(network_of(stored)))
     found = [name for name in expected if name in stored]
     if not found or found != expected[: len(found)]:
         raise missing_layer(path, next(name for name in expected if name not in stored), stored)
     return found
+
+
+def stored_names(path: Path) -> set[str]:
+    """Return the names of the layers that a file holds; of `.h5`, those of a VGG. No array is read.
+
+    Raises:
+        WeightsError: The file is not a weights file.
+    """
+    known = {name for network in NETWORKS for name in parameter_shapes(network)}
+    try:
+        if path.suffix == ".npy":
+            return npy_layers(path)
+        if path.suffix == ".h5":
+            return h5_layers(path, known)
+        if path.suffix == ".safetensors":
+            return safetensors_layers(path)
+        raise unknown_suffix(path)
+    except WeightsError:
+        raise
+    except Exception as error:  # each library has its own exceptions
+        raise unreadable(path, "a readable file of weights", error) from None
 
 
 def network_of(layers: Iterable[str]) -> str:

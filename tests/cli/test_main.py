@@ -15,6 +15,7 @@ from commands import run
 import flowers_batch
 import flowers_batch as fb
 from flowers_batch.pages.report import page
+from tensorflow_vgg import weights as vgg
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,17 @@ def test_bad_input_is_a_sentence_and_exit_code_2(capsys, archive, tmp_path, argu
     code, out, err = run(capsys, *filled)
     assert code == 2 and out == ""
     assert sentence in err and "Traceback" not in err and "secret" not in err
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_weights_without_the_layer_name_one_that_they_have(capsys, archive, tmp_path, narrow, monkeypatch, named):
+    path = tmp_path / "conv.safetensors"
+    vgg.write(path, vgg.load(vgg.find("random:0"), "vgg16", "pool5"), "float32", {})
+    monkeypatch.setenv("FLOWERS_BATCH_WEIGHTS", str(path))
+    weights = str(path) if named else "imagenet"
+    code, _, err = run(capsys, "encode", str(archive), str(tmp_path / "out"), "--weights", weights)
+    assert code == 2 and "--layer pool5 --pool avg" in err and "relu6" in err and err.count("\n") == 1
+    assert ("FLOWERS_BATCH_WEIGHTS" in err) != named
 
 
 def test_output_folder_that_cannot_be_made_is_exit_code_2(capsys, archive, tmp_path):

@@ -3,10 +3,28 @@ from __future__ import annotations
 import os
 import tarfile
 
+import pytest
 from helpers import write
 
+from flowers_batch.config import IMAGENET, WEIGHTS_ENVIRONMENT, EncodeConfig
 from flowers_batch.demo import inputs
 from flowers_batch.progress import NULL_REPORTER
+from tensorflow_vgg import weights
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_weights_without_fully_connected_layers_give_pool5(tmp_path, narrow, monkeypatch, named):
+    path = tmp_path / "conv.safetensors"
+    weights.write(path, weights.load(weights.find("random:0"), "vgg16", "pool5"), "float32", {})
+    monkeypatch.setenv(WEIGHTS_ENVIRONMENT, "" if named else str(path))
+    config = inputs.find_weights(str(path) if named else None, "vgg16", True, NULL_REPORTER)
+    assert config == EncodeConfig(weights=str(path) if named else IMAGENET, layer="pool5", pool="avg")
+
+
+def test_random_weights_give_the_default_codes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(WEIGHTS_ENVIRONMENT, raising=False)
+    assert inputs.find_weights(None, "vgg16", True, NULL_REPORTER) == EncodeConfig(weights=inputs.RANDOM_WEIGHTS)
 
 
 def test_photos_are_not_unpacked_through_a_planted_link(tmp_path, private, monkeypatch):

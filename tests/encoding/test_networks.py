@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import manifest_rows, store
@@ -11,7 +13,7 @@ from flowers_batch import config as config_module
 from flowers_batch.dataset.schema import codes_of
 from flowers_batch.decoding.decode import decode
 from flowers_batch.encoding.factories import EncoderFactory
-from flowers_batch.encoding.networks import code_width, weights_identity
+from flowers_batch.encoding.networks import code_width, ends_at_pool5, weights_identity
 from flowers_batch.sources.opening import open_source
 from tensorflow_vgg import network, weights
 
@@ -69,6 +71,18 @@ def test_weights_behind_a_url_are_copied_once_and_keep_their_url(archive, tmp_pa
     assert len(list((tmp_path / "cache" / "flowers_batch").glob("*-vgg.safetensors"))) == 1
     with pytest.raises(fb.InputError, match="There is no weights file"):
         weights_identity(fb.EncodeConfig(weights=f"file://{tmp_path}/none.h5", layer="conv1_2", pool="max"))
+
+
+@pytest.mark.parametrize(
+    ("network_name", "layer", "pool", "ends"),
+    [("vgg16", "relu6", None, True), ("vgg16", "pool5", "avg", False), ("vgg19", "relu6", None, False)],
+)
+def test_weights_that_end_at_pool5_are_recognised(tmp_path, narrow, network_name, layer, pool, ends):
+    path = tmp_path / "vgg.safetensors"
+    weights.write(path, weights.load(weights.find("random:0"), "vgg16", "pool5"), "float32", {})
+    config = fb.EncodeConfig(weights=str(path), network=network_name, layer=layer, pool=pool)
+    assert ends_at_pool5(config) == ends
+    assert not ends_at_pool5(replace(config, weights="random:0"))
 
 
 def test_gpu_that_tensorflow_cannot_see_is_refused(archive):

@@ -201,6 +201,8 @@ def test_file_without_fully_connected_layers_works_up_to_pool5(tmp_path, narrow,
     path = written(tmp_path / f"notop{suffix}", parameters)
     assert_parameters_equal(load(path, "pool5", name), parameters)
     assert formats.stored_layers(path) == list(network.parameter_shapes(name, "pool5"))
+    assert weights.missing_layers(weights.find(str(path)), name, "pool5") == []
+    assert weights.missing_layers(weights.find(str(path)), name, "relu7") == ["fc6", "fc7"]
     missing = "fc1" if suffix == ".h5" else "fc6"
     for layer in ("fc6", "relu6", "prob"):
         refusal(lambda layer=layer: load(path, layer, name), path, f"no layer {missing}")
