@@ -29,6 +29,7 @@ SCRIPTS = (
     "network",
     "copies",
     "heads",
+    "labels",
     "finetune",
     "review",
     "startup",

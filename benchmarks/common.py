@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from flowers_batch.storage.folder import Folder
 
 PHOTOS_VARIABLE = "FLOWERS_BATCH_PHOTOS"  # names a folder of photos, as for the tests
+WEIGHTS_VARIABLE = "FLOWERS_BATCH_CONV_WEIGHTS"  # names real weights of the convolutions, as for the tests
+CODES_VARIABLE = "FLOWERS_BATCH_CODES"  # names a folder of codes of photos in one folder per class
 _DRAWN_PHOTOS = 60
 
 
@@ -141,6 +143,11 @@ def ratio_claim(
     """Return a claim about the median of the rounds' ratios of `ours` to `peers`."""
     ratios = [mine / theirs for mine, theirs in zip(ours, peers, strict=True)]
     return Claim(claim, statistics.median(ratios), target, at_least, (min(ratios), max(ratios)))
+
+
+def mean_claim(claim: str, values: Sequence[float], target: float, at_least: bool = True) -> Claim:
+    """Return a claim about the mean of the rounds' values."""
+    return Claim(claim, statistics.mean(values), target, at_least, (min(values), max(values)))
 
 
 @contextmanager

@@ -35,6 +35,14 @@ def real_photos() -> Path:
     return Path(os.environ["FLOWERS_BATCH_PHOTOS"])
 
 
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """The file of real weights of the convolutions that FLOWERS_BATCH_CONV_WEIGHTS names."""
+    if not os.environ.get("FLOWERS_BATCH_CONV_WEIGHTS"):
+        pytest.skip("FLOWERS_BATCH_CONV_WEIGHTS is not set: no real weights to test with")
+    return Path(os.environ["FLOWERS_BATCH_CONV_WEIGHTS"])
+
+
 @pytest.fixture(scope="module")
 def in_threads() -> Iterator[None]:
     """Decode images in threads of this process, where decode workers are not what is tested."""

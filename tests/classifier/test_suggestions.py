@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
-import os
-import statistics
 from itertools import combinations
 from pathlib import Path
 
@@ -15,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from codes_folder import labels, write_codes
-from helpers import ROOT
 from run_folders import write_run
 
 import flowers_batch as fb
@@ -167,35 +163,3 @@ def test_command_says_that_no_photo_is_left(tmp_path, capsys):
 def test_folders_of_anything_else_are_refused(tmp_path):
     with pytest.raises(fb.InputError, match="neither codes nor predictions"):
         fb.suggest(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def on_real_photos(real_photos, tmp_path_factory):
-    """The benchmark of labels, the codes of real photos, and whether their network was trained."""
-    benchmarks = str(ROOT / "benchmarks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(benchmarks)
-        module = importlib.import_module("labels")
-    weights = os.environ.get("FLOWERS_BATCH_WEIGHTS", "random:0")
-    codes = tmp_path_factory.mktemp("flowers") / "codes"
-    fb.encode(real_photos, codes, fb.EncodeConfig(weights=weights))
-    return module, codes, not weights.startswith("random:")
-
-
-@pytest.mark.nightly
-def test_suggested_labels_of_real_photos_beat_random_ones(on_real_photos, tmp_path):
-    module, codes, trained = on_real_photos
-    chosen, random = zip(*(module.chosen_or_random(codes, tmp_path, seed) for seed in range(module.SEEDS)), strict=True)
-    if not trained and statistics.mean(chosen) <= statistics.mean(random):
-        pytest.xfail(f"random weights: {statistics.mean(chosen):.1%} by chosen labels, {statistics.mean(random):.1%}")
-    assert statistics.mean(chosen) > statistics.mean(random)
-
-
-@pytest.mark.nightly
-def test_unknown_classes_of_real_photos_are_less_certain(on_real_photos, tmp_path):
-    module, codes, trained = on_real_photos
-    rows, values = module.strangers(codes, tmp_path)
-    assert len(rows) == 5 and all(0 < value < 1 for value in values)
-    if not trained and statistics.mean(values) < 0.6:
-        pytest.xfail(f"random weights: the mean AUROC is {statistics.mean(values):.2f}")
-    assert statistics.mean(values) >= 0.6
