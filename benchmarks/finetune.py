@@ -23,6 +23,7 @@ import pyarrow as pa
 from network import device
 
 from flowers_batch.classifier.head import Head
+from flowers_batch.classifier.normalization import STANDARDIZED, Normalization
 from flowers_batch.config import EncodeConfig, FinetuneConfig, TrainConfig
 from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.pool import PoolSettings
@@ -69,7 +70,8 @@ def build_job(photos: Path, folder: Path, precision: str, **options: Any) -> Fin
         is_training=np.arange(len(images)) % 10 != 0,
     )
     layer = np.zeros((WIDTH, len(CLASSES)), np.float32), np.zeros(len(CLASSES), np.float32)
-    head = Head(CLASSES, np.zeros(WIDTH, np.float32), np.full(WIDTH, 100, np.float32), (layer,))
+    standardized = Normalization(STANDARDIZED, np.zeros(WIDTH, np.float32), np.full(WIDTH, 100, np.float32))
+    head = Head(CLASSES, standardized, (layer,))
     return FinetuningJob(
         config=FinetuneConfig(encode=encoding, train=TrainConfig(("folder",), head="logistic"), **options),
         encoding=encoding,

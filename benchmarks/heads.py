@@ -10,10 +10,10 @@ import statistics
 import numpy as np
 from common import ratio_claim, report, run_interleaved, stopwatch
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from flowers_batch.classifier.fitting import LOGISTIC, fit
 from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_of
+from flowers_batch.classifier.normalization import Normalization
 
 PHOTOS, TESTED = 20_000, 4000
 WIDTH, CLASSES, FACTORS = 4096, 10, 64
@@ -37,23 +37,23 @@ def main() -> None:
     train, test = codes[np.arange(len(codes)) < PHOTOS], codes[np.arange(len(codes)) >= PHOTOS]
     classes = tuple(f"class {number}" for number in range(CLASSES))
     accuracies: dict[str, float] = {}
-    chosen: list[float] = []
+    chosen: list[tuple[float, Normalization]] = []
 
     def ours() -> float:
         with stopwatch() as seconds:
             fitted = fit(LOGISTIC, train, test, classes, 0)
             took = seconds()
-        chosen.append(fitted.C or 0)
+        assert fitted.regression
+        chosen.append((fitted.regression.C, fitted.head.normalization))
         accuracies["ours"] = float((fitted.head.logits(test.array()).argmax(1) == test.targets).mean())
         return took
 
     def scikit_learn() -> float:
         with stopwatch() as seconds:
-            scaler = StandardScaler()
-            codes = scaler.fit_transform(train.array().astype(np.float32))
-            model = LogisticRegression(C=chosen[-1], max_iter=500).fit(codes, train.targets)
+            C, normalize = chosen[-1]
+            model = LogisticRegression(C=C, max_iter=500).fit(normalize(train.array()), train.targets)
             took = seconds()
-        accuracies["scikit-learn"] = model.score(scaler.transform(test.array().astype(np.float32)), test.targets)
+        accuracies["scikit-learn"] = model.score(normalize(test.array()), test.targets)
         return took
 
     times = run_interleaved(ROUNDS, ours=ours, scikit_learn=scikit_learn)
@@ -71,7 +71,7 @@ def main() -> None:
         ],
         {f"{name}, s": f"{statistics.median(each):.1f}" for name, each in times.items()}
         | {f"{name}, accuracy": f"{value:.4f}" for name, value in accuracies.items()}
-        | {"C": chosen[-1]},
+        | {"C": chosen[-1][0], "normalization": chosen[-1][1].name},
     )
 
 

@@ -23,6 +23,7 @@ from pyarrow import fs
 from thread_pool import decoding_in_threads
 
 from flowers_batch.classifier.head import Head
+from flowers_batch.classifier.normalization import STANDARDIZED, Normalization
 from flowers_batch.cluster.actors import ShardActor
 from flowers_batch.cluster.messages import PoolResult, ShardJob
 from flowers_batch.dataset.listing_differences import new_rows
@@ -176,7 +177,14 @@ def manifest_rows(paths: list[str]) -> pa.Table:
     return pa.Table.from_batches(map(new_rows, batches_of(listed(paths))), MANIFEST_SCHEMA)
 
 
-def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int = 0, **options: Any) -> Head:
+def some_head(
+    classes: tuple[str, ...],
+    width: int,
+    seed: int = 0,
+    hidden: int = 0,
+    normalization: str = STANDARDIZED,
+    **options: Any,
+) -> Head:
     """Return a classifier with random parameters, and with a hidden layer if `hidden` is not 0."""
     random = np.random.default_rng(seed)
     sizes = [width, *([hidden] if hidden else []), len(classes)]
@@ -186,7 +194,9 @@ def some_head(classes: tuple[str, ...], width: int, seed: int = 0, hidden: int =
 
     layers = tuple((draw(before, after), draw(after)) for before, after in pairwise(sizes))
     scale = random.uniform(0.5, 2, width).astype(np.float32)
-    return Head(classes, draw(width), scale, layers, **options)
+    if normalization != STANDARDIZED:
+        return Head(classes, Normalization(normalization), layers, **options)
+    return Head(classes, Normalization(normalization, draw(width), scale), layers, **options)
 
 
 def digests_of(names: Iterable[Any]) -> NDArray[np.bytes_]:

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 _BINS = 10  # of a calibration curve, each a tenth of [0, 1]
 _TEMPERATURES = (0.05, 20.0)  # bounds of the search
+_NORMAL_QUANTILE = 1.645  # which a standard normal variable exceeds with a probability of 5%
 _ABOVE_ALL = 2.0  # a threshold that no probability reaches
 
 
-def log_loss(logits: NDArray[np.floating], targets: NDArray[np.int_], temperature: float = 1.0) -> float:
-    """Return the mean negative logarithm of the true classes' probabilities.
+def log_losses(
+    logits: NDArray[np.floating], targets: NDArray[np.int_], temperature: float = 1.0
+) -> NDArray[np.float64]:
+    """Return the negative logarithm of the true class's probability of each photo, float64 [N].
 
     Args:
         logits: [N, classes].
@@ -24,7 +27,21 @@ def log_loss(logits: NDArray[np.floating], targets: NDArray[np.int_], temperatur
     from scipy.special import log_softmax
 
     scaled = logits.astype(np.float64) / temperature
-    return float(0.0 - log_softmax(scaled, axis=1)[np.arange(len(targets)), targets].mean())  # never -0.0
+    return 0.0 - log_softmax(scaled, axis=1)[np.arange(len(targets)), targets]  # never -0.0
+
+
+def log_loss(logits: NDArray[np.floating], targets: NDArray[np.int_], temperature: float = 1.0) -> float:
+    """Return the mean of `log_losses`."""
+    return float(log_losses(logits, targets, temperature).mean())
+
+
+def is_lower(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Return whether losses float64 [N] are lower than others, of the same photos, by more than chance explains.
+
+    The mean difference is compared with its standard error, at a one-sided level of 5%.
+    """
+    gains = others - losses
+    return bool(gains.mean() > _NORMAL_QUANTILE * gains.std() / np.sqrt(len(gains)))
 
 
 def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.int_]) -> float:

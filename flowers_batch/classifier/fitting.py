@@ -11,12 +11,12 @@ from flowers_batch.classifier.calibration import TopLabels
 from flowers_batch.classifier.gradient_descent import fit_by_gradient_descent
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_codes import LabelledCodes
-from flowers_batch.classifier.logistic import choose_C, fit_logistic
-from flowers_batch.classifier.standardization import fit_standardizer
+from flowers_batch.classifier.logistic import fit_logistic
+from flowers_batch.classifier.normalization import STANDARDIZED, fit_normalization
+from flowers_batch.classifier.regression_choice import Regression, choose_regression
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 
 LOGISTIC, MLP = KINDS = ("logistic", "mlp")
-_FOLDS = 5  # of predictions out of fold, at most: each classifier sees four fifths of the photos
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class FittedHead:
     Attributes:
         kind: One of `KINDS`.
         head: Without temperature and threshold.
-        C: Of a logistic regression: the inverse regularisation strength, as in scikit-learn.
+        regression: The hyperparameters of a logistic regression; None: the head is a network, on standardised codes.
         epochs: Of a head fitted by gradient descent: the epoch of the smallest validation loss.
     """
 
     kind: str
     head: Head
-    C: float | None = None
+    regression: Regression | None = None
     epochs: int | None = None
 
 
@@ -42,7 +42,7 @@ def fit(
     validation: LabelledCodes,
     classes: tuple[str, ...],
     seed: int,
-    C: float | None = None,
+    regression: Regression | None = None,
     reporter: Reporter = NULL_REPORTER,
 ) -> FittedHead:
     """Fit a head in which each class counts equally, however few photos it has.
@@ -53,19 +53,23 @@ def fit(
         validation: Codes for early stopping of gradient descent.
         classes: The classes' names.
         seed: Equal seeds and codes give equal heads.
-        C: Of a logistic regression; None: cross-validation in `train` chooses it.
+        regression: Normalisation and C of a logistic regression; None: cross-validation in `train` chooses them.
         reporter: Receives progress.
     """
     train = train.loaded()
-    standardize = fit_standardizer(train)
-    epochs = None
     if kind == LOGISTIC:
-        C = C or choose_C(train, standardize, len(classes), seed, reporter)
-    if kind == LOGISTIC and train.is_in_memory:
-        layers = [fit_logistic(standardize(train.array()), train.targets, len(classes), C or 0, reporter)]
+        regression = regression or choose_regression(train, len(classes), seed, reporter)
+        normalization = fit_normalization(regression.normalization, train)
     else:
-        layers, epochs = fit_by_gradient_descent(train, validation, standardize, len(classes), seed, C, reporter)
-    return FittedHead(kind, Head(classes, standardize.mean, standardize.scale, tuple(layers)), C, epochs)
+        regression, normalization = None, fit_normalization(STANDARDIZED, train)
+    epochs = None
+    if regression and train.is_in_memory:
+        codes = normalization(train.array())
+        layers = [fit_logistic(codes, train.targets, len(classes), regression.C, reporter)]
+    else:
+        C = regression.C if regression else None
+        layers, epochs = fit_by_gradient_descent(train, validation, normalization, len(classes), seed, C, reporter)
+    return FittedHead(kind, Head(classes, normalization, tuple(layers)), regression, epochs)
 
 
 def predict_logits(head: Head, labelled: LabelledCodes, reporter: Reporter = NULL_REPORTER) -> NDArray[np.float32]:
@@ -88,18 +92,29 @@ def predict_top_labels(head: Head, labelled: LabelledCodes, reporter: Reporter =
 
 
 def predict_out_of_fold(
-    labelled: LabelledCodes, classes: tuple[str, ...], seed: int, reporter: Reporter = NULL_REPORTER
+    kind: str,
+    labelled: LabelledCodes,
+    classes: tuple[str, ...],
+    folds: NDArray[np.int_],
+    seed: int,
+    regression: Regression | None,
+    reporter: Reporter = NULL_REPORTER,
 ) -> NDArray[np.float32]:
-    """Return probabilities float32 [N, classes], each by a regression fitted to no near-duplicate of the photo."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    """Return logits float32 [N, classes], each by a head that was fitted to the photos of all other folds.
 
-    C: float | None = None
-    probabilities = np.zeros((len(labelled), len(classes)), np.float32)
-    most = int(np.bincount(labelled.targets).max())  # photos of a class; scikit-learn refuses to make more folds
-    folds = StratifiedGroupKFold(min(_FOLDS, most), shuffle=True, random_state=seed)
-    for inside, outside in folds.split(labelled.targets, labelled.targets, labelled.groups):
-        part = labelled[inside]
-        fitted = fit(LOGISTIC, part, part, classes, seed, C, reporter)
-        C = fitted.C  # chosen in the first fold
-        probabilities[outside] = fitted.head.probabilities_of(predict_logits(fitted.head, labelled[outside], reporter))
-    return probabilities
+    Args:
+        kind: One of `KINDS`.
+        labelled: Codes of N photos.
+        classes: The classes' names.
+        folds: int [N]: see `assign_folds`.
+        seed: As for `fit`.
+        regression: Normalisation and C.
+        reporter: Receives progress.
+    """
+    logits = np.zeros((len(labelled), len(classes)), np.float32)
+    for fold in np.unique(folds):
+        inside, outside = labelled[folds != fold], labelled[folds == fold]
+        if len(inside):
+            head = fit(kind, inside, inside, classes, seed, regression, reporter).head
+            logits[folds == fold] = predict_logits(head, outside, reporter)
+    return logits

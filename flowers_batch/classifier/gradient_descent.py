@@ -11,8 +11,8 @@ from flowers_batch.classifier.calibration import log_loss
 from flowers_batch.classifier.class_weights import balanced_sample_weights
 from flowers_batch.classifier.head import Layer, apply_layers
 from flowers_batch.classifier.labelled_codes import LabelledCodes
-from flowers_batch.classifier.logistic import penalty_weight
-from flowers_batch.classifier.standardization import Standardizer
+from flowers_batch.classifier.logistic import mean_squared_norm, penalty_weight
+from flowers_batch.classifier.normalization import Normalization
 from flowers_batch.devices import init_tensorflow
 from flowers_batch.progress import Progress, Reporter
 
@@ -33,7 +33,7 @@ _LEARNING_RATE = 0.03
 def fit_by_gradient_descent(
     train: LabelledCodes,
     validation: LabelledCodes,
-    standardize: Standardizer,
+    normalization: Normalization,
     classes: int,
     seed: int,
     C: float | None,
@@ -44,7 +44,7 @@ def fit_by_gradient_descent(
     Args:
         train: Codes to fit to; each class counts equally.
         validation: Codes whose log loss decides when to stop.
-        standardize: The standardizer of `train`.
+        normalization: Of the codes.
         classes: Number of classes.
         seed: Decides on initial weights, dropout and the order of the photos.
         C: Inverse regularisation strength of a logistic regression, which has no hidden layer; None: a network with
@@ -58,11 +58,13 @@ def fit_by_gradient_descent(
     import keras
 
     validation = validation.subsample(_MAX_VALIDATION_PHOTOS, seed)
-    validation_codes = standardize(validation.array())
+    validation_codes = normalization(validation.array())
+    # The layers are trained on values that are about 1, as their initial weights and learning rate expect.
+    unit = (mean_squared_norm(validation_codes) / train.codes.width) ** 0.5 or 1.0
     batch_size = int(np.clip(len(train) // _STEPS_PER_EPOCH, *_BATCH_SIZES))
     name = "mlp" if C is None else "logistic"
     with keras.device("cpu:0"):  # fast enough for a few batches a second, and actors may be using the GPUs
-        model = _build(train.codes.width, classes, seed, None if C is None else penalty_weight(C, len(train)))
+        model = _build(train.codes.width, classes, seed, None if C is None else penalty_weight(C, len(train)) / unit**2)
         optimizer = keras.optimizers.Adam(_LEARNING_RATE * (batch_size / _BATCH_SIZES[0] / train.codes.width) ** 0.5)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss, jit_compile=False)
@@ -70,10 +72,10 @@ def fit_by_gradient_descent(
         least, best, best_epoch, epoch = np.inf, list[Layer](), 0, 0
         while epoch < min(_MAX_EPOCHS, best_epoch + _PATIENCE):
             epoch += 1
-            for done in _train_epoch(model, train, standardize, batch_size, random):
+            for done in _train_epoch(model, train, normalization, unit, batch_size, random):
                 reporter.update(Progress(f"{name}: {done} of {len(train)} photos of epoch {epoch}"))
             arrays = model.get_weights()
-            layers = list(zip(arrays[::2], arrays[1::2], strict=True))
+            layers = [(arrays[0] / np.float32(unit), arrays[1]), *zip(arrays[2::2], arrays[3::2], strict=True)]
             reached = log_loss(apply_layers(validation_codes, layers), validation.targets)
             if reached < least * (1 - _MIN_IMPROVEMENT):
                 least, best, best_epoch = reached, layers, epoch
@@ -99,7 +101,8 @@ def _build(width: int, classes: int, seed: int, penalty: float | None) -> keras.
 def _train_epoch(
     model: keras.Sequential,
     train: LabelledCodes,
-    standardize: Standardizer,
+    normalization: Normalization,
+    unit: float,
     batch_size: int,
     random: np.random.Generator,
 ) -> Iterator[int]:
@@ -110,6 +113,7 @@ def _train_epoch(
         for start in range(0, len(positions), batch_size):
             batch = slice(start, start + batch_size)
             chosen = positions[batch]
-            model.train_on_batch(standardize(codes[batch]), train.targets[chosen], weights[chosen])
+            values = normalization(codes[batch]) / np.float32(unit)
+            model.train_on_batch(values, train.targets[chosen], weights[chosen])
         done += len(positions)
         yield done

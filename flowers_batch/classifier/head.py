@@ -10,31 +10,32 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.classifier.normalization import STANDARDIZED, Normalization
+
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]  # kernel [in, out] and bias [out]
 
 
 @dataclass(frozen=True)
 class Head:
-    """Standardisation, then fully connected layers with a ReLU between them, then a softmax.
+    """A normalisation of codes, then fully connected layers with a ReLU between them, then a softmax.
 
     Attributes:
         classes: Names, in the order of the probabilities.
-        mean, scale: float32 [D]: subtracted from a code, and its divisor after that.
+        normalization: Of the codes.
         layers: Kernel float32 [in, out] and bias float32 [out] of each.
         temperature: Divides the logits; 1 leaves them unchanged.
         threshold: The probability below which a label counts as unknown; None: no label does.
     """
 
     classes: tuple[str, ...]
-    mean: NDArray[np.float32]
-    scale: NDArray[np.float32]
+    normalization: Normalization
     layers: tuple[Layer, ...]
     temperature: float = 1.0
     threshold: float | None = None
 
     def logits(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return logits float32 [N, classes], before the temperature, of codes [N, D]."""
-        return apply_layers((codes.astype(np.float32) - self.mean) / self.scale, self.layers)
+        return apply_layers(self.normalization(codes), self.layers)
 
     def probabilities(self, codes: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return probabilities float32 [N, classes] of codes [N, D]."""
@@ -49,7 +50,7 @@ class Head:
     @property
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """All arrays by name."""
-        named = {"mean": self.mean, "scale": self.scale}
+        named = self.normalization.arrays
         for number, (kernel, bias) in enumerate(self.layers):
             named |= {f"layer{number}.kernel": kernel, f"layer{number}.bias": bias}
         return named
@@ -57,7 +58,10 @@ class Head:
     @property
     def identity(self) -> str:
         """SHA-256, in hexadecimal, of everything that a label depends on."""
-        digest = hashlib.sha256(json.dumps([self.classes, self.temperature, self.threshold]).encode())
+        described = [self.classes, self.temperature, self.threshold]
+        if self.normalization.name != STANDARDIZED:  # the only one of version 0.1, whose heads keep their identity
+            described.append(self.normalization.name)
+        digest = hashlib.sha256(json.dumps(described).encode())
         for name, array in sorted(self.arrays.items()):
             digest.update(f"{name}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -65,32 +69,50 @@ class Head:
 
 
 def head_from_arrays(
-    arrays: Mapping[str, NDArray[np.float32]], classes: tuple[str, ...], temperature: float, threshold: float | None
+    arrays: Mapping[str, NDArray[np.float32]],
+    classes: tuple[str, ...],
+    normalization: str,
+    temperature: float,
+    threshold: float | None,
 ) -> Head:
     """Return the head whose `arrays` these are.
+
+    Args:
+        arrays: All arrays by name.
+        classes, temperature, threshold: As in `Head`.
+        normalization: One of `NORMALIZATIONS`.
 
     Raises:
         KeyError, ValueError: They are not the arrays of a head, or do not fit each other or the classes.
     """
-    count = (len(arrays) - 2) // 2
-    layers = tuple((arrays[f"layer{number}.kernel"], arrays[f"layer{number}.bias"]) for number in range(count))
-    head = Head(classes, arrays["mean"], arrays["scale"], layers, temperature, threshold)
+    rest = dict(arrays)
+    if normalization == STANDARDIZED:
+        normalizes = Normalization(normalization, rest.pop("mean"), rest.pop("scale"))
+    else:
+        normalizes = Normalization(normalization)
+    layers = tuple((rest[f"layer{number}.kernel"], rest[f"layer{number}.bias"]) for number in range(len(rest) // 2))
     if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("an array has other values than finite float32")
-    width = len(head.mean) if head.mean.ndim == 1 else -1
-    fits = head.scale.shape == (width,) and bool((head.scale > 0).all())
-    for kernel, bias in layers:
-        fits = fits and kernel.ndim == 2 and kernel.shape == (width, len(bias)) and bias.ndim == 1
-        width = len(bias) if bias.ndim else -1
-    if not fits or not layers or len(arrays) != 2 * count + 2 or width != len(classes):
+    if not layers or len(rest) != 2 * len(layers) or not _fit_each_other(normalizes, layers, len(classes)):
         raise ValueError("the arrays' shapes do not fit each other or the classes")
     if len(set(classes)) < len(classes) or not temperature > 0:
         raise ValueError("a class is named twice, or the temperature is not above 0")
-    return head
+    return Head(classes, normalizes, layers, temperature, threshold)
+
+
+def _fit_each_other(normalization: Normalization, layers: Sequence[Layer], classes: int) -> bool:
+    """Return whether the shapes of arrays do; scales must also be above 0."""
+    width = len(layers[0][0]) if layers[0][0].ndim else -1
+    fits = all(array.shape == (width,) for array in normalization.arrays.values())
+    fits = fits and (normalization.scale is None or bool((normalization.scale > 0).all()))
+    for kernel, bias in layers:
+        fits = fits and bias.ndim == 1 and kernel.shape == (width, len(bias))
+        width = len(bias) if bias.ndim else -1
+    return fits and width == classes
 
 
 def apply_layers(values: NDArray[np.float32], layers: Sequence[Layer]) -> NDArray[np.float32]:
-    """Return the outputs float32 [N, classes] of layers, with a ReLU between them, of standardised codes [N, D]."""
+    """Return the outputs float32 [N, classes] of layers, with a ReLU between them, of normalised codes [N, D]."""
     for number, (kernel, bias) in enumerate(layers):
         values = (np.maximum(values, 0) if number else values) @ kernel + bias
     return values

@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.fitting import predict_out_of_fold
+from flowers_batch.classifier.fitting import LOGISTIC, predict_out_of_fold
+from flowers_batch.classifier.folds import assign_folds
 from flowers_batch.classifier.labelled_codes import labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.classifier.labels_file import write_labels
 from flowers_batch.classifier.model_folder import MODEL, load_model, training_labels
 from flowers_batch.classifier.near_duplicates import group_near_duplicates
+from flowers_batch.classifier.regression_choice import choose_regression
 from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
 
-_SEED = 0
+_SEED, _FOLDS = 0, 5  # of predictions out of fold
 _COLUMNS = ("path", "label", "label_probability", "suggested", "probability")
 
 
@@ -49,6 +51,8 @@ def label_issues(
     Raises:
         InputError: The model, its codes or its labels do not exist.
     """
+    from scipy.special import softmax
+
     if out is not None:
         split_file(out)  # refuses what cannot be written before the work
     trained = load_model(model)
@@ -58,7 +62,11 @@ def label_issues(
     classes, targets = np.unique(labelled.labels, return_inverse=True)
     groups = group_near_duplicates(labelled.digests, labelled.hashes)
     labelled_codes = labelled_codes_in(run, labelled.rows, targets, groups)
-    probabilities = predict_out_of_fold(labelled_codes, tuple(classes.tolist()), _SEED, reporter)
+    folds = assign_folds(targets, groups, _FOLDS, _SEED)
+    regression = choose_regression(labelled_codes, len(classes), _SEED, reporter)
+    names = tuple(classes.tolist())
+    logits = predict_out_of_fold(LOGISTIC, labelled_codes, names, folds, _SEED, regression, reporter)
+    probabilities = softmax(logits, axis=1)
     rows = [
         {
             "path": labelled.paths[row],

@@ -82,6 +82,7 @@ def save_model(folder: Folder, model: Model) -> None:
         Path(scratch).write_bytes(save({name: np.ascontiguousarray(array) for name, array in head.arrays.items()}))
     description = {
         "classes": head.classes,
+        "normalization": head.normalization.name,
         "temperature": head.temperature,
         "threshold": head.threshold,
         "identity": head.identity,
@@ -109,7 +110,11 @@ def load_model(where: PathOrUrl) -> Model:
         check_shape(described, MODEL_SHAPE)
         with folder.open(ARRAYS) as file:
             arrays = load(file.read())
-        head = head_from_arrays(arrays, tuple(described["classes"]), described["temperature"], described["threshold"])
+        head = head_from_arrays(
+            arrays,
+            tuple(described["classes"]),
+            *(described[name] for name in ("normalization", "temperature", "threshold")),
+        )
         identity = described["identity"]
         rest = {name: described[name] for name in ("weights", "codes", "images", "split", "training", "versions")}
         rest |= {name: folder.url_of(rest[name]) for name in ("weights", "codes") if rest[name] in (NETWORK, OWN_CODES)}

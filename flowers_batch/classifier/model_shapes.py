@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowers_batch.classifier.normalization import NORMALIZATIONS
+
 MODEL_SHAPE = {
     "classes": [str],
+    "normalization": NORMALIZATIONS,
     "temperature": float,
     "threshold": (float, None),
     "identity": str,

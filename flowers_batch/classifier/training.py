@@ -75,7 +75,8 @@ def fit_best(
     """Fit the head of `config.head` or, for `auto`, of all kinds the one of the smallest validation log loss.
 
     Returns:
-        The head, and of each kind that was fitted: `validation_accuracy`, `validation_log_loss`, `C` and `epochs`.
+        The head, and of each kind that was fitted: `validation_accuracy`, `validation_log_loss`, `normalization`, `C`
+        and `epochs`.
     """
     train, validation = labelled.codes_of(TRAIN), labelled.codes_of(VALIDATION)
     heads: dict[str, Any] = {}
@@ -87,7 +88,8 @@ def fit_best(
         heads[kind] = {
             "validation_accuracy": float((logits.argmax(1) == validation.targets).mean()),
             "validation_log_loss": loss,
-            "C": fitted.C,
+            "normalization": fitted.head.normalization.name,
+            "C": fitted.regression.C if fitted.regression else None,
             "epochs": fitted.epochs,
         }
         if best is None or loss < heads[best.kind]["validation_log_loss"]:
@@ -111,7 +113,7 @@ def _learning_curve(
             chosen |= (train.targets == target) & np.isin(train.groups, taken)
         part = train[chosen]
         reporter.update(Progress(f"learning curve: {share:.0%} of the labels"))
-        head = fit(fitted.kind, part, validation, labelled.classes, seed, fitted.C, reporter).head
+        head = fit(fitted.kind, part, validation, labelled.classes, seed, fitted.regression, reporter).head
         correct = predict_logits(head, test, reporter).argmax(1) == test.targets
         points.append({"share": share, "photos": len(part), "accuracy": float(correct.mean())})
     return [*points, {"share": 1.0, "photos": len(train), "accuracy": accuracy}]
@@ -124,5 +126,5 @@ def _without_groups(labelled: LabelledSplit, fitted: FittedHead, seed: int, repo
     keys = np.random.default_rng(seed).random(len(codes))
     splits = assign_splits(keys, alone, codes.targets)
     train, validation, test = (codes[splits == split] for split in range(len(SPLITS)))
-    head = fit(fitted.kind, train, validation, labelled.classes, seed, fitted.C, reporter).head
+    head = fit(fitted.kind, train, validation, labelled.classes, seed, fitted.regression, reporter).head
     return float((predict_logits(head, test, reporter).argmax(1) == test.targets).mean())

@@ -61,7 +61,11 @@ def upgrade_model(model: dict[str, Any]) -> dict[str, Any]:
     training = _renamed(training, {"from": "initial_weights"})
     if "labels" in training:
         training |= {"labels": [_OWN_FOLDER if name == "folder" else name for name in training["labels"]]}
-    return model | {"fingerprint": _upgrade_fingerprint(model.get("fingerprint")), "training": training}
+    return model | {
+        "normalization": "standardized",
+        "fingerprint": _upgrade_fingerprint(model.get("fingerprint")),
+        "training": training,
+    }
 
 
 def upgrade_metrics(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowers_batch.classifier.head import Head, Layer
+from flowers_batch.classifier.normalization import STANDARDIZED
 from flowers_batch.exporting.photos import read_photo
 from tensorflow_vgg.images import SIDE
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def folded_layers(head: Head) -> list[Layer]:
-    """Return the head's layers with standardisation and temperature folded in: kernel and bias of each, float32."""
+    """Return the head's layers with temperature and standardisation folded in: kernel and bias of each, float32."""
     layers = [(kernel.astype(np.float64), bias.astype(np.float64)) for kernel, bias in head.layers]
-    kernel, bias = layers[0]
-    layers[0] = kernel / head.scale[:, None], bias - (head.mean / head.scale) @ kernel
+    mean, scale = head.normalization.mean, head.normalization.scale
+    if mean is not None and scale is not None:
+        kernel, bias = layers[0]
+        layers[0] = kernel / scale[:, None], bias - (mean / scale) @ kernel
     layers[-1] = layers[-1][0] / head.temperature, layers[-1][1] / head.temperature
     return [(kernel.astype(np.float32), bias.astype(np.float32)) for kernel, bias in layers]
 
@@ -29,6 +32,8 @@ def _labelling_model(network: keras.Model, head: Head) -> keras.Model:
     import keras
 
     values = network.output
+    if head.normalization.name != STANDARDIZED:  # which is folded into the layers
+        values = head.normalization.apply(values, keras.ops)
     layers = folded_layers(head)
     for number, (kernel, bias) in enumerate(layers, 1):
         last = number == len(layers)

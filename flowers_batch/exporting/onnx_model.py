@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.head import Head
+from flowers_batch.classifier.normalization import L2, MIN_NORM, NONE, ROOT_OFFSET, SQRT_L2, STANDARDIZED
 from flowers_batch.errors import InputError
 from flowers_batch.exporting.keras_model import folded_layers
 from tensorflow_vgg.images import MEAN_BGR, SIDE
@@ -92,6 +93,30 @@ _GAUSSIAN = """
     {out}_inside = LessOrEqual ({out}_distance, radius)
     {out} = Where ({out}_inside, {out}_value, zero)
 """
+
+
+# `Normalization.apply` of the value CODE, by the normalisation's name; `standardized` is folded into the first layer.
+_L2 = """
+    squares = ReduceSumSquare <keepdims = 1> (CODE, second)
+    at_least = Max (squares, least_square)
+    norm = Sqrt (at_least)
+    normalized = Div (CODE, norm)
+"""
+_ROOT = """
+    sign = Sign (CODE)
+    size = Abs (CODE)
+    size_above_zero = Add (size, root_offset)
+    root = Sqrt (size_above_zero)
+    root_from_zero = Sub (root, root_shift)
+    roots = Mul (sign, root_from_zero)
+"""
+_UNCHANGED = "normalized = Identity (CODE)\n"
+_NORMALIZATIONS = {
+    NONE: _UNCHANGED,
+    STANDARDIZED: _UNCHANGED,
+    L2: _L2,
+    SQRT_L2: _ROOT + _L2.replace("CODE", "roots"),
+}
 
 
 def _constants() -> dict[str, NDArray[Any]]:
@@ -189,6 +214,10 @@ def _onnx_layers(network: keras.Model, head: Head, arrays: dict[str, NDArray[Any
                 "savedmodel or keras."
             )
         value = name
+    arrays |= {"root_offset": np.array(ROOT_OFFSET, np.float32), "root_shift": np.array(ROOT_OFFSET**0.5, np.float32)}
+    arrays["least_square"] = np.array(MIN_NORM**2, np.float32)
+    yield _NORMALIZATIONS[head.normalization.name].replace("CODE", value)
+    value = "normalized"
     layers = folded_layers(head)
     for number, (kernel, bias) in enumerate(layers, 1):
         arrays[f"head{number}_kernel"], arrays[f"head{number}_bias"] = kernel, bias

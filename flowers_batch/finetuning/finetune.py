@@ -173,7 +173,7 @@ def evaluate_and_publish(
     before = load_model(frozen_model_url(folder)).head
     labelled = with_codes_of(run, _with_first_counts(folder, labelled), config.train.max_memory_mb)
     _check_splits(run, labelled.splits)
-    head = Head(before.classes, before.mean, before.scale, (result.layer,))
+    head = Head(before.classes, before.normalization, (result.layer,))
     evaluated = evaluate_head(run, labelled, head, config.train, reporter)
     tuning = describe_tuning(frozen_model_url(folder), frozen, run, labelled, evaluated.top.correct, result)
     tuning |= {"unfreeze": config.unfreeze, "verdict": verdict(tuning)}

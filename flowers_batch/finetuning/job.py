@@ -66,7 +66,7 @@ class FinetuningResult:
     """The result of a training run, besides the network's weights, which are in the model folder.
 
     Attributes:
-        layer: The head's kernel and bias, for standardised codes.
+        layer: The head's kernel and bias, for normalised codes.
         state: The epochs, and the one that the weights are of.
         gpus: How many GPUs there were.
     """

@@ -40,7 +40,9 @@ def build_optimizer(lr_multiplier: float, rates: Sequence[float], warm_up_steps:
     return Adam(lr_multiplier)
 
 
-def learning_rates(classifier: keras.Model, network: keras.Model, unfrozen: list[str], is_random: bool) -> list[float]:
+def learning_rates(
+    classifier: keras.Model, network: keras.Model, unfrozen: list[str], is_random: bool, typical_value: float = 1.0
+) -> list[float]:
     """Return the learning rate of each trainable variable.
 
     Args:
@@ -48,13 +50,14 @@ def learning_rates(classifier: keras.Model, network: keras.Model, unfrozen: list
         network: The network alone.
         unfrozen: Its layers that are trained, in the network's order.
         is_random: Whether training starts from random weights.
+        typical_value: The root mean square of the head's inputs: the smaller they are, the larger are its steps.
     """
     blocks = list(dict.fromkeys(layer[:5] for layer in reversed(unfrozen)))  # fc7, fc6, conv5, ...
     rates = []
     for variable in classifier.trainable_variables:
         layer = variable.path.split("/")[-2]  # of `fc6/kernel`, `conv5_1/bias`, `head/kernel`
         if layer == "head":
-            rates.append(_HEAD_RATE / math.sqrt(classifier.get_layer(layer).kernel.shape[0]))
+            rates.append(_HEAD_RATE / math.sqrt(classifier.get_layer(layer).kernel.shape[0]) / typical_value)
             continue
         inputs = math.prod(network.get_layer(layer).kernel.shape[:-1])
         share = _RANDOM_SHARE if is_random else _PRETRAINED_SHARE * _SHARE_DECAY ** blocks.index(layer[:5])

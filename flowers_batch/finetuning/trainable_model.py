@@ -108,14 +108,15 @@ def build_trainable_model(
     values = keras.ops.cast(pixels, "float32")
     for layer in augmentation_layers(config.augment, seed + _AUGMENTATION_SEED_OFFSET):
         values = layer(values)
-    # Standardised before dropout, so that a dropped value becomes the mean: where all values of a dimension are large
-    # and similar, 0 would be an outlier.
-    values = (network(values) - head.mean) / head.scale
+    # Normalised before dropout, so that of standardised codes a dropped value becomes the mean: where all values of a
+    # dimension are large and similar, 0 would be an outlier.
+    values = head.normalization.apply(keras.ops.cast(network(values), "float32"), keras.ops)
     values = keras.layers.Dropout(dropout, seed=seed, name="drop")(values)
     top = keras.layers.Dense(len(head.classes), name="head", dtype="float32")
     classifier = keras.Model(pixels, top(values))
     top.set_weights(head.layers[0])
-    rates = learning_rates(classifier, network, unfrozen, job.is_from_scratch)
+    typical = head.normalization.typical_value(values.shape[-1])
+    rates = learning_rates(classifier, network, unfrozen, job.is_from_scratch, typical)
     optimizer = build_optimizer(config.lr_multiplier, rates, steps_per_epoch)
     classifier.compile(
         optimizer,

@@ -6,6 +6,7 @@ import numpy as np
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import Model
+from flowers_batch.classifier.normalization import STANDARDIZED, Normalization
 from flowers_batch.config import IMAGENET, EncodeConfig, PredictConfig
 from flowers_batch.dataset.job import Job
 from flowers_batch.encoding.networks import codes_fingerprint, weights_identity
@@ -22,7 +23,9 @@ def imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) 
     encoding = EncodeConfig(weights=config.weights or IMAGENET, layer="fc8", code_dtype="float32")
     weights, name = weights_identity(encoding)
     classes = _imagenet_classes(notes)
-    head = Head(classes, np.zeros(len(classes), np.float32), np.ones(len(classes), np.float32), ())
+    # As in version 0.1, so that its predictions keep their fingerprint.
+    unchanged = Normalization(STANDARDIZED, np.zeros(len(classes), np.float32), np.ones(len(classes), np.float32))
+    head = Head(classes, unchanged, ())
     precision = before.fingerprint.precision if before else encoding.precision
     return Model(head, codes_fingerprint(encoding, weights, precision), name, "", "", {}, {}, {})
 

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from flowers_batch.classifier.fitting import KINDS, LOGISTIC, MLP, fit, predict_logits
 from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_of
-from flowers_batch.classifier.logistic import C_CANDIDATES
+from flowers_batch.classifier.regression_choice import Regression
 
 WIDTH = 24
 
@@ -32,7 +32,7 @@ def accuracy(head, labelled: LabelledCodes) -> float:
 def test_logistic_regression_is_that_of_scikit_learn(classes, C):
     train, test = draw_codes(300, classes, 3), draw_codes(100, classes, 3, seed=1)
     names = tuple("abcde"[:classes])
-    head = fit(LOGISTIC, train, test, names, 0, C).head
+    head = fit(LOGISTIC, train, test, names, 0, Regression("standardized", C)).head
     scaler = StandardScaler().fit(train.array().astype(np.float64))
     theirs = LogisticRegression(C=C, class_weight="balanced", max_iter=2000, tol=1e-8)
     theirs.fit(scaler.transform(train.array()), train.targets)
@@ -61,14 +61,6 @@ def test_rare_classes_count_as_much_as_others(kind):
     assert min(recalls) > 0.5
 
 
-def test_c_follows_the_noise():
-    names = tuple("abc")
-    noisy = fit(LOGISTIC, draw_codes(120, spread=8), draw_codes(60, seed=1), names, 0)
-    clear = fit(LOGISTIC, draw_codes(900, spread=0.5), draw_codes(60, seed=1), names, 0)
-    assert noisy.C in C_CANDIDATES and clear.C in C_CANDIDATES
-    assert noisy.C < clear.C
-
-
 def test_network_learns_a_circle_and_stops_early_on_noise():
     random = np.random.default_rng(0)
     codes = random.normal(0, 1, (900, 2)).astype(np.float32)
@@ -80,14 +72,3 @@ def test_network_learns_a_circle_and_stops_early_on_noise():
     noise = labelled_codes_of(codes, random.integers(0, 2, 900))
     early = fit(MLP, noise[np.arange(900) < 600], noise[np.arange(900) >= 600], ("in", "out"), 0)
     assert early.epochs < 40
-
-
-def test_copies_in_one_fold_do_not_make_a_c_look_good():
-    """Noise that is repeated ten times can be learnt by heart: only folds that share copies would think well of it."""
-    random = np.random.default_rng(3)
-    codes = np.repeat(random.normal(0, 1, (40, 200)), 10, 0).astype(np.float32)
-    targets = np.repeat(random.integers(0, 2, 40), 10)
-    together = labelled_codes_of(codes, targets, np.repeat(np.arange(40), 10))
-    apart = labelled_codes_of(codes, targets)
-    names = ("a", "b")
-    assert fit(LOGISTIC, together, together, names, 0).C < fit(LOGISTIC, apart, apart, names, 0).C

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from helpers import some_head
 
+from flowers_batch.classifier.normalization import Normalization
+
 CLASSES = ("daisy", "Löwenzahn", "roses")
 
 
@@ -18,7 +20,7 @@ def test_probabilities_equal_a_straightforward_computation(hidden, store):
     codes = np.random.default_rng(5).gamma(1, 3, (20, 8)).astype(store)
     expected = []
     for code in codes.astype(np.float64):
-        values = (code - head.mean) / head.scale
+        values = (code - head.normalization.mean) / head.normalization.scale
         if hidden:
             values = np.clip(values @ head.layers[0][0] + head.layers[0][1], 0, None)
         odds = np.exp((values @ head.layers[-1][0] + head.layers[-1][1]) / 1.7)
@@ -44,15 +46,17 @@ def test_higher_temperature_is_less_certain_in_the_same_order():
 
 def test_identity_changes_with_all_that_labels_depend_on():
     head = some_head(CLASSES, 8, hidden=6, threshold=0.5)
+    standardized = head.normalization
     others = [
         replace(head, classes=("daisy", "Löwenzahn", "tulips")),
         replace(head, classes=("Löwenzahn", "daisy", "roses")),
         replace(head, temperature=1.0001),
         replace(head, threshold=0.5001),
         replace(head, threshold=None),
-        replace(head, mean=np.nextafter(head.mean, np.float32(9))),
-        replace(head, scale=np.nextafter(head.scale, np.float32(9))),
-        replace(head, mean=head.scale, scale=head.mean),
+        *(replace(head, normalization=Normalization(name)) for name in ("none", "l2", "sqrt_l2")),
+        replace(head, normalization=replace(standardized, mean=np.nextafter(standardized.mean, np.float32(9)))),
+        replace(head, normalization=replace(standardized, scale=np.nextafter(standardized.scale, np.float32(9)))),
+        replace(head, normalization=replace(standardized, mean=standardized.scale, scale=standardized.mean)),
     ]
     kernel, bias = head.layers[0]
     others.append(replace(head, layers=((kernel.reshape(6, 8), bias), head.layers[1])))

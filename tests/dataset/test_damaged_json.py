@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from codes_folder import labels, write_codes
@@ -94,7 +95,7 @@ def read_codes(base: Path) -> None:
 
 def read_model(base: Path) -> None:
     trained = load_model(base / "model")
-    trained.head.probabilities(trained.head.mean[None])
+    trained.head.probabilities(np.zeros((1, len(trained.head.layers[0][0]))))
 
 
 def read_figures(base: Path) -> None:

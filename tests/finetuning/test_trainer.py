@@ -18,6 +18,7 @@ from thread_pool import ThreadPool
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.model_folder import NETWORK
+from flowers_batch.classifier.normalization import STANDARDIZED, Normalization
 from flowers_batch.config import EncodeConfig, FinetuneConfig, TrainConfig
 from flowers_batch.decoding.pool import PoolSettings
 from flowers_batch.encoding.micro_batcher import pixel_type
@@ -75,11 +76,14 @@ def codes_of_photos(photos: Path, layer: str):
     return origin, images, digests, codes
 
 
-def build_job(photos, out, layer="relu7", precision="float32", seed=0, batch_size=9, **options) -> FinetuningJob:
+def build_job(
+    photos, out, layer="relu7", precision="float32", seed=0, batch_size=9, normalization=None, **options
+) -> FinetuningJob:
     """Return a job on photos, of which every third validates, with a head of zeros."""
     origin, images, digests, codes = codes_of_photos(photos, layer)
     encoding = EncodeConfig(weights="random:3", layer=layer, precision=precision)
     width, classes = codes.shape[1], tuple(sorted(KINDS))
+    normalization = normalization or Normalization(STANDARDIZED, codes.mean(0), codes.std(0) + 1e-3)
     layers = ((np.zeros((width, len(classes)), np.float32), np.zeros(len(classes), np.float32)),)
     return FinetuningJob(
         config=FinetuneConfig(
@@ -94,7 +98,7 @@ def build_job(photos, out, layer="relu7", precision="float32", seed=0, batch_siz
             targets=np.array([classes.index(image.path.split("/")[0]) for image in images]),
             is_training=np.arange(len(images)) % 3 != 0,
         ),
-        head=Head(classes, codes.mean(0), codes.std(0) + 1e-3, layers),
+        head=Head(classes, normalization, layers),
         folder=str(out),
         codes="CODES",
     )
@@ -166,6 +170,15 @@ def test_training_learns_and_keeps_the_best_epoch(undisturbed):
     assert max(accuracy[1:]) > accuracy[0] + 0.1
     losses = [epoch.validation_loss for epoch in state.epochs]
     assert losses[state.best] == min(losses) < 0.8 * losses[0]
+
+
+def test_training_on_normalised_codes_with_zeros_stays_finite(few_photos, tmp_path):
+    """The gradient of a square root is infinite at 0, which half of the values after a ReLU are."""
+    job = build_job(few_photos, tmp_path, normalization=Normalization("sqrt_l2"), epochs=2, batch_size=3)
+    state, layer, network = train(job)
+    assert state.best and len(state.epochs) == 3
+    arrays = [*layer, *(array for _, *parameters in network for array in parameters)]
+    assert all(np.isfinite(array).all() for array in arrays)
 
 
 @pytest.mark.parametrize("fits_on_disk", [True, False])
