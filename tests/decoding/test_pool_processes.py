@@ -126,19 +126,31 @@ def test_pool_outlives_the_thread_that_made_it(tmp_path):
         assert Photos(tmp_path / "photos", pool).failures(FILES) == {}
 
 
-def test_fork_that_ends_leaves_the_pool_working(photos):
+_FORKING_PARENT = """
+import os, subprocess, sys
+from pathlib import Path
+from decode_pools import Photos, good, open_pool, servers_and_workers
+
+files, folder = good(16), Path(sys.argv[1])
+with open_pool(folder) as pool:
+    photos = Photos(folder, pool)
     child = subprocess.Popen([sys.executable, "-c", ""])  # an ordinary child is nothing to the pool
-    assert photos.failures(FILES) == {} and child.wait() == 0
+    assert photos.failures(files) == {} and child.wait() == 0
     before = servers_and_workers(os.getpid())
     fork = os.fork()
     if not fork:
-        import atexit
-
-        atexit._run_exitfuncs()  # as `sys.exit` does
-        os._exit(0)
-    os.waitpid(fork, 0)
-    assert photos.failures(FILES) == {}
+        sys.exit()
+    assert os.waitpid(fork, 0)[1] == 0
+    assert photos.failures(files) == {}
     assert servers_and_workers(os.getpid()) == before
+"""
+
+
+def test_fork_that_ends_leaves_the_pool_working(tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", _FORKING_PARENT, str(tmp_path / "photos")], env=environment, check=True, timeout=SECONDS
+    )
 
 
 # A worker sleeps, another spins in native code, a third waits; a thread that ends has made the pool, and a fork of the

@@ -29,12 +29,17 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def left_in(folder: Path) -> list[Path]:
+    """Return what runs have left, besides the empty file that all runs of a user lock for large photos."""
+    return [path for path in folder.iterdir() if path.name != f"flowers-large-photos-{os.geteuid()}"]
+
+
 @pytest.mark.slow
 def test_run_needs_no_home_and_leaves_no_temporary_file(photos, temporary, monkeypatch):
     monkeypatch.setenv("HOME", "/proc/none")  # where not even root can make files
     code, summary, err = Driver(photos).end()
     assert (code, summary.get("ok")) == (0, 30), err
-    assert list(temporary.iterdir()) == []
+    assert left_in(temporary) == []
 
 
 @pytest.mark.slow
@@ -43,7 +48,7 @@ def test_run_works_with_a_long_name_of_the_temporary_folder(photos, tmp_path, mo
     long.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))
     assert Driver(photos).end()[0] == 0
-    assert list(long.iterdir()) == []
+    assert left_in(long) == []
 
 
 @pytest.mark.faults
@@ -57,7 +62,7 @@ def test_stopped_run_leaves_no_temporary_file(photos, temporary, number, seconds
         driver.until(driver.shards)
     driver.process.send_signal(number)
     assert driver.end()[0] in (128 + number, -number)  # Python itself ends silently
-    assert driver.ends() and list(temporary.iterdir()) == []
+    assert driver.ends() and left_in(temporary) == []
 
 
 @pytest.mark.faults
@@ -65,9 +70,9 @@ def test_next_run_sweeps_after_a_killed_driver(photos, temporary):
     killed = Driver(photos, "--shard-size", "1")
     killed.until(killed.shards)
     killed.process.kill()
-    assert killed.ends(ACTOR) and len(list(temporary.iterdir())) == 1
+    assert killed.ends(ACTOR) and len(left_in(temporary)) == 1
     assert Driver(photos, "--shard-size", "1").end()[0] == 0
-    assert list(temporary.iterdir()) == []
+    assert left_in(temporary) == []
 
 
 @pytest.mark.nightly
@@ -80,4 +85,4 @@ def test_run_leaves_the_temporary_files_of_another_one(photos, temporary, tmp_pa
     assert Driver(others).end()[0] == 0
     os.kill(first.process.pid, signal.SIGCONT)
     assert first.end()[0] == 0
-    assert list(temporary.iterdir()) == []
+    assert left_in(temporary) == []
