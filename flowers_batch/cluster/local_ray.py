@@ -46,8 +46,10 @@ def local_ray() -> Iterator[None]:
             _servers.extend(each for each in psutil.Process().children() if each.name() in _SERVERS)
             yield
         finally:
+            started = _started_by_servers()
             _servers.clear()
             ray.shutdown()
+            _kill(started)
             kill_processes_in(folder)
 
 
@@ -69,11 +71,23 @@ def check_servers() -> None:
 
 def kill_processes_in(folder: str) -> None:
     """End what a Ray that was interrupted while it started has left running: it would write to the folder again."""
-    left = [child for child in psutil.Process().children(recursive=True) if _names_folder(child, folder)]
-    for child in left:
+    _kill([child for child in psutil.Process().children(recursive=True) if _names_folder(child, folder)])
+
+
+def _started_by_servers() -> list[psutil.Process]:
+    """Return the processes of actors and of Ray's agents, which would outlive a lost server by half a minute."""
+    found: list[psutil.Process] = []
+    for server in _servers:
+        with suppress(psutil.Error):  # it has ended
+            found += server.children(recursive=True)
+    return found
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
         with suppress(psutil.Error):
-            child.kill()
-    psutil.wait_procs(left, timeout=_KILL_SECONDS)
+            process.kill()
+    psutil.wait_procs(processes, timeout=_KILL_SECONDS)
 
 
 def _names_folder(process: psutil.Process, folder: str) -> bool:
