@@ -11,7 +11,7 @@ from flowers_batch.classifier.labelled_codes import Codes
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 
 _DIMENSIONS = 50  # more of them choose no better photos
-_MAX_FITTED_VALUES = 1 << 26  # of codes that the components are computed from: 256 MB in float32
+_MAX_FITTED_VALUES = 1 << 24  # of codes that the components are computed from: 64 MB in float32
 _CHUNK_SIZE = 1024  # codes that are reduced at once
 _SEED = 0
 

@@ -133,9 +133,9 @@ def test_suggestions_of_photos_without_codes_are_no_near_duplicates(tmp_path):
     rows = fb.suggest(tmp_path / "predictions", 1000)
     found = {row["path"]: row for row in pq.read_table(tmp_path / "predictions" / "predictions").to_pylist()}
     hashes = [found[row["path"]]["phash"] for row in rows]
-    assert len(rows) == 30 and all((one ^ other).bit_count() > 8 for one, other in combinations(hashes, 2))
+    assert len(rows) == 40 and all((one ^ other).bit_count() > 8 for one, other in combinations(hashes, 2))
     margins = [two[0] - two[1] for row in rows for two in [found[row["path"]]["top_probabilities"]]]
-    assert margins == sorted(margins)
+    assert (np.diff(margins) > -1e-6).all()
 
 
 def test_command_lists_suggestions_of_codes_and_of_predictions(half_labelled, unlabelled, capsys, tmp_path):
