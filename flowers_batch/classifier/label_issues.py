@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.classifier.calibration import fit_temperature
 from flowers_batch.classifier.fitting import LOGISTIC, predict_out_of_fold
-from flowers_batch.classifier.folds import assign_folds
-from flowers_batch.classifier.labelled_codes import labelled_codes_in
+from flowers_batch.classifier.folds import assign_folds, is_predictable
+from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled
 from flowers_batch.classifier.labels_file import write_labels
 from flowers_batch.classifier.model_folder import MODEL, load_model, training_labels
@@ -51,8 +52,6 @@ def label_issues(
     Raises:
         InputError: The model, its codes or its labels do not exist.
     """
-    from scipy.special import softmax
-
     if out is not None:
         split_file(out)  # refuses what cannot be written before the work
     trained = load_model(model)
@@ -62,11 +61,7 @@ def label_issues(
     classes, targets = np.unique(labelled.labels, return_inverse=True)
     groups = group_near_duplicates(labelled.digests, labelled.hashes)
     labelled_codes = labelled_codes_in(run, labelled.rows, targets, groups)
-    folds = assign_folds(targets, groups, _FOLDS, _SEED)
-    regression = choose_regression(labelled_codes, len(classes), _SEED, reporter)
-    names = tuple(classes.tolist())
-    logits = predict_out_of_fold(LOGISTIC, labelled_codes, names, folds, _SEED, regression, reporter)
-    probabilities = softmax(logits, axis=1)
+    probabilities = _predict(labelled_codes, tuple(classes.tolist()), reporter)
     rows = [
         {
             "path": labelled.paths[row],
@@ -80,6 +75,25 @@ def label_issues(
     if out is not None:
         write_labels(out, _COLUMNS, rows)
     return rows
+
+
+def _predict(labelled: LabelledCodes, classes: tuple[str, ...], reporter: Reporter) -> NDArray[np.float64]:
+    """Return calibrated probabilities [N, classes], each by a classifier fitted to no near-duplicate of the photo.
+
+    A photo whose class no other fold has cannot be judged: its label counts as certain.
+    """
+    from scipy.special import softmax
+
+    targets = labelled.targets
+    probabilities = np.eye(len(classes))[targets]
+    folds = assign_folds(targets, labelled.groups, _FOLDS, _SEED)
+    judged = is_predictable(targets, folds)
+    if judged.any():
+        regression = choose_regression(labelled, len(classes), _SEED, reporter)
+        logits = predict_out_of_fold(LOGISTIC, labelled, classes, folds, _SEED, regression, reporter)[judged]
+        temperature = fit_temperature(logits, targets[judged])
+        probabilities[judged] = softmax(logits.astype(np.float64) / temperature, axis=1)
+    return probabilities
 
 
 def find_wrong_labels(probabilities: NDArray[np.floating], targets: NDArray[np.int_]) -> NDArray[np.int_]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.labelled_codes import Codes
+from flowers_batch.classifier.normalization import SQRT_L2, Normalization
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 
 _DIMENSIONS = 50  # more of them choose no better photos
@@ -29,23 +30,18 @@ def reduce_codes(codes: Codes, count: int, reporter: Reporter = NULL_REPORTER) -
     """
     from sklearn.decomposition import PCA
 
+    normalize = Normalization(SQRT_L2)
     fitted = min(count, max(_DIMENSIONS, _MAX_FITTED_VALUES // codes.width))
-    sample = _normalize(codes.take(np.linspace(0, count - 1, fitted).astype(np.int64)))
+    sample = normalize(codes.take(np.linspace(0, count - 1, fitted).astype(np.int64)))
     pca = PCA(min(_DIMENSIONS, *sample.shape), random_state=_SEED).fit(sample)
     del sample
     reduced = np.empty((count, pca.n_components_), np.float32)
     done = 0
     for positions, chunk in codes.chunks(np.arange(count), None, _CHUNK_SIZE):
-        reduced[positions] = pca.transform(_normalize(chunk))
+        reduced[positions] = pca.transform(normalize(chunk))
         done += len(positions)
         reporter.update(Progress(f"comparing photos: {done} of {count}"))
     return reduced
-
-
-def _normalize(codes: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the signed square roots of codes [N, width], each divided by its norm."""
-    roots = np.sign(codes) * np.sqrt(np.abs(codes.astype(np.float32)))
-    return roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-3)
 
 
 def select_medoids(points: NDArray[np.float32], weights: NDArray[np.floating], count: int) -> NDArray[np.int_]:
