@@ -43,6 +43,14 @@ def real_weights() -> Path:
     return Path(os.environ["FLOWERS_BATCH_CONV_WEIGHTS"])
 
 
+@pytest.fixture(scope="session")
+def camera_photos() -> Path:
+    """The folder of photos as cameras wrote them that FLOWERS_BATCH_CAMERA_PHOTOS names."""
+    if not os.environ.get("FLOWERS_BATCH_CAMERA_PHOTOS"):
+        pytest.skip("FLOWERS_BATCH_CAMERA_PHOTOS is not set: no photos of cameras to test with")
+    return Path(os.environ["FLOWERS_BATCH_CAMERA_PHOTOS"])
+
+
 @pytest.fixture(scope="module")
 def in_threads() -> Iterator[None]:
     """Decode images in threads of this process, where decode workers are not what is tested."""

@@ -113,6 +113,25 @@ def test_decode_equals_the_reference(tmp_path, kind, height, width):
     assert np.abs(picture.pixels - expected).max() < 1e-3
 
 
+@pytest.mark.slow
+def test_photos_of_cameras_equal_the_reference(camera_photos):
+    paths = sorted(camera_photos.glob("*.jpg"), key=lambda path: path.stat().st_size)
+    assert paths
+    for path in paths[:2]:
+        largest = np.abs(decode(path.read_bytes()).pixels - load_image(path) * 255).max()
+        assert largest < 1e-3, path
+
+
+def test_photo_of_a_camera_with_an_orientation_comes_out_upright(camera_photos):
+    data = min(camera_photos.glob("*.jpg"), key=lambda path: path.stat().st_size).read_bytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn it clockwise"
+    segment = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    turned = data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:]
+    largest = np.abs(decode(turned).pixels - np.rot90(decode(data).pixels, -1)).max()
+    assert largest < 1e-3
+
+
 @pytest.mark.parametrize("orientation", UNDO)
 @pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "TIFF", "WEBP", "HEIF", "AVIF"])
 def test_every_exif_orientation_comes_out_upright(kind, orientation):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import manifest_rows, store
+from safetensors.numpy import load_file
 
 import flowers_batch as fb
 from flowers_batch import config as config_module
@@ -15,7 +17,7 @@ from flowers_batch.decoding.decode import decode
 from flowers_batch.encoding.factories import EncoderFactory
 from flowers_batch.encoding.networks import code_width, ends_at_pool5, weights_identity
 from flowers_batch.sources.opening import open_source
-from tensorflow_vgg import network, weights
+from tensorflow_vgg import images, network, weights
 
 
 def encode_one(archive, config: fb.EncodeConfig) -> tuple[fb.EncodeConfig, np.ndarray, np.ndarray]:
@@ -45,6 +47,31 @@ def test_default_codes_are_the_references_relu6(archive, narrow):
     expected = reference.predict_on_batch(pixels[None])[0]
     assert (fingerprint.network, fingerprint.layer, fingerprint.pool) == ("vgg16", "relu6", None)
     assert np.linalg.norm(code - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def keras_pool5(file: Path, photos: list[Path]) -> np.ndarray:
+    """Averaged pool5 of photos, by Keras' own VGG16 and preprocessing, and scikit-image's resizing."""
+    import keras
+
+    arrays = load_file(file)
+    model = keras.applications.VGG16(weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3))
+    model.set_weights(
+        [arrays[f"{name}.{part}"] for name in network.parameter_shapes("vgg16", "pool5") for part in ("kernel", "bias")]
+    )
+    pixels = np.stack([images.load_image(photo) * 255 for photo in photos]).astype(np.float32)
+    return model.predict_on_batch(keras.applications.vgg16.preprocess_input(pixels))
+
+
+@pytest.mark.slow
+def test_codes_of_real_weights_equal_those_of_keras(real_photos, real_weights):
+    photos = [min(folder.glob("*.jpg")) for folder in sorted(real_photos.iterdir()) if folder.is_dir()][:2]
+    settings = {"layer": "pool5", "pool": "avg", "precision": "float32", "code_dtype": "float32"}
+    config = fb.EncodeConfig(weights=str(real_weights), **settings)
+    worker = EncoderFactory(config, open_source(real_photos))(1, False)
+    rows = manifest_rows([str(photo.relative_to(real_photos)) for photo in photos])
+    received = np.concatenate([codes_of(batch)[0] for batch in worker.batches(0, rows, {})])
+    expected = keras_pool5(real_weights, photos)
+    assert np.linalg.norm(received - expected, axis=1).max() < 1e-4 * np.linalg.norm(expected, axis=1).min()
 
 
 @pytest.mark.parametrize(("layer", "width"), [("fc6", 4096), ("relu7", 4096), ("fc8", 1000), ("prob", 1000)])
