@@ -14,7 +14,6 @@ AUGMENT = ("crop", "flip", "colour")
 POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
-MIN_PHOTOS_PER_CLASS = 3  # one to train, one to validate and one to test with
 RANDOM = "random:"  # begins the name of weights that are drawn from a seed
 NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoding.networks.NullNetwork
 
@@ -126,10 +125,12 @@ class TrainConfig:
             tar, such as column:cls and column:json.label), or a CSV or Parquet file with the columns path,label. There
             is no default: without it, the command says what there is to choose from. If a photo has several labels,
             the last one counts.
-        head: logistic (multinomial regression), mlp (256 hidden units), or auto: the one with the lower
-            validation loss.
-        min_precision: Precision that labels must reach, above 0 and up to 1; less certain labels are marked unknown.
-        min_photos_per_class: Classes with fewer photos that are no copies of each other are left out, and named.
+        head: logistic (multinomial regression), mlp (256 hidden units), or auto: logistic, or with more than 10,000
+            labels the one with the lower validation loss.
+        min_precision: Precision that labels must reach with a confidence of 95%, above 0 and up to 1; less certain
+            labels are marked unknown.
+        min_photos_per_class: Classes with fewer photos that are no copies of each other are left out, and named. With
+            fewer than 3, a class is trained, but cannot be tested.
         max_memory_mb: Megabytes of memory for codes, which are streamed if they need more; by default half of the
             free memory.
         seed: Seed of everything random; the split does not depend on it.
@@ -139,7 +140,7 @@ class TrainConfig:
     labels: tuple[str, ...] = ()
     head: str = "auto"
     min_precision: float = 0.95
-    min_photos_per_class: int = MIN_PHOTOS_PER_CLASS
+    min_photos_per_class: int = 1
     max_memory_mb: int | None = None
     seed: int = 0
     images: str | None = None
@@ -150,11 +151,7 @@ class TrainConfig:
         _one_of("head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:
             raise InputError(f"`min_precision` must be above 0 and at most 1. Received: {self.min_precision}.")
-        if self.min_photos_per_class < MIN_PHOTOS_PER_CLASS:
-            raise InputError(
-                f"`min_photos_per_class` must be {MIN_PHOTOS_PER_CLASS} or more: a class needs a photo to train, one "
-                f"to validate and one to test with. Received: {self.min_photos_per_class}."
-            )
+        _at_least_one("min_photos_per_class", self.min_photos_per_class)
         if self.max_memory_mb is not None:
             _at_least_one("max_memory_mb", self.max_memory_mb)
         if not 0 <= self.seed < 2**32:

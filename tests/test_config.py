@@ -22,7 +22,7 @@ from flowers_batch.errors import FlowersError, InputError, RunError
         (lambda: PredictConfig(max_failed_share=float("nan")), "max_failed_share"),
         (lambda: TrainConfig(("folder",), head="forest"), "head"),
         (lambda: TrainConfig(("folder",), seed=-1), "seed"),
-        (lambda: TrainConfig(("folder",), min_photos_per_class=2), "min_photos_per_class"),
+        (lambda: TrainConfig(("folder",), min_photos_per_class=0), "min_photos_per_class"),
         (lambda: TrainConfig(("folder",), seed=2**32), "seed"),
         (lambda: PredictConfig(top_k=0), "top_k"),
         (lambda: PredictConfig(batch_size=0), "batch_size"),

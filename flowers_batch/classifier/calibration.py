@@ -1,4 +1,4 @@
-"""Calibration of probabilities, and the threshold below which a label counts as unknown."""
+"""Calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 _BINS = 10  # of a calibration curve, each a tenth of [0, 1]
 _TEMPERATURES = (0.05, 20.0)  # bounds of the search
 _NORMAL_QUANTILE = 1.645  # which a standard normal variable exceeds with a probability of 5%
-_ABOVE_ALL = 2.0  # a threshold that no probability reaches
 
 
 def log_losses(
@@ -61,6 +60,13 @@ def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.int_]) -> 
     return float(np.exp(found.x))
 
 
+def calibrate(logits: NDArray[np.floating], targets: NDArray[np.int_]) -> float:
+    """Return the temperature that `fit_temperature` finds, or 1 if it does not lower the log loss beyond noise."""
+    temperature = fit_temperature(logits, targets)
+    is_better = is_lower(log_losses(logits, targets, temperature), log_losses(logits, targets))
+    return temperature if is_better else 1.0
+
+
 @dataclass(frozen=True)
 class TopLabels:
     """The likeliest label of each of some photos.
@@ -81,6 +87,12 @@ class TopLabels:
     def __getitem__(self, chosen: NDArray[np.bool_]) -> TopLabels:
         """Return those of the photos that a mask chooses."""
         return TopLabels(self.targets[chosen], self.labels[chosen], self.probabilities[chosen])
+
+    def replaced(self, chosen: NDArray[np.bool_], others: TopLabels) -> TopLabels:
+        """Return the same photos with other labels for those that a mask chooses."""
+        labels, probabilities = self.labels.copy(), self.probabilities.copy()
+        labels[chosen], probabilities[chosen] = others.labels, others.probabilities
+        return TopLabels(self.targets, labels, probabilities)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -110,21 +122,6 @@ def expected_calibration_error(curve: list[dict[str, Any]]) -> float:
     """Return the mean over photos of |accuracy - probability| of a curve's points, 0 to 1."""
     photos = sum(point["photos"] for point in curve)
     return sum(point["photos"] * abs(point["accuracy"] - point["probability"]) for point in curve) / photos
-
-
-def find_threshold(top: TopLabels, precision: float) -> float:
-    """Return the lowest probability at or above which labels have the wanted precision; above 1 if there is none.
-
-    Args:
-        top: The labels.
-        precision: The wanted share of correct labels.
-    """
-    order = np.argsort(-top.probabilities, kind="stable")
-    probabilities, correct = top.probabilities[order], top.correct[order]
-    precisions = np.cumsum(correct) / np.arange(1, len(correct) + 1)
-    is_last_of_equal = np.append(probabilities[1:] < probabilities[:-1], True)
-    candidates = np.flatnonzero((precisions >= precision) & is_last_of_equal)
-    return float(probabilities[candidates[-1]]) if len(candidates) else _ABOVE_ALL
 
 
 def at_threshold(top: TopLabels, threshold: float) -> dict[str, Any]:

@@ -1,37 +1,31 @@
-"""Calibration and evaluation of a fitted head, and its publication as a model folder."""
+"""Calibration and evaluation of a fitted head."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from flowers_batch.classifier.calibration import (
     TopLabels,
     at_threshold,
     calibration_curve,
     expected_calibration_error,
-    find_threshold,
-    fit_temperature,
 )
 from flowers_batch.classifier.evaluation import auroc, evaluate
-from flowers_batch.classifier.fitting import predict_logits, predict_top_labels
+from flowers_batch.classifier.fitting import predict_top_labels
 from flowers_batch.classifier.head import Head
+from flowers_batch.classifier.held_out import HeldOut
 from flowers_batch.classifier.labelled_split import LabelledSplit
-from flowers_batch.classifier.labels import LabelledPhotos
-from flowers_batch.classifier.model_folder import LABELS, MODEL, SPLIT, Model, read_split, save_model, write_metrics
-from flowers_batch.classifier.split import SPLITS, TEST, VALIDATION
+from flowers_batch.classifier.promised_precision import Promise, photos_needed, promise_precision
+from flowers_batch.classifier.split import SPLITS, TEST
 from flowers_batch.config import TrainConfig
-from flowers_batch.dataset.job import library_versions
 from flowers_batch.dataset.run_folder import Run
-from flowers_batch.errors import FlowersError
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.storage.folder import Folder
+
+_MIN_TEST_PHOTOS = 10  # per class; with fewer, the accuracy of the model is the cross-validated one
+_LOWER_PRECISIONS = (0.9, 0.8)
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,8 @@ class EvaluatedHead:
 
     Attributes:
         head: With temperature and threshold.
-        top: The labels that it predicts for all labelled photos.
+        top: The labels that it predicts for all labelled photos; cross-validated ones of those that it was fitted to,
+            if there are any.
         metrics: The content of `metrics.json`.
     """
 
@@ -50,46 +45,58 @@ class EvaluatedHead:
 
 
 def evaluate_head(
-    run: Run, labelled: LabelledSplit, head: Head, config: TrainConfig, reporter: Reporter = NULL_REPORTER
+    run: Run,
+    labelled: LabelledSplit,
+    head: Head,
+    held_out: HeldOut,
+    config: TrainConfig,
+    reporter: Reporter = NULL_REPORTER,
 ) -> EvaluatedHead:
-    """Calibrate a fitted head, find its threshold on the validation photos, and evaluate it on each split.
+    """Calibrate a fitted head, find its threshold on held-out predictions, and evaluate it on the test photos.
 
     Args:
         run: The codes folder.
         labelled: Its labelled photos.
         head: A fitted head, without temperature and threshold.
+        held_out: Predictions of photos other than the test photos.
         config: The settings.
         reporter: Receives progress.
 
     Returns:
         The head with temperature and threshold, the labels that it predicts, and its metrics.
     """
-    validation = labelled.codes_of(VALIDATION)
-    temperature = fit_temperature(predict_logits(head, validation, reporter), validation.targets)
-    before = calibration_curve(predict_top_labels(replace(head, temperature=1.0), labelled.codes_of(TEST), reporter))
-    head = replace(head, temperature=temperature)
+    head = replace(head, temperature=held_out.temperature())
+    out_of_sample = held_out.top_labels(head.temperature)
+    promise = promise_precision(out_of_sample, held_out.groups, config.min_precision)
+    head = replace(head, threshold=promise.threshold)
     top = predict_top_labels(head, labelled.codes, reporter)
-    by_split = [top[labelled.splits == split] for split in range(len(SPLITS))]
-    head = replace(head, threshold=find_threshold(by_split[VALIDATION], config.min_precision))
     metrics = _describe_photos(run, labelled)
-    metrics |= {name: evaluate(part, labelled.classes) for name, part in zip(SPLITS, by_split, strict=True)}
-    curve = calibration_curve(by_split[TEST])
-    metrics["calibration"] = {
-        "temperature": head.temperature,
-        "ece_before": expected_calibration_error(before),
-        "ece_after": expected_calibration_error(curve),
-        "curve": curve,
-    }
-    metrics["unknown"] = _evaluate_threshold(head, by_split, config.min_precision)
-    metrics["learning_curve"] = [
-        {"share": 1.0, "photos": metrics["photos"]["train"], "accuracy": metrics["test"]["accuracy"]}
-    ]
+    for split, name in enumerate(SPLITS):
+        if (labelled.splits == split).any():
+            metrics[name] = evaluate(top[labelled.splits == split], labelled.classes)
+    metrics["accuracy_of"] = "test"
+    if held_out.is_cross_validated and held_out.predictable.any():
+        metrics["cross_validation"] = evaluate(out_of_sample[held_out.predictable], labelled.classes)
+        if metrics["test"]["photos"] < _MIN_TEST_PHOTOS * len(labelled.classes):
+            metrics["accuracy_of"] = "cross_validation"
+        unscaled, scaled = (held_out.top_labels(each)[held_out.predictable] for each in (1.0, head.temperature))
+    else:
+        test = labelled.codes_of(TEST)
+        unscaled, scaled = (
+            predict_top_labels(replace(head, temperature=each), test, reporter) for each in (1.0, head.temperature)
+        )
+    metrics["calibration"] = _describe_calibration(head.temperature, unscaled, scaled)
+    metrics["unknown"] = _describe_promise(promise, out_of_sample, held_out, top, labelled, config.min_precision)
+    accuracy = metrics[metrics["accuracy_of"]]["accuracy"]
+    metrics["learning_curve"] = [{"share": 1.0, "photos": metrics["photos"]["train"], "accuracy": accuracy}]
     groups = labelled.codes.groups
     metrics["split"] = {
         "groups": len(labelled.keys),
         "grouped_photos": int((np.bincount(groups)[groups] > 1).sum()),
         "accuracy_without_groups": None,
     }
+    if held_out.is_cross_validated:
+        top = top.replaced(labelled.splits != TEST, out_of_sample)
     return EvaluatedHead(head, top, metrics)
 
 
@@ -106,84 +113,59 @@ def _describe_photos(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
     }
 
 
-def _evaluate_threshold(head: Head, by_split: Sequence[TopLabels], min_precision: float) -> dict[str, Any]:
-    """Return precision and coverage at the threshold, and the AUROC of probabilities of correct and wrong labels."""
-    assert head.threshold is not None
-    test = by_split[TEST]
+def _describe_calibration(temperature: float, unscaled: TopLabels, scaled: TopLabels) -> dict[str, Any]:
+    """Return how well held-out labels are calibrated, without and with the temperature."""
+    curve = calibration_curve(scaled)
+    return {
+        "temperature": temperature,
+        "ece_before": expected_calibration_error(calibration_curve(unscaled)),
+        "ece_after": expected_calibration_error(curve),
+        "curve": curve,
+    }
+
+
+def _describe_promise(
+    promise: Promise,
+    out_of_sample: TopLabels,
+    held_out: HeldOut,
+    top: TopLabels,
+    labelled: LabelledSplit,
+    min_precision: float,
+) -> dict[str, Any]:
+    """Return the promised precision, what it rests on, and how the test photos keep it."""
+    is_test = labelled.splits == TEST
+    test = top[is_test]
+    kept = out_of_sample[out_of_sample.probabilities >= promise.threshold]
     return {
         "min_precision": min_precision,
-        "threshold": head.threshold,
-        **at_threshold(by_split[VALIDATION], head.threshold),
-        "test": at_threshold(test, head.threshold),
+        "threshold": promise.threshold,
+        "bound": promise.bound,
+        "photos": promise.kept,
+        "of_photos": promise.photos,
+        "labels_needed": _labels_needed(promise, out_of_sample, held_out, labelled, min_precision),
+        **at_threshold(out_of_sample, promise.threshold),
+        "per_class": {
+            name: {"precision": float(own.correct.mean()), "photos": len(own)}
+            for number, name in enumerate(labelled.classes)
+            if len(own := kept[kept.labels == number])
+        },
+        "test": at_threshold(test, promise.threshold),
         "auroc": auroc(test.probabilities[test.correct], test.probabilities[~test.correct]),
     }
 
 
-def publish_model(
-    folder: Folder, run: Run, labelled: LabelledSplit, evaluated: EvaluatedHead, training: dict[str, Any]
-) -> None:
-    """Write a model folder; the caller holds its lock.
+def _labels_needed(
+    promise: Promise, out_of_sample: TopLabels, held_out: HeldOut, labelled: LabelledSplit, min_precision: float
+) -> dict[str, int | None]:
+    """Return how many labels would probably suffice for precisions that cannot be promised yet, by precision.
 
-    Args:
-        folder: The model folder.
-        run: The codes folder that the head was trained on.
-        labelled: The labelled photos.
-        evaluated: The head.
-        training: The settings of the training: `Model.training`.
+    Of all labels, as many are test photos as of these.
     """
-    metrics = evaluated.metrics
-    metrics["split"]["moved"] = _count_moved(folder, labelled.photos.paths, labelled.splits)
-    # A half-written model must not pass for a complete one: model.json is deleted first and written last.
-    folder.delete(MODEL)
-    _write_labels(folder, labelled.all_photos)
-    _write_split(folder, labelled, evaluated.top)
-    write_metrics(folder, metrics)
-    save_model(
-        folder,
-        Model(
-            head=evaluated.head,
-            fingerprint=run.job.fingerprint,
-            weights=run.job.weights,
-            codes=run.folder.url,
-            images=run.job.images,
-            split={"photos": metrics["photos"], "groups": metrics["split"]["groups"]},
-            training=training,
-            versions=library_versions(),
-        ),
-    )
-
-
-def _count_moved(model: Folder, paths: list[str], splits: NDArray[np.int_]) -> int:
-    """Return how many photos were in another split when this model was last trained: their groups have merged."""
-    try:
-        table = read_split(model, ["path", "split"])
-    except FlowersError:  # missing or unreadable: it is about to be rewritten
-        return 0
-    before = dict(zip(*(table[name].to_pylist() for name in ("path", "split")), strict=True))
-    return sum(before.get(path, SPLITS[split]) != SPLITS[split] for path, split in zip(paths, splits, strict=True))
-
-
-def _write_labels(folder: Folder, photos: LabelledPhotos) -> None:
-    """Write the copy of the labels that a later training, or a search for wrong labels, starts from."""
-    table = pa.table(
-        {"path": photos.paths, "label": photos.labels.tolist(), "sha256": pa.array(photos.sha256, pa.binary(32))}
-    )
-    with folder.publish(LABELS) as scratch:
-        pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
-
-
-def _write_split(folder: Folder, labelled: LabelledSplit, top: TopLabels) -> None:
-    photos = labelled.photos
-    table = pa.table(
-        {
-            "path": photos.paths,
-            "label": photos.labels.tolist(),
-            "sha256": pa.array(photos.sha256, pa.binary(32)),
-            "group": labelled.codes.groups,
-            "split": [SPLITS[split] for split in labelled.splits],
-            "prediction": np.array(labelled.classes)[top.labels].tolist(),
-            "probability": top.probabilities,
-        }
-    )
-    with folder.publish(SPLIT) as scratch:
-        pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
+    if promise.bound is not None:
+        return {}
+    share = len(held_out.targets) / len(labelled.splits)
+    needed = {}
+    for precision in (min_precision, *(lower for lower in _LOWER_PRECISIONS if lower < min_precision)):
+        photos = photos_needed(out_of_sample, held_out.groups, precision)
+        needed[f"{precision:g}"] = None if photos is None else max(round(photos / share), len(labelled.splits) + 1)
+    return needed

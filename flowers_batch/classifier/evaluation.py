@@ -22,7 +22,7 @@ def evaluate(top: TopLabels, classes: Sequence[str]) -> dict[str, Any]:
     Returns:
         `photos`, `accuracy`, its `interval95`, `macro_f1`, `confusion` (the cells of the confusion matrix that are not
         0, each with the number of its true class, that of the predicted class, and its photos), and `per_class`:
-        `precision`, `recall`, `f1` (0 where undefined) and `photos`.
+        `precision`, `recall`, `f1` (0 where undefined) and `photos`. `macro_f1` is of the classes that have photos.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -35,7 +35,7 @@ def evaluate(top: TopLabels, classes: Sequence[str]) -> dict[str, Any]:
         "photos": len(top),
         "accuracy": correct / len(top),
         "interval95": wilson_interval(correct, len(top)),
-        "macro_f1": float(figures[2].mean()),
+        "macro_f1": float(figures[2][figures[3] > 0].mean()),
         "confusion": [[cell // len(classes), cell % len(classes), photos] for cell, photos in counted],
         "per_class": {
             name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "photos": int(photos)}

@@ -92,29 +92,31 @@ def predict_top_labels(head: Head, labelled: LabelledCodes, reporter: Reporter =
 
 
 def predict_out_of_fold(
-    kind: str,
     labelled: LabelledCodes,
     classes: tuple[str, ...],
     folds: NDArray[np.int_],
     seed: int,
-    regression: Regression | None,
+    regression: Regression,
     reporter: Reporter = NULL_REPORTER,
+    *,
+    trained: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Return logits float32 [N, classes], each by a head that was fitted to the photos of all other folds.
+    """Return logits float32 [N, classes], each by a regression that was fitted to the photos of all other folds.
 
     Args:
-        kind: One of `KINDS`.
         labelled: Codes of N photos.
         classes: The classes' names.
         folds: int [N]: see `assign_folds`.
         seed: As for `fit`.
         regression: Normalisation and C.
         reporter: Receives progress.
+        trained: bool [N]: the photos that regressions are fitted to; None: all.
     """
     logits = np.zeros((len(labelled), len(classes)), np.float32)
     for fold in np.unique(folds):
-        inside, outside = labelled[folds != fold], labelled[folds == fold]
-        if len(inside):
-            head = fit(kind, inside, inside, classes, seed, regression, reporter).head
+        is_inside = folds != fold if trained is None else (folds != fold) & trained
+        if is_inside.any():
+            inside, outside = labelled[is_inside], labelled[folds == fold]
+            head = fit(LOGISTIC, inside, inside, classes, seed, regression, reporter).head
             logits[folds == fold] = predict_logits(head, outside, reporter)
     return logits

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.calibration import fit_temperature
-from flowers_batch.classifier.fitting import LOGISTIC, predict_out_of_fold
+from flowers_batch.classifier.fitting import predict_out_of_fold
 from flowers_batch.classifier.folds import assign_folds, is_predictable
 from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_in
 from flowers_batch.classifier.labels import read_labelled
@@ -90,7 +90,7 @@ def _predict(labelled: LabelledCodes, classes: tuple[str, ...], reporter: Report
     judged = is_predictable(targets, folds)
     if judged.any():
         regression = choose_regression(labelled, len(classes), _SEED, reporter)
-        logits = predict_out_of_fold(LOGISTIC, labelled, classes, folds, _SEED, regression, reporter)[judged]
+        logits = predict_out_of_fold(labelled, classes, folds, _SEED, regression, reporter)[judged]
         temperature = fit_temperature(logits, targets[judged])
         probabilities[judged] = softmax(logits.astype(np.float64) / temperature, axis=1)
     return probabilities

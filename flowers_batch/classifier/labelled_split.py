@@ -12,7 +12,16 @@ from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_code
 from flowers_batch.classifier.labels import LabelledPhotos, read_labelled
 from flowers_batch.classifier.left_out_classes import LeftOutClasses, classes_text, sentences_on_left_out_classes
 from flowers_batch.classifier.near_duplicates import group_near_duplicates
-from flowers_batch.classifier.split import LEFT_OUT, assign_splits, groups_by_class, split_keys
+from flowers_batch.classifier.split import (
+    LEFT_OUT,
+    MIN_TESTED_GROUPS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    assign_splits,
+    groups_by_class,
+    split_keys,
+)
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
@@ -46,6 +55,10 @@ class LabelledSplit:
         """Return the codes of a split's photos."""
         return self.codes[self.splits == split]
 
+    def without_validation(self) -> LabelledSplit:
+        """Return the same photos, of which those that would validate are trained on."""
+        return replace(self, splits=np.where(self.splits == VALIDATION, TRAIN, self.splits))
+
 
 def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPORTER) -> LabelledSplit:
     """Return the labelled photos of a codes folder, split so that near-duplicates stay together.
@@ -66,10 +79,10 @@ def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPO
     keys = split_keys(photos.digests, groups)
     splits = assign_splits(keys, groups, targets, config.min_photos_per_class)
     kept = splits != LEFT_OUT
-    left_out = _describe_left_out(names, groups, targets, kept, config.min_photos_per_class)
+    left_out = _describe_left_out(names, groups, targets, splits, config.min_photos_per_class)
     classes, kept_targets = np.unique(photos.labels[kept], return_inverse=True)
-    if len(classes) < 2:
-        raise _too_few_classes(left_out)
+    if len(classes) < 2 or not (splits == TEST).any():
+        raise _too_few_photos(left_out)
     for sentence in sentences_on_left_out_classes(asdict(left_out)):
         reporter.message(sentence)
     kept_photos = photos[kept]
@@ -82,24 +95,30 @@ def _describe_left_out(
     names: NDArray[np.str_],
     groups: NDArray[np.int_],
     targets: NDArray[np.int_],
-    kept: NDArray[np.bool_],
+    splits: NDArray[np.int_],
     min_photos: int,
 ) -> LeftOutClasses:
     distinct = [len(own) for own in groups_by_class(groups, targets)]
-    missing = {names[target].item(): distinct[target] for target in np.unique(targets[~kept]).tolist()}
+
+    def counted(photos: NDArray[np.bool_]) -> dict[str, int]:
+        return {names[target].item(): distinct[target] for target in np.unique(targets[photos]).tolist()}
+
+    missing, tested = counted(splits == LEFT_OUT), counted(splits == TEST)
     return LeftOutClasses(
         min_photos_per_class=min_photos,
-        photos=int((~kept).sum()),
+        photos=int((splits == LEFT_OUT).sum()),
         rare={name: count for name, count in missing.items() if count < min_photos},
         copies={name: count for name, count in missing.items() if count >= min_photos},
+        untested={name: count for name, count in counted(splits == TRAIN).items() if name not in tested},
     )
 
 
-def _too_few_classes(left_out: LeftOutClasses) -> InputError:
+def _too_few_photos(left_out: LeftOutClasses) -> InputError:
+    few = left_out.rare | left_out.copies | left_out.untested
     return InputError(
-        f"Fewer than two classes have {left_out.min_photos_per_class} photos that are no copies of each other or of "
-        "other classes' photos, to train, to validate and to test with. Too few are in: "
-        f"{classes_text(left_out.rare | left_out.copies)}. Label more photos."
+        f"Too few photos are labelled: at least two classes, and in one of them {MIN_TESTED_GROUPS} photos that are no "
+        f"copies of each other or of other classes' photos, are needed. Too few are in: {classes_text(few)}. Label "
+        "more photos."
     )
 
 

@@ -148,10 +148,10 @@ def read_metrics(folder: Folder) -> dict[str, Any]:
     try:
         content = read_json(folder, METRICS, _MAX_METRICS_BYTES)
         metrics = in_current_format(content, folder.url_of(METRICS), formats_0_1.upgrade_metrics)
-        metrics |= {split: with_sparse_confusion(metrics[split]) for split in SPLITS}
+        metrics |= {split: with_sparse_confusion(metrics[split]) for split in SPLITS if split in metrics}
         check_shape(metrics, METRICS_SHAPE)
         check_metrics(metrics)
-        return {"left_out_classes": asdict(LeftOutClasses())} | metrics
+        return {"left_out_classes": asdict(LeftOutClasses()), "accuracy_of": "test"} | metrics
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder.url_of(METRICS)} is damaged ({error}): train the model again.") from None
 

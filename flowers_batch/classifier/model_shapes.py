@@ -27,6 +27,13 @@ _SCORES = _ACCURACY | {
     "per_class": {str: {"precision": float, "recall": float, "f1": float, "photos": int}},
 }
 _THRESHOLD = {"precision": (float, None), "coverage": float}
+_PROMISE = {  # version 0.1 promised nothing
+    "bound?": (float, None),
+    "photos?": int,
+    "of_photos?": int,
+    "labels_needed?": {str: (int, None)},
+    "per_class?": {str: {"precision": float, "photos": int}},
+}
 _EPOCH = {
     "epoch": int,
     "validation_loss": float,
@@ -69,19 +76,31 @@ METRICS_SHAPE: dict[str, Any] = {
     "unlabelled": int,
     "similar_classes?": [[str]],
     "unreadable_labels?": int,
-    "left_out_classes?": {"min_photos_per_class": int, "photos": int, "rare": {str: int}, "copies": {str: int}},
+    "left_out_classes?": {
+        "min_photos_per_class": int,
+        "photos": int,
+        "rare": {str: int},
+        "copies": {str: int},
+        "untested?": {str: int},
+    },
     "conflicts": [{str: str}],
     "weights": str,
     "train": _SCORES,
-    "validation": _SCORES,
+    "validation?": _SCORES,
     "test": _SCORES,
+    "cross_validation?": _SCORES,
+    "accuracy_of?": ("test", "cross_validation"),
     "calibration": {
+        "temperature?": float,
         "ece_before": float,
         "ece_after": float,
         "curve": [{"photos": int, "probability": float, "accuracy": float}],
     },
-    "unknown": _THRESHOLD | {"min_precision": float, "threshold": float, "test": _THRESHOLD, "auroc": (float, None)},
+    "unknown": _THRESHOLD
+    | _PROMISE
+    | {"min_precision": float, "threshold": float, "test": _THRESHOLD, "auroc": (float, None)},
     "learning_curve": [{"share": float, "photos": int, "accuracy": float}],
+    "learning_gain?": {"gain": float, "p_value": float},
     "split": {"groups": int, "grouped_photos": int, "accuracy_without_groups": (float, None), "moved": int},
     "head": str,
     "tuning?": _TUNING,
@@ -100,8 +119,11 @@ def check_metrics(metrics: dict[str, Any]) -> None:
         raise TypeError("a list is empty")
     if len(set(metrics["classes"])) < count:
         raise TypeError("`classes` has a name twice")
-    for split in ("train", "validation", "test"):
-        _check_scores(metrics[split], metrics["classes"])
+    for name in ("train", "validation", "test", "cross_validation"):
+        if name in metrics:
+            _check_scores(metrics[name], metrics["classes"])
+    if metrics.get("accuracy_of", "test") not in metrics:
+        raise TypeError("`cross_validation` is missing")
     if tuning := metrics.get("tuning"):
         check_epochs(tuning["epochs"], tuning["best_epoch"])
         for scores in (tuning["comparison"], tuning["comparison"]["before"], tuning["comparison"]["after"]):

@@ -12,37 +12,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "validation", "test")
+MIN_TESTED_GROUPS = len(SPLITS)  # of a class that is in every split
 TRAIN, VALIDATION, TEST = range(3)
-LEFT_OUT = -1  # in place of the split of a photo whose class cannot be in every split
+LEFT_OUT = -1  # in place of the split of a photo whose class is not trained
 # Of each split, the range of its groups' keys in [0, 1): its share of all groups.
 _KEY_RANGES = {TEST: (0.0, 0.1), VALIDATION: (0.1, 0.2), TRAIN: (0.2, 1.0)}
 
 
 def assign_splits(
-    keys: NDArray[np.floating], groups: NDArray[np.int_], targets: NDArray[np.int_], min_groups: int = len(SPLITS)
+    keys: NDArray[np.floating], groups: NDArray[np.int_], targets: NDArray[np.int_], min_groups: int = 1
 ) -> NDArray[np.int_]:
     """Return the split of each photo: 80% of the groups train, 10% validate, 10% test.
 
-    If a class has no photo in a split, its group with the nearest key moves there. Classes with fewer than
-    `min_groups` groups are left out, and so are classes that share their groups with others in such a way that a split
-    stays empty.
+    If a class has no photo in a split, its group with the nearest key moves there. Of classes with fewer than three
+    groups, all groups train that are of no other class. Classes with fewer than `min_groups` groups are left out, and
+    so are classes that share their groups with others in such a way that a split stays empty.
 
     Args:
         keys: [groups], in [0, 1): see `split_keys`.
         groups: int [N]: each photo's group.
         targets: int [N]: each photo's class.
-        min_groups: How many groups a class needs, 3 or more.
+        min_groups: How many groups a class needs, 1 or more.
 
     Returns:
         int [N]: an index into SPLITS; LEFT_OUT for the photos of classes that are left out.
     """
     groups_of_class = groups_by_class(groups, targets)
-    kept = {target: own for target, own in enumerate(groups_of_class) if len(own) >= min_groups}
+    trained = {target: own for target, own in enumerate(groups_of_class) if len(own) >= max(1, min_groups)}
+    kept = {target: own for target, own in trained.items() if len(own) >= MIN_TESTED_GROUPS}
+    rare = [target for target in trained if target not in kept]
     while True:
         split = _split_groups(keys, list(kept.values()))
         straddling = [target for target, own in kept.items() if len(np.unique(split[own])) < len(SPLITS)]
         if not straddling:
-            return np.where(np.isin(targets, list(kept)), split[groups], LEFT_OUT)
+            tested = np.unique(groups[np.isin(targets, list(kept))])
+            split[np.setdiff1d(np.arange(len(keys)), tested)] = TRAIN
+            return np.where(np.isin(targets, [*kept, *rare]), split[groups], LEFT_OUT)
         del kept[_most_copied(kept, straddling)]  # one at a time: without it, the others may be in every split
 
 

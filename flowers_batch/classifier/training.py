@@ -6,21 +6,23 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from flowers_batch.classifier.calibration import fit_temperature, log_loss
-from flowers_batch.classifier.evaluated_head import evaluate_head, publish_model
-from flowers_batch.classifier.fitting import KINDS, FittedHead, fit, predict_logits
+from flowers_batch.classifier.evaluated_head import evaluate_head
+from flowers_batch.classifier.fitting import KINDS, LOGISTIC, MLP, FittedHead, fit, predict_logits
+from flowers_batch.classifier.held_out import HeldOut, cross_validate, hold_out
 from flowers_batch.classifier.label_sources import absolute_labels
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled
-from flowers_batch.classifier.split import SPLITS, TRAIN, VALIDATION, assign_splits
+from flowers_batch.classifier.learning import describe_learning
+from flowers_batch.classifier.publication import publish_model
+from flowers_batch.classifier.regression_choice import choose_regression
+from flowers_batch.classifier.split import TEST, TRAIN, VALIDATION
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
-from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
+from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.opening import PathOrUrl, open_folder
 
-_CURVE_SHARES = (0.1, 0.25, 0.5)  # of the labels, besides all of them
+_MAX_CROSS_VALIDATED = 10_000  # labelled photos; of more, a tenth is enough to validate
 
 
 def train(
@@ -41,21 +43,31 @@ def train(
     Raises:
         InputError: The codes or the labels are not valid.
     """
-    config = config or TrainConfig()
+    return train_once(codes, model, config or TrainConfig(), reporter)
+
+
+def train_once(
+    codes: PathOrUrl, model: PathOrUrl, config: TrainConfig, reporter: Reporter, *, keeps_validation: bool = False
+) -> dict[str, Any]:
+    """Do what `train` does; with `keeps_validation`, fit to no validation photo, however few photos there are."""
     started = time.monotonic()
     run = open_run(codes, CODES, {"images": config.images})
     folder = open_folder(model)
     labelled = split_labelled(run, config, reporter)
-    fitted, heads = fit_best(labelled, config, reporter)
-    evaluated = evaluate_head(run, labelled, fitted.head, config, reporter)
+    if keeps_validation or not _can_cross_validate(labelled, config):
+        fitted, heads = fit_best(labelled, config, reporter)
+        held_out = hold_out(fitted.head, labelled.codes_of(VALIDATION), reporter)
+    else:
+        labelled = labelled.without_validation()
+        fitted, heads, held_out = fit_cross_validated(labelled, config, reporter)
+    evaluated = evaluate_head(run, labelled, fitted.head, held_out, config, reporter)
     metrics = evaluated.metrics
     metrics |= {"head": fitted.kind, "heads": heads}
     # A fine-tuned network has seen the labels of all its training photos: a share of them would look too good.
     if not run.job.tuned_on:
-        accuracy = metrics["test"]["accuracy"]
-        metrics["learning_curve"] = _learning_curve(labelled, fitted, config.seed, accuracy, reporter)
-        if len(labelled.keys) < len(labelled.splits):
-            metrics["split"]["accuracy_without_groups"] = _without_groups(labelled, fitted, config.seed, reporter)
+        learning = describe_learning(labelled, fitted, held_out, config.seed, reporter)
+        metrics["split"]["accuracy_without_groups"] = learning.pop("accuracy_without_groups")
+        metrics |= learning
     metrics["seconds"] = round(time.monotonic() - started, 3)
     with folder.locked():
         publish_model(folder, run, labelled, evaluated, {"kind": fitted.kind} | training_settings(config))
@@ -67,6 +79,32 @@ def training_settings(config: TrainConfig) -> dict[str, Any]:
     settings = asdict(config) | {"labels": [absolute_labels(name) for name in config.labels]}
     del settings["images"]  # a place, which the model's `images` tells
     return settings
+
+
+def _can_cross_validate(labelled: LabelledSplit, config: TrainConfig) -> bool:
+    """Return whether a regression is fitted to so few photos that it can be fitted once for each fold.
+
+    A network takes validation photos to stop in time.
+    """
+    is_small = len(labelled.codes) <= _MAX_CROSS_VALIDATED and labelled.codes.is_in_memory
+    return is_small and config.head != MLP
+
+
+def fit_cross_validated(
+    labelled: LabelledSplit, config: TrainConfig, reporter: Reporter = NULL_REPORTER
+) -> tuple[FittedHead, dict[str, Any], HeldOut]:
+    """Fit a logistic regression to all photos but the test photos.
+
+    Returns:
+        The head; its `normalization` and `C`, by its kind; and
+        predictions out of fold.
+    """
+    development = labelled.codes[labelled.splits != TEST].loaded()
+    regression = choose_regression(development, len(labelled.classes), config.seed, reporter)
+    held_out = cross_validate(development, labelled.classes, config.seed, regression, reporter)
+    fitted = fit(LOGISTIC, development, development, labelled.classes, config.seed, regression, reporter)
+    description = {"normalization": regression.normalization, "C": regression.C}
+    return fitted, {LOGISTIC: description}, held_out
 
 
 def fit_best(
@@ -96,35 +134,3 @@ def fit_best(
             best = fitted
     assert best
     return best, heads
-
-
-def _learning_curve(
-    labelled: LabelledSplit, fitted: FittedHead, seed: int, accuracy: float, reporter: Reporter
-) -> list[dict[str, Any]]:
-    """Return the test accuracy of heads fitted to shares of each class's groups; `accuracy` is that of all."""
-    train, validation, test = (labelled.codes_of(split) for split in range(len(SPLITS)))
-    points = []
-    for share in _CURVE_SHARES:
-        chosen = np.zeros(len(train), bool)
-        for target in range(len(labelled.classes)):
-            own = np.unique(train.groups[train.targets == target])
-            # By key, so that a larger share contains the smaller ones.
-            taken = own[np.argsort(labelled.keys[own])][: max(1, round(share * len(own)))]
-            chosen |= (train.targets == target) & np.isin(train.groups, taken)
-        part = train[chosen]
-        reporter.update(Progress(f"learning curve: {share:.0%} of the labels"))
-        head = fit(fitted.kind, part, validation, labelled.classes, seed, fitted.regression, reporter).head
-        correct = predict_logits(head, test, reporter).argmax(1) == test.targets
-        points.append({"share": share, "photos": len(part), "accuracy": float(correct.mean())})
-    return [*points, {"share": 1.0, "photos": len(train), "accuracy": accuracy}]
-
-
-def _without_groups(labelled: LabelledSplit, fitted: FittedHead, seed: int, reporter: Reporter) -> float:
-    """Return the test accuracy that a random split reports, in which near-duplicates may be in different splits."""
-    codes = labelled.codes
-    alone = np.arange(len(codes))
-    keys = np.random.default_rng(seed).random(len(codes))
-    splits = assign_splits(keys, alone, codes.targets)
-    train, validation, test = (codes[splits == split] for split in range(len(SPLITS)))
-    head = fit(fitted.kind, train, validation, labelled.classes, seed, fitted.regression, reporter).head
-    return float((predict_logits(head, test, reporter).argmax(1) == test.targets).mean())

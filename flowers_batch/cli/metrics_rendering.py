@@ -9,6 +9,7 @@ from typing import Any
 
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
 from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
+from flowers_batch.classifier.metrics_sentences import learning_sentence, promise_sentences
 from flowers_batch.text import joined_visibly, visible
 
 _CONFLICTS_SHOWN = 5  # metrics.json has all
@@ -30,45 +31,70 @@ def training_text(metrics: Mapping[str, Any], model: str) -> str:
 def _training_lines(metrics: Mapping[str, Any], model: str) -> Iterator[str]:
     trained = "fine-tuned the network" if "tuning" in metrics else f"trained {metrics['head']}"
     yield f"{trained} on {metrics['photos']['train']} photos of {len(metrics['classes'])} classes: {model}"
-    for split in ("validation", "test"):
-        yield f"  {accuracy_text(split, metrics[split])}"
-    yield from _split_lines(metrics["split"])
-    yield from _calibration_lines(metrics["calibration"], metrics["unknown"])
+    yield from _accuracy_lines(metrics)
+    yield from _split_lines(metrics)
+    yield from _calibration_lines(metrics["calibration"])
+    yield from _promise_lines(metrics["unknown"])
     if "tuning" in metrics:
         yield from _tuning_lines(metrics["tuning"])
     if len(metrics["learning_curve"]) > 1:
-        yield "  would more labels help? test accuracy by labels used:"
-        for point in metrics["learning_curve"]:
-            yield f"    {point['share']:4.0%} ({point['photos']} photos) {point['accuracy']:6.1%}"
-    yield from _class_lines(metrics["classes"], metrics["test"])
+        yield from _learning_lines(metrics)
+    yield from _class_lines(metrics["classes"], metrics[metrics["accuracy_of"]], metrics["accuracy_of"])
     yield from _label_lines(metrics)
 
 
-def _split_lines(split: Mapping[str, Any]) -> Iterator[str]:
+def _accuracy_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the accuracy of the model, and then that of the other photos that were held out."""
+    test = metrics["test"]
+    if metrics["accuracy_of"] == "test":
+        yield f"  {accuracy_text('test', test)}"
+        other = "cross_validation" if "cross_validation" in metrics else "validation"
+        yield f"  {accuracy_text(other.replace('cross_validation', 'cross-validated'), metrics[other])}"
+    else:
+        yield f"  {accuracy_text('cross-validated', metrics['cross_validation'])}"
+        yield f"  (the {test['photos']} test photos, fewer than 10 per class, are too few to measure it)"
+
+
+def _split_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    split = metrics["split"]
+    if split["grouped_photos"]:
+        yield f"  {split['grouped_photos']} photos are near-duplicates of others, and never straddle the split"
     if split["accuracy_without_groups"] is not None:
+        accuracy = metrics.get("cross_validation", metrics["test"])["accuracy"]
         yield (
-            f"  {split['grouped_photos']} photos are near-duplicates of others: they never straddle the split "
-            f"(if they did, the accuracy would seem to be {split['accuracy_without_groups']:.1%})"
+            "  (with copies on both sides, the accuracy would have seemed to be "
+            f"{split['accuracy_without_groups']:.1%} instead of {accuracy:.1%})"
         )
     if split["moved"]:
         yield f"  {split['moved']} photos changed their split since the last training, with their near-duplicates"
 
 
-def _calibration_lines(calibration: Mapping[str, Any], unknown: Mapping[str, Any]) -> Iterator[str]:
-    yield (
-        f"  expected calibration error {calibration['ece_after']:.1%} ({calibration['ece_before']:.1%} before "
-        f"temperature scaling by {calibration['temperature']:.2f})"
-    )
-    if unknown["precision"] is None:
-        yield (
-            f"  no threshold reaches a precision of {unknown['min_precision']:.0%}: all labels are marked unknown "
-            "(lower it with --min-precision)"
-        )
-    else:
-        yield (
-            f"  labels with a probability below {unknown['threshold']:.1%} are marked unknown: of the validation "
-            f"photos, {unknown['coverage']:.0%} are above it, and {unknown['precision']:.1%} of those are right"
-        )
+def _calibration_lines(calibration: Mapping[str, Any]) -> Iterator[str]:
+    scaled = calibration["temperature"] != 1
+    before = f" ({calibration['ece_before']:.1%} before temperature scaling by {calibration['temperature']:.2f})"
+    yield f"  expected calibration error {calibration['ece_after']:.1%}{before if scaled else ''}"
+
+
+def _promise_lines(unknown: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which labels are unknown, and what is promised of the others."""
+    for sentence in promise_sentences(unknown):
+        yield f"  {sentence}"
+    if classes := unknown.get("per_class"):
+        worst = heapq.nsmallest(_WORST_SHOWN, classes, key=lambda name: classes[name]["precision"])
+        yield "  by class (lowest precision first):" if len(classes) > 1 else "  by class:"
+        width = max(map(len, map(visible, worst)))
+        for name in worst:
+            kept = classes[name]
+            yield f"      {visible(name):<{width}} {kept['precision']:6.1%} of {kept['photos']} photos"
+
+
+def _learning_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    kind = "cross-validated" if "cross_validation" in metrics else "test"
+    yield f"  would more labels help? {kind} accuracy by labels used:"
+    for point in metrics["learning_curve"]:
+        yield f"    {point['share']:4.0%} ({point['photos']} photos) {point['accuracy']:6.1%}"
+    if sentence := learning_sentence(metrics):
+        yield f"    {sentence}"
 
 
 def _tuning_lines(tuning: Mapping[str, Any]) -> Iterator[str]:
@@ -94,21 +120,24 @@ def _tuning_lines(tuning: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {tuning['verdict']}"
 
 
-def _class_lines(classes: Sequence[str], test: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line per class, or of many classes the worst: precision, recall, F1 and confusions on the test photos."""
+def _class_lines(classes: Sequence[str], test: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """Yield a line per class, or of many classes the worst: precision, recall, F1 and confusions on held-out photos."""
+    photos = "test" if kind == "test" else "cross-validated"
     if len(classes) > _MATRIX_CLASSES:
-        yield from _worst_class_lines(classes, test)
+        yield from _worst_class_lines(classes, test, photos)
         return
-    yield "  test photos by class, and the confusion matrix (rows: actual class, columns: predicted class)"
+    yield f"  {photos} photos by class, and the confusion matrix (rows: actual class, columns: predicted class)"
     heading, *lines = _score_lines(classes, test["per_class"])
     yield heading
     for line, row in zip(lines, dense_matrix(test["confusion"], len(classes)), strict=True):
         yield f"{line}  {' '.join(f'{count:5d}' for count in row)}"
 
 
-def _worst_class_lines(classes: Sequence[str], test: Mapping[str, Any]) -> Iterator[str]:
+def _worst_class_lines(classes: Sequence[str], test: Mapping[str, Any], photos: str) -> Iterator[str]:
     per_class = test["per_class"]
-    yield f"  the {_WORST_SHOWN} of {len(classes)} classes with the lowest F1 on the test photos (metrics.json has all)"
+    yield (
+        f"  the {_WORST_SHOWN} of {len(classes)} classes with the lowest F1 on {photos} photos (metrics.json has all)"
+    )
     worst = heapq.nsmallest(_WORST_SHOWN, classes, key=lambda name: (per_class[name]["f1"], -per_class[name]["photos"]))
     yield from _score_lines(worst, per_class)
     if confusions := most_common_confusions(test["confusion"], classes, _WORST_SHOWN):
@@ -124,6 +153,9 @@ def _score_lines(classes: Sequence[str], per_class: Mapping[str, Any]) -> Iterat
     yield f"    {'class':<{width}} photos precision recall     f1"
     for name in classes:
         scores = per_class[name]
+        if not scores["photos"]:
+            yield f"    {visible(name):<{width}} {0:6d}  not tested"
+            continue
         yield (
             f"    {visible(name):<{width}} {scores['photos']:6d} {scores['precision']:9.1%} {scores['recall']:6.1%} "
             f"{scores['f1']:6.1%}"

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flowers_batch.classifier.evaluated_head import evaluate_head, publish_model
+from flowers_batch.classifier.evaluated_head import evaluate_head
 from flowers_batch.classifier.head import Head
+from flowers_batch.classifier.held_out import hold_out
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled, with_codes_of
 from flowers_batch.classifier.model_folder import MODEL, NETWORK, OWN_CODES, load_model, read_metrics
-from flowers_batch.classifier.split import SPLITS, TEST, TRAIN
+from flowers_batch.classifier.publication import publish_model
+from flowers_batch.classifier.split import SPLITS, TEST, TRAIN, VALIDATION
 from flowers_batch.classifier.training import training_settings
 from flowers_batch.cluster.single_actor import run_on_one_actor
 from flowers_batch.config import EncodeConfig, FinetuneConfig
@@ -174,7 +176,8 @@ def evaluate_and_publish(
     labelled = with_codes_of(run, _with_first_counts(folder, labelled), config.train.max_memory_mb)
     _check_splits(run, labelled.splits)
     head = Head(before.classes, before.normalization, (result.layer,))
-    evaluated = evaluate_head(run, labelled, head, config.train, reporter)
+    held_out = hold_out(head, labelled.codes_of(VALIDATION), reporter)
+    evaluated = evaluate_head(run, labelled, head, held_out, config.train, reporter)
     tuning = describe_tuning(frozen_model_url(folder), frozen, run, labelled, evaluated.top.correct, result)
     tuning |= {"unfreeze": config.unfreeze, "verdict": verdict(tuning)}
     metrics = evaluated.metrics

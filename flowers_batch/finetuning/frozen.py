@@ -11,7 +11,7 @@ from typing import Any
 from flowers_batch.classifier.label_sources import check_labels
 from flowers_batch.classifier.labelled_split import LabelledSplit
 from flowers_batch.classifier.model_folder import LABELS, MODEL, load_model, training_labels
-from flowers_batch.classifier.training import train, training_settings
+from flowers_batch.classifier.training import train_once, training_settings
 from flowers_batch.config import NULL_NETWORK, EncodeConfig, FinetuneConfig, TrainConfig
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.following import follow_weights
@@ -215,7 +215,7 @@ def train_baseline_once(
     } | {name: getattr(config, name) for name in ("unfreeze", "epochs", "batch_size", "lr_multiplier")}
     settings["augment"] = sorted(set(config.augment))
     if not folder.exists(SETTINGS):
-        train(run.folder.url, frozen_model_url(folder), config.train, reporter=reporter)
+        train_once(run.folder.url, frozen_model_url(folder), config.train, reporter, keeps_validation=True)
         write_json(folder, SETTINGS, with_format(settings))
         return False
     before = _read_settings(folder)

@@ -10,10 +10,11 @@ from scipy.special import softmax
 from flowers_batch.classifier.calibration import (
     TopLabels,
     at_threshold,
+    calibrate,
     calibration_curve,
     expected_calibration_error,
-    find_threshold,
     fit_temperature,
+    is_lower,
     log_loss,
 )
 
@@ -40,14 +41,24 @@ def test_log_loss_of_uncertain_and_certain():
     assert log_loss(np.array([[1e4, 0.0]]), np.array([0])) == 0.0
 
 
-def test_threshold_is_the_lowest_of_the_precision():
+@pytest.mark.parametrize(("count", "heat", "applied"), [(60, 1.0, False), (40, 1.15, False), (2000, 3.0, True)])
+def test_temperature_is_applied_if_it_helps_beyond_noise(count, heat, applied):
+    targets, logits = draw_logits(count, heat)
+    assert (calibrate(logits, targets) != 1) == applied
+
+
+def test_lower_losses_are_told_from_noise():
+    random = np.random.default_rng(0)
+    losses = random.exponential(1, 200)
+    assert is_lower(losses - 0.01, losses)
+    assert not is_lower(losses + random.normal(0, 1, 200), losses)
+    assert not is_lower(losses, losses)
+
+
+def test_labels_at_a_threshold_are_counted():
     top = np.array([0.99, 0.9, 0.8, 0.7, 0.7, 0.6, 0.55])
     correct = np.array([1, 1, 0, 1, 1, 0, 0], bool)
     labels = TopLabels(correct.astype(int), np.ones(7, int), top)
-    assert find_threshold(labels, 0.8) == 0.7
     assert at_threshold(labels, 0.7) == pytest.approx({"precision": 0.8, "coverage": 5 / 7})
-    assert find_threshold(labels, 1.0) == 0.9
-    # Of equal probabilities, all or none are above the threshold.
-    assert find_threshold(TopLabels(np.array([0, 1]), np.zeros(2, int), np.array([0.7, 0.7])), 0.9) > 1
     wrong = TopLabels(np.array([1]), np.array([0]), np.array([0.7]))
     assert at_threshold(wrong, 2.0) == {"precision": None, "coverage": 0.0}

@@ -196,7 +196,7 @@ def test_metrics_with_a_dense_matrix_are_read(tmp_path, numbered):
     metrics = read_metrics(open_folder(tmp_path))
     assert metrics["test"]["confusion"] == [[0, 0, 2], [1, 0, 1], [1, 1, 3]]
     assert "confusion_matrix" not in metrics["test"]
-    assert metrics["left_out_classes"] == {"min_photos_per_class": 3, "photos": 0, "rare": {}, "copies": {}}
+    assert metrics["left_out_classes"] == asdict(LeftOutClasses())
 
 
 def test_lists_of_numbers_take_a_line_and_names_stay_as_they_are(tmp_path):

@@ -49,9 +49,18 @@ def test_empty_split_takes_the_group_of_the_nearest_key():
     assert splits.tolist() == [VALIDATION, TEST, TRAIN, TEST, VALIDATION, TRAIN]
 
 
-def test_classes_with_too_few_groups_are_left_out():
+def test_classes_with_too_few_groups_for_a_test_are_trained():
+    """Of a class whose only photo is a copy of another class's photo, that one decides."""
     keys, groups = np.array([0.5, 0.2, 0.1, 0.7, 0.8]), np.array([0, 0, 1, 2, 3, 4])
     splits = assign_splits(keys, groups, np.array([0, 0, 0, 1, 1, 1]))
+    assert splits.tolist() == [TRAIN] * 3 + [VALIDATION, TEST, TRAIN]
+    shared = assign_splits(keys[2:], np.array([0, 1, 2, 1]), np.array([1, 1, 1, 0]))
+    assert shared[1] == shared[3]
+
+
+def test_classes_with_fewer_groups_than_asked_for_are_left_out():
+    keys, groups = np.array([0.5, 0.2, 0.1, 0.7, 0.8]), np.array([0, 0, 1, 2, 3, 4])
+    splits = assign_splits(keys, groups, np.array([0, 0, 0, 1, 1, 1]), min_groups=3)
     assert splits.tolist() == [LEFT_OUT] * 3 + [VALIDATION, TEST, TRAIN]
     assert set(assign_splits(keys, groups, np.array([0, 0, 0, 1, 1, 1]), min_groups=4)) == {LEFT_OUT}
 

@@ -37,9 +37,61 @@ def test_training_learns_and_reports_its_accuracy(tmp_path, head):
     low, high = metrics["test"]["interval95"]
     assert low <= metrics["test"]["accuracy"] <= high
     assert {"format": 2} | metrics == json.loads((tmp_path / "model" / "metrics.json").read_text())
-    assert set(metrics["heads"]) == ({"logistic", "mlp"} if head == "auto" else {head})
+    assert set(metrics["heads"]) == {metrics["head"]} == {"mlp" if head == "mlp" else "logistic"}
+    assert ("cross_validation" in metrics) == (head != "mlp")
+    assert ("validation" in metrics) == (head == "mlp")
+
+
+def test_more_labels_than_are_cross_validated_take_a_validation_side(tmp_path, monkeypatch):
+    """Of the heads that are fitted then, the one with the lower validation loss is kept."""
+    monkeypatch.setattr("flowers_batch.classifier.training._MAX_CROSS_VALIDATED", 100)
+    codes = write_codes(tmp_path / "codes", labels(daisy=80, rose=80))
+    metrics = fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), min_precision=0.8))
+    assert set(metrics["heads"]) == {"logistic", "mlp"} and "cross_validation" not in metrics
     best = min(metrics["heads"], key=lambda kind: metrics["heads"][kind]["validation_log_loss"])
-    assert metrics["head"] == best
+    assert metrics["head"] == best and metrics["accuracy_of"] == "test"
+    assert metrics["unknown"]["of_photos"] == metrics["photos"]["validation"]
+
+
+def test_figures_of_few_labels_are_cross_validated(tmp_path):
+    """All photos but the test photos are trained on, and each is judged by heads that were not fitted to it."""
+    codes = write_codes(tmp_path / "codes", labels(a=40, b=40, c=40), spread=4, copies=5)
+    metrics = fb.train(codes, tmp_path / "model", LOGISTIC)
+    folded, test = metrics["cross_validation"], metrics["test"]
+    assert metrics["photos"] == {"train": folded["photos"], "validation": 0, "test": test["photos"]}
+    assert metrics["accuracy_of"] == "cross_validation" and test["photos"] < 30
+    rows = [row for row in pq.read_table(tmp_path / "model" / "split.parquet").to_pylist() if row["split"] == "train"]
+    assert np.mean([row["prediction"] == row["label"] for row in rows]) == pytest.approx(folded["accuracy"])
+    assert folded["accuracy"] < metrics["train"]["accuracy"]
+    assert metrics["unknown"]["of_photos"] == len({row["group"] for row in rows}) < folded["photos"]
+
+
+def test_random_codes_are_right_by_chance_only(tmp_path):
+    """Out of fold nothing is learnt of labels without a pattern, also if each photo has copies."""
+    names = [str(number) for number in np.random.default_rng(4).integers(0, 2, 120)]
+    codes = write_codes(tmp_path / "codes", names, copies=120, spread=30, width=150)
+    metrics = fb.train(codes, tmp_path / "model", LOGISTIC)
+    assert metrics["cross_validation"]["accuracy"] < 0.65 and metrics["train"]["accuracy"] > 0.95
+    assert metrics["unknown"]["threshold"] > 1 and metrics["unknown"]["bound"] is None
+
+
+def test_classes_of_one_and_two_photos_are_trained(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30, tulip=1, violet=2), spread=0.3)
+    metrics = fb.train(codes, tmp_path / "model", LOGISTIC)
+    assert metrics["classes"] == ["daisy", "rose", "tulip", "violet"]
+    assert metrics["test"]["per_class"]["tulip"]["photos"] == metrics["test"]["per_class"]["violet"]["photos"] == 0
+    folded = metrics["cross_validation"]["per_class"]
+    assert folded["tulip"]["photos"] == 0 and folded["violet"]["photos"] == 2
+    found = predictions_of_codes(tmp_path)
+    assert found["tulip/060.jpg"] == "tulip" and found["violet/061.jpg"] == "violet"
+
+
+def predictions_of_codes(base: Path) -> dict[str, str]:
+    """Return what the model predicts for all photos of the codes."""
+    head = load_model(base / "model").head
+    rows = pq.read_table(base / "codes" / "codes", columns=["path", "code"]).to_pylist()
+    numbers = head.logits(np.array([row["code"] for row in rows], np.float32)).argmax(1)
+    return {row["path"]: head.classes[number] for row, number in zip(rows, numbers, strict=True)}
 
 
 @pytest.mark.slow
@@ -69,7 +121,7 @@ def test_near_duplicates_stay_in_one_split(tmp_path):
     codes = write_codes(tmp_path / "codes", names, copies=150, spread=30, width=150)
     metrics = fb.train(str(codes), str(tmp_path / "model"), LOGISTIC)
     assert metrics["split"]["groups"] == 150 and metrics["split"]["grouped_photos"] == 450
-    assert metrics["split"]["accuracy_without_groups"] > metrics["test"]["accuracy"] + 0.1
+    assert metrics["split"]["accuracy_without_groups"] > metrics["cross_validation"]["accuracy"] + 0.1
     rows = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
     splits = {row["group"]: {other["split"] for other in rows if other["group"] == row["group"]} for row in rows}
     assert len(splits) == 150 and all(len(found) == 1 for found in splits.values())
@@ -101,13 +153,13 @@ def test_threshold_keeps_the_precision_that_was_asked_for(tmp_path):
         str(codes), str(tmp_path / "model"), fb.TrainConfig(("folder",), head="logistic", min_precision=0.9)
     )
     unknown = metrics["unknown"]
-    assert metrics["validation"]["accuracy"] < 0.9 <= unknown["precision"]
-    assert 0 < unknown["coverage"] < 1
+    assert metrics["cross_validation"]["accuracy"] < 0.9 <= unknown["bound"] < unknown["precision"]
+    assert 0 < unknown["coverage"] < 1 and unknown["labels_needed"] == {}
+    assert sum(kept["photos"] for kept in unknown["per_class"].values()) == unknown["photos"]
     assert load_model(str(tmp_path / "model")).head.threshold == unknown["threshold"]
     assert unknown["test"]["precision"] > metrics["test"]["accuracy"]
     assert unknown["auroc"] > 0.6
-    temperature = load_model(str(tmp_path / "model")).head.temperature
-    assert temperature == metrics["calibration"]["temperature"] != 1.0
+    assert load_model(str(tmp_path / "model")).head.temperature == metrics["calibration"]["temperature"]
 
 
 def test_all_labels_are_unknown_if_none_is_certain_enough(tmp_path):
@@ -119,6 +171,7 @@ def test_all_labels_are_unknown_if_none_is_certain_enough(tmp_path):
     assert metrics["unknown"]["precision"] is None
     assert metrics["unknown"]["threshold"] > 1
     assert metrics["unknown"]["coverage"] == 0
+    assert metrics["unknown"]["labels_needed"]["1"] is None
 
 
 def test_learning_curve_shows_whether_more_labels_would_help(tmp_path):
@@ -210,13 +263,15 @@ class Messages:
         pass
 
 
-def test_classes_with_too_few_photos_are_left_out_and_named(tmp_path):
+def test_classes_with_fewer_photos_than_asked_for_are_left_out(tmp_path):
     """Copies count once; the others are trained as if these were not there."""
+    config = replace(LOGISTIC, min_photos_per_class=3)
     names = [*labels(rose=30, tulip=1), *labels(daisy=30, violet=2)]
     codes, without = (write_codes(tmp_path / name, names) for name in ("codes", "without"))
     told = Messages()
-    metrics = fb.train(codes, tmp_path / "model", LOGISTIC, reporter=told)
+    metrics = fb.train(codes, tmp_path / "model", config, reporter=told)
     assert metrics["left_out_classes"] == {
+        "untested": {},
         "min_photos_per_class": 3,
         "photos": 3,
         "rare": {"tulip": 1, "violet": 2},
@@ -245,15 +300,15 @@ def test_classes_with_too_few_photos_are_left_out_and_named(tmp_path):
 def test_copies_of_a_photo_count_once_for_its_class(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(tulip=2, rose=30, daisy=30), copies=2)
     metrics = fb.train(codes, tmp_path / "model", LOGISTIC)
-    assert metrics["left_out_classes"]["rare"] == {"tulip": 2} and metrics["left_out_classes"]["photos"] == 6
+    assert metrics["left_out_classes"]["untested"] == {"tulip": 2} and metrics["left_out_classes"]["photos"] == 0
 
 
 def test_classes_may_need_more_photos(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(rose=30, daisy=30, tulip=9))
     config = replace(LOGISTIC, min_photos_per_class=10)
     assert fb.train(codes, tmp_path / "model", config)["left_out_classes"]["rare"] == {"tulip": 9}
-    with pytest.raises(fb.InputError, match="`min_photos_per_class` must be 3 or more: a class needs a photo to train"):
-        replace(LOGISTIC, min_photos_per_class=2)
+    with pytest.raises(fb.InputError, match="`min_photos_per_class` must be 1 or more"):
+        replace(LOGISTIC, min_photos_per_class=0)
 
 
 def test_class_of_other_classes_copies_is_left_out_and_named(tmp_path):
@@ -276,8 +331,8 @@ def refused(codes: Path, config: fb.TrainConfig | None = None) -> str:
 
 
 def test_invalid_labels_or_codes_are_refused(tmp_path):
-    few = refused(write_codes(tmp_path / "a", labels(rose=9, tulip=1, violet=2)))
-    assert "Fewer than two classes have 3 photos" in few and "tulip (1), violet (2)" in few
+    few = refused(write_codes(tmp_path / "a", labels(tulip=1, violet=2)))
+    assert "Too few photos are labelled" in few and "tulip (1), violet (2)" in few
     assert "at least two classes" in refused(write_codes(tmp_path / "b", labels(rose=9)))
     assert "folder named for its class" in refused(write_codes(tmp_path / "c", [None] * 9))
     codes = write_codes(tmp_path / "d", labels(rose=9, tulip=9))

@@ -43,7 +43,7 @@ def test_many_classes_are_shown_by_the_worst_confusions(text_of):
     text = text_of([f"class {number:02d}" for number in range(31)], 9)
     lines = text.splitlines()
     assert "confusion matrix" not in text and max(map(len, lines)) < 150
-    assert "  the 10 of 31 classes with the lowest F1 on the test photos (metrics.json has all)" in lines
+    assert "  the 10 of 31 classes with the lowest F1 on cross-validated photos (metrics.json has all)" in lines
     confusions = lines[lines.index("  the most common confusions") + 1 :]
     assert len(confusions) == 10
     assert all(" class " in line and " taken for class " in line for line in confusions)
@@ -72,9 +72,10 @@ def metrics_of(classes: list[str], confusion: list[list[int]]) -> dict[str, Any]
         "photos": {"train": 1},
         "validation": test,
         "test": test,
-        "split": {"accuracy_without_groups": None, "moved": 0},
+        "accuracy_of": "test",
+        "split": {"accuracy_without_groups": None, "grouped_photos": 0, "moved": 0},
         "calibration": {"ece_before": 0, "ece_after": 0, "temperature": 1},
-        "unknown": {"precision": None, "min_precision": 0.95},
+        "unknown": {"threshold": 2.0, "precision": None, "min_precision": 0.95},
         "learning_curve": [],
         "left_out_classes": {"min_photos_per_class": 3, "rare": {}, "copies": {}},
         "conflicts": [],

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
 from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
+from flowers_batch.classifier.metrics_sentences import learning_sentence, promise_sentences
 from flowers_batch.classifier.model_folder import read_metrics, read_split
 from flowers_batch.pages import charts
 from flowers_batch.pages.photos import Photos
@@ -30,18 +31,24 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
         album: Gets the thumbnails.
     """
     metrics = read_metrics(model)
-    classes, confusion = metrics["classes"], metrics["test"]["confusion"]
-    cells = _read_cells(model)
+    scores = metrics[metrics["accuracy_of"]]
+    is_cross_validated = metrics["accuracy_of"] != "test"
+    classes, confusion = metrics["classes"], scores["confusion"]
+    cells = _read_cells(model, "train" if is_cross_validated else "test")
     confusions = most_common_confusions(confusion, classes, album.limits.confusions)
     has_matrix = len(classes) <= album.limits.classes
     shown = list(cells) if has_matrix else [(label, prediction) for label, prediction, _ in confusions]
     matrix = dense_matrix(confusion, len(classes)) if has_matrix else []
-    per_class = metrics["test"]["per_class"]
+    per_class = scores["per_class"]
     largest = heapq.nlargest(album.limits.classes, classes, key=lambda name: per_class[name]["photos"])
     points = metrics["learning_curve"]
     has_curve = len(points) > 1  # a fine-tuned network has a single point
     return {
         "metrics": metrics,
+        "scores": scores,
+        "is_cross_validated": is_cross_validated,
+        "promise": promise_sentences(metrics["unknown"]),
+        "kept_classes": list(metrics["unknown"].get("per_class", {}).items())[: album.limits.class_rows],
         "left_out_classes": sentences_on_left_out_classes(metrics["left_out_classes"]),
         "has_matrix": has_matrix,
         "matrix": [[(count, count / max(1, sum(line))) for count in line] for line in matrix],
@@ -51,7 +58,7 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
         "classes": {name: _show_class(name, classes, cells, photos, album) for name in classes if name in largest},
         "calibration_chart": charts.calibration(metrics["calibration"]["curve"]),
         "learning_chart": charts.learning(points) if has_curve else None,
-        "gain": points[-1]["accuracy"] - points[-2]["accuracy"] if has_curve else None,
+        "learning": learning_sentence(metrics),
     } | _describe_tuning(metrics.get("tuning"))
 
 
@@ -63,9 +70,9 @@ def _table_rows(per_class: dict[str, dict[str, Any]], count: int) -> list[tuple[
     )
 
 
-def _read_cells(model: Folder) -> Cells:
+def _read_cells(model: Folder, split: str) -> Cells:
     rows = read_split(model, ["path", "label", "prediction", "probability", "split"])
-    rows = rows.filter(pc.equal(rows["split"], "test")).sort_by([("probability", "descending"), ("path", "ascending")])
+    rows = rows.filter(pc.equal(rows["split"], split)).sort_by([("probability", "descending"), ("path", "ascending")])
     cells: Cells = defaultdict(list)
     for row in rows.to_pylist():
         cells[row["label"], row["prediction"]].append(row)

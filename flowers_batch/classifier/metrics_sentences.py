@@ -1,0 +1,65 @@
+"""Sentences on metrics, for the terminal and the report; they claim no more than the metrics show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_ALPHA = 0.05  # the p-value below which a difference is not noise
+_LITTLE = 0.01  # gain in accuracy
+
+
+def promise_sentences(unknown: Mapping[str, Any]) -> list[str]:
+    """Return which labels are marked unknown, and what is promised of the others.
+
+    Args:
+        unknown: Of `metrics.json`.
+    """
+    if unknown["threshold"] > 1:
+        asked = unknown["min_precision"]
+        return [f"All labels are marked unknown: no threshold can promise a precision of {asked:g}.", *_needs(unknown)]
+    marked = f"Labels with a probability below {unknown['threshold']:.1%} are marked unknown."
+    if unknown.get("bound") is None:  # version 0.1
+        return [marked]
+    return [
+        marked,
+        f"Of the others, at least {unknown['bound']:.1%} are right, with a confidence of 95%, for photos drawn as the "
+        "labelled ones were.",
+        f"That rests on {unknown['photos']} held-out photos, {unknown['coverage']:.0%} of all, of which "
+        f"{unknown['precision']:.1%} were right.",
+    ]
+
+
+def _needs(unknown: Mapping[str, Any]) -> list[str]:
+    """Return how many labels would probably be enough."""
+    needed = unknown.get("labels_needed") or {}
+    asked = f"{unknown['min_precision']:g}"
+    sentences = []
+    if asked in needed:
+        count = needed[asked]
+        sentences.append(
+            "More labels of this kind would probably not be enough either."
+            if count is None
+            else f"It would probably take about {_rounded(count):,} labels in all."
+        )
+    lower = [f"--min-precision {name} about {_rounded(count):,}" for name, count in needed.items() if count]
+    lower = [text for text in lower if not text.startswith(f"--min-precision {asked} ")]
+    if lower:
+        sentences.append(f"A lower precision needs fewer: {', '.join(lower)}.")
+    return sentences
+
+
+def learning_sentence(metrics: Mapping[str, Any]) -> str | None:
+    """Return what the second half of the labels was worth; None if it was not measured."""
+    learned = metrics.get("learning_gain")
+    if learned is None or len(metrics["learning_curve"]) < 2:
+        return None
+    if learned["gain"] <= 0 or learned["p_value"] >= _ALPHA:
+        return "The second half of the labels adds no more than noise."
+    worth = "would help little" if learned["gain"] <= _LITTLE else "would probably help"
+    return f"The second half of the labels adds {100 * learned['gain']:.1f} percentage points: more labels {worth}."
+
+
+def _rounded(count: int) -> int:
+    """Return a number with two significant digits, which is all that an estimate has."""
+    return int(float(f"{count:.2g}"))
