@@ -326,16 +326,16 @@ def test_labels_that_change_meanwhile_change_no_split(tuned, photos, tmp_path, m
 
 
 @pytest.mark.slow
-def test_class_with_too_few_photos_is_left_out_of_fine_tuning(here, photos, tmp_path):
+def test_class_of_one_photo_is_fine_tuned(here, photos, tmp_path):
     archive = tmp_path / "photos"
     shutil.copytree(photos, archive)
     (archive / "violet").mkdir()
     draw_archive(tmp_path / "other", 1, seed=5)
     shutil.copy(tmp_path / "other" / "red" / "0000.png", archive / "violet" / "0000.png")
     metrics = fb.finetune(archive, tmp_path / "model", replace(CONFIG, epochs=1))
-    assert metrics["left_out_classes"]["rare"] == {"violet": 1} and "violet" not in metrics["classes"]
+    assert metrics["left_out_classes"]["untested"] == {"violet": 1} and "violet" in metrics["classes"]
     assert "violet/0000.png" in pq.read_table(tmp_path / "model" / "labels.parquet")["path"].to_pylist()
-    assert "1 class is left out" in training_text(metrics, "model")
+    assert "1 class has fewer than 3 photos" in training_text(metrics, "model")
 
 
 def test_stopped_fine_tuning_needs_its_labels_files_no_more(tuned, photos, tmp_path, monkeypatch):
