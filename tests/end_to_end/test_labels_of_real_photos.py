@@ -45,3 +45,8 @@ def test_planted_wrong_labels_are_found(benchmark, labelled):
 def test_photos_of_unknown_classes_are_less_certain(benchmark, labelled):
     rows, values = benchmark.unknown_classes(labelled)
     assert len(rows) == len(labelled.classes) and statistics.mean(values) >= 0.65
+
+
+def test_few_labels_give_an_accurate_classifier(benchmark, labelled):
+    draws = [benchmark.measure_draw(labelled, 20, seed) for seed in range(benchmark.ROUNDS)]
+    assert statistics.mean(draw.accuracy for draw in draws) >= 0.75
