@@ -65,7 +65,8 @@ def _stage_lines(rates: Mapping[str, float | None], shares: Mapping[str, float])
 
 def demo_text(result: Mapping[str, Any]) -> str:
     """Return the result of a demo as text."""
-    lines = [accuracy_text("test", result["test"])]
+    name = {"cross_validation": "cross-validated"}.get(result["accuracy_of"], result["accuracy_of"])
+    lines = [accuracy_text(name, result["scores"])]
     if result["pool"]:
         layer = result["layer"]
         lines.append(f"The weights end before the fully connected layers, so the codes are {layer}, averaged.")

@@ -51,8 +51,8 @@ def run_demo(
 
     Returns:
         `photos` (their folder, or `synthetic`), `weights`, `layer` and `pool` of the codes, `notes` (why the accuracy
-        may be meaningless), `test` (`photos`, `accuracy`, `interval95`), `seconds` by step, `predictions` (their
-        folder), and `report` (the page's path).
+        may be meaningless), `accuracy_of` (as in `metrics.json`) and the `scores` of these photos (`photos`,
+        `accuracy`, `interval95`), `seconds` by step, `predictions` (their folder), and `report` (the page's path).
 
     Raises:
         InputError: The folder contains something other than a demo, or links in place of its folders, or the photos'
@@ -82,7 +82,8 @@ def run_demo(
         "layer": encoding.layer,
         "pool": encoding.pool,
         "notes": [*photos.notes, *_notes_on(encoding.weights)],
-        "test": {name: metrics["test"][name] for name in ("photos", "accuracy", "interval95")},
+        "accuracy_of": metrics["accuracy_of"],
+        "scores": {name: metrics[metrics["accuracy_of"]][name] for name in ("photos", "accuracy", "interval95")},
         "seconds": steps.seconds,
         "predictions": predictions,
         "report": page,

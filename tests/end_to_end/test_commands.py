@@ -123,7 +123,7 @@ def test_demo_labels_real_photos_of_the_named_folder(capsys, tmp_path, monkeypat
     monkeypatch.setattr(demo, "run_demo", partial(demo.run_demo, network="null"))
     code, out, err = run(capsys, "demo", "--out", str(tmp_path / "demo"), "--offline")
     assert code == 0
-    assert "test accuracy" in out and "report.html\nto correct labels: flowers-batch review " in out
+    assert "cross-validated accuracy" in out and "report.html\nto correct labels: flowers-batch review " in out
     assert "synthetic" not in out and "random:0" in out
     assert all(f"[{number}/6]" in err for number in range(1, 7))
     page = (tmp_path / "demo" / "report.html").read_text()
