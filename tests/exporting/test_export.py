@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -14,6 +16,9 @@ import pytest
 from helpers import encoded, run_shards_here, write
 
 import flowers_batch as fb
+from flowers_batch.classifier import evaluated_head
+from flowers_batch.classifier.calibration import TopLabels
+from flowers_batch.classifier.promised_precision import Promise, promise_precision
 from flowers_batch.cli.main import main
 from flowers_batch.decoding.decode import decode, decode_photo
 from flowers_batch.exporting.export import FORMATS
@@ -32,6 +37,10 @@ def photo(height: int, width: int, seed: int) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
+def promise_half(top: TopLabels, *rest: Any) -> Promise:
+    return replace(promise_precision(top, *rest), threshold=float(np.median(top.probabilities)))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Photos, JPEG and PNG, the predictions of `predict`, and the model."""
@@ -44,9 +53,11 @@ def trained(tmp_path_factory):
     config = fb.EncodeConfig(weights="random:0", layer="pool2", pool="avg", precision="float32", code_dtype="float32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flowers_batch.runs.execution.run_shards", run_shards_here)
-        patch.setattr("flowers_batch.classifier.training._CURVE_SHARES", ())  # takes three more fits
+        patch.setattr("flowers_batch.classifier.learning._CURVE_SHARES", ())  # takes three more fits
+        # So few photos promise no precision, but some labels must be known, and others unknown.
+        patch.setattr(evaluated_head, "promise_precision", promise_half)
         fb.encode(photos, base / "codes", config)
-        fb.train(base / "codes", base / "model", fb.TrainConfig(("folder",), head="mlp", min_precision=0.9))
+        fb.train(base / "codes", base / "model", fb.TrainConfig(("folder",), head="mlp"))
         fb.predict(base / "codes", base / "labels", base / "model", fb.PredictConfig(top_k=3))
     rows = pq.read_table(base / "labels" / "predictions").to_pylist()
     classes = json.loads((base / "model" / "model.json").read_text())["classes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def test_report_is_accessible_and_requests_nothing(base, chromium, tmp_path, fol
 def test_matrix_cell_opens_its_photos_by_keyboard(base, chromium, tmp_path):
     page = fb.report(base / "model", tmp_path / "report.html")
     rows = pq.read_table(base / "model" / "split.parquet").to_pylist()
+    accuracy_of = json.loads((base / "model" / "metrics.json").read_text())["accuracy_of"]
+    split = "test" if accuracy_of == "test" else "train"  # those of cross-validation
     with opened(chromium, f"file://{page}") as watched:
         links = watched.page.query_selector_all(".matrix a")
         assert links
@@ -52,7 +55,7 @@ def test_matrix_cell_opens_its_photos_by_keyboard(base, chromium, tmp_path):
             shown = [cell for cell in watched.page.query_selector_all(".cell") if cell.is_visible()]
             assert len(shown) == 1 and shown[0].evaluate("element => element === document.activeElement")
             here = [(row["label"], row["prediction"]) == (true, predicted or true) for row in rows]
-            behind = [row["path"] for row, fits in zip(rows, here, strict=True) if fits and row["split"] == "test"]
+            behind = [row["path"] for row, fits in zip(rows, here, strict=True) if fits and row["split"] == split]
             assert len(behind) == int(count)
             names = [item.inner_text() for item in shown[0].query_selector_all("li span")]
             assert set(names) <= set(behind) and len(names) == min(6, len(behind))
