@@ -22,8 +22,7 @@ def test_train_command_reports_its_steps(monkeypatch, tmp_path, capsys):
         main(["train", str(codes), str(tmp_path / "model"), "--labels", "folder", "--json"])
     reported = capsys.readouterr().err
     for step in (
-        "logistic: C = 0.01 on fold 2 of 3",
-        r"mlp: (\d+) of \1 photos of epoch 1",
+        "logistic: sqrt_l2, C = 1, fold 2",
         "learning curve: 25%",
     ):
         assert re.search(f"train: {step}", reported), step

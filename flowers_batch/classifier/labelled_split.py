@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_in
 from flowers_batch.classifier.labels import LabelledPhotos, read_labelled
-from flowers_batch.classifier.left_out_classes import LeftOutClasses, classes_text, sentences_on_left_out_classes
+from flowers_batch.classifier.left_out_classes import (
+    MIN_TESTED_GROUPS,
+    LeftOutClasses,
+    classes_text,
+    sentences_on_left_out_classes,
+)
 from flowers_batch.classifier.near_duplicates import group_near_duplicates
 from flowers_batch.classifier.split import (
     LEFT_OUT,
-    MIN_TESTED_GROUPS,
     TEST,
     TRAIN,
     VALIDATION,

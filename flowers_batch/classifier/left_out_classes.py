@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowers_batch.classifier.split import MIN_TESTED_GROUPS
-
+MIN_TESTED_GROUPS = 3  # of a class that is in every split; a group's photos are near-duplicates
 _NAMED = 20  # classes; metrics.json has all
 
 

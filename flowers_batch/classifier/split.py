@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.classifier.left_out_classes import MIN_TESTED_GROUPS
+
 SPLITS = ("train", "validation", "test")
-MIN_TESTED_GROUPS = len(SPLITS)  # of a class that is in every split
 TRAIN, VALIDATION, TEST = range(3)
 LEFT_OUT = -1  # in place of the split of a photo whose class is not trained
 # Of each split, the range of its groups' keys in [0, 1): its share of all groups.
