@@ -117,6 +117,7 @@ def test_random_weights_are_announced_with_results(capsys, archive, tmp_path, lo
         assert "random:5, never trained" in err
 
 
+@pytest.mark.nightly  # `.ci/run` runs the demo on real photos
 def test_demo_labels_real_photos_of_the_named_folder(capsys, tmp_path, monkeypatch, local_ray):
     """The demo as it is, with the null network in place of VGG16."""
     monkeypatch.setenv(PHOTOS_ENVIRONMENT, str(as_jpeg(draw_archive(tmp_path / "photos", 20))))
