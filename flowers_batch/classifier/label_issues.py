@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,8 @@ def find_wrong_labels(probabilities: NDArray[np.floating], targets: NDArray[np.i
     """
     from cleanlab.filter import find_label_issues
 
-    pruned = find_label_issues(targets, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with few photos, of which not all issues may be found
+        pruned = find_label_issues(targets, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
     order = np.argsort(probabilities[np.arange(len(targets)), targets], kind="stable")[: pruned.sum()]
     return order[probabilities[order].argmax(1) != targets[order]]

@@ -13,6 +13,7 @@ from codes_folder import labels, write_codes
 
 import flowers_batch as fb
 from flowers_batch.classifier.label_issues import find_wrong_labels
+from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.cli.main import main
 
 
@@ -127,6 +128,17 @@ def test_labels_of_left_out_classes_are_not_judged(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30, tulip=2))
     fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
     assert not {row["path"] for row in fb.label_issues(tmp_path / "model")} & {"tulip/060.jpg", "tulip/061.jpg"}
+
+
+def test_only_photo_of_a_class_is_not_judged(tmp_path):
+    """No classifier that was not fitted to it knows its class: its label would always look wrong."""
+    codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30))
+    wrong = {"daisy/003.jpg": "rose", "rose/040.jpg": "daisy", "daisy/007.jpg": "tulip"}
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in wrong.items()))
+    fb.train(codes, tmp_path / "model", fb.TrainConfig(("folder", str(tmp_path / "labels.csv")), head="logistic"))
+    assert load_model(tmp_path / "model").head.classes == ("daisy", "rose", "tulip")
+    found = {row["path"] for row in fb.label_issues(tmp_path / "model")}
+    assert found and found <= {"daisy/003.jpg", "rose/040.jpg"}
 
 
 def test_command_lists_issues(mislabelled, capsys, tmp_path):
