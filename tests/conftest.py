@@ -27,28 +27,29 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _named_by(variable: str, what: str) -> Path:
+    """Return the path that a variable of the environment has; skip the test if it has none."""
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} is not set: no {what} to test with")
+    return Path(os.environ[variable])
+
+
 @pytest.fixture(scope="session")
 def real_photos() -> Path:
     """The folder of real photos that FLOWERS_BATCH_PHOTOS names."""
-    if not os.environ.get("FLOWERS_BATCH_PHOTOS"):
-        pytest.skip("FLOWERS_BATCH_PHOTOS is not set: no real photos to test with")
-    return Path(os.environ["FLOWERS_BATCH_PHOTOS"])
+    return _named_by("FLOWERS_BATCH_PHOTOS", "real photos")
 
 
 @pytest.fixture(scope="session")
 def real_weights() -> Path:
     """The file of real weights of the convolutions that FLOWERS_BATCH_CONV_WEIGHTS names."""
-    if not os.environ.get("FLOWERS_BATCH_CONV_WEIGHTS"):
-        pytest.skip("FLOWERS_BATCH_CONV_WEIGHTS is not set: no real weights to test with")
-    return Path(os.environ["FLOWERS_BATCH_CONV_WEIGHTS"])
+    return _named_by("FLOWERS_BATCH_CONV_WEIGHTS", "real weights")
 
 
 @pytest.fixture(scope="session")
 def camera_photos() -> Path:
     """The folder of photos as cameras wrote them that FLOWERS_BATCH_CAMERA_PHOTOS names."""
-    if not os.environ.get("FLOWERS_BATCH_CAMERA_PHOTOS"):
-        pytest.skip("FLOWERS_BATCH_CAMERA_PHOTOS is not set: no photos of cameras to test with")
-    return Path(os.environ["FLOWERS_BATCH_CAMERA_PHOTOS"])
+    return _named_by("FLOWERS_BATCH_CAMERA_PHOTOS", "photos of cameras")
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,17 @@ from flowers_batch.cli.main import main
 from flowers_batch.progress import BarReporter, JsonReporter, LineReporter, Progress, console_reporter
 
 
-def test_train_command_reports_its_steps(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("head", "step"), [("logistic", "logistic: sqrt_l2, C = 1, fold 2"), ("mlp", r"mlp: (\d+) of \1 photos of epoch 1")]
+)
+def test_train_command_reports_its_steps(monkeypatch, tmp_path, capsys, head, step):
     monkeypatch.setattr(app, "console_reporter", lambda verb, style: nullcontext(LineReporter(verb, seconds=0)))
     codes = write_codes(tmp_path / "codes", labels(daisy=30, rose=30))
     with pytest.raises(SystemExit):
-        main(["train", str(codes), str(tmp_path / "model"), "--labels", "folder", "--json"])
+        main(["train", str(codes), str(tmp_path / "model"), "--labels", "folder", "--head", head, "--json"])
     reported = capsys.readouterr().err
-    for step in (
-        "logistic: sqrt_l2, C = 1, fold 2",
-        "learning curve: 25%",
-    ):
-        assert re.search(f"train: {step}", reported), step
+    for expected in (step, "learning curve: 25%"):
+        assert re.search(f"train: {expected}", reported), expected
 
 
 def test_updates_within_fifteen_seconds_write_no_line(capsys):

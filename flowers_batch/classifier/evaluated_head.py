@@ -79,12 +79,10 @@ def evaluate_head(
         metrics["cross_validation"] = evaluate(out_of_sample[held_out.predictable], labelled.classes)
         if metrics["test"]["photos"] < _MIN_TEST_PHOTOS * len(labelled.classes):
             metrics["accuracy_of"] = "cross_validation"
-        unscaled, scaled = (held_out.top_labels(each)[held_out.predictable] for each in (1.0, head.temperature))
+        unscaled, scaled = (each[held_out.predictable] for each in (held_out.top_labels(1.0), out_of_sample))
     else:
-        test = labelled.codes_of(TEST)
-        unscaled, scaled = (
-            predict_top_labels(replace(head, temperature=each), test, reporter) for each in (1.0, head.temperature)
-        )
+        unscaled = predict_top_labels(replace(head, temperature=1.0), labelled.codes_of(TEST), reporter)
+        scaled = top[labelled.splits == TEST]
     metrics["calibration"] = _describe_calibration(head.temperature, unscaled, scaled)
     metrics["unknown"] = _describe_promise(promise, out_of_sample, held_out, top, labelled, config.min_precision)
     accuracy = metrics[metrics["accuracy_of"]]["accuracy"]

@@ -13,11 +13,11 @@ from flowers_batch.classifier.fitting import FittedHead, fit, predict_logits
 from flowers_batch.classifier.held_out import HeldOut, cross_validate
 from flowers_batch.classifier.labelled_codes import LabelledCodes
 from flowers_batch.classifier.labelled_split import LabelledSplit
+from flowers_batch.classifier.metrics_sentences import ALPHA
 from flowers_batch.classifier.split import SPLITS, TEST, TRAIN, VALIDATION, assign_splits
 from flowers_batch.progress import Progress, Reporter
 
 _CURVE_SHARES = (0.1, 0.25, 0.5)  # of the labels, besides all of them
-_ALPHA = 0.05  # the p-value below which a difference is not noise
 
 
 def describe_learning(
@@ -110,7 +110,7 @@ def _without_groups(
         found = cross_validate(train, labelled.classes, seed, fitted.regression, reporter, groups=alone)
         apart = (found.logits.argmax(1) == train.targets)[held_out.predictable]
         compared = compare(apart, correct)
-        return float(apart.mean()) if compared["gain"] > 0 and compared["p_value"] < _ALPHA else None
+        return float(apart.mean()) if compared["gain"] > 0 and compared["p_value"] < ALPHA else None
     codes = labelled.codes
     keys = np.random.default_rng(seed).random(len(codes))
     splits = assign_splits(keys, np.arange(len(codes)), codes.targets)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_ALPHA = 0.05  # the p-value below which a difference is not noise
+ALPHA = 0.05  # the p-value below which a difference is not noise
+# What the accuracy of held-out photos is called, by its name in metrics.json.
+HELD_OUT_NAMES = {"test": "test", "validation": "validation", "cross_validation": "cross-validated"}
 _LITTLE = 0.01  # gain in accuracy
 
 
@@ -54,7 +56,7 @@ def learning_sentence(metrics: Mapping[str, Any]) -> str | None:
     learned = metrics.get("learning_gain")
     if learned is None or len(metrics["learning_curve"]) < 2:
         return None
-    if learned["gain"] <= 0 or learned["p_value"] >= _ALPHA:
+    if learned["gain"] <= 0 or learned["p_value"] >= ALPHA:
         return "The second half of the labels adds no more than noise."
     worth = "would help little" if learned["gain"] <= _LITTLE else "would probably help"
     return f"The second half of the labels adds {100 * learned['gain']:.1f} percentage points: more labels {worth}."

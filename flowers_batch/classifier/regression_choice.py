@@ -15,8 +15,8 @@ from flowers_batch.classifier.logistic import fit_logistic, mean_squared_norm
 from flowers_batch.classifier.normalization import L2, NONE, SQRT_L2, STANDARDIZED, fit_normalization
 from flowers_batch.progress import Progress, Reporter
 
-# Of two normalisations that differ by no more than noise, the earlier one is chosen: on codes of pretrained weights
-# it was the better one more often (benchmarks/labels.py).
+# Of two normalisations that differ by no more than noise, the earlier one is chosen. ReLU codes have few large values,
+# which a square root tames, and their length tells contrast rather than content.
 _BY_PREFERENCE = (SQRT_L2, L2, NONE, STANDARDIZED)
 # C times the mean squared norm of the normalised codes, so that one grid suits them all: of L2-normalised codes, C.
 STRENGTHS = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10000.0)

@@ -96,8 +96,7 @@ def fit_cross_validated(
     """Fit a logistic regression to all photos but the test photos.
 
     Returns:
-        The head; its `normalization` and `C`, by its kind; and
-        predictions out of fold.
+        The head; its `normalization` and `C`, by its kind; and predictions out of fold.
     """
     development = labelled.codes[labelled.splits != TEST].loaded()
     regression = choose_regression(development, len(labelled.classes), config.seed, reporter)

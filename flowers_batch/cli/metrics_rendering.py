@@ -9,7 +9,7 @@ from typing import Any
 
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
 from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
-from flowers_batch.classifier.metrics_sentences import learning_sentence, promise_sentences
+from flowers_batch.classifier.metrics_sentences import HELD_OUT_NAMES, learning_sentence, promise_sentences
 from flowers_batch.text import joined_visibly, visible
 
 _CONFLICTS_SHOWN = 5  # metrics.json has all
@@ -49,9 +49,9 @@ def _accuracy_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     if metrics["accuracy_of"] == "test":
         yield f"  {accuracy_text('test', test)}"
         other = "cross_validation" if "cross_validation" in metrics else "validation"
-        yield f"  {accuracy_text(other.replace('cross_validation', 'cross-validated'), metrics[other])}"
+        yield f"  {accuracy_text(HELD_OUT_NAMES[other], metrics[other])}"
     else:
-        yield f"  {accuracy_text('cross-validated', metrics['cross_validation'])}"
+        yield f"  {accuracy_text(HELD_OUT_NAMES['cross_validation'], metrics['cross_validation'])}"
         yield f"  (the {test['photos']} test photos, fewer than 10 per class, are too few to measure it)"
 
 
@@ -89,7 +89,7 @@ def _promise_lines(unknown: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _learning_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    kind = "cross-validated" if "cross_validation" in metrics else "test"
+    kind = HELD_OUT_NAMES["cross_validation" if "cross_validation" in metrics else "test"]
     yield f"  would more labels help? {kind} accuracy by labels used:"
     for point in metrics["learning_curve"]:
         yield f"    {point['share']:4.0%} ({point['photos']} photos) {point['accuracy']:6.1%}"
@@ -122,7 +122,7 @@ def _tuning_lines(tuning: Mapping[str, Any]) -> Iterator[str]:
 
 def _class_lines(classes: Sequence[str], test: Mapping[str, Any], kind: str) -> Iterator[str]:
     """Yield a line per class, or of many classes the worst: precision, recall, F1 and confusions on held-out photos."""
-    photos = "test" if kind == "test" else "cross-validated"
+    photos = HELD_OUT_NAMES[kind]
     if len(classes) > _MATRIX_CLASSES:
         yield from _worst_class_lines(classes, test, photos)
         return

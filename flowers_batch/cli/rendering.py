@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowers_batch.classifier.metrics_sentences import HELD_OUT_NAMES
 from flowers_batch.cli.metrics_rendering import accuracy_text
 from flowers_batch.sources.left_out_text import describe_left_out
 from flowers_batch.text import joined_visibly
@@ -65,8 +66,7 @@ def _stage_lines(rates: Mapping[str, float | None], shares: Mapping[str, float])
 
 def demo_text(result: Mapping[str, Any]) -> str:
     """Return the result of a demo as text."""
-    name = {"cross_validation": "cross-validated"}.get(result["accuracy_of"], result["accuracy_of"])
-    lines = [accuracy_text(name, result["scores"])]
+    lines = [accuracy_text(HELD_OUT_NAMES[result["accuracy_of"]], result["scores"])]
     if result["pool"]:
         layer = result["layer"]
         lines.append(f"The weights end before the fully connected layers, so the codes are {layer}, averaged.")

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.evaluation import compare
 from flowers_batch.classifier.labelled_split import LabelledSplit
+from flowers_batch.classifier.metrics_sentences import ALPHA
 from flowers_batch.classifier.model_folder import read_metrics, read_split
 from flowers_batch.classifier.split import SPLITS, TEST
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.finetuning.job import FinetuningResult
 from flowers_batch.storage.opening import open_folder
-
-ALPHA = 0.05  # the p-value below which a difference is significant
 
 
 def describe_tuning(

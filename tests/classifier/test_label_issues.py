@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from codes_folder import labels, write_codes
+from helpers import read_csv
 
 import flowers_batch as fb
 from flowers_batch.classifier.label_issues import find_wrong_labels
 from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.cli.main import main
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +46,7 @@ def test_wrong_labels_are_found_with_the_right_ones(mislabelled):
 def test_corrected_issues_are_labels_for_the_next_training(mislabelled, tmp_path):
     codes, _, model = mislabelled
     rows = fb.label_issues(model, tmp_path / "issues.csv")
-    found = read(tmp_path / "issues.csv")
+    found = read_csv(tmp_path / "issues.csv")
     assert [row["path"] for row in found] == [row["path"] for row in rows]
     with (tmp_path / "corrected.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, found[0])

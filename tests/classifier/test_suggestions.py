@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from codes_folder import labels, write_codes
+from helpers import read_csv
 from run_folders import write_run
 
 import flowers_batch as fb
@@ -21,11 +21,6 @@ from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.storage.opening import open_folder
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +49,7 @@ def test_suggested_photos_are_unlabelled_uncertain_and_different(half_labelled, 
     base, labelled = half_labelled
     rows = fb.suggest(base / "predictions", 30, tmp_path / "suggested.csv")
     assert len(rows) == 30 and not labelled & {row["path"] for row in rows}
-    assert [row["path"] for row in read(tmp_path / "suggested.csv")] == [row["path"] for row in rows]
+    assert [row["path"] for row in read_csv(tmp_path / "suggested.csv")] == [row["path"] for row in rows]
     assert all(row["label"] == "" for row in rows)
     found = {row["path"]: row for row in pq.read_table(base / "predictions" / "predictions").to_pylist()}
     # The first photo is labelled, and its copies by that: equal ones are not asked for.
@@ -100,7 +95,7 @@ def test_codes_alone_suggest_typical_photos_of_all_classes(unlabelled, tmp_path)
     rows = fb.suggest(unlabelled, 6, tmp_path / "first.csv")
     assert len(rows) == 6 and all(list(row) == ["path", "label"] and row["label"] == "" for row in rows)
     assert {row["path"].split("/")[0] for row in rows} == {"daisy", "rose", "tulip"}
-    assert [row["path"] for row in read(tmp_path / "first.csv")] == [row["path"] for row in rows]
+    assert [row["path"] for row in read_csv(tmp_path / "first.csv")] == [row["path"] for row in rows]
     assert fb.suggest(unlabelled, 6) == rows
 
 

@@ -489,9 +489,12 @@ def test_verdict_says_whether_fine_tuning_paid(better, worse, best, expected):
 
 
 def test_summary_shows_epochs_costs_and_verdict(tuned):
-    text = training_text(json.loads((tuned / "metrics.json").read_text()), "model")
+    metrics = json.loads((tuned / "metrics.json").read_text())
+    text = training_text(metrics, "model")
     assert "all was trained, from random:3; the best epoch is" in text
-    assert "before" in text and "with frozen codes, accuracy" in text and "fine-tuned, accuracy" in text
+    scalings = int(metrics["calibration"]["temperature"] != 1)
+    assert text.count("before") == 1 + scalings
+    assert "with frozen codes, accuracy" in text and "fine-tuned, accuracy" in text
     assert "would more labels help" not in text and "Fine-tuning " in text
 
 
