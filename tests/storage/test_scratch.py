@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import stat
@@ -105,6 +106,7 @@ def test_folder_on_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def write(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    gc.collect()  # what earlier tests left open is not closed meanwhile
     open_before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(scratch.os, "write", write)
     with pytest.raises(OSError, match="No space left"), scratch_folder(str(tmp_path)):
