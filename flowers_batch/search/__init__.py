@@ -1,0 +1,1 @@
+"""Similar photos by their codes: groups, the nearest ones, near-duplicates."""

@@ -1,0 +1,176 @@
+"""Groups of similar photos: clusters of their codes, each of which a person can label at once."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from flowers_batch.classifier.labelled_codes import CodesInMemory, CodesOnDisk
+from flowers_batch.classifier.medoids import reduce_codes
+from flowers_batch.dataset.run_folder import Run
+from flowers_batch.dataset.schema import OK
+from flowers_batch.errors import InputError
+from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
+from flowers_batch.search.kept_arrays import identity_of, keep_arrays, read_arrays
+
+GROUPS = "groups.safetensors"
+MAX_PHOTOS = 200_000  # that take part: a random sample of a larger archive
+TYPICAL_SHARE = 0.3  # of a group's photos, those nearest to its centre: labels of the others are worth less
+_MIN_COUNT, _MAX_COUNT = 50, 100  # groups
+_PHOTOS_PER_GROUP = 35  # between these bounds
+_BATCH_SIZE = 4096  # of k-means
+_BYTES_IN_MEMORY = 1 << 30  # of codes, above which they are read twice instead
+_VERSION = 1  # of what is computed here
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of similar photos.
+
+    Attributes:
+        rows: Of each group, its photos' rows in the codes folder, those nearest to its centre first: int [photos].
+            Large and distinct groups come first.
+    """
+
+    rows: tuple[NDArray[np.int_], ...]
+
+
+def typical_rows(rows: NDArray[np.int_]) -> NDArray[np.int_]:
+    """Return the rows of a group that are worth a label: those nearest to its centre."""
+    return rows[: max(1, round(TYPICAL_SHARE * len(rows)))]
+
+
+def group_photos(run: Run, count: int | None = None, reporter: Reporter = NULL_REPORTER) -> Groups:
+    """Divide the photos of an archive into groups of similar ones.
+
+    The groups are kept in the folder for the next call, if it can be written.
+
+    Args:
+        run: The codes folder.
+        count: How many groups, at most; None: 50 to 100, the more photos there are.
+        reporter: Receives progress.
+
+    Returns:
+        The groups. Of photos with equal files one takes part, and of a large archive `MAX_PHOTOS`.
+    """
+    identity = identity_of(run, run.manifest.shards, "groups", _VERSION, count)
+    kept = _read(run, identity)
+    if kept is not None:
+        return kept
+    rows = _sample_rows(run, reporter)
+    points = _points(run, rows, reporter)
+    reporter.update(Progress(f"grouping {len(rows)} photos"))
+    groups = Groups(tuple(rows[positions] for positions in _clusters(points, count or _default_count(len(rows)))))
+    sizes = np.array([len(group) for group in groups.rows], np.int64)
+    keep_arrays(run.folder, GROUPS, identity, {"rows": np.concatenate([*groups.rows, rows[:0]]), "sizes": sizes})
+    return groups
+
+
+def split_group(
+    run: Run, rows: NDArray[np.int_], reporter: Reporter = NULL_REPORTER
+) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """Divide a group in two.
+
+    Args:
+        run: The codes folder.
+        rows: Of the group's photos.
+        reporter: Receives progress.
+
+    Returns:
+        The rows of the larger and of the smaller part, those nearest to its centre first.
+
+    Raises:
+        InputError: There are fewer than two photos.
+    """
+    if len(rows) < 2:
+        raise InputError("A group of one photo cannot be split.")
+    rows = np.sort(rows)
+    parts = [rows[positions] for positions in _clusters(_points(run, rows, reporter), 2)]
+    if len(parts) < 2:  # all codes are equal
+        parts = np.array_split(rows, 2)
+    larger, smaller = sorted(parts, key=len, reverse=True)
+    return larger, smaller
+
+
+def _default_count(photos: int) -> int:
+    return min(_MAX_COUNT, max(_MIN_COUNT, photos // _PHOTOS_PER_GROUP))
+
+
+def _sample_rows(run: Run, reporter: Reporter) -> NDArray[np.int_]:
+    """Return the rows of a random sample of the photos with a code, ascending; of photos with equal files, one.
+
+    A photo's content decides whether it is in the sample: the end of its SHA-256.
+    """
+    keys, rows = np.empty(0, ">u8"), np.empty(0, np.int64)
+    read = 0
+    for batch in run.batches(["sha256", "status"]):
+        ok = np.flatnonzero(pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False))
+        digests = np.array(batch["sha256"].take(ok).to_pylist(), "S32")
+        keys = np.concatenate([keys, digests.view(">u8")[3::4]])
+        rows = np.concatenate([rows, read + ok])
+        read += len(batch)
+        if len(keys) > 2 * MAX_PHOTOS:
+            keys, rows = _smallest(keys, rows)
+        reporter.update(Progress(f"reading photos: {read} of {run.manifest.images}"))
+    return np.sort(_smallest(keys, rows)[1])
+
+
+def _smallest(keys: NDArray[np.uint64], rows: NDArray[np.int_]) -> tuple[NDArray[np.uint64], NDArray[np.int_]]:
+    distinct, first = np.unique(keys, return_index=True)
+    return distinct[:MAX_PHOTOS], rows[first[:MAX_PHOTOS]]
+
+
+def _points(run: Run, rows: NDArray[np.int_], reporter: Reporter) -> NDArray[np.float32]:
+    """Return the codes of ascending rows as clustering compares them: float32 [rows, dimensions]."""
+    if len(rows) < 2:
+        return np.empty((len(rows), 1), np.float32)
+    codes = CodesOnDisk(run, rows, 0)
+    if len(rows) * codes.width * np.dtype(np.float32).itemsize > _BYTES_IN_MEMORY:
+        return reduce_codes(codes, len(rows), reporter)
+    return reduce_codes(CodesInMemory(codes.take(np.arange(len(rows)))), len(rows), reporter)
+
+
+def _clusters(points: NDArray[np.float32], count: int) -> list[NDArray[np.int_]]:
+    """Return the positions of the points in each cluster, those nearest to the centre first.
+
+    Clusters come in the order of their size times their distinctness: how much nearer their typical points are to their
+    own centre than to the next one (the simplified silhouette of Hruschka et al., 2004).
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    count = min(count, len(points))
+    if count < 2:
+        return [np.arange(len(points))] if len(points) else []
+    # Batches are too small for several threads: idle ones spin, on cores that others need.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points differ than clusters are wanted
+        clustering = MiniBatchKMeans(count, batch_size=_BATCH_SIZE, n_init=3, random_state=_SEED).fit(points)
+    distances = clustering.transform(points)
+    nearest, next_nearest = np.partition(distances, 1, axis=1)[:, :2].T
+    distinctness = 1 - nearest / np.maximum(next_nearest, np.finfo(np.float32).tiny)
+    by_cluster = np.lexsort((nearest, clustering.labels_))
+    bounds = np.cumsum(np.bincount(clustering.labels_))[:-1]
+    clusters = [positions for positions in np.split(by_cluster, bounds) if len(positions)]
+    return sorted(clusters, key=lambda each: -len(each) * float(distinctness[typical_rows(each)].mean()))
+
+
+def _read(run: Run, identity: str) -> Groups | None:
+    """Return the groups that are kept in the folder; None if there are none of this identity, or they are damaged."""
+    arrays = read_arrays(run.folder, GROUPS, identity, 16 * 2 * MAX_PHOTOS)
+    if arrays is None or arrays.keys() != {"rows", "sizes"}:
+        return None
+    rows, sizes = arrays["rows"], arrays["sizes"]
+    if not all(each.dtype == np.int64 and each.ndim == 1 for each in (rows, sizes)):
+        return None
+    if (sizes <= 0).any() or (sizes > len(rows)).any() or sizes.sum() != len(rows) or len(np.unique(rows)) < len(rows):
+        return None
+    if len(rows) and not 0 <= rows.min() <= rows.max() < run.manifest.images:
+        return None
+    return Groups(tuple(np.split(rows, np.cumsum(sizes)[:-1])) if len(sizes) else ())
