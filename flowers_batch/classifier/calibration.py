@@ -129,5 +129,5 @@ def at_threshold(top: TopLabels, threshold: float) -> dict[str, Any]:
     is_known = top.probabilities >= threshold
     return {
         "precision": float(top.correct[is_known].mean()) if is_known.any() else None,
-        "coverage": float(is_known.mean()),
+        "coverage": float(is_known.mean()) if len(top) else 0.0,
     }

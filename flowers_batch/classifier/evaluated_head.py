@@ -19,7 +19,7 @@ from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.held_out import HeldOut
 from flowers_batch.classifier.labelled_split import LabelledSplit
 from flowers_batch.classifier.promised_precision import Promise, photos_needed, promise_precision
-from flowers_batch.classifier.split import SPLITS, TEST
+from flowers_batch.classifier.split import SPLITS, TEST, TRAIN
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.progress import NULL_REPORTER, Reporter
@@ -65,28 +65,25 @@ def evaluate_head(
     Returns:
         The head with temperature and threshold, the labels that it predicts, and its metrics.
     """
-    head = replace(head, temperature=held_out.temperature())
+    can_judge = not labelled.random_needed
+    head = replace(head, temperature=held_out.temperature() if can_judge else 1.0)
     out_of_sample = held_out.top_labels(head.temperature)
     promise = promise_precision(out_of_sample, held_out.groups, config.min_precision)
     head = replace(head, threshold=promise.threshold)
     top = predict_top_labels(head, labelled.codes, reporter)
     metrics = _describe_photos(run, labelled)
     for split, name in enumerate(SPLITS):
-        if (labelled.splits == split).any():
+        if (labelled.splits == split).any() and (can_judge or split == TRAIN):
             metrics[name] = evaluate(top[labelled.splits == split], labelled.classes)
-    metrics["accuracy_of"] = "test"
-    if held_out.is_cross_validated and held_out.predictable.any():
+    if can_judge and held_out.is_cross_validated and held_out.predictable.any():
         metrics["cross_validation"] = evaluate(out_of_sample[held_out.predictable], labelled.classes)
-        if metrics["test"]["photos"] < _MIN_TEST_PHOTOS * len(labelled.classes):
-            metrics["accuracy_of"] = "cross_validation"
-        unscaled, scaled = (each[held_out.predictable] for each in (held_out.top_labels(1.0), out_of_sample))
-    else:
-        unscaled = predict_top_labels(replace(head, temperature=1.0), labelled.codes_of(TEST), reporter)
-        scaled = top[labelled.splits == TEST]
-    metrics["calibration"] = _describe_calibration(head.temperature, unscaled, scaled)
+    metrics["accuracy_of"] = _accuracy_of(metrics)
+    metrics |= {"calibration": None, "learning_curve": []}
+    if metrics["accuracy_of"]:
+        metrics["calibration"] = _describe_calibration(head, held_out, top, labelled, reporter)
+        accuracy = metrics[metrics["accuracy_of"]]["accuracy"]
+        metrics["learning_curve"] = [{"share": 1.0, "photos": metrics["photos"]["train"], "accuracy": accuracy}]
     metrics["unknown"] = _describe_promise(promise, out_of_sample, held_out, top, labelled, config.min_precision)
-    accuracy = metrics[metrics["accuracy_of"]]["accuracy"]
-    metrics["learning_curve"] = [{"share": 1.0, "photos": metrics["photos"]["train"], "accuracy": accuracy}]
     groups = labelled.codes.groups
     metrics["split"] = {
         "groups": len(labelled.keys),
@@ -94,7 +91,7 @@ def evaluate_head(
         "accuracy_without_groups": None,
     }
     if held_out.is_cross_validated:
-        top = top.replaced(labelled.splits != TEST, out_of_sample)
+        top = top.replaced((labelled.splits != TEST) & labelled.photos.are_random, out_of_sample)
     return EvaluatedHead(head, top, metrics)
 
 
@@ -106,16 +103,33 @@ def _describe_photos(run: Run, labelled: LabelledSplit) -> dict[str, Any]:
         **asdict(labelled.photos.counts),
         "left_out_classes": asdict(labelled.left_out),
         "conflicts": labelled.all_photos.conflicts,
+        "chosen": labelled.photos.ways,
+        "random_needed": labelled.random_needed,
         "weights": run.job.weights,
         "fingerprint": run.job.fingerprint.digest,
     }
 
 
-def _describe_calibration(temperature: float, unscaled: TopLabels, scaled: TopLabels) -> dict[str, Any]:
+def _accuracy_of(metrics: dict[str, Any]) -> str | None:
+    """Return the name of the accuracy that is the model's; None if it is not known."""
+    if "test" in metrics and metrics["test"]["photos"] >= _MIN_TEST_PHOTOS * len(metrics["classes"]):
+        return "test"
+    return next((name for name in ("cross_validation", "test") if name in metrics), None)
+
+
+def _describe_calibration(
+    head: Head, held_out: HeldOut, top: TopLabels, labelled: LabelledSplit, reporter: Reporter
+) -> dict[str, Any]:
     """Return how well held-out labels are calibrated, without and with the temperature."""
+    if held_out.is_cross_validated and held_out.predictable.any():
+        temperatures = (1.0, head.temperature)
+        unscaled, scaled = (held_out.top_labels(each)[held_out.predictable] for each in temperatures)
+    else:
+        unscaled = predict_top_labels(replace(head, temperature=1.0), labelled.codes_of(TEST), reporter)
+        scaled = top[labelled.splits == TEST]
     curve = calibration_curve(scaled)
     return {
-        "temperature": temperature,
+        "temperature": head.temperature,
         "ece_before": expected_calibration_error(calibration_curve(unscaled)),
         "ece_after": expected_calibration_error(curve),
         "curve": curve,
@@ -140,6 +154,7 @@ def _describe_promise(
         "bound": promise.bound,
         "photos": promise.kept,
         "of_photos": promise.photos,
+        "random_only": bool(labelled.photos.ways),
         "labels_needed": _labels_needed(promise, out_of_sample, held_out, labelled, min_precision),
         **at_threshold(out_of_sample, promise.threshold),
         "per_class": {
@@ -157,13 +172,14 @@ def _labels_needed(
 ) -> dict[str, int | None]:
     """Return how many labels would probably suffice for precisions that cannot be promised yet, by precision.
 
-    Of all labels, as many are test photos as of these.
+    Of all labels, as many are test photos as of these. Only labels of randomly chosen photos count.
     """
-    if promise.bound is not None:
+    if promise.bound is not None or not len(held_out.targets):
         return {}
-    share = len(held_out.targets) / len(labelled.splits)
+    labels = int(labelled.photos.are_random.sum())
+    share = len(held_out.targets) / labels
     needed = {}
     for precision in (min_precision, *(lower for lower in _LOWER_PRECISIONS if lower < min_precision)):
         photos = photos_needed(out_of_sample, held_out.groups, precision)
-        needed[f"{precision:g}"] = None if photos is None else max(round(photos / share), len(labelled.splits) + 1)
+        needed[f"{precision:g}"] = None if photos is None else max(round(photos / share), labels + 1)
     return needed

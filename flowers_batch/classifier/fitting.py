@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.calibration import TopLabels
+from flowers_batch.classifier.folds import NO_FOLD
 from flowers_batch.classifier.gradient_descent import fit_by_gradient_descent
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_codes import LabelledCodes
@@ -106,14 +107,14 @@ def predict_out_of_fold(
     Args:
         labelled: Codes of N photos.
         classes: The classes' names.
-        folds: int [N]: see `assign_folds`.
+        folds: int [N]: see `assign_folds`; photos of `NO_FOLD` are not predicted.
         seed: As for `fit`.
         regression: Normalisation and C.
         reporter: Receives progress.
         trained: bool [N]: the photos that regressions are fitted to; None: all.
     """
     logits = np.zeros((len(labelled), len(classes)), np.float32)
-    for fold in np.unique(folds):
+    for fold in np.setdiff1d(folds, NO_FOLD):
         is_inside = folds != fold if trained is None else (folds != fold) & trained
         if is_inside.any():
             inside, outside = labelled[is_inside], labelled[folds == fold]

@@ -7,6 +7,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+NO_FOLD = -1  # of photos that are in all training parts
+
 
 def assign_folds(targets: NDArray[np.int_], groups: NDArray[np.int_], count: int, seed: int) -> NDArray[np.int_]:
     """Return the fold of each photo, int [N], counted from 0.

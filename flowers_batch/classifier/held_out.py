@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.calibration import TopLabels, calibrate
 from flowers_batch.classifier.fitting import predict_logits, predict_out_of_fold
-from flowers_batch.classifier.folds import assign_folds, is_predictable
+from flowers_batch.classifier.folds import NO_FOLD, assign_folds, is_predictable
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.labelled_codes import LabelledCodes
 from flowers_batch.classifier.regression_choice import Regression
@@ -64,8 +64,12 @@ def cross_validate(
     *,
     groups: NDArray[np.int_] | None = None,
     trained: NDArray[np.bool_] | None = None,
+    judged: NDArray[np.bool_] | None = None,
 ) -> HeldOut:
-    """Return logits of all photos by logistic regressions, each fitted to the photos of nine of ten folds.
+    """Return logits of the judged photos by logistic regressions, each fitted to the photos of nine of ten folds.
+
+    Photos that are not judged, and are no near-duplicates of judged ones, are in no fold: all regressions are fitted to
+    them, as the final one is.
 
     Args:
         labelled: The photos, without test photos.
@@ -75,10 +79,17 @@ def cross_validate(
         reporter: Receives progress.
         groups: int [N]: photos that share a fold; None: near-duplicates.
         trained: bool [N]: the photos that regressions are fitted to; None: all.
+        judged: bool [N]: the photos to predict; None: all.
     """
-    folds = assign_folds(labelled.targets, labelled.groups if groups is None else groups, _FOLDS, seed)
+    groups = labelled.groups if groups is None else groups
+    judged = np.ones(len(labelled), bool) if judged is None else judged
+    folds = np.full(len(labelled), NO_FOLD)
+    folded = np.isin(groups, groups[judged])
+    if folded.any():
+        folds[folded] = assign_folds(labelled.targets[folded], groups[folded], _FOLDS, seed)
     logits = predict_out_of_fold(labelled, classes, folds, seed, regression, reporter, trained=trained)
-    return HeldOut(logits, labelled.targets, labelled.groups, is_predictable(labelled.targets, folds), True)
+    predictable = is_predictable(labelled.targets, folds)
+    return HeldOut(logits[judged], labelled.targets[judged], labelled.groups[judged], predictable[judged], True)
 
 
 def hold_out(head: Head, validation: LabelledCodes, reporter: Reporter) -> HeldOut:

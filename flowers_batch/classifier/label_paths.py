@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import chain
+from typing import TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ from flowers_batch.sources.list_files import READERS
 from flowers_batch.storage.folder import NOT_UTF8
 from flowers_batch.storage.urls import scheme_of, split_options, with_known_scheme
 
+T = TypeVar("T")
+
 _FILES = (*READERS, "tar")  # endings of what names photos and is no folder
 _MAYBE_ODD = re.compile(r"[^\x20-\x7e]|^[ ./]| $|\\|//|/\.|!\.")  # in every path that is not its own normal form
 _AROUND_STEM = r"(?s)^.*/|\.[^./]*$"  # what surrounds a file's name without its ending
@@ -29,8 +32,8 @@ _MAX_COMPARED = 200  # characters of them, from the end
 _SEVERAL = ""  # instead of a photo's path: several photos have the form
 
 
-def match_labels(labels: Mapping[str, str], run: Run) -> dict[str, str]:
-    """Return labels by the paths of a run's photos.
+def match_labels(labels: Mapping[str, T], run: Run) -> dict[str, T]:
+    """Return labels, or what else there is by path, by the paths of a run's photos.
 
     A path is taken as it is if a photo has it. Otherwise it is the photo's whose path has the same normal form
     (`PathForm`), unless several photos have that form.

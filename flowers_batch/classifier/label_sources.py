@@ -107,7 +107,9 @@ def _open(run: Run, name: str, reporter: Reporter) -> LabelSource:
     if column := _column(name):
         return ColumnLabels(run, column)
     file = read_labels(name, reporter)
-    return replace(file, labels=match_labels(file.labels, run))
+    rows = match_labels({path: (label, file.chosen.get(path, "")) for path, label in file.labels.items()}, run)
+    labels, chosen = ({path: row[column] for path, row in rows.items() if row[column]} for column in range(2))
+    return replace(file, labels=labels, chosen=chosen)
 
 
 def _labels_by_folder(run: Run, reporter: Reporter) -> FolderLabels:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.classifier.chosen import random_needed
 from flowers_batch.classifier.labelled_codes import LabelledCodes, labelled_codes_in
 from flowers_batch.classifier.labels import LabelledPhotos, read_labelled
 from flowers_batch.classifier.left_out_classes import (
@@ -59,6 +60,15 @@ class LabelledSplit:
         """Return the codes of a split's photos."""
         return self.codes[self.splits == split]
 
+    def random_of(self, split: int) -> NDArray[np.bool_]:
+        """Return which of a split's photos were chosen at random: bool [photos of the split]."""
+        return self.photos.are_random[self.splits == split]
+
+    @property
+    def random_needed(self) -> int:
+        """How many more photos must be labelled at random before a figure can be told."""
+        return random_needed(self.photos.chosen.tolist())
+
     def without_validation(self) -> LabelledSplit:
         """Return the same photos, of which those that would validate are trained on."""
         return replace(self, splits=np.where(self.splits == VALIDATION, TRAIN, self.splits))
@@ -81,11 +91,11 @@ def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPO
     # Of all photos, so that a class which later has enough of them changes no other photo's split.
     groups = group_near_duplicates(photos.digests, photos.hashes)
     keys = split_keys(photos.digests, groups)
-    splits = assign_splits(keys, groups, targets, config.min_photos_per_class)
+    splits = assign_splits(keys, groups, targets, config.min_photos_per_class, photos.are_random)
     kept = splits != LEFT_OUT
     left_out = _describe_left_out(names, groups, targets, splits, config.min_photos_per_class)
     classes, kept_targets = np.unique(photos.labels[kept], return_inverse=True)
-    if len(classes) < 2 or not (splits == TEST).any():
+    if len(classes) < 2 or (photos.are_random.all() and not (splits == TEST).any()):
         raise _too_few_photos(left_out)
     for sentence in sentences_on_left_out_classes(asdict(left_out)):
         reporter.message(sentence)
@@ -107,13 +117,18 @@ def _describe_left_out(
     def counted(photos: NDArray[np.bool_]) -> dict[str, int]:
         return {names[target].item(): distinct[target] for target in np.unique(targets[photos]).tolist()}
 
-    missing, tested = counted(splits == LEFT_OUT), counted(splits == TEST)
+    is_missing = ~np.isin(targets, targets[splits != LEFT_OUT])
+    missing, tested = counted(is_missing), counted(splits == TEST)
     return LeftOutClasses(
         min_photos_per_class=min_photos,
-        photos=int((splits == LEFT_OUT).sum()),
+        photos=int(is_missing.sum()),
         rare={name: count for name, count in missing.items() if count < min_photos},
         copies={name: count for name, count in missing.items() if count >= min_photos},
-        untested={name: count for name, count in counted(splits == TRAIN).items() if name not in tested},
+        untested={
+            name: count
+            for name, count in counted(splits == TRAIN).items()
+            if name not in tested and count < MIN_TESTED_GROUPS
+        },
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flowers_batch.classifier.chosen import NOT_RECORDED, are_random
 from flowers_batch.classifier.column_labels import ColumnLabels
+from flowers_batch.classifier.label_merging import find_disagreements, merge_labels
 from flowers_batch.classifier.label_paths import nearest_paths
-from flowers_batch.classifier.label_sources import LabelSource, folder_choice, is_by_folder, open_labels
+from flowers_batch.classifier.label_sources import folder_choice, is_by_folder, open_labels
 from flowers_batch.classifier.labels_file import MAX_LABEL_CHARACTERS, LabelsFile
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
@@ -39,6 +41,7 @@ class LabelCounts:
         unlabelled: Photos with a code and no label.
         similar_classes: Classes that differ only in case or spaces: sets of names.
         unreadable_labels: Photos whose label in a column, or in a member beside them, is none that can be read.
+        disagreements: Photos with different labels in different files, as `find_disagreements` returns them.
     """
 
     without_code: int
@@ -49,6 +52,7 @@ class LabelCounts:
     unlabelled: int
     similar_classes: list[list[str]]
     unreadable_labels: int
+    disagreements: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class LabelledPhotos:
         digests: S32 [N]: SHA-256 of their files.
         hashes: uint64 [N]: perceptual hashes.
         rows: int [N]: the row of each one's code in the codes folder, counted over all its shards; ascending.
+        chosen: str [N]: how each was chosen to be labelled: one of `CHOSEN`, or empty.
         counts: What is not among them, and why.
     """
 
@@ -69,13 +74,24 @@ class LabelledPhotos:
     digests: NDArray[np.bytes_]
     hashes: NDArray[np.uint64]
     rows: NDArray[np.int_]
+    chosen: NDArray[np.str_]
     counts: LabelCounts
 
     def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int_]) -> LabelledPhotos:
         """Return some of them, by a mask or by positions, with the counts of all."""
         paths = [self.paths[number] for number in np.arange(len(self.paths))[chosen].tolist()]
-        arrays = (self.labels[chosen], self.digests[chosen], self.hashes[chosen], self.rows[chosen])
-        return LabelledPhotos(paths, *arrays, self.counts)
+        arrays = {name: getattr(self, name)[chosen] for name in ("labels", "digests", "hashes", "rows", "chosen")}
+        return replace(self, paths=paths, **arrays)
+
+    @property
+    def are_random(self) -> NDArray[np.bool_]:
+        """Which photos count as randomly chosen, bool [N]: only they tell how good a classifier is."""
+        return are_random(self.chosen.tolist())
+
+    @property
+    def ways(self) -> dict[str, int]:
+        """How many photos were chosen in each recorded way; empty if none is recorded."""
+        return dict(Counter(way for way in self.chosen.tolist() if way != NOT_RECORDED))
 
     @property
     def sha256(self) -> list[bytes]:
@@ -105,25 +121,25 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
             in several ways.
     """
     sources = open_labels(run, labels, reporter)
-    files = [source for source in sources if isinstance(source, LabelsFile)]
-    unmatched = set[str]().union(*(file.labels for file in files))
-    kept: list[tuple[list[Any], ...]] = []  # of each batch: paths, digests, hashes, labels, rows
+    files = {name: source for name, source in zip(labels, sources, strict=True) if isinstance(source, LabelsFile)}
+    unmatched = set[str]().union(*(file.labels for file in files.values()))
+    kept: list[tuple[list[Any], ...]] = []  # of each batch: paths, digests, hashes, labels, chosen, rows
     without_code = unlabelled = before = 0
     example = "roses/1.jpg"
     for batch in run.batches(["path", "sha256", "phash", "status"]):
         ok = pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False)
         paths = batch["path"].to_pylist()
-        names = _labels_of(batch["path"], sources)
+        names, chosen = merge_labels(batch["path"], sources)
         unmatched.difference_update(paths)
         has_label = np.array([name is not None for name in names], bool)
         without_code += int((has_label & ~ok).sum())
         unlabelled += int((~has_label & ok).sum())
         rows = np.flatnonzero(has_label & ok)
         values = [batch[name].take(pa.array(rows)).to_pylist() for name in ("path", "sha256", "phash")]
-        kept.append((*values, [names[row] for row in rows], (before + rows).tolist()))
+        kept.append((*values, [names[row] for row in rows], [chosen[row] for row in rows], (before + rows).tolist()))
         before += len(batch)
         example = next(iter(paths), example)
-    found = [list(chain.from_iterable(part[column] for part in kept)) for column in range(5)]
+    found = [list(chain.from_iterable(part[column] for part in kept)) for column in range(6)]
     columns = [source for source in sources if isinstance(source, ColumnLabels)]
     for column in columns:
         column.check_found()
@@ -140,30 +156,20 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
         labels=np.array(found[3]),
         digests=np.array(found[1], "S32"),
         hashes=np.array(found[2], np.uint64),
-        rows=np.array(found[4], np.int64),
+        chosen=np.array(found[4]),
+        rows=np.array(found[5], np.int64),
         counts=LabelCounts(
             without_code=without_code,
             unknown_paths=len(unmatched),
             unknown_examples=unknown,
             unknown_nearest=nearest,
-            empty_labels=sum(file.empty for file in files),
+            empty_labels=sum(file.empty for file in files.values()),
             unlabelled=unlabelled,
             similar_classes=similar,
             unreadable_labels=sum(column.unreadable for column in columns),
+            disagreements=[each for each in find_disagreements(files) if each["path"] not in unmatched],
         ),
     )
-
-
-def _labels_of(paths: pa.Array, sources: Sequence[LabelSource]) -> list[str | None]:
-    """Return the label of each path."""
-    names: list[str | None] = [None] * len(paths)
-    for source in sources:
-        if isinstance(source, LabelsFile):
-            new = [source.labels.get(path) for path in paths.to_pylist()]
-        else:
-            new = source.of(paths)
-        names = [later or label for label, later in zip(names, new, strict=True)]
-    return names
 
 
 def _check_lengths(paths: Sequence[str], labels: Sequence[str]) -> None:

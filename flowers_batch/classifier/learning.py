@@ -79,7 +79,8 @@ def _cross_validated(
     """Return which photos are labelled correctly out of fold, by heads that were fitted to those that are chosen."""
     assert fitted.regression
     train = labelled.codes_of(TRAIN)
-    found = cross_validate(train, labelled.classes, seed, fitted.regression, reporter, trained=chosen)
+    judged = labelled.random_of(TRAIN)
+    found = cross_validate(train, labelled.classes, seed, fitted.regression, reporter, trained=chosen, judged=judged)
     return found.correct
 
 
@@ -106,14 +107,14 @@ def _without_groups(
     """Return the accuracy of a split that ignores near-duplicates, if it is higher by more than noise."""
     if held_out.is_cross_validated and fitted.regression:
         train = labelled.codes_of(TRAIN)
-        alone = np.arange(len(train))
-        found = cross_validate(train, labelled.classes, seed, fitted.regression, reporter, groups=alone)
-        apart = (found.logits.argmax(1) == train.targets)[held_out.predictable]
+        alone, judged = np.arange(len(train)), labelled.random_of(TRAIN)
+        found = cross_validate(train, labelled.classes, seed, fitted.regression, reporter, groups=alone, judged=judged)
+        apart = (found.logits.argmax(1) == found.targets)[held_out.predictable]
         compared = compare(apart, correct)
         return float(apart.mean()) if compared["gain"] > 0 and compared["p_value"] < ALPHA else None
     codes = labelled.codes
     keys = np.random.default_rng(seed).random(len(codes))
-    splits = assign_splits(keys, np.arange(len(codes)), codes.targets)
+    splits = assign_splits(keys, np.arange(len(codes)), codes.targets, are_random=labelled.photos.are_random)
     train, validation, test = (codes[splits == split] for split in range(len(SPLITS)))
     head = fit(fitted.kind, train, validation, labelled.classes, seed, fitted.regression, reporter).head
     apart = predict_logits(head, test, reporter).argmax(1) == test.targets

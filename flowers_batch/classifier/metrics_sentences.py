@@ -5,10 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flowers_batch.classifier.chosen import RANDOM
+
 ALPHA = 0.05  # the p-value below which a difference is not noise
 # What the accuracy of held-out photos is called, by its name in metrics.json.
 HELD_OUT_NAMES = {"test": "test", "validation": "validation", "cross_validation": "cross-validated"}
+_DISAGREEMENTS_SHOWN = 5
 _LITTLE = 0.01  # gain in accuracy
+
+
+def chosen_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what photos that were not chosen at random are good for, and what is not known; none if all were.
+
+    Args:
+        metrics: The content of `metrics.json`.
+    """
+    others = {way: count for way, count in metrics.get("chosen", {}).items() if way != RANDOM}
+    sentences = []
+    if metrics["accuracy_of"] is None:
+        sentences.append(
+            "The accuracy is not known yet: only photos chosen at random can tell it. Label "
+            f"{max(1, metrics['random_needed'])} more of them."
+        )
+    if others:
+        ways = ", ".join(f"{way} {count}" for way, count in others.items())
+        photos = "1 labelled photo was" if sum(others.values()) == 1 else f"{sum(others.values())} labelled photos were"
+        sentences.append(f"{photos} not chosen at random ({ways}): trained on, and not used for any figure.")
+    return sentences
+
+
+def disagreement_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the photos that labels files label differently, the first of them by name; none if there are none.
+
+    Args:
+        metrics: The content of `metrics.json`.
+    """
+    found = metrics.get("disagreements", [])
+    if not found:
+        return []
+    photos = "1 photo has" if len(found) == 1 else f"{len(found)} photos have"
+    return [
+        f"{photos} different labels in different files, of which the last one counts. To settle them, copy "
+        "disagreements.csv from the model's folder, correct its column `label`, and add it as the last --labels.",
+        *(
+            f"  {each['path']}: " + ", ".join(f"{label} ({name})" for name, label in each["labels"].items())
+            for each in found[:_DISAGREEMENTS_SHOWN]
+        ),
+    ]
 
 
 def promise_sentences(unknown: Mapping[str, Any]) -> list[str]:
@@ -17,6 +60,7 @@ def promise_sentences(unknown: Mapping[str, Any]) -> list[str]:
     Args:
         unknown: Of `metrics.json`.
     """
+    random_only = unknown.get("random_only")
     if unknown["threshold"] > 1:
         asked = unknown["min_precision"]
         return [f"All labels are marked unknown: no threshold can promise a precision of {asked:g}.", *_needs(unknown)]
@@ -25,8 +69,8 @@ def promise_sentences(unknown: Mapping[str, Any]) -> list[str]:
         return [marked]
     return [
         marked,
-        f"Of the others, at least {unknown['bound']:.1%} are right, with a confidence of 95%, for photos drawn as the "
-        "labelled ones were.",
+        f"Of the others, at least {unknown['bound']:.1%} are right, with a confidence of 95%, for photos drawn as "
+        f"{'those chosen at random' if random_only else 'the labelled ones'} were.",
         f"That rests on {unknown['photos']} held-out photos, {unknown['coverage']:.0%} of all, of which "
         f"{unknown['precision']:.1%} were right.",
     ]
@@ -36,13 +80,14 @@ def _needs(unknown: Mapping[str, Any]) -> list[str]:
     """Return how many labels would probably be enough."""
     needed = unknown.get("labels_needed") or {}
     asked = f"{unknown['min_precision']:g}"
+    kind = "randomly chosen labels" if unknown.get("random_only") else "labels"
     sentences = []
     if asked in needed:
         count = needed[asked]
         sentences.append(
             "More labels of this kind would probably not be enough either."
             if count is None
-            else f"It would probably take about {_rounded(count):,} labels in all."
+            else f"It would probably take about {_rounded(count):,} {kind} in all."
         )
     lower = [f"--min-precision {name} about {_rounded(count):,}" for name, count in needed.items() if count]
     lower = [text for text in lower if not text.startswith(f"--min-precision {asked} ")]

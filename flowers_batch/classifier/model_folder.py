@@ -14,6 +14,7 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from flowers_batch.classifier.chosen import NOT_RECORDED
 from flowers_batch.classifier.confusion import with_sparse_confusion
 from flowers_batch.classifier.head import Head, head_from_arrays
 from flowers_batch.classifier.left_out_classes import LeftOutClasses
@@ -35,6 +36,7 @@ from flowers_batch.storage.urls import scheme_of
 
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
 LABELS = "labels.parquet"  # all labels that the training read: a labels file
+DISAGREEMENTS = "disagreements.csv"  # photos with different labels in different files, to be settled: a labels file
 # Of a fine-tuned network: its weights, and the codes folder that it made. They are in the model folder, and
 # `model.json` names them without a path, so that the folder can be moved.
 NETWORK, OWN_CODES = "network.safetensors", "codes"
@@ -46,7 +48,9 @@ _COLUMNS = {  # that are read of `split.parquet` and `labels.parquet`
     "split": pa.string(),
     "prediction": pa.string(),
     "probability": pa.float32(),
+    "chosen": pa.string(),
 }
+_DEFAULTS = {"chosen": NOT_RECORDED}  # of columns that version 0.1 did not write
 _LIST_OF_NUMBERS = re.compile(r"\[\n([\d\s.,eE+-]*)\]")  # of indented JSON, in which no string has a line break
 
 
@@ -199,10 +203,15 @@ def _read_columns(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table
             parquet = open_parquet(file, page_checksum_verification=True)
             names = formats_0_1.split_columns(columns, parquet.schema_arrow.names)
             there = [(field.name, field.type) for field in parquet.schema_arrow]
+            missing = [name for name in columns if name in _DEFAULTS and name not in parquet.schema_arrow.names]
+            names = [name for name in names if name not in missing]
+            columns = [name for name in columns if name not in missing]
             for column, own in zip(columns, names, strict=True):
                 if there.count((own, _COLUMNS[column])) != 1:
                     raise pa.ArrowInvalid(f"it has no column `{own}` of type {_COLUMNS[column]}")
-            table = parquet.read(names).select(names).rename_columns(list(columns))
+            table = parquet.read(names).select(names).rename_columns(columns)
+            for name in missing:
+                table = table.append_column(name, pa.repeat(pa.scalar(_DEFAULTS[name], _COLUMNS[name]), len(table)))
         table.validate(full=True)
         if any(column.null_count for column in table.columns):
             raise pa.ArrowInvalid("it has nulls")

@@ -31,8 +31,15 @@ _PROMISE = {  # version 0.1 promised nothing
     "bound?": (float, None),
     "photos?": int,
     "of_photos?": int,
+    "random_only?": bool,
     "labels_needed?": {str: (int, None)},
     "per_class?": {str: {"precision": float, "photos": int}},
+}
+_CALIBRATION = {
+    "temperature?": float,
+    "ece_before": float,
+    "ece_after": float,
+    "curve": [{"photos": int, "probability": float, "accuracy": float}],
 }
 _EPOCH = {
     "epoch": int,
@@ -76,6 +83,9 @@ METRICS_SHAPE: dict[str, Any] = {
     "unlabelled": int,
     "similar_classes?": [[str]],
     "unreadable_labels?": int,
+    "disagreements?": [{"path": str, "labels": {str: str}}],
+    "chosen?": {str: int},
+    "random_needed?": int,
     "left_out_classes?": {
         "min_photos_per_class": int,
         "photos": int,
@@ -87,15 +97,10 @@ METRICS_SHAPE: dict[str, Any] = {
     "weights": str,
     "train": _SCORES,
     "validation?": _SCORES,
-    "test": _SCORES,
+    "test?": _SCORES,
     "cross_validation?": _SCORES,
-    "accuracy_of?": ("test", "cross_validation"),
-    "calibration": {
-        "temperature?": float,
-        "ece_before": float,
-        "ece_after": float,
-        "curve": [{"photos": int, "probability": float, "accuracy": float}],
-    },
+    "accuracy_of?": ("test", "cross_validation", None),
+    "calibration": (None, _CALIBRATION),
     "unknown": _THRESHOLD
     | _PROMISE
     | {"min_precision": float, "threshold": float, "test": _THRESHOLD, "auroc": (float, None)},
@@ -115,15 +120,18 @@ def check_metrics(metrics: dict[str, Any]) -> None:
         TypeError: Something contradicts something else.
     """
     count = len(metrics["classes"])
-    if not count or not metrics["calibration"]["curve"] or not metrics["learning_curve"]:
+    accuracy_of = metrics.get("accuracy_of", "test")
+    if not count or (accuracy_of and not (metrics["calibration"] and metrics["calibration"]["curve"])):
+        raise TypeError("a list is empty")
+    if accuracy_of and not metrics["learning_curve"]:
         raise TypeError("a list is empty")
     if len(set(metrics["classes"])) < count:
         raise TypeError("`classes` has a name twice")
     for name in ("train", "validation", "test", "cross_validation"):
         if name in metrics:
             _check_scores(metrics[name], metrics["classes"])
-    if metrics.get("accuracy_of", "test") not in metrics:
-        raise TypeError("`cross_validation` is missing")
+    if accuracy_of and accuracy_of not in metrics:
+        raise TypeError(f"`{accuracy_of}` is missing")
     if tuning := metrics.get("tuning"):
         check_epochs(tuning["epochs"], tuning["best_epoch"])
         for scores in (tuning["comparison"], tuning["comparison"]["before"], tuning["comparison"]["after"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,17 @@ from flowers_batch.classifier.calibration import TopLabels
 from flowers_batch.classifier.evaluated_head import EvaluatedHead
 from flowers_batch.classifier.labelled_split import LabelledSplit
 from flowers_batch.classifier.labels import LabelledPhotos
-from flowers_batch.classifier.model_folder import LABELS, MODEL, SPLIT, Model, read_split, save_model, write_metrics
+from flowers_batch.classifier.labels_file import write_labels
+from flowers_batch.classifier.model_folder import (
+    DISAGREEMENTS,
+    LABELS,
+    MODEL,
+    SPLIT,
+    Model,
+    read_split,
+    save_model,
+    write_metrics,
+)
 from flowers_batch.classifier.split import SPLITS, TEST
 from flowers_batch.dataset.job import library_versions
 from flowers_batch.dataset.run_folder import Run
@@ -38,6 +49,7 @@ def publish_model(
     # A half-written model must not pass for a complete one: model.json is deleted first and written last.
     folder.delete(MODEL)
     _write_labels(folder, labelled.all_photos)
+    _write_disagreements(folder, metrics["disagreements"])
     _write_split(folder, labelled, evaluated.top)
     write_metrics(folder, metrics)
     save_model(
@@ -73,10 +85,29 @@ def _count_moved(model: Folder, paths: list[str], splits: NDArray[np.int_]) -> i
 def _write_labels(folder: Folder, photos: LabelledPhotos) -> None:
     """Write the copy of the labels that a later training, or a search for wrong labels, starts from."""
     table = pa.table(
-        {"path": photos.paths, "label": photos.labels.tolist(), "sha256": pa.array(photos.sha256, pa.binary(32))}
+        {
+            "path": photos.paths,
+            "label": photos.labels.tolist(),
+            "sha256": pa.array(photos.sha256, pa.binary(32)),
+            "chosen": photos.chosen.tolist(),
+        }
     )
     with folder.publish(LABELS) as scratch:
         pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
+
+
+def _write_disagreements(folder: Folder, disagreements: Sequence[dict[str, Any]]) -> None:
+    """Write the photos with different labels in different files as a labels file; without any, delete the file."""
+    files = list(dict.fromkeys(name for each in disagreements for name in each["labels"]))
+    if not files:
+        folder.delete(DISAGREEMENTS)
+        return
+    rows = [
+        {"path": each["path"], "label": list(each["labels"].values())[-1]}
+        | {f"label in {name}": each["labels"].get(name) for name in files}
+        for each in disagreements
+    ]
+    write_labels(folder.url_of(DISAGREEMENTS), list(rows[0]), rows)
 
 
 def _write_split(folder: Folder, labelled: LabelledSplit, top: TopLabels) -> None:
@@ -90,6 +121,7 @@ def _write_split(folder: Folder, labelled: LabelledSplit, top: TopLabels) -> Non
             "split": [SPLITS[split] for split in labelled.splits],
             "prediction": np.array(labelled.classes)[top.labels].tolist(),
             "probability": top.probabilities,
+            "chosen": photos.chosen.tolist(),
         }
     )
     with folder.publish(SPLIT) as scratch:

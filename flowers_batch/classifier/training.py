@@ -6,6 +6,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from flowers_batch.classifier.calibration import fit_temperature, log_loss
 from flowers_batch.classifier.evaluated_head import evaluate_head
 from flowers_batch.classifier.fitting import KINDS, LOGISTIC, MLP, FittedHead, fit, predict_logits
@@ -15,10 +17,11 @@ from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelle
 from flowers_batch.classifier.learning import describe_learning
 from flowers_batch.classifier.publication import publish_model
 from flowers_batch.classifier.regression_choice import choose_regression
-from flowers_batch.classifier.split import TEST, TRAIN, VALIDATION
+from flowers_batch.classifier.split import SPLITS, TEST, TRAIN, VALIDATION
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.opening import PathOrUrl, open_folder
 
@@ -55,6 +58,7 @@ def train_once(
     folder = open_folder(model)
     labelled = split_labelled(run, config, reporter)
     if keeps_validation or not _can_cross_validate(labelled, config):
+        _check_random(labelled)
         fitted, heads = fit_best(labelled, config, reporter)
         held_out = hold_out(fitted.head, labelled.codes_of(VALIDATION), reporter)
     else:
@@ -64,7 +68,7 @@ def train_once(
     metrics = evaluated.metrics
     metrics |= {"head": fitted.kind, "heads": heads}
     # A fine-tuned network has seen the labels of all its training photos: a share of them would look too good.
-    if not run.job.tuned_on:
+    if not run.job.tuned_on and metrics["accuracy_of"]:
         learning = describe_learning(labelled, fitted, held_out, config.seed, reporter)
         metrics["split"]["accuracy_without_groups"] = learning.pop("accuracy_without_groups")
         metrics |= learning
@@ -79,6 +83,16 @@ def training_settings(config: TrainConfig) -> dict[str, Any]:
     settings = asdict(config) | {"labels": [absolute_labels(name) for name in config.labels]}
     del settings["images"]  # a place, which the model's `images` tells
     return settings
+
+
+def _check_random(labelled: LabelledSplit) -> None:
+    """Refuse labels of which too few can validate and test."""
+    needed = labelled.random_needed
+    if needed or len(np.unique(labelled.splits)) < len(SPLITS):
+        raise InputError(
+            "Too few of the labelled photos were chosen at random, which alone validate and test: label "
+            f"{max(needed, 1)} more of those that `review` marks as random."
+        )
 
 
 def _can_cross_validate(labelled: LabelledSplit, config: TrainConfig) -> bool:
@@ -100,7 +114,8 @@ def fit_cross_validated(
     """
     development = labelled.codes[labelled.splits != TEST].loaded()
     regression = choose_regression(development, len(labelled.classes), config.seed, reporter)
-    held_out = cross_validate(development, labelled.classes, config.seed, regression, reporter)
+    judged = labelled.photos.are_random[labelled.splits != TEST]
+    held_out = cross_validate(development, labelled.classes, config.seed, regression, reporter, judged=judged)
     fitted = fit(LOGISTIC, development, development, labelled.classes, config.seed, regression, reporter)
     description = {"normalization": regression.normalization, "C": regression.C}
     return fitted, {LOGISTIC: description}, held_out

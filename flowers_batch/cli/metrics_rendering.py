@@ -9,7 +9,13 @@ from typing import Any
 
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
 from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
-from flowers_batch.classifier.metrics_sentences import HELD_OUT_NAMES, learning_sentence, promise_sentences
+from flowers_batch.classifier.metrics_sentences import (
+    HELD_OUT_NAMES,
+    chosen_sentences,
+    disagreement_sentences,
+    learning_sentence,
+    promise_sentences,
+)
 from flowers_batch.text import joined_visibly, visible
 
 _CONFLICTS_SHOWN = 5  # metrics.json has all
@@ -33,26 +39,30 @@ def _training_lines(metrics: Mapping[str, Any], model: str) -> Iterator[str]:
     yield f"{trained} on {metrics['photos']['train']} photos of {len(metrics['classes'])} classes: {model}"
     yield from _accuracy_lines(metrics)
     yield from _split_lines(metrics)
-    yield from _calibration_lines(metrics["calibration"])
+    if metrics["calibration"]:
+        yield from _calibration_lines(metrics["calibration"])
     yield from _promise_lines(metrics["unknown"])
     if "tuning" in metrics:
         yield from _tuning_lines(metrics["tuning"])
     if len(metrics["learning_curve"]) > 1:
         yield from _learning_lines(metrics)
-    yield from _class_lines(metrics["classes"], metrics[metrics["accuracy_of"]], metrics["accuracy_of"])
+    if metrics["accuracy_of"]:
+        yield from _class_lines(metrics["classes"], metrics[metrics["accuracy_of"]], metrics["accuracy_of"])
     yield from _label_lines(metrics)
 
 
 def _accuracy_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yield the accuracy of the model, and then that of the other photos that were held out."""
-    test = metrics["test"]
     if metrics["accuracy_of"] == "test":
-        yield f"  {accuracy_text('test', test)}"
+        yield f"  {accuracy_text('test', metrics['test'])}"
         other = "cross_validation" if "cross_validation" in metrics else "validation"
         yield f"  {accuracy_text(HELD_OUT_NAMES[other], metrics[other])}"
-    else:
+    elif metrics["accuracy_of"]:
         yield f"  {accuracy_text(HELD_OUT_NAMES['cross_validation'], metrics['cross_validation'])}"
-        yield f"  (the {test['photos']} test photos, fewer than 10 per class, are too few to measure it)"
+        test = metrics["test"]["photos"] if "test" in metrics else 0
+        yield f"  (the {test} test photos, fewer than 10 per class, are too few to measure it)"
+    for sentence in chosen_sentences(metrics):
+        yield f"  {sentence}"
 
 
 def _split_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -170,6 +180,8 @@ def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {len(conflicts)} sets of identical photos have different labels, such as:"
         for labels in conflicts[:_CONFLICTS_SHOWN]:
             yield "    " + ", ".join(f"{path} ({label})" for path, label in labels.items())
+    for sentence in disagreement_sentences(metrics):
+        yield f"  {sentence}"
     if metrics["without_code"]:
         yield f"  {metrics['without_code']} labelled photos could not be read, and are left out"
     if metrics["unknown_paths"]:

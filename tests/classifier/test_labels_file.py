@@ -67,6 +67,10 @@ def test_csv_is_read_however_it_is_written(tmp_path, content, encoding):
         (b"sep= \npath label\na b\n", r"^The labels file .* has no column `path` .* \(its columns are `sep=`\): "),
         (b'sep="\npath"label\na"b\n', r"^The labels file .* has no column `path` .* \(its columns are `sep=`\): "),
         (b"PK\3\4\0\0workbook", r"^The header of .* cannot be read \(it has NUL characters\): save the file as CSV"),
+        (
+            b"path,label,chosen\na,rose,by me\n",
+            r"^Row 1 of the labels file .* has by me in its column `chosen`",
+        ),
         (b"PAR1 no table", r"^The labels file .* cannot be read \(.*\): restore it\.$"),
     ],
 )
@@ -108,3 +112,19 @@ def test_numbers_in_csv_are_integers_if_all_are(tmp_path):
         rows = "".join(f"{number},{label}\n" for number, label in enumerate(labels))
         (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
         assert list(read_labels(str(tmp_path / "labels.csv")).labels.values()) == expected
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_column_says_how_photos_were_chosen(tmp_path, suffix):
+    """Of rows of one photo the last one has its label; a photo that was chosen at random once stays so."""
+    paths, ways = ["a", "b", "a", "c", "d", "b"], ["random", "Group", "view", "", "search ", "suggested"]
+    file = tmp_path / f"labels.{suffix}"
+    if suffix == "parquet":
+        ways = [way or None for way in ways]
+        pq.write_table(pa.table({"path": paths, "label": list("rstuvw"), "Chosen": ways}), file)
+    else:
+        rows = "".join(f"{','.join(row)}\n" for row in zip(paths, "rstuvw", ways, strict=True))
+        file.write_text(f"path,label,Chosen\n{rows}")
+    found = read_labels(str(file))
+    assert found.labels == {"a": "t", "b": "w", "c": "u", "d": "v"}
+    assert found.chosen == {"a": "random", "b": "suggested", "d": "search"}

@@ -72,3 +72,24 @@ def test_class_of_other_classes_copies_is_left_out_and_no_other():
     keys = np.array([0.05, 0.15, 0.5, 0.05, 0.15, 0.5])
     splits = assign_splits(keys, groups, targets)
     assert splits.tolist() == [TEST, VALIDATION, TRAIN] * 2 + [LEFT_OUT] * 3
+
+
+def test_only_randomly_chosen_photos_validate_and_test():
+    """The others train or, where a near-duplicate of theirs tests, are left out."""
+    names, groups, targets = draw_photos(3000)
+    groups[1500:] = groups[:1500]  # near-duplicates, of the same classes
+    random = np.arange(3000) % 5 == 0
+    splits = assign_splits(split_keys(names, groups), groups, targets, are_random=random)
+    assert not np.isin(splits[~random], [TEST, VALIDATION]).any()
+    assert np.bincount(splits[random]) / random.sum() == pytest.approx([0.8, 0.1, 0.1], abs=0.03)
+    assert not set(groups[splits == TRAIN]) & set(groups[np.isin(splits, [TEST, VALIDATION])])
+    left_out = splits == LEFT_OUT
+    assert left_out.any() and np.isin(groups[left_out], groups[np.isin(splits, [TEST, VALIDATION])]).all()
+
+
+def test_few_randomly_chosen_photos_are_not_spent_on_a_test():
+    names, groups, targets = draw_photos(300)
+    for of_each_class, tested in ((9, False), (10, True)):
+        random = np.arange(300) < 3 * of_each_class
+        splits = assign_splits(split_keys(names, groups), groups, targets, are_random=random)
+        assert (splits == TEST).any() == tested and (splits != LEFT_OUT).all()

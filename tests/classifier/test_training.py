@@ -17,8 +17,9 @@ from sklearn.metrics import accuracy_score
 import flowers_batch as fb
 from flowers_batch.classifier.labelled_split import split_labelled
 from flowers_batch.classifier.labels_file import read_labels
-from flowers_batch.classifier.model_folder import load_model, read_training_labels
+from flowers_batch.classifier.model_folder import load_model, read_metrics, read_training_labels
 from flowers_batch.classifier.training import fit_best
+from flowers_batch.cli.metrics_rendering import training_text
 from flowers_batch.dataset.run_folder import SUCCESS, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.dataset.shard_file import read_footer, write_shard
@@ -233,6 +234,102 @@ def test_model_folder_keeps_a_copy_of_the_labels(tmp_path):
     assert len(given) == 60 and given["daisy/000.jpg"] == "rose" and given["daisy/001.jpg"] == "daisy"
     fb.train(codes, tmp_path / "again", fb.TrainConfig((str(copy),), head="logistic"))
     assert load_model(tmp_path / "again").head.identity == load_model(tmp_path / "first").head.identity
+
+
+def write_chosen(file: Path, paths: list[str], chosen: dict[str, str], wrong: tuple[str, ...] = ()) -> str:
+    """Write labels by folder, some of them wrong, and how photos were chosen; those without a way were in groups."""
+    rows = []
+    for path in paths:
+        label = path.split("/")[0]
+        rows.append(f"{path},{'other' if path in wrong else label},{chosen.get(path, 'group')}")
+    file.write_text("\n".join(["path,label,chosen", *rows, ""]))
+    return str(file)
+
+
+def paths_of(names: list[str]) -> list[str]:
+    return [f"{name}/{number:03d}.jpg" for number, name in enumerate(names)]
+
+
+def test_figures_come_from_randomly_chosen_photos_alone(tmp_path):
+    """Photos chosen otherwise have codes without a pattern: they cannot be predicted, and would ruin any figure."""
+    names = labels(a=100, b=100)
+    codes = write_codes(tmp_path / "codes", names, spread=0.5)
+    paths = paths_of(names)
+    random = dict.fromkeys(paths[::3], "random")
+    wrong = tuple(path for path in paths if path not in random)[::3]
+    config = fb.TrainConfig((write_chosen(tmp_path / "l.csv", paths, random, wrong),), min_precision=0.8)
+    metrics = fb.train(codes, tmp_path / "model", config)
+    rows = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
+    judged = [row for row in rows if row["split"] == "test" or (row["split"] == "train" and row["chosen"] == "random")]
+    assert {row["path"] for row in judged} == set(random) and len(rows) == 200
+    assert metrics["test"]["photos"] + metrics["cross_validation"]["photos"] == len(random)
+    assert metrics["cross_validation"]["accuracy"] > 0.9 and metrics["train"]["accuracy"] < 0.9
+    assert metrics["unknown"]["of_photos"] == metrics["cross_validation"]["photos"]
+    assert metrics["unknown"]["threshold"] < 1 and metrics["unknown"]["random_only"]
+    assert metrics["calibration"]["curve"] and metrics["learning_curve"][-1]["photos"] == metrics["photos"]["train"]
+    assert metrics["chosen"] == {"random": 67, "group": 133} and metrics["random_needed"] == 0
+    assert read_labels(str(tmp_path / "model" / "labels.parquet")).chosen == {
+        path: random.get(path, "group") for path in paths
+    }
+
+
+def test_recorded_random_photos_are_judged_as_unrecorded_ones(tmp_path):
+    names = labels(a=60, b=60)
+    codes = write_codes(tmp_path / "codes", names, spread=2)
+    paths = paths_of(names)
+    all_random = write_chosen(tmp_path / "random.csv", paths, dict.fromkeys(paths, "random"))
+    found = [
+        fb.train(codes, tmp_path / name, replace(LOGISTIC, labels=(source,)))
+        for name, source in (("a", all_random), ("b", "folder"))
+    ]
+    for metrics in found:
+        metrics.pop("seconds"), metrics.pop("chosen"), metrics["unknown"].pop("random_only")
+    assert found[0] == found[1]
+
+
+def test_accuracy_is_not_known_without_random_photos(tmp_path):
+    names = labels(a=60, b=60)
+    codes = write_codes(tmp_path / "codes", names, copies=20, spread=0.5)
+    paths = paths_of(names)
+    for count in (0, 12):
+        random = dict.fromkeys(paths[: 10 * count : 10], "random")
+        config = replace(LOGISTIC, labels=(write_chosen(tmp_path / "l.csv", paths, random),))
+        metrics = fb.train(codes, tmp_path / "model", config)
+        assert metrics["accuracy_of"] is metrics["calibration"] is None and metrics["random_needed"] == 20 - count
+        assert not {"test", "validation", "cross_validation"} & set(metrics) and metrics["learning_curve"] == []
+        assert metrics["unknown"]["threshold"] > 1 and metrics["unknown"]["bound"] is None
+        text = training_text(metrics, "model")
+        assert (
+            f"The accuracy is not known yet: only photos chosen at random can tell it. Label {20 - count} more" in text
+        )
+        assert f"{120 - count} labelled photos were not chosen at random (group {120 - count})" in text
+        assert "accuracy:" not in text and "would probably not be enough" not in text
+        assert predictions_of_codes(tmp_path)["a/000.jpg"] == "a"
+        assert read_metrics(open_folder(tmp_path / "model"))["accuracy_of"] is None
+
+
+def test_near_duplicate_of_a_test_photo_does_not_train(tmp_path):
+    names = labels(a=40, b=40)
+    codes = write_codes(tmp_path / "codes", names, copies=80, spread=0.5)
+    paths = [*paths_of(names), *(f"{names[n % 80]}/{n:03d}.jpg" for n in range(80, 240))]
+    random = dict.fromkeys(paths[:80], "random")
+    config = replace(LOGISTIC, labels=(write_chosen(tmp_path / "l.csv", paths, random),))
+    metrics = fb.train(codes, tmp_path / "model", config)
+    rows = pq.read_table(tmp_path / "model" / "split.parquet").to_pylist()
+    groups = {split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "test")}
+    assert not groups["train"] & groups["test"]
+    assert {row["chosen"] for row in rows if row["split"] == "test"} == {"random"}
+    assert metrics["photos"]["test"] + metrics["cross_validation"]["photos"] == 80
+    assert metrics["left_out_classes"]["photos"] == 0 and metrics["left_out_classes"]["copies"] == {}
+
+
+@pytest.mark.parametrize("head", ["mlp", "auto"])
+def test_validation_takes_random_photos(tmp_path, monkeypatch, head):
+    monkeypatch.setattr("flowers_batch.classifier.training._MAX_CROSS_VALIDATED", 50)
+    names = labels(a=60, b=60)
+    codes = write_codes(tmp_path / "codes", names, spread=0.5)
+    config = fb.TrainConfig((write_chosen(tmp_path / "l.csv", paths_of(names), {}),), head=head)
+    assert "label 20 more" in refused(codes, config)
 
 
 def test_metrics_of_many_classes_are_small(tmp_path):

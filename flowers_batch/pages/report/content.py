@@ -53,7 +53,7 @@ def collect_content(
         InputError: The folder's files name photos in a place that may not be followed.
     """
     content: dict[str, Any] = {"title": folder.url.rstrip("/").rsplit("/", 1)[-1], "folder": folder.url}
-    content |= {"run": None, "metrics": None, "labels": None, "duplicates": [], "tuning": None}
+    content |= {"run": None, "metrics": None, "scores": None, "labels": None, "duplicates": [], "tuning": None}
     notes: list[str] = []
     album, shown_photos = Album(limits), list[Photos]()
     place = run.photos if run else None
@@ -80,7 +80,7 @@ def collect_content(
         if run.job.kind == PREDICTIONS:
             content["labels"] = survey.show_labels(photos, album, model.head.threshold if model else None)
     content["all_fit"] = album.fill()
-    warnings = _warn_of_synthetic(shown_photos, run, model, has_accuracy=content["metrics"] is not None)
+    warnings = _warn_of_synthetic(shown_photos, run, model, has_accuracy=content["scores"] is not None)
     notes += album.notes
     content["not_shown"] = album.notes
     return content | {"warnings": warnings + notes + (run.summary["notes"] if run else [])}

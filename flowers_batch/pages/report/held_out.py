@@ -9,9 +9,15 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from flowers_batch.classifier.chosen import are_random
 from flowers_batch.classifier.confusion import dense_matrix, most_common_confusions
 from flowers_batch.classifier.left_out_classes import sentences_on_left_out_classes
-from flowers_batch.classifier.metrics_sentences import learning_sentence, promise_sentences
+from flowers_batch.classifier.metrics_sentences import (
+    chosen_sentences,
+    disagreement_sentences,
+    learning_sentence,
+    promise_sentences,
+)
 from flowers_batch.classifier.model_folder import read_metrics, read_split
 from flowers_batch.pages import charts
 from flowers_batch.pages.photos import Photos
@@ -31,6 +37,19 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
         album: Gets the thumbnails.
     """
     metrics = read_metrics(model)
+    content = {
+        "metrics": metrics,
+        "scores": None,
+        "chosen": chosen_sentences(metrics),
+        "disagreements": disagreement_sentences(metrics),
+        "promise": promise_sentences(metrics["unknown"]),
+        "kept_classes": list(metrics["unknown"].get("per_class", {}).items())[: album.limits.class_rows],
+    } | _describe_tuning(metrics.get("tuning"))
+    return content | _describe_scores(model, metrics, photos, album) if metrics["accuracy_of"] else content
+
+
+def _describe_scores(model: Folder, metrics: dict[str, Any], photos: Photos, album: Album) -> dict[str, Any]:
+    """Return what the template shows of the accuracy, if it is known, and of the photos behind it."""
     scores = metrics[metrics["accuracy_of"]]
     is_cross_validated = metrics["accuracy_of"] != "test"
     classes, confusion = metrics["classes"], scores["confusion"]
@@ -44,11 +63,8 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
     points = metrics["learning_curve"]
     has_curve = len(points) > 1  # a fine-tuned network has a single point
     return {
-        "metrics": metrics,
         "scores": scores,
         "is_cross_validated": is_cross_validated,
-        "promise": promise_sentences(metrics["unknown"]),
-        "kept_classes": list(metrics["unknown"].get("per_class", {}).items())[: album.limits.class_rows],
         "left_out_classes": sentences_on_left_out_classes(metrics["left_out_classes"]),
         "has_matrix": has_matrix,
         "matrix": [[(count, count / max(1, sum(line))) for count in line] for line in matrix],
@@ -59,7 +75,7 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
         "calibration_chart": charts.calibration(metrics["calibration"]["curve"]),
         "learning_chart": charts.learning(points) if has_curve else None,
         "learning": learning_sentence(metrics),
-    } | _describe_tuning(metrics.get("tuning"))
+    }
 
 
 def _table_rows(per_class: dict[str, dict[str, Any]], count: int) -> list[tuple[str, dict[str, Any]]]:
@@ -71,8 +87,9 @@ def _table_rows(per_class: dict[str, dict[str, Any]], count: int) -> list[tuple[
 
 
 def _read_cells(model: Folder, split: str) -> Cells:
-    rows = read_split(model, ["path", "label", "prediction", "probability", "split"])
-    rows = rows.filter(pc.equal(rows["split"], split)).sort_by([("probability", "descending"), ("path", "ascending")])
+    rows = read_split(model, ["path", "label", "prediction", "probability", "split", "chosen"])
+    is_judged = pc.and_(pc.equal(rows["split"], split), are_random(rows["chosen"].to_pylist()))
+    rows = rows.filter(is_judged).sort_by([("probability", "descending"), ("path", "ascending")])
     cells: Cells = defaultdict(list)
     for row in rows.to_pylist():
         cells[row["label"], row["prediction"]].append(row)
