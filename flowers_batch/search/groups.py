@@ -19,12 +19,14 @@ from flowers_batch.search.kept_arrays import identity_of, keep_arrays, read_arra
 
 GROUPS = "groups.safetensors"
 MAX_PHOTOS = 200_000  # that take part: a random sample of a larger archive
-TYPICAL_SHARE = 0.3  # of a group's photos, those nearest to its centre: labels of the others are worth less
-_MIN_COUNT, _MAX_COUNT = 50, 100  # groups
-_PHOTOS_PER_GROUP = 35  # between these bounds
+# Of a group's photos, those nearest to its centre are typical. benchmarks/search.py compares such shares and counts by
+# what labels of them are worth: more photos of a group, which one key labels, are more often of different classes.
+_TYPICAL_SHARE, _MIN_TYPICAL = 0.2, 4
+_MIN_COUNT, _MAX_COUNT = 20, 100  # groups
+_PHOTOS_PER_GROUP = 12  # between these bounds
 _BATCH_SIZE = 4096  # of k-means
 _BYTES_IN_MEMORY = 1 << 30  # of codes, above which they are read twice instead
-_VERSION = 1  # of what is computed here
+_VERSION = 2  # of what is computed here
 _SEED = 0
 
 
@@ -42,7 +44,7 @@ class Groups:
 
 def typical_rows(rows: NDArray[np.int_]) -> NDArray[np.int_]:
     """Return the rows of a group that are worth a label: those nearest to its centre."""
-    return rows[: max(1, round(TYPICAL_SHARE * len(rows)))]
+    return rows[: max(_MIN_TYPICAL, round(_TYPICAL_SHARE * len(rows)))]
 
 
 def group_photos(run: Run, count: int | None = None, reporter: Reporter = NULL_REPORTER) -> Groups:
@@ -52,7 +54,7 @@ def group_photos(run: Run, count: int | None = None, reporter: Reporter = NULL_R
 
     Args:
         run: The codes folder.
-        count: How many groups, at most; None: 50 to 100, the more photos there are.
+        count: How many groups, at most; None: 20 to 100, the more photos there are.
         reporter: Receives progress.
 
     Returns:
