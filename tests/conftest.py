@@ -166,6 +166,7 @@ def thin() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for parallel workers: files with tests that share one Ray share a worker."""
     ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
