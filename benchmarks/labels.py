@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import (
@@ -210,8 +211,6 @@ def measure(archive: LabelledArchive, draws: int) -> tuple[list[Claim], dict[str
     """Return the claims and the figures of an archive."""
     claims, by_labels = measure_draws(archive, draws)
     _, metrics = archive.train(np.arange(len(archive)))
-    test = metrics["test"]
-    low, high = test["interval95"]
     more, by_step = measure_suggestions(archive)
     claims += more
     recalls, precisions, halves = zip(*(planted_errors(archive, seed) for seed in range(ROUNDS)), strict=True)
@@ -225,10 +224,16 @@ def measure(archive: LabelledArchive, draws: int) -> tuple[list[Claim], dict[str
     return claims, {
         "photos": len(archive),
         "labels per class": by_labels,
-        "all labels": f"accuracy {test['accuracy']:.3f} of {test['photos']} test photos ({low:.3f} to {high:.3f})",
+        "accuracy with all labels": {name: figure_of(metrics[name]) for name in ("cross_validation", "test")},
         "suggestions": by_step,
         "unknown classes": unknown,
     }
+
+
+def figure_of(scores: dict[str, Any]) -> str:
+    """Return an accuracy with its 95% confidence interval."""
+    low, high = scores["interval95"]
+    return f"{scores['accuracy']:.3f} of {scores['photos']} photos ({low:.3f} to {high:.3f})"
 
 
 def find_codes(folder: Path | None, photos: Path | None, scratch: Path) -> Path | None:

@@ -15,7 +15,8 @@ from flowers_batch.classifier.class_weights import balanced_sample_weights
 from flowers_batch.classifier.head import Layer
 from flowers_batch.progress import Progress, Reporter
 
-_SMALL = 1 << 20  # values of codes
+_CACHED = 1 << 20  # values of codes that stay in a core's cache
+_SMALL = 1 << 20  # values of codes, for which one thread is enough
 _MAX_ITERATIONS = 500
 _GRADIENT_TOLERANCE, _LOSS_TOLERANCE = 1e-4, 1e-7  # of L-BFGS
 
@@ -45,29 +46,28 @@ def fit_logistic(
 
     weights = balanced_sample_weights(targets)
     weights /= weights.sum()
-    rows = np.arange(len(targets))
     width = codes.shape[1]
     penalty = penalty_weight(C, len(targets))
     # The search is for the kernel times the codes' typical norm, so that its tolerances suit codes of any size.
     unit = mean_squared_norm(codes) ** 0.5 or 1.0
+    rows_at_once = max(1, _CACHED // width)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         kernel, bias = np.split(flat.reshape(width + 1, classes), [width])
         kernel = kernel / unit
-        # All but the products is float64: in float32 the line search would end in rounding noise. In place, since
-        # this is most of the time of a training run.
-        values = (codes @ kernel.astype(np.float32)).astype(np.float64) + bias
-        values -= values.max(1, keepdims=True)
-        true = values[rows, targets]
-        np.exp(values, out=values)
-        total = values.sum(1)
-        value = float(weights @ (np.log(total) - true)) + penalty / 2 * float((kernel**2).sum())
-        values /= total[:, None]
-        values[rows, targets] -= 1
-        values *= weights[:, None]
-        gradient = (codes.T @ values.astype(np.float32) + penalty * kernel) / unit
+        rounded = kernel.astype(np.float32)
+        value, gradient, bias_gradient = penalty / 2 * float((kernel**2).sum()), penalty * kernel, np.zeros(classes)
+        # Codes are read from memory once per step, and this is most of the time of a training run: the second product
+        # finds a block of them in the cache.
+        for start in range(0, len(codes), rows_at_once):
+            rows = slice(start, start + rows_at_once)
+            losses, errors = _losses_and_errors(codes[rows] @ rounded + bias, targets[rows])
+            errors *= weights[rows, None]
+            value += float(weights[rows] @ losses)
+            gradient += (errors.T.astype(np.float32) @ codes[rows]).T
+            bias_gradient += errors.sum(0)
         reporter.update(Progress(f"logistic: {len(targets)} photos, loss {value:.4f}"))
-        return value, np.concatenate([gradient, values.sum(0, keepdims=True)]).ravel()
+        return value, np.concatenate([gradient / unit, bias_gradient[None]]).ravel()
 
     first = np.zeros((width + 1, classes))
     if start is not None:
@@ -77,6 +77,23 @@ def fit_logistic(
         found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options).x
     kernel, bias = np.split(found.reshape(width + 1, classes), [width])
     return (kernel / unit).astype(np.float32), bias[0].astype(np.float32)
+
+
+def _losses_and_errors(
+    logits: NDArray[np.float64], targets: NDArray[np.int_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the cross-entropies [N] of logits [N, classes], and their gradients; the logits are overwritten.
+
+    In float64, since in float32 a line search would end in rounding noise.
+    """
+    rows = np.arange(len(targets))
+    logits -= logits.max(1, keepdims=True)
+    true = logits[rows, targets]
+    powers = np.exp(logits, out=logits)
+    total = powers.sum(1)
+    probabilities = np.divide(powers, total[:, None], out=powers)
+    probabilities[rows, targets] -= 1
+    return np.log(total) - true, probabilities
 
 
 def mean_squared_norm(codes: NDArray[np.float32]) -> float:

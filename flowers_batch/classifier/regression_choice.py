@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,10 @@ STRENGTHS = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10000.0)
 _DEFAULT_STRENGTH = 100.0  # if no photo can be predicted out of fold
 _NEGLIGIBLE = 0.002  # difference of log losses
 _FOLDS = 5
-_MAX_PHOTOS = 2000  # that take part: enough to rank candidates
+_MAX_PHOTOS = 2000  # that take part
+_MAX_PREDICTED = 400  # of them that are predicted out of fold, or one fold: enough to rank candidates
+
+_Split = tuple[NDArray[np.bool_], NDArray[np.bool_]]  # the photos to fit to, and those to predict
 
 
 @dataclass(frozen=True)
@@ -49,37 +53,44 @@ def choose_regression(labelled: LabelledCodes, classes: int, seed: int, reporter
         reporter: Receives progress.
     """
     labelled = labelled.subsample(_MAX_PHOTOS, seed)
-    folds = assign_folds(labelled.targets, labelled.groups, _FOLDS, seed)
-    predictable = is_predictable(labelled.targets, folds)
-    if not predictable.any():
+    splits = _split(labelled, seed)
+    if not splits:
         return Regression(SQRT_L2, _DEFAULT_STRENGTH)
-    found = [_choose_strength(name, labelled, folds, predictable, classes, reporter) for name in _BY_PREFERENCE]
+    found = [_choose_strength(name, labelled, splits, classes, reporter) for name in _BY_PREFERENCE]
     _, least = min(found, key=lambda one: one[1].mean())
     return next(regression for regression, losses in found if not is_lower(least + _NEGLIGIBLE, losses))
 
 
+def _split(labelled: LabelledCodes, seed: int) -> list[_Split]:
+    """Return the splits of cross-validation, no more than are necessary to predict enough photos."""
+    folds = assign_folds(labelled.targets, labelled.groups, _FOLDS, seed)
+    predictable = is_predictable(labelled.targets, folds)
+    splits: list[_Split] = []
+    predicted = 0
+    for fold in np.unique(folds[predictable]):
+        if predicted < _MAX_PREDICTED:
+            splits.append((folds != fold, (folds == fold) & predictable))
+            predicted += int(splits[-1][1].sum())
+    return splits
+
+
 def _choose_strength(
-    name: str,
-    labelled: LabelledCodes,
-    folds: NDArray[np.int_],
-    predictable: NDArray[np.bool_],
-    classes: int,
-    reporter: Reporter,
+    name: str, labelled: LabelledCodes, splits: Sequence[_Split], classes: int, reporter: Reporter
 ) -> tuple[Regression, NDArray[np.float64]]:
-    """Return the best C of a normalisation, and the log loss with it of each photo that is predictable."""
+    """Return the best C of a normalisation, and the log loss with it of each photo that is predicted."""
     codes, targets = fit_normalization(name, labelled)(labelled.array()), labelled.targets
     unit = mean_squared_norm(codes) or 1.0
-    layers: dict[int, Layer] = {}
+    layers: list[Layer | None] = [None] * len(splits)
     best, least = Regression(name, 0.0), np.array([np.inf])
     for strength in STRENGTHS:
         C = float(f"{strength / unit:.3g}")
-        losses = np.empty(len(targets))
-        for fold in np.unique(folds).tolist():
-            reporter.update(Progress(f"logistic: {name}, C = {C:g}, fold {fold + 1}"))
-            inside, outside = folds != fold, folds == fold
-            layers[fold] = fit_logistic(codes[inside], targets[inside], classes, C, reporter, layers.get(fold))
-            losses[outside] = log_losses(apply_layers(codes[outside], [layers[fold]]), targets[outside])
-        if losses[predictable].mean() > least.mean() - _NEGLIGIBLE:
+        losses = []
+        for number, (fitted, predicted) in enumerate(splits):
+            reporter.update(Progress(f"logistic: {name}, C = {C:g}, fold {number + 1}"))
+            layers[number] = layer = fit_logistic(codes[fitted], targets[fitted], classes, C, reporter, layers[number])
+            losses.append(log_losses(apply_layers(codes[predicted], [layer]), targets[predicted]))
+        reached = np.concatenate(losses)
+        if reached.mean() > least.mean() - _NEGLIGIBLE:
             break  # the loss has one minimum, and of equally good regressions the most regular one is steadiest
-        best, least = Regression(name, C), losses[predictable]
+        best, least = Regression(name, C), reached
     return best, least

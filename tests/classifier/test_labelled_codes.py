@@ -7,7 +7,7 @@ import pytest
 from codes_folder import WIDTH, labels, write_codes
 
 import flowers_batch as fb
-from flowers_batch.classifier.fitting import KINDS, fit, predict_logits
+from flowers_batch.classifier.fitting import KINDS, LOGISTIC, fit, predict_logits
 from flowers_batch.classifier.labelled_codes import (
     ROW_GROUPS_AHEAD,
     CodesInMemory,
@@ -17,7 +17,10 @@ from flowers_batch.classifier.labelled_codes import (
     labelled_codes_of,
 )
 from flowers_batch.classifier.labelled_split import split_labelled
+from flowers_batch.classifier.logistic import mean_squared_norm
 from flowers_batch.classifier.model_folder import load_model
+from flowers_batch.classifier.normalization import NORMALIZATIONS, fit_normalization
+from flowers_batch.classifier.regression_choice import Regression
 from flowers_batch.classifier.split import TRAIN, VALIDATION
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
@@ -118,6 +121,23 @@ def test_training_on_more_than_memory_is_as_good(larger_than_memory, tmp_path, k
     found = load_model(tmp_path / "again").head.arrays
     for name, array in streamed.head.arrays.items():
         np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_streamed_regression_gives_the_same_probabilities(larger_than_memory, normalization):
+    run = open_run(larger_than_memory, CODES)
+    probabilities = []
+    for max_memory_mb in (None, 1):
+        labelled = split_labelled(run, fb.TrainConfig(("folder",), max_memory_mb=max_memory_mb))
+        train, validation = labelled.codes_of(TRAIN), labelled.codes_of(VALIDATION)
+        unit = mean_squared_norm(fit_normalization(normalization, train)(train.array()))
+        fitted = fit(LOGISTIC, train, validation, labelled.classes, 0, Regression(normalization, 10 / unit))
+        assert bool(fitted.epochs) == (max_memory_mb is not None)
+        probabilities.append(fitted.head.probabilities(validation.array()))
+    in_memory, streamed = probabilities
+    assert np.abs(streamed - in_memory).mean() < 0.03  # early stopping, in place of the minimum
+    assert np.abs(in_memory - 1 / 3).mean() > 0.1
 
 
 def test_available_memory_is_plausible():

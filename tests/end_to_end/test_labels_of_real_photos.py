@@ -30,6 +30,11 @@ def labelled(benchmark, local_ray, real_photos, real_weights, tmp_path_factory):
     return benchmark.LabelledArchive(scratch / "codes", scratch)
 
 
+def test_normalization_of_real_codes_is_by_their_norm(labelled):
+    _, metrics = labelled.train(np.arange(len(labelled)))
+    assert metrics["heads"]["logistic"]["normalization"] in ("l2", "sqrt_l2")
+
+
 def test_suggested_labels_beat_random_ones(benchmark, labelled):
     rounds = np.array([benchmark.suggested_and_random(labelled, seed) for seed in range(benchmark.ROUNDS)])
     suggested, random = rounds.mean(0).T  # of each number of labels
