@@ -35,6 +35,13 @@ def test_normalization_of_real_codes_is_by_their_norm(labelled):
     assert metrics["heads"]["logistic"]["normalization"] in ("l2", "sqrt_l2")
 
 
+def test_normalization_of_random_codes_keeps_their_norm(local_ray, real_photos, tmp_path):
+    """Random filters tell photos apart by colour and brightness, and these change a code's length."""
+    fb.encode(real_photos, tmp_path / "codes", fb.EncodeConfig(weights="random:0"))
+    metrics = fb.train(tmp_path / "codes", tmp_path / "model", fb.TrainConfig(("folder",), head="logistic"))
+    assert metrics["heads"]["logistic"]["normalization"] in ("none", "standardized")
+
+
 def test_suggested_labels_beat_random_ones(benchmark, labelled):
     rounds = np.array([benchmark.suggested_and_random(labelled, seed) for seed in range(benchmark.ROUNDS)])
     suggested, random = rounds.mean(0).T  # of each number of labels
