@@ -58,10 +58,11 @@ def accessibility_faults(page) -> list[str]:
 
 
 @contextmanager
-def serving(predictions: Path, labels: Path) -> Iterator[str]:
+def serving(folder: Path, labels: Path) -> Iterator[str]:
     """Serve a review in a thread of this process; yields the page's address."""
-    with closing(Review(predictions, labels)) as review, listen(0) as listener:
+    with closing(Review(folder, labels)) as review, listen(0) as listener:
         review.outside_links.start(NULL_REPORTER)
+        review.start()
         server = ReviewServer(review, listener)
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -82,9 +83,9 @@ def enter(url: str) -> tuple[str, str]:
 
 
 @contextmanager
-def command(predictions: Path, labels: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def command(folder: Path, labels: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run `flowers-batch review`; yields the page's address and the process."""
-    arguments = ["review", str(predictions), "--labels", str(labels), "--no-open"]
+    arguments = ["review", str(folder), "--labels", str(labels), "--no-open"]
     with subprocess.Popen(
         [sys.executable, "-m", "flowers_batch", *arguments], stdout=subprocess.PIPE, text=True
     ) as process:

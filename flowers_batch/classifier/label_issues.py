@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from flowers_batch.classifier.model_folder import MODEL, load_model, training_la
 from flowers_batch.classifier.near_duplicates import group_near_duplicates
 from flowers_batch.classifier.regression_choice import choose_regression
 from flowers_batch.dataset.following import follow
-from flowers_batch.dataset.run_folder import open_run
+from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
@@ -57,13 +58,37 @@ def label_issues(
         split_file(out)  # refuses what cannot be written before the work
     trained = load_model(model)
     run = open_run(follow(open_folder(model), MODEL, "codes", trained.codes, codes), CODES)
-    labelled = read_labelled(run, training_labels(open_folder(model), trained))
-    labelled = labelled[np.isin(labelled.labels, trained.head.classes)]  # others were too few to be trained
+    rows = issues_among(run, training_labels(open_folder(model), trained), trained.head.classes, reporter)
+    if out is not None:
+        write_labels(out, _COLUMNS, rows)
+    return rows
+
+
+def issues_among(
+    run: Run, labels: Sequence[str], among: Sequence[str] | None = None, reporter: Reporter = NULL_REPORTER
+) -> list[dict[str, Any]]:
+    """Find labels of a codes folder that are probably wrong.
+
+    Args:
+        run: The codes folder.
+        labels: As for `read_labelled`.
+        among: The classes whose labels are judged; None: all.
+        reporter: Receives progress.
+
+    Returns:
+        Rows as `label_issues` returns them.
+
+    Raises:
+        InputError: As `read_labelled` raises it.
+    """
+    labelled = read_labelled(run, labels)
+    if among is not None:
+        labelled = labelled[np.isin(labelled.labels, among)]  # others were too few to be trained
     classes, targets = np.unique(labelled.labels, return_inverse=True)
     groups = group_near_duplicates(labelled.digests, labelled.hashes)
     labelled_codes = labelled_codes_in(run, labelled.rows, targets, groups)
     probabilities = _predict(labelled_codes, tuple(classes.tolist()), reporter)
-    rows = [
+    return [
         {
             "path": labelled.paths[row],
             "label": classes[targets[row]].item(),
@@ -73,9 +98,6 @@ def label_issues(
         }
         for row in find_wrong_labels(probabilities, targets).tolist()
     ]
-    if out is not None:
-        write_labels(out, _COLUMNS, rows)
-    return rows
 
 
 def _predict(labelled: LabelledCodes, classes: tuple[str, ...], reporter: Reporter) -> NDArray[np.float64]:

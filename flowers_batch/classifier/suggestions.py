@@ -23,8 +23,8 @@ from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
 
-_MAX_CANDIDATES = 20_000  # photos among which the suggested ones are chosen, if no more are wanted
-_MIN_UNCERTAINTY = 0.01  # that a photo counts as having, so that certain ones stay comparable
+MAX_CANDIDATES = 20_000  # photos among which the suggested ones are chosen, if no more are wanted
+MIN_UNCERTAINTY = 0.01  # that a photo counts as having, so that certain ones stay comparable
 
 
 def suggest(
@@ -68,7 +68,7 @@ def suggest(
         split_file(out)
     run = _open(folder, {"model": model, "codes": codes})
     given = pa.array({path for file in labels for path in match_labels(read_labels(file).labels, run)}, pa.string())
-    rows = sample_unlabelled(run, max(count, _MAX_CANDIDATES), _labelled_digests(run), given, reporter)
+    rows = sample_unlabelled(run, max(count, MAX_CANDIDATES), _labelled_digests(run), given, reporter)
     chosen = [_suggestion(row) for row in _choose(run, rows, count, reporter).to_pylist()]
     if out is not None:
         predicted = ("prediction", "probability") if run.job.kind == PREDICTIONS else ()
@@ -108,7 +108,7 @@ def _choose(run: Run, rows: pa.Table, count: int, reporter: Reporter) -> pa.Tabl
         return rows
     weights = np.ones(len(rows))
     if run.job.kind == PREDICTIONS:
-        weights = np.maximum(1 - rows["margin"].to_numpy(), _MIN_UNCERTAINTY)
+        weights = np.maximum(1 - rows["margin"].to_numpy(), MIN_UNCERTAINTY)
     points = reduce_codes(found, len(rows), reporter)
     reporter.update(Progress(f"choosing from {len(rows)} photos"))
     return rows.take(pa.array(select_medoids(points, weights, count)))

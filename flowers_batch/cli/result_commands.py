@@ -119,9 +119,14 @@ def report(
     return Output({"report": page}, f"report: {page}")
 
 
-@command(app, example="flowers-batch review run/predictions --labels labels.csv", has_result=False)
+@command(
+    app,
+    example="flowers-batch review run/codes --labels labels.csv, which needs no label to begin with; or flowers-batch "
+    "review run/predictions --labels labels.csv",
+    has_result=False,
+)
 def review(
-    predictions: Annotated[str, typer.Argument(help="Folder of predictions.")],
+    folder: Annotated[str, typer.Argument(help="Folder of codes, which needs no labels, or of predictions.")],
     labels: Annotated[
         str, typer.Option(help="CSV file that each label is added to as it is given; pass it to `train` with --labels.")
     ] = "labels.csv",
@@ -129,6 +134,13 @@ def review(
     root: Root = None,
     model: Model = None,
     codes: Codes = None,
+    min_precision: Annotated[
+        float | None,
+        typer.Option(
+            help="Precision that labels must reach with a confidence of 95% to count as certain; by default 0.95, or "
+            "that of the predictions' classifier."
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 0,
     follow_links: _FollowLinks = False,
     no_open: Annotated[
@@ -137,17 +149,18 @@ def review(
     *,
     reporter: Reporter,
 ) -> None:
-    """Check and correct labels in the browser. The page is served to this machine only; end it with Ctrl-C."""
+    """Give, check and correct labels in the browser. The page is served to this machine only; end it with Ctrl-C."""
     from flowers_batch.pages.review.server import review as serve
 
     serve(
-        predictions,
+        folder,
         labels,
         port,
         images=images,
         root=root,
         model=model,
         codes=codes,
+        min_precision=min_precision,
         follow_links=follow_links,
         open_browser=not no_open,
         announce=lambda line: print(visible(line), flush=True),

@@ -13,7 +13,6 @@ from flowers_batch.decoding.decode import Turns, decode, decode_photo
 from flowers_batch.decoding.errors import DecodeError, explain_lack_of_memory
 from flowers_batch.decoding.resizing import SIDE
 
-_WEBP_QUALITY = 70
 _LENGTH = np.dtype("<u4")  # of a file, in front of it
 
 
@@ -78,9 +77,11 @@ class WebpThumbnail:
 
     Attributes:
         long_edge: The most pixels that its longer side has.
+        quality: 0 to 100.
     """
 
     long_edge: int
+    quality: int = 70
     dtype: str = "uint8"
 
     @property
@@ -97,7 +98,7 @@ class WebpThumbnail:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
             done, file = cv2.imencode(
-                ".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY]
+                ".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, self.quality]
             )
         start = _LENGTH.itemsize
         if not done or start + len(file) > len(slot):

@@ -1,4 +1,4 @@
-"""Thumbnails of photos, made in processes of their own: neither a web server nor a report's process reads a photo."""
+"""Pictures of photos, made in processes of their own: neither a web server nor a report's process reads a photo."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock
 
@@ -19,11 +20,32 @@ from flowers_batch.sources.images import Image, batches_of
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.opening import open_folder
 
-LONG_EDGE = 160  # pixels
-_WORKERS = min(os.cpu_count() or 1, 16)  # a page shows some hundred thumbnails, each a few milliseconds of work
-IN_FLIGHT = TASKS_PER_WORKER * _WORKERS  # groups of photos
-_GROUP = 8  # photos, at most
-_SETTINGS = PoolSettings(_WORKERS, ArchiveConfig.max_pixels, ArchiveConfig.image_timeout)
+
+@dataclass(frozen=True)
+class PictureSize:
+    """A size of pictures, and how they are made.
+
+    Attributes:
+        edge: The longer edge, in pixels.
+        quality: Of the WebP file, 0 to 100.
+        workers: Processes.
+        group: Photos that a process is given at once, at most.
+    """
+
+    edge: int
+    quality: int
+    workers: int
+    group: int
+
+    @property
+    def in_flight(self) -> int:
+        """How many groups are made at once, or wait for a process."""
+        return TASKS_PER_WORKER * self.workers
+
+
+# A page shows some hundred thumbnails, each a few milliseconds of work; and one large picture, or the next one.
+SMALL = PictureSize(160, 70, min(os.cpu_count() or 1, 16), 8)
+LARGE = PictureSize(1600, 85, min(os.cpu_count() or 1, 2), 1)
 
 _Submitted = tuple[int, Future[DecodedGroup], Sequence[Image]]
 
@@ -39,19 +61,20 @@ class ThumbnailPool:
 
     Args:
         source: Where photos are read from.
+        size: Of the thumbnails.
     """
 
-    def __init__(self, source: Source):
-        self._source = source
+    def __init__(self, source: Source, size: PictureSize = SMALL):
+        self._source, self._size = source, size
         self._lock = Lock()
         self._pool: DecodePool | None = None
         self._is_closed = False
         self._free: SimpleQueue[int] = SimpleQueue()  # the first slots of groups
-        for group in range(IN_FLIGHT):
-            self._free.put(group * _GROUP)
+        for group in range(size.in_flight):
+            self._free.put(group * size.group)
 
     def make(self, image: Image) -> bytes:
-        """Return an upright thumbnail of a photo as a WebP file, its longer edge at most `LONG_EDGE` pixels.
+        """Return an upright thumbnail of a photo as a WebP file, its longer edge at most `size.edge` pixels.
 
         Raises:
             NoThumbnail: The photo cannot be read or decoded, or is a link to a file outside the photos' folder.
@@ -73,10 +96,10 @@ class ThumbnailPool:
             RunError: No photo can be decoded.
         """
         submitted: deque[_Submitted] = deque()
-        for start in range(0, len(images), _GROUP):
-            if len(submitted) == IN_FLIGHT:
+        for start in range(0, len(images), self._size.group):
+            if len(submitted) == self._size.in_flight:
                 yield from self._receive(submitted.popleft())
-            submitted.append(self._submit(images[start : start + _GROUP]))
+            submitted.append(self._submit(images[start : start + self._size.group]))
         while submitted:
             yield from self._receive(submitted.popleft())
 
@@ -113,7 +136,10 @@ class ThumbnailPool:
             if self._is_closed:
                 raise closed_error()
             if self._pool is None:
-                self._pool = DecodePool(self._source, WebpThumbnail(LONG_EDGE), _SETTINGS, IN_FLIGHT * _GROUP)
+                size = self._size
+                settings = PoolSettings(size.workers, ArchiveConfig.max_pixels, ArchiveConfig.image_timeout)
+                output = WebpThumbnail(size.edge, size.quality)
+                self._pool = DecodePool(self._source, output, settings, size.in_flight * size.group)
             return self._pool
 
     def close(self) -> None:

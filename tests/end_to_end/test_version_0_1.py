@@ -219,10 +219,10 @@ def test_review_continues_its_labels_and_trains(archive):
     try:
         assert set(review.labels.journal.labels) == {"red/01.jpg", "blue/03.jpg", "green/02.jpg"}
         assert len(review.views.select("uncertain")["rows"]) == 47
-        review.retraining.start()
-        while review.retraining.status.state == "running":
+        review.training.retraining.start()
+        while review.training.retraining.status.state == "running":
             time.sleep(0.05)
-        assert review.retraining.status.state == "done", review.retraining.status.error
+        assert review.training.retraining.status.state == "done", review.training.retraining.status.error
     finally:
         review.close()
 

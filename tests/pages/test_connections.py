@@ -123,7 +123,7 @@ def test_answers_that_are_not_read_are_given_up(url, monkeypatch):
 
 
 def test_body_that_does_not_come_is_given_up(url, monkeypatch):
-    monkeypatch.setattr("flowers_batch.pages.review.application._BODY_SECONDS", SECONDS)
+    monkeypatch.setattr("flowers_batch.pages.review.requests._BODY_SECONDS", SECONDS)
     monkeypatch.setattr("flowers_batch.pages.review.connections.HEADER_SECONDS", SECONDS)
     page, cookie = enter(url)
     own = f"Cookie: {cookie}\r\nOrigin: {url.partition('/?')[0]}\r\nContent-Length: 1000\r\n\r\n"

@@ -31,7 +31,7 @@ def test_written_labels_are_in_the_file(file):
     journal.write({"a.jpg": "rose", "b,\n.jpg": "=tulip"})
     journal.write({"a.jpg": "daisy"})
     assert read_labels(str(file)).labels == journal.labels == {"a.jpg": "daisy", "b,\n.jpg": "=tulip"}
-    assert rows_of(file)[0] == ["path", "label", "time"] and len(rows_of(file)) == 4
+    assert rows_of(file)[0] == ["path", "label", "chosen", "time"] and len(rows_of(file)) == 4
 
 
 def test_undo_reverts_changes_one_by_one(file):
@@ -170,7 +170,9 @@ def test_own_file_keeps_its_last_row_and_columns(file):
     file.write_text("note,label,path\nmine,rose,a.jpg")
     journal = Journal(file)
     journal.write({"b.jpg": "daisy"})
-    assert rows_of(file) == [["note", "label", "path"], ["mine", "rose", "a.jpg"], ["", "daisy", "b.jpg"]]
+    header, *rows = rows_of(file)
+    assert header == ["note", "label", "path", "chosen"]
+    assert rows == [["mine", "rose", "a.jpg", ""], ["", "daisy", "b.jpg", ""]]
 
 
 @pytest.mark.parametrize(
@@ -273,3 +275,67 @@ def test_undo_steps_are_bounded(file, monkeypatch):
         journal.write({"a": label})
     assert journal.undo() == {"a": "daisy"} and journal.undo() == {"a": "rose"} and journal.undo() == {}
     assert read_labels(str(file)).labels == journal.labels == {"a": "rose"}
+
+
+def test_how_photos_were_chosen_is_recorded_and_undone(file):
+    journal = Journal(file)
+    journal.write({"a": "rose", "b": "rose"}, {"a": "group", "b": "random"})
+    journal.write({"a": "tulip", "c": "daisy"}, {"a": "random", "c": "view"})
+    assert [row[:3] for row in rows_of(file)[1:]] == [
+        ["a", "rose", "group"],
+        ["b", "rose", "random"],
+        ["a", "tulip", "random"],
+        ["c", "daisy", "view"],
+    ]
+    assert journal.chosen == {"a": "random", "b": "random", "c": "view"}
+    journal.undo()
+    assert {path: journal.chosen[path] for path in journal.labels} == {"a": "group", "b": "random"}
+    journal.close()
+    assert Journal(file).chosen == {"a": "group", "b": "random"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            '\ufeffpath,label,time\r\n"a,\n.jpg",rose,2026-01-01T00:00:00+00:00\r\n',
+            '\ufeffpath,label,chosen,time\r\n"a,\n.jpg",rose,,2026-01-01T00:00:00+00:00\r\n',
+        ),
+        ("path,label\na,rose\nb,tulip", "path,label,chosen\na,rose,\nb,tulip,\r\n"),
+        (
+            'sep=;\npath ;"label";note\n\na;"ro;se"\nb;rose;x\n',
+            'sep=;\npath ;"label";note;chosen\n\na;"ro;se";;\nb;rose;x;\n',
+        ),
+        ("Chosen,path,label\n,a,rose\n", "Chosen,path,label\n,a,rose\n"),
+    ],
+)
+def test_older_files_get_the_column_and_keep_their_bytes(file, before, after):
+    file.write_text(before, newline="")
+    file.chmod(0o600)
+    labels = read_labels(str(file)).labels
+    journal = Journal(file)
+    assert file.read_bytes().decode() == after and file.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(file.parent) == [file.name] and journal.labels == labels
+    with pytest.raises(InputError, match="by another review"):
+        Journal(file)
+    journal.write({"new": "daisy"}, {"new": "suggested"})
+    journal.undo()
+    assert file.read_bytes().decode() == after
+    journal.write({"new": "daisy"}, {"new": "suggested"})
+    journal.close()
+    again = Journal(file)
+    assert again.labels == labels | {"new": "daisy"} and again.chosen["new"] == "suggested"
+
+
+def test_cut_word_in_a_persons_file_is_moved_away(file):
+    file.write_text("path,label\na,rose\n")
+    journal = Journal(file)
+    journal.write({"b": "daisy"}, {"b": "group"})
+    journal.close()
+    complete = file.read_bytes()
+    file.write_bytes(complete + b"c,tulip,gro")
+    journal = Journal(file)
+    assert file.read_bytes() == complete and journal.chosen == {"b": "group"} and journal.torn
+    journal.close()
+    file.write_bytes(complete + b"c,tulip,group")
+    assert Journal(file).labels == {"a": "rose", "b": "daisy", "c": "tulip"}

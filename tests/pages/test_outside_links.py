@@ -20,9 +20,9 @@ import flowers_batch as fb
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.pages.review.outside_links import outside_links
-from flowers_batch.pages.review.predictions import PredictionTable
+from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.review import Review
-from flowers_batch.pages.review.row_thumbnails import RowThumbnails
+from flowers_batch.pages.review.row_images import RowImages
 from flowers_batch.pages.thumbnails import NoThumbnail
 from flowers_batch.sources.images import Image
 
@@ -51,8 +51,8 @@ def hub(base, tmp_path_factory) -> Path:
 
 
 def sentence_for(predictions: Path, most: int = 100) -> str:
-    table = PredictionTable(open_run(predictions, PREDICTIONS))
-    return outside_links(table, RowThumbnails(table).photos, most)
+    table = PhotoTable(open_run(predictions, PREDICTIONS))
+    return outside_links(table, RowImages(table).photos, most)
 
 
 def test_photos_behind_links_are_counted_and_named(base, hub):
@@ -79,11 +79,11 @@ def test_lists_and_folders_without_links_have_no_photos_outside(base, hub, tmp_p
 def test_photos_behind_links_are_shown_if_links_are_followed(hub, tmp_path):
     review = Review(hub / "predictions", tmp_path / "labels.csv")
     with pytest.raises(NoThumbnail, match="a link to a file outside"):
-        review.thumbnails.thumbnail(0)
+        review.images.thumbnail(0)
     review.close()
     review = Review(hub / "predictions", tmp_path / "labels.csv", follow_links=True)
-    assert all(review.thumbnails.thumbnail(row)[:4] == b"RIFF" for row in range(20))
-    assert outside_links(review.table, review.thumbnails.photos) == ""
+    assert all(review.images.thumbnail(row)[:4] == b"RIFF" for row in range(20))
+    assert outside_links(review.table, review.images.photos) == ""
     review.close()
 
 
@@ -119,14 +119,10 @@ def test_linked_folder_is_outside_unless_it_is_in_the_photos_folder(base, tmp_pa
     fb.predict(photos, tmp_path / "predictions", base / "model")
     review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
     refused = [
-        row
-        for row in range(len(review.table))
-        if review.thumbnails.photos.is_link_outside(Image(review.table.path(row)))
+        row for row in range(len(review.table)) if review.images.photos.is_link_outside(Image(review.table.path(row)))
     ]
     assert refused and {review.table.path(row).split("/")[0] for row in refused} == {"red"}
-    assert outside_links(review.table, review.thumbnails.photos).startswith(
-        f"{len(refused)} of {len(review.table)} photos"
-    )
+    assert outside_links(review.table, review.images.photos).startswith(f"{len(refused)} of {len(review.table)} photos")
     review.close()
 
 

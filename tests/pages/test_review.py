@@ -19,10 +19,16 @@ from helpers import decode_processes
 
 import flowers_batch as fb
 from flowers_batch.classifier.labels_file import read_labels
-from flowers_batch.pages.review.retraining import next_folder
+from flowers_batch.pages.review.filters import Filters
 from flowers_batch.pages.review.review import Review
+from flowers_batch.pages.review.training_plan import next_folder
+from flowers_batch.pages.review.training_source import find_training_source
 from flowers_batch.pages.thumbnails import NoThumbnail, ThumbnailPool
 from flowers_batch.sources.images import Image
+
+
+def label(review: Review, rows: list[int], labels: list[str | None]) -> dict[str, Any]:
+    return review.label(rows, labels, ["view"] * len(rows))
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +47,10 @@ def test_review_works_without_classifier_or_codes(base, tmp_path):
         (moved / "job.json").write_text(json.dumps(job))
         review = Review(moved, tmp_path / f"{key}.csv")
         assert len(review.views.select("uncertain")["rows"]) == 31
-        assert review.labels.set(review.views.select("uncertain")["rows"][:2], ["red", "red"])["labelled"] == 2
-        assert key in review.state()["training_unavailable"] and review.retraining.commands() == []
+        assert label(review, review.views.select("uncertain")["rows"][:2], ["red", "red"])["labelled"] == 2
+        assert key in review.state()["training_unavailable"] and review.training.plan.commands() == []
         with pytest.raises(fb.InputError, match="Training is not possible here"):
-            review.retraining.start()
+            review.training.retraining.start()
         review.close()
 
 
@@ -57,10 +63,10 @@ def test_photos_in_tars_have_thumbnails(base, tmp_path):
     rows = review.views.select("uncertain")["rows"]
     assert len(rows) == 20
     for photo in review.photos(rows):
-        shown = cv2.imdecode(np.frombuffer(review.thumbnails.thumbnail(photo["row"]), np.uint8), cv2.IMREAD_COLOR)
+        shown = cv2.imdecode(np.frombuffer(review.images.thumbnail(photo["row"]), np.uint8), cv2.IMREAD_COLOR)
         kind = "blue" if "/blue/" in photo["path"].replace("!", "/") else "green"
         assert {"blue": 0, "green": 1}[kind] == shown.reshape(-1, 3).mean(0).argmax(), photo["path"]
-    assert review.retraining.commands() == [] and "encode" in review.state()["training_unavailable"]
+    assert review.training.plan.commands() == [] and "encode" in review.state()["training_unavailable"]
     review.close()
 
 
@@ -68,16 +74,16 @@ def test_processes_start_with_a_thumbnail_and_end_with_the_review(base, tmp_path
     before = decode_processes()
     with closing(Review(base / "predictions", tmp_path / "labels.csv")) as review:
         assert decode_processes() == before
-        assert review.thumbnails.thumbnail(0) == review.thumbnails.thumbnail(0) and decode_processes() != before
+        assert review.images.thumbnail(0) == review.images.thumbnail(0) and decode_processes() != before
     assert decode_processes() == before
     with pytest.raises(fb.RunError, match="were ended"):
-        review.thumbnails.thumbnail(1)
+        review.images.thumbnail(1)
 
 
 def test_paths_outside_the_photos_folder_are_not_read(base, tmp_path):
     """Manipulated predictions do not expose files outside the photos' folder."""
     review = Review(base / "predictions", tmp_path / "labels.csv")
-    with closing(review), closing(ThumbnailPool(review.thumbnails.photos.source)) as pool:
+    with closing(review), closing(ThumbnailPool(review.images.photos.source)) as pool:
         assert pool.make(Image("red/0001.png"))[:4] == b"RIFF"
         for path in ("../secret/red/0000.png", "/etc/passwd", "red/../../secret/red/0000.png", "//bytes/..%2Fsecret"):
             with pytest.raises(fb.InputError, match="names no image of"):
@@ -93,12 +99,12 @@ def test_only_photos_that_the_list_names_are_read(base, tmp_path):
     fb.predict(listed, tmp_path / "predictions", base / "model")
     listed.write_text(f"{shown}\n")  # as if only the manifest and the predictions named the other one
     review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
-    thumbnails = review.thumbnails
+    images = review.images
     first, second = review.table.find([shown, secret]).values()
-    assert thumbnails.thumbnail(first)[:4] == b"RIFF"
+    assert images.thumbnail(first)[:4] == b"RIFF"
     with pytest.raises(NoThumbnail, match="no longer in the list"):
-        thumbnails.thumbnail(second)
-    assert list(thumbnails.photos.find([shown, secret])) == [shown], "the report shows no other"
+        images.thumbnail(second)
+    assert list(images.photos.find([shown, secret])) == [shown], "the report shows no other"
     review.close()
 
 
@@ -108,7 +114,7 @@ def test_labels_of_photos_written_in_another_way_are_theirs(base, tmp_path):
     (row,) = review.views.select("labelled")["rows"]
     (photo,) = review.photos([row])
     assert (photo["path"], photo["label"]) == ("red/0001.png", "blue")
-    review.labels.set([row], ["red"])
+    label(review, [row], ["red"])
     assert read_labels(str(tmp_path / "labels.csv")).labels["red/0001.png"] == "red"
     review.labels.undo()
     assert review.labels.by_row() == {row: "blue"}
@@ -120,12 +126,12 @@ def test_views_select_and_order_photos(base, tmp_path):
     confidences = [photo["probability"] for photo in review.photos(review.views.select("uncertain")["rows"])]
     assert confidences == sorted(confidences) and len(confidences) == 31
     first = review.views.select("uncertain")["rows"][0]
-    review.labels.set([first], ["blue"])
+    label(review, [first], ["blue"])
     assert first not in review.views.select("uncertain")["rows"] and review.views.select("labelled")["rows"] == [first]
-    assert first in review.views.select("class", "blue")["rows"]
-    others = review.photos(review.views.select("class", "green")["rows"])
+    assert first in review.views.select("class", Filters("blue"))["rows"]
+    others = review.photos(review.views.select("class", Filters("green"))["rows"])
     assert all((photo["label"] or photo["prediction"]) == "green" for photo in others)
-    review.labels.set([first], [None])
+    label(review, [first], [None])
     assert review.photos([first])[0]["label"] == review.photos([first])[0]["prediction"]
     review.labels.undo()
     assert review.photos([first])[0]["label"] == "blue"
@@ -143,7 +149,7 @@ def test_next_folder_never_names_an_earlier_one(base, tmp_path):
         "a-corrected/m-corrected",
     ]
     review = Review(base / "predictions", tmp_path / "labels.csv")
-    train, predict = review.retraining.commands()
+    train, predict = review.training.plan.commands()
     assert (
         f"{base}/model-corrected" in train and f"{base}/predictions-corrected --model {base}/model-corrected" in predict
     )
@@ -161,15 +167,16 @@ def test_training_labels_are_kept_after_a_retraining(base, tmp_path):
         base / "codes", tmp_path / "model", fb.TrainConfig(("folder", str(tmp_path / "other.csv")), head="logistic")
     )
     review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
-    assert review.source.model and not review.source.made_predictions
-    assert "/model/labels.parquet --labels" in review.retraining.commands()[0]
+    source = find_training_source(review.table)
+    assert source.model and not source.made_predictions
+    assert "/model/labels.parquet --labels" in review.training.plan.commands()[0]
     review.close()
 
 
 def test_several_labels_are_one_change(base, tmp_path):
     review = Review(base / "predictions", tmp_path / "labels.csv")
     rows = review.views.select("uncertain")["rows"][:3]
-    assert review.labels.set(rows, ["red", None, "a"])["skipped"] == 0
+    assert label(review, rows, ["red", None, "a"])["skipped"] == 0
     photos = review.photos(rows)
     assert [photo["label"] for photo in photos] == ["red", photos[1]["prediction"], "a"]
     review.labels.undo()
@@ -180,7 +187,7 @@ def test_several_labels_are_one_change(base, tmp_path):
 def test_failed_photos_get_no_label(base, tmp_path):
     review = Review(base / "predictions", tmp_path / "labels.csv")
     failed, good = review.views.select("failed")["rows"], review.views.select("uncertain")["rows"]
-    changed = review.labels.set([*failed, good[0]], ["red", "red"])
+    changed = label(review, [*failed, good[0]], ["red", "red"])
     assert len(failed) == 1 and changed["skipped"] == 1
     assert [photo["row"] for photo in changed["labels"]] == [good[0]]
     review.close()
@@ -198,20 +205,22 @@ def test_training_runs_once_and_not_beside_other_work(base, tmp_path, monkeypatc
         return run
 
     monkeypatch.setattr("flowers_batch.pages.review.retraining.train", work("train"))
-    monkeypatch.setattr("flowers_batch.pages.review.views.label_issues", work("label_issues"))
+    monkeypatch.setattr("flowers_batch.pages.review.computed_views.label_issues", work("label_issues"))
     review = Review(base / "predictions", tmp_path / "labels.csv")
     for _ in range(3):
-        review.retraining.start()
+        review.training.retraining.start()
     while not started:
         time.sleep(0.005)
     for _ in range(3):
         assert "waiting" in review.views.select("label_issues")["computing"]
     assert started == ["train"]
     hold.set()
-    while review.retraining.status.state == "running":
+    while review.training.retraining.status.state == "running":
         time.sleep(0.005)
     with pytest.raises(fb.InputError, match="no more"):
         while "computing" in review.views.select("label_issues"):
             time.sleep(0.005)
-    assert started == ["train", "label_issues"] and review.retraining.status.error.startswith("There is no more")
+    assert started == ["train", "label_issues"] and review.training.retraining.status.error.startswith(
+        "There is no more"
+    )
     review.close()

@@ -253,6 +253,71 @@ def test_too_many_rows_are_refused(shared):
     assert status == 400 and "500" in json.loads(content)["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("label", {"rows": [0], "labels": "red", "chosen": "lottery"}),
+        ("label", {"rows": [0, 1], "labels": "red", "chosen": ["random"]}),
+        ("label", {"rows": [0], "labels": "red", "chosen": None}),
+        ("split", {}),
+        ("split", {"id": True}),
+        ("split", {"id": 10**30}),
+        ("photo/31000", None),
+        ("photo/x", None),
+        ("photo/" + "9" * 5000, None),
+        ("view?name=all&low=2", None),
+        ("groups?labelled=maybe", None),
+        ("view?name=all&search=" + "x" * 1001, None),
+    ],
+)
+def test_values_out_of_bounds_are_refused_with_a_sentence(shared, path, body):
+    status, _, content = shared(f"api/{path}", body)
+    assert status == 400 and json.loads(content)["error"].endswith(".")
+    assert json.loads(shared("api/state")[2])["labelled"] == 0
+
+
+def test_large_pictures_are_made_in_three_sizes(shared):
+    (row,) = (row for row in range(32) if json.loads(shared(f"api/photo/{row}")[2])["path"] == "red/0001.png")
+    for edge in ("", "?edge=800", "?edge=2400"):
+        status, headers, content = shared(f"large/{row}{edge}")
+        assert status == 200 and headers["content-type"] == "image/webp" and headers["cache-control"] == "no-store"
+        shown = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        assert max(shown.shape) < 60, "it is not enlarged"
+        assert abs(shown.reshape(-1, 3).mean(0) - (40, 40, 200)).max() < 12
+    for name in (f"{row}?edge=801", f"{row}?edge=1600000", f"{row}?edge=x", "x", "-1", "99999"):
+        assert shared(f"large/{name}")[0] == 404, name
+    outside = next(row for row in range(32) if json.loads(shared(f"api/photo/{row}")[2])["path"] == "red/link.png")
+    status, _, content = shared(f"large/{outside}")
+    assert status == 404 and b"outside" in content
+
+
+@pytest.mark.slow
+def test_report_is_served_once_it_is_there_with_a_strict_policy(client, monkeypatch, tmp_path):
+    assert client("report")[0] == 404 and json.loads(client("api/finish")[2])["state"] == "idle"
+    predicted = []
+
+    def predict(_: Any, codes: str, out: str, model: str, reporter: Any) -> None:
+        predicted.append(out)
+        fb.predict(codes, out, model)
+
+    monkeypatch.setattr("flowers_batch.pages.review.prediction_process.PredictionProcess.predict", predict)
+    assert client("api/finish", {}, Origin="")[0] == 403
+    assert client("api/label", {"rows": [0, 1, 2], "labels": ["red", "green", "<blue>"], "chosen": "random"})[0] == 200
+    assert json.loads(client("api/finish", {})[2])["state"] == "running"
+    while (status := json.loads(client("api/finish")[2]))["state"] == "running":
+        time.sleep(0.02)
+    assert status["state"] == "done", status
+    result = status["result"]
+    assert predicted == [result["predictions"]] and result["report"] == f"{result['predictions']}/report.html"
+    assert fb.verify(result["predictions"]).is_complete and (Path(result["model"]) / "head.safetensors").exists()
+    status, headers, content = client("report")
+    assert status == 200 and headers["content-type"].startswith("text/html") and b"<h1>" in content
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script" not in policy and "sandbox" in policy
+    assert headers["x-frame-options"] == "DENY" and headers["cache-control"] == "no-store"
+    assert client("report", Cookie="")[0] == 403 and client("report", Sec_Fetch_Site="cross-site")[0] == 403
+
+
 def test_label_is_quick_while_thumbnails_and_views_are_slow(client, monkeypatch):
     """Of 200 thumbnails requested at once, those for which there is no place are to be requested again."""
     hold, decoding = threading.Event(), []
@@ -263,7 +328,7 @@ def test_label_is_quick_while_thumbnails_and_views_are_slow(client, monkeypatch)
         return b"RIFF"
 
     monkeypatch.setattr("flowers_batch.pages.thumbnails.ThumbnailPool.make", make)
-    monkeypatch.setattr("flowers_batch.pages.review.views.suggest", lambda *_, **__: hold.wait(20) and [])
+    monkeypatch.setattr("flowers_batch.pages.review.computed_views.suggest", lambda *_, **__: hold.wait(20) and [])
     rows = json.loads(client("api/view?name=class&label=green")[2])["rows"]
     with ThreadPoolExecutor(220) as executor:
         views = [executor.submit(client, "api/view?name=suggestions") for _ in range(8)]
@@ -324,8 +389,10 @@ def test_views_that_take_long_are_computed_once_for_all_requests(client, monkeyp
         return work
 
     issue = {"path": "red/0001.png", "label": "red", "suggested": "blue", "probability": 0.9}
-    monkeypatch.setattr("flowers_batch.pages.review.views.label_issues", compute("label_issues", [issue]))
-    monkeypatch.setattr("flowers_batch.pages.review.views.suggest", compute("suggestions", [{"path": "red/0002.png"}]))
+    monkeypatch.setattr("flowers_batch.pages.review.computed_views.label_issues", compute("label_issues", [issue]))
+    monkeypatch.setattr(
+        "flowers_batch.pages.review.computed_views.suggest", compute("suggestions", [{"path": "red/0002.png"}])
+    )
 
     def view(name: str) -> dict[str, Any]:
         while "computing" in (found := json.loads(client(f"api/view?name={name}")[2])):
@@ -345,17 +412,18 @@ def test_views_that_take_long_are_computed_once_for_all_requests(client, monkeyp
 
 
 def test_unknown_views_are_refused(shared):
-    status, _, content = shared("api/view?name=all")
+    status, _, content = shared("api/view?name=everything")
     assert status == 400 and "uncertain" in json.loads(content)["error"]
 
 
-def test_port_or_file_in_use_and_codes_are_refused(client, base, tmp_path):
+def test_port_or_file_in_use_and_other_folders_are_refused(client, base, tmp_path):
     with pytest.raises(fb.InputError, match="is in use"):
         fb.review(base / "predictions", tmp_path / "other.csv", urlsplit(client.url).port or 0, open_browser=False)
     with pytest.raises(fb.InputError, match="by another review"):
         fb.review(base / "predictions", tmp_path / "labels.csv", open_browser=False)
-    with pytest.raises(fb.InputError):
-        fb.review(base / "codes", tmp_path / "more.csv", open_browser=False)
+    for name in ("model", "photos", "nowhere"):
+        with pytest.raises(fb.InputError, match="neither codes nor predictions"):
+            fb.review(base / name, tmp_path / "more.csv", open_browser=False)
 
 
 def test_guard_passes_only_http():

@@ -10,14 +10,14 @@ from helpers import changing, decode_processes, draw_archive, encoded, images_in
 from PIL import Image as Pillow
 
 import flowers_batch as fb
-from flowers_batch.pages.thumbnails import IN_FLIGHT, NoThumbnail, ThumbnailPool
+from flowers_batch.pages.thumbnails import SMALL, NoThumbnail, ThumbnailPool
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.opening import open_source
 
 
 def test_thumbnails_are_in_order_and_bad_photos_have_sentences(tmp_path, monkeypatch):
     """More photos than there are slots; this process reads none of them."""
-    count = 20 * IN_FLIGHT
+    count = 20 * SMALL.in_flight
     names = [f"{number:04d}.png" for number in range(count)]
     files = {name: encoded(random_pixels(1 + number % 99, 200)) for number, name in enumerate(names)}
     write(tmp_path, files | {names[3]: b"nothing", names[count - 2]: b""})

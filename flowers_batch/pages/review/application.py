@@ -1,12 +1,10 @@
-"""The review page as a web application: its files, thumbnails, and a JSON API.
+"""The review page as a web application: its files, pictures of photos, and a JSON API.
 
-Requests are worked on in three lanes, so that neither many thumbnails nor a slow view delay a label.
+Requests are worked on in lanes, so that neither many thumbnails nor a slow view delay a label.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -18,16 +16,28 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from flowers_batch.errors import FlowersError, InputError, first_line
+from flowers_batch.pages.review.filters import filters_in
 from flowers_batch.pages.review.lanes import Busy, Lane, NoLongerWanted
+from flowers_batch.pages.review.requests import (
+    chosen_in,
+    integer_in,
+    json_object,
+    labels_in,
+    number_in,
+    read_body,
+    rows_in,
+)
 from flowers_batch.pages.review.review import Review
-from flowers_batch.pages.review.views import MAX_ROWS
-from flowers_batch.pages.thumbnails import IN_FLIGHT, NoThumbnail
+from flowers_batch.pages.thumbnails import LARGE, SMALL, NoThumbnail
 
-_MAX_BODY_BYTES = 4 << 20  # of a request: more than the rows of a view
-_BODY_SECONDS = 30  # for the body of a request to arrive
 _STATIC = files("flowers_batch.pages.review") / "static"
 _INDEX = "review.html"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+# The report has styles and pictures in it, and nothing else; the guard adds the other headers.
+_REPORT_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
 
 Work = Callable[[Request, dict[str, Any]], Any]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -37,24 +47,32 @@ def application(review: Review) -> Starlette:
     """Return the web application of a review."""
     labels = Lane(threads=1, waiting=32)  # changes are written one after the other anyway
     views = Lane(threads=2, waiting=32)
-    thumbnails = Lane(threads=IN_FLIGHT, waiting=128)  # which wait for decode workers
+    searches = Lane(threads=2, waiting=16)  # which read codes
+    thumbnails = Lane(threads=SMALL.in_flight, waiting=128)  # which wait for decode workers
+    large = Lane(threads=LARGE.in_flight, waiting=8)
     return Starlette(
         routes=[
             *(Route(f"/{'' if name == _INDEX else name}", _static_endpoint(name)) for name in _static_files()),
-            Route("/thumbnail/{row}", _thumbnail_endpoint(review, thumbnails)),
-            Route("/api/state", _json_endpoint(lambda request, body: review.state(), views)),
-            Route("/api/view", _json_endpoint(lambda request, body: _select_view(review, request), views)),
-            _post("/api/photos", lambda request, body: review.photos(_rows_in(body)), views),
+            Route("/thumbnail/{row}", _picture_endpoint(lambda request: _thumbnail(review, request), thumbnails)),
+            Route("/large/{row}", _picture_endpoint(lambda request: _large(review, request), large)),
+            Route("/report", _report_endpoint(review, views)),
+            _get("/api/state", lambda request, body: review.state(), views),
+            _get("/api/view", lambda request, body: _select_view(review, request), views),
+            _get("/api/groups", lambda request, body: review.views.groups(filters_in(request.query_params)), views),
+            _post("/api/photos", lambda request, body: review.photos(rows_in(body)), views),
+            _get("/api/photo/{row}", lambda request, body: review.photo(_row(request)), searches),
+            _post("/api/split", lambda request, body: _split(review, request, body), searches),
             _post("/api/label", lambda request, body: _label(review, body), labels),
-            _post("/api/undo", lambda request, body: review.labels.undo(), labels),
-            Route(
-                "/api/train",
-                _json_endpoint(lambda request, body: _train(review, request), views),
-                methods=["GET", "POST"],
-            ),
+            _post("/api/undo", lambda request, body: review.undo(), labels),
+            _get("/api/train", lambda request, body: _train(review, request), views, "POST"),
+            _get("/api/finish", lambda request, body: _finish(review, request), views, "POST"),
         ],
         exception_handlers={Busy: _answer_busy},
     )
+
+
+def _get(path: str, work: Work, lane: Lane, *more: str) -> Route:
+    return Route(path, _json_endpoint(work, lane), methods=["GET", *more])
 
 
 def _post(path: str, work: Work, lane: Lane) -> Route:
@@ -79,20 +97,31 @@ def _static_endpoint(name: str) -> Endpoint:
     return endpoint
 
 
-def _thumbnail_endpoint(review: Review, lane: Lane) -> Endpoint:
+def _picture_endpoint(make: Callable[[Request], bytes], lane: Lane) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async def is_wanted() -> bool:
             return not await request.is_disconnected()  # as it is when scrolled out of sight
 
         try:
-            row = int(request.path_params["row"])
             with lane.place():
-                image = await lane.run(lambda: review.thumbnails.thumbnail(row), is_wanted)
+                image = await lane.run(lambda: make(request), is_wanted)
         except NoLongerWanted:
             return Response(status_code=404)
-        except (NoThumbnail, FlowersError, ValueError) as error:
+        except (NoThumbnail, FlowersError) as error:
             return PlainTextResponse(first_line(error), 404)
         return Response(image, media_type="image/webp")
+
+    return endpoint
+
+
+def _report_endpoint(review: Review, lane: Lane) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        try:
+            with lane.place():
+                page = await lane.run(review.training.finishing.page)
+        except (FlowersError, OSError) as error:
+            return PlainTextResponse(first_line(error), 404)
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": _REPORT_POLICY})
 
     return endpoint
 
@@ -103,9 +132,9 @@ def _json_endpoint(work: Work, lane: Lane) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         with lane.place():
             try:
-                content = await _body(request)
+                content = await read_body(request)
                 # Texts of megabytes are parsed and written in the thread, too.
-                return await lane.run(lambda: JSONResponse(work(request, _json_object(content))))
+                return await lane.run(lambda: JSONResponse(work(request, json_object(content))))
             except FlowersError as error:
                 return JSONResponse({"error": str(error)}, 400 if isinstance(error, InputError) else 500)
             except Exception as error:
@@ -114,53 +143,39 @@ def _json_endpoint(work: Work, lane: Lane) -> Endpoint:
     return endpoint
 
 
+def _thumbnail(review: Review, request: Request) -> bytes:
+    return review.images.thumbnail(_row(request))
+
+
+def _large(review: Review, request: Request) -> bytes:
+    edge = request.query_params.get("edge", str(LARGE.edge))
+    return review.images.large(_row(request), number_in(edge, "edge"))
+
+
+def _row(request: Request) -> int:
+    return number_in(request.path_params["row"], "row")
+
+
 def _select_view(review: Review, request: Request) -> Any:
-    return review.views.select(request.query_params.get("name", ""), request.query_params.get("label", ""))
+    return review.views.select(request.query_params.get("name", ""), filters_in(request.query_params))
+
+
+def _split(review: Review, request: Request, body: dict[str, Any]) -> Any:
+    return review.views.split(integer_in(body, "id"), filters_in(request.query_params))
 
 
 def _label(review: Review, body: dict[str, Any]) -> Any:
-    rows, labels = _rows_in(body), body.get("labels")
-    if not isinstance(labels, list):  # one for all
-        labels = [labels] * len(rows)
-    if len(labels) != len(rows) or not all(label is None or isinstance(label, str) for label in labels):
-        raise InputError("`labels` must be text: one label for all photos, or one per photo.")
-    return review.labels.set(rows, labels)
+    rows = rows_in(body)
+    return review.label(rows, labels_in(body, len(rows)), chosen_in(body, len(rows)))
 
 
 def _train(review: Review, request: Request) -> Any:
     if request.method == "POST":
-        review.retraining.start()
-    return vars(review.retraining.status)
+        review.training.start()
+    return review.training.status()
 
 
-async def _body(request: Request) -> bytes:
-    content = b""
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                content += part
-                if len(content) > _MAX_BODY_BYTES:
-                    raise InputError("The request is too large: select fewer photos.")
-    except TimeoutError:
-        raise InputError(f"The request took more than {_BODY_SECONDS} s to arrive: try again.") from None
-    return content
-
-
-def _json_object(content: bytes) -> dict[str, Any]:
-    """Return a request's body, which must be a JSON object; empty if there is no body."""
-    try:
-        body = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise InputError("The request's body must be a JSON object.")
-    return body
-
-
-def _rows_in(body: dict[str, Any]) -> list[int]:
-    rows = body.get("rows")
-    if not isinstance(rows, list) or not rows or not all(type(row) is int for row in rows):
-        raise InputError("`rows` must be a list of integers, at least one.")
-    if len(rows) > MAX_ROWS:
-        raise InputError(f"At most {MAX_ROWS:,} photos are labelled at once. Received: {len(rows):,}.")
-    return rows
+def _finish(review: Review, request: Request) -> Any:
+    if request.method == "POST":
+        review.training.finishing.start()
+    return vars(review.training.finishing.status)

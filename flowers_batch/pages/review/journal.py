@@ -5,24 +5,30 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
+from flowers_batch.classifier.chosen import CHOSEN
 from flowers_batch.classifier.labels_file import LABEL_COLUMNS, read_labels
 from flowers_batch.dataset.spreadsheet import cell_of
 from flowers_batch.errors import InputError, RunError
+from flowers_batch.pages.review.added_column import with_column
 from flowers_batch.pages.review.csv_end import has_closed_quotes, holds_rows, is_time, rows_with_offsets
 from flowers_batch.storage.local_files import fsync
 from flowers_batch.storage.locks import try_lock
-from flowers_batch.storage.opening import PathOrUrl
+from flowers_batch.storage.opening import PathOrUrl, open_folder
 from flowers_batch.storage.own_files import open_own_file
 from flowers_batch.storage.subfolders import make_folder
 from flowers_batch.storage.text_tables import Layout, find_columns, find_layout
 
-_TIME = "time"
-_OWN = Layout(",", (*LABEL_COLUMNS, _TIME), is_padded=False, lines=1)  # of a file that a review creates
+_CHOSEN, _TIME = "chosen", "time"
+# Of a file that a review creates. The time is last: it tells a complete row from a partly written one.
+_OWN = Layout(",", (*LABEL_COLUMNS, _CHOSEN, _TIME), is_padded=False, lines=1)
+_OWN_HEADERS = (_OWN.header, (*LABEL_COLUMNS, _TIME))  # the second one is that of version 0.1
 _MAX_UNDO_STEPS = 1000
 _REMEDY = "name another file for `labels`, such as the one that a link leads to"
 _TORN = ".torn"  # suffix of the file that keeps a partly written row
@@ -33,11 +39,12 @@ class Journal:
 
     Args:
         file: On this machine. It is created if it does not exist; else it must be a CSV file with the columns `path`
-            and `label`. Its other columns are left empty in added rows.
+            and `label`. A column `chosen` is added to it; its other columns are left empty in added rows.
 
     Attributes:
         file: Its absolute path.
         labels: Its current labels, by path.
+        chosen: How photos were chosen to be labelled, by path; of those that have a label, where it is recorded.
         torn: The file that got a partly written row when this one was opened; None if there was none.
 
     Raises:
@@ -64,21 +71,25 @@ class Journal:
             raise
 
     def _open(self) -> None:
-        if not try_lock(self._handle, str(self.file)):
-            raise InputError(f"{self.file} is in use by another review: stop that one first.")
+        self._lock()
         self._size = os.fstat(self._handle).st_size
         self._layout = _OWN
         self.torn: Path | None = None
         if self._size:
             self._repair_end()
+            if _CHOSEN not in find_columns(self._layout.header, str(self.file), LABEL_COLUMNS, (_CHOSEN,)):
+                self._add_chosen()
         else:
             header = _csv_row(_OWN.header, _OWN.delimiter)
             self._append(f"\ufeff{header}")  # with the mark, spreadsheets read it as UTF-8
             fsync(self.file.parent)
-        self._places = find_columns(self._layout.header, f"the labels file {self.file}", LABEL_COLUMNS, (_TIME,))
-        self.labels = read_labels(str(self.file)).labels
-        # Of each change: the size of the file before it, and the labels that it replaced.
-        self._undo_steps = deque[tuple[int, dict[str, str | None]]](maxlen=_MAX_UNDO_STEPS)
+        self._places = find_columns(
+            self._layout.header, f"the labels file {self.file}", LABEL_COLUMNS, (_CHOSEN, _TIME)
+        )
+        found = read_labels(str(self.file))
+        self.labels, self.chosen = found.labels, dict(found.chosen)
+        # Of each change: the size of the file before it, and the labels and `chosen` that it replaced.
+        self._undo_steps = deque[tuple[int, dict[str, tuple[str | None, str]]]](maxlen=_MAX_UNDO_STEPS)
 
     def _repair_end(self) -> None:
         """Make the file end after a complete row. A file that is damaged, or not a file of labels, is not changed."""
@@ -94,17 +105,43 @@ class Journal:
         except csv.Error as error:
             raise InputError(f"{self.file} is not a labels file ({error}): choose another file for `labels`.") from None
         rest, is_closed = written[start:], has_closed_quotes(written[start:], self._layout)
-        is_own = self._layout.header == _OWN.header
-        is_complete = len(last) == len(_OWN.header) and is_time(last[-1]) and rest[-1:] != b"\r"
+        is_own = self._layout.header in _OWN_HEADERS
+        is_complete = len(last) == len(self._layout.header) and is_time(last[-1]) and rest[-1:] != b"\r"
+        if not is_own:  # a person's row may lack its line end, but a word that was cut is one of a review
+            chosen = find_columns(self._layout.header, "", (), (_CHOSEN,)).get(_CHOSEN, len(last))
+            is_complete = chosen >= len(last) or last[chosen] in ("", *CHOSEN)
         if is_closed and rest.endswith(b"\n"):
             self._set_aside(content, len(written))
-        elif is_closed and (is_complete or not is_own):
+        elif is_closed and is_complete:
             self._set_aside(content, len(written))
-            self._append("\r\n")  # a person's own file, whose last row is complete
+            self._append("\r\n")
         elif not is_closed and holds_rows(rest, self._layout, has_time=is_own):
             raise InputError(f"{self.file} has an unclosed quotation mark after byte {start}: correct that row.")
         else:
             self._set_aside(content, start)
+
+    def _add_chosen(self) -> None:
+        """Add the column `chosen`: a photo of a group, for example, must not pass for one that was chosen at random."""
+        is_own = self._layout.header in _OWN_HEADERS
+        content = with_column(self._content(), self._layout, _CHOSEN, before_last=is_own)
+        with open_folder(self.file.parent).publish(self.file.name) as scratch:
+            Path(scratch).write_bytes(content)
+            os.chmod(scratch, stat.S_IMODE(os.fstat(self._handle).st_mode))
+        before, self._handle = self._handle, open_own_file(self.file, os.O_RDWR | os.O_APPEND, remedy=_REMEDY)
+        os.close(before)
+        self._lock()
+        self._size = len(content)
+        self._layout = find_layout(content.decode("utf-8-sig").splitlines(keepends=True), LABEL_COLUMNS)
+
+    def _lock(self) -> None:
+        if not try_lock(self._handle, str(self.file)) or not self._is_at_its_name():
+            raise InputError(f"{self.file} is in use by another review: stop that one first.")
+
+    def _is_at_its_name(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.file), os.fstat(self._handle))
+        except FileNotFoundError:
+            return False
 
     def _content(self) -> bytes:
         with open(self._handle, "rb", closefd=False) as file:
@@ -124,21 +161,27 @@ class Journal:
                 raise self._write_error(error) from None
             self._truncate(start)
 
-    def write(self, labels: Mapping[str, str]) -> None:
+    def write(self, labels: Mapping[str, str], chosen: Mapping[str, str] = MappingProxyType({})) -> None:
         """Append labels by path, and return when they are on disk.
+
+        Args:
+            labels: By path.
+            chosen: How each photo was chosen, by path: one of `CHOSEN`; without one it is not recorded.
 
         Raises:
             RunError: The file cannot be written, or another program has changed it; then nothing was added.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         size = self._size
-        self._append("".join(self._row_of(path, label, now) for path, label in labels.items()))
-        self._undo_steps.append((size, {path: self.labels.get(path) for path in labels}))
+        rows = ((path, label, chosen.get(path, ""), now) for path, label in labels.items())
+        self._append("".join(map(self._row_of, rows)))
+        self._undo_steps.append((size, {path: (self.labels.get(path), self.chosen.get(path, "")) for path in labels}))
         self.labels |= labels
+        self.chosen |= {path: chosen.get(path, "") for path in labels}
 
-    def _row_of(self, path: str, label: str, time: str) -> str:
+    def _row_of(self, values: tuple[str, str, str, str]) -> str:
         cells = [""] * len(self._layout.header)
-        for column, value in zip((*LABEL_COLUMNS, _TIME), (path, label, time), strict=True):
+        for column, value in zip(_OWN.header, values, strict=True):
             if column in self._places:
                 cells[self._places[column]] = cell_of(value)
         return _csv_row(cells, self._layout.delimiter)
@@ -158,10 +201,13 @@ class Journal:
         self._check_unchanged()
         self._truncate(size)
         self._undo_steps.pop()
-        self.labels |= {path: label for path, label in before.items() if label is not None}
-        for path in (path for path, label in before.items() if label is None):
-            del self.labels[path]
-        return before
+        for path, (label, chosen) in before.items():
+            if label is None:
+                del self.labels[path]
+            else:
+                self.labels[path] = label
+            self.chosen[path] = chosen
+        return {path: label for path, (label, _) in before.items()}
 
     def close(self) -> None:
         """Release the file to other writers."""
@@ -191,11 +237,7 @@ class Journal:
         return RunError(f"{self.file} cannot be written: {error.strerror}.")
 
     def _check_unchanged(self) -> None:
-        try:
-            is_same = os.path.samestat(os.stat(self.file), status := os.fstat(self._handle))
-        except FileNotFoundError:
-            is_same = False
-        if not is_same or status.st_size != self._size:
+        if not self._is_at_its_name() or os.fstat(self._handle).st_size != self._size:
             raise RunError(f"{self.file} was changed by another program: restart the review.")
 
 

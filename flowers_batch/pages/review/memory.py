@@ -1,4 +1,4 @@
-"""Whether the rows of a prediction run fit in memory."""
+"""Whether the rows of a run of codes or predictions fit in memory."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import numpy as np
 
 from flowers_batch.classifier.labelled_codes import available_memory
 from flowers_batch.dataset.run_folder import Run
+from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
 
-# Of a row besides its texts: 18 bytes that are held (class and probability of the prediction, whether it is ok, the
-# label that it was trained on and whether it was held out, the offset of its path), and 30 while a view is sorted.
-_ROW_BYTES = 48
+# Of a row besides its texts: 22 bytes that are held (class, probability and margin of the prediction, whether it is ok,
+# the label that it was trained on and whether it was held out, the offset of its path), 12 of the predictions of a new
+# classifier, and 30 while a view is sorted.
+_ROW_BYTES = 64
 _TEXT_COLUMNS = ("path", "reason", "message")
 _SHARDS_MEASURED = 32
 
 
 def check_memory(run: Run) -> None:
-    """Check that the rows of predictions fit in half of the available memory, before they are read.
+    """Check that the rows of a run fit in half of the available memory, before they are read.
 
     Raises:
         InputError: They do not.
@@ -24,16 +26,17 @@ def check_memory(run: Run) -> None:
     rows, needed = estimate_rows(run)
     usable = available_memory() // 2
     if needed > usable:
+        command = "encode" if run.job.kind == CODES else "predict"
         raise InputError(
             f"{run.folder.url} has about {rows:,} photos, whose rows take {_megabytes(needed)} of memory, but half of "
-            f"what is available is {_megabytes(usable)}: predict a part of the photos into a folder of its own and "
+            f"what is available is {_megabytes(usable)}: {command} a part of the photos into a folder of its own and "
             "review that, or have the photos that are most worth a label listed by `flowers-batch suggest "
             f"{run.folder.url} --count 1000 --out labels.csv`."
         )
 
 
 def estimate_rows(run: Run) -> tuple[int, int]:
-    """Return about how many rows a run of predictions has, and how many bytes of memory they take.
+    """Return about how many rows a run has, and how many bytes of memory they take.
 
     Both are estimated from the footers of some shards.
     """

@@ -7,7 +7,7 @@ from threading import Thread
 import numpy as np
 
 from flowers_batch.pages.photos import Photos
-from flowers_batch.pages.review.predictions import PredictionTable
+from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.progress import Reporter
 from flowers_batch.sources.images import Image
 
@@ -18,15 +18,15 @@ class OutsideLinks:
     """Counts, in a thread, the photos that are not shown because their links lead outside the photos' folder.
 
     Args:
-        table: The predictions.
-        photos: The photos of their run.
+        table: The photos.
+        photos: Where they are read.
 
     Attributes:
         is_counting: Whether they are being counted.
         sentence: What a person should know; empty if there is no such photo, and until they are counted.
     """
 
-    def __init__(self, table: PredictionTable, photos: Photos):
+    def __init__(self, table: PhotoTable, photos: Photos):
         self.is_counting = False
         self.sentence = ""
         self._table, self._photos = table, photos
@@ -45,12 +45,12 @@ class OutsideLinks:
             reporter.message(self.sentence)
 
 
-def outside_links(table: PredictionTable, photos: Photos, max_checked: int = _MAX_CHECKED) -> str:
+def outside_links(table: PhotoTable, photos: Photos, max_checked: int = _MAX_CHECKED) -> str:
     """Return a sentence on photos that are links to files outside the photos' folder; empty if none was found.
 
     Args:
-        table: The predictions.
-        photos: The photos of their run.
+        table: The photos.
+        photos: Where they are read.
         max_checked: Photos looked at; of more, as many that are evenly spaced.
     """
     source = photos.source

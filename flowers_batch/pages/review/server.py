@@ -28,7 +28,7 @@ _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # of 
 
 
 def review(
-    predictions: PathOrUrl,
+    folder: PathOrUrl,
     labels: PathOrUrl = LABELS,
     port: int = 0,
     *,
@@ -36,19 +36,22 @@ def review(
     root: PathOrUrl | None = None,
     model: PathOrUrl | None = None,
     codes: PathOrUrl | None = None,
+    min_precision: float | None = None,
     follow_links: bool = False,
     open_browser: bool = True,
     announce: Callable[[str], None] = print,
     reporter: Reporter = NULL_REPORTER,
 ) -> None:
-    """Serve the page on which a person corrects labels, until SIGINT or SIGTERM.
+    """Serve the page on which a person gives or corrects labels, until SIGINT or SIGTERM.
 
     Args:
-        predictions: A folder of predictions.
+        folder: A folder of codes, which needs no labels, or of predictions.
         labels: The CSV file on this machine that gets the labels; `train` takes it as `labels`.
         port: On 127.0.0.1; 0 takes a free one.
         images, root, model, codes: Where the photos, what a list of them is relative to, the model and the codes are;
             None: where `job.json` says, if that may be followed.
+        min_precision: The precision that labels must reach with a confidence of 95% to count as certain; None: that of
+            the predictions' classifier, or 0.95.
         follow_links: Whether photos are shown that links in the photos' folder name, but that are outside it.
         open_browser: Whether to open the page in a browser.
         announce: Called with the page's address, which is a secret, and when the review ends with the commands that
@@ -57,11 +60,11 @@ def review(
             opened the page, and whether the end of the labels file was moved away.
 
     Raises:
-        InputError: It is not a folder of predictions, its rows do not fit in memory, labels cannot be written to the
-            file, or the port is in use.
+        InputError: It is a folder of neither codes nor predictions, its rows do not fit in memory, labels cannot be
+            written to the file, or the port is in use.
     """
     given = {"images": images, "root": root, "model": model, "codes": codes}
-    reviewed = Review(predictions, labels, follow_links=follow_links, **given)
+    reviewed = Review(folder, labels, follow_links=follow_links, min_precision=min_precision, **given)
     reporter.message(f"photos are read from {reviewed.table.run.photos[0]}")
     with closing(reviewed), listen(port) as listener:
         server = ReviewServer(reviewed, listener)
@@ -69,9 +72,10 @@ def review(
         if torn := reviewed.labels.journal.torn:
             reporter.message(f"The last row of {labels} was written in part only: it has been moved to {torn}.")
         reviewed.outside_links.start(reporter)
+        reviewed.start()
         with opened_in_browser(server.single_use_url, server.entered, reporter) if open_browser else nullcontext():
             server.run()
-    for command in reviewed.retraining.commands() if len(reviewed.labels) else ():
+    for command in reviewed.training.plan.commands() if len(reviewed.labels) else ():
         announce(command)
 
 

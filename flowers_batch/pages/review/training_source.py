@@ -16,7 +16,7 @@ from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
-from flowers_batch.pages.review.predictions import PredictionTable
+from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.storage.opening import open_folder
 
 
@@ -24,12 +24,12 @@ class TrainingLabels:
     """The labels that a classifier was trained on, by row of its predictions.
 
     Args:
-        table: The predictions.
+        table: The photos.
         labelled: The classifier's labelled photos, with the columns `path`, `label` and `split` (null for photos of
             classes that it left out); None if not known.
     """
 
-    def __init__(self, table: PredictionTable, labelled: pa.Table | None = None):
+    def __init__(self, table: PhotoTable, labelled: pa.Table | None = None):
         self._names = pa.array([], pa.string())
         self._codes = np.full(len(table), -1, np.int32)  # positions in the names; -1 without a label
         self._held_out = np.ones(len(table), bool)
@@ -74,9 +74,11 @@ class TrainingSource:
     labels: TrainingLabels
 
 
-def find_training_source(table: PredictionTable) -> TrainingSource:
-    """Return what a retraining of the classifier of some predictions can start from."""
+def find_training_source(table: PhotoTable) -> TrainingSource:
+    """Return what a training run can start from: of codes, these alone; of predictions, also their classifier."""
     run = table.run
+    if run.job.kind == CODES:
+        return TrainingSource(None, None, False, run.folder.url, "", TrainingLabels(table))
     try:
         url = None if run.job.model == IMAGENET else run.place("model")
     except InputError as error:

@@ -2,111 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from threading import Lock
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flowers_batch.classifier.label_issues import label_issues
-from flowers_batch.classifier.suggestions import suggest
+from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
-from flowers_batch.pages.review.computation import Computation
+from flowers_batch.pages.review.computed_views import ComputedViews
+from flowers_batch.pages.review.filters import Filters
 from flowers_batch.pages.review.labels import ReviewLabels
-from flowers_batch.pages.review.predictions import PredictionTable
-from flowers_batch.pages.review.training_source import TrainingSource
-from flowers_batch.progress import Reporter
+from flowers_batch.pages.review.photo_groups import PhotoGroups
+from flowers_batch.pages.review.photo_table import PhotoTable
+from flowers_batch.pages.review.random_photos import RandomPhotos
 
+GROUPS = "groups"
 UNCERTAIN, SUGGESTIONS, LABEL_ISSUES = "uncertain", "suggestions", "label_issues"
 CLASS, LABELLED, FAILED_PHOTOS = "class", "labelled", "failed"
+ALL = "all"
 VIEWS = {
     UNCERTAIN: "Least confident",
     SUGGESTIONS: "Most useful to label",
+    GROUPS: "Groups",
     LABEL_ISSUES: "Possible label errors",
     CLASS: "One class",
     LABELLED: "Labelled here",
     FAILED_PHOTOS: "Failed",
+    ALL: "All photos",
 }
+_OF_CODES = (GROUPS,)  # which predictions made from photos do not have
 MAX_ROWS = 100_000  # of a view: more than a person looks at
-_SUGGESTIONS = 500
+_RANDOM_PHOTOS = 60  # beside the groups
 
 
 class Views:
-    """Selects and orders the rows of predictions.
+    """Selects and orders the photos of an archive.
 
     Args:
-        table: The predictions.
+        table: The photos.
         labels: The labels given during the review.
-        source: What the classifier was trained on.
-        turn: Held by computations that take long, one at a time.
+        computed: The views that take long.
+        groups: Groups of similar photos.
+        random: The photos that are to be labelled for being a random sample.
     """
 
-    def __init__(self, table: PredictionTable, labels: ReviewLabels, source: TrainingSource, turn: Lock):
-        self._table, self._labels, self._source = table, labels, source
-        # Computed once: these depend on the training, and on the training and the labels given since.
-        self._label_issues = Computation(self._find_label_issues, turn)
-        self._suggestions = Computation(self._find_suggestions, turn)
+    def __init__(
+        self,
+        table: PhotoTable,
+        labels: ReviewLabels,
+        computed: ComputedViews,
+        groups: PhotoGroups,
+        random: RandomPhotos,
+    ):
+        self._table, self._labels = table, labels
+        self._computed, self._groups, self._random = computed, groups, random
+        self._shows_codes = table.run.job.kind == CODES
 
-    def select(self, name: str, label: str = "") -> dict[str, Any]:
+    @property
+    def names(self) -> dict[str, str]:
+        """The views and what they are called, the one that the page opens first."""
+        if self._shows_codes:
+            return {GROUPS: VIEWS[GROUPS]} | VIEWS
+        return {name: words for name, words in VIEWS.items() if self._groups.are_available or name not in _OF_CODES}
+
+    def prepare(self) -> None:
+        """Have the groups and the random photos computed, before the page asks for them."""
+        self.groups(Filters())
+
+    def select(self, name: str, filters: Filters = Filters()) -> dict[str, Any]:  # noqa: B008
         """Return the rows of a view, in order.
 
         Args:
-            name: One of `VIEWS`.
-            label: Of the view `class`: the class.
+            name: One of `VIEWS`; the groups are shown one after the other.
+            filters: What its photos must be.
 
         Returns:
-            `rows`, at most a hundred thousand of the `total`. Possible label errors also have `suggested`: label and
-            probability, by row. Only `computing`, the current step, while a view that takes long is being computed.
+            `rows`, at most a hundred thousand of the `total`, and those that are `random` ones among them. Possible
+            label errors also have `suggested`: label and probability, by row.
+            Only `computing`, the current step, while a view that takes long is being computed.
 
         Raises:
-            InputError: There is no such view, or it cannot be made for these predictions.
+            InputError: There is no such view, or it cannot be made for these photos.
         """
         if name not in VIEWS:
             raise InputError(f"There is no view {name}: choose one of {', '.join(VIEWS)}.")
-        if name == SUGGESTIONS:
-            suggestions = self._suggestions.result(self._labels.changes)
-            return {"computing": self._suggestions.step} if suggestions is None else _limited(suggestions)
+        if name == GROUPS:
+            found = self.groups(filters)
+            shown = [row for group in found.get("groups", ()) for row in group["rows"]]
+            return found if "computing" in found else _limited(np.array(shown, np.int64))
         labels = self._labels.by_row()
+        if name == CLASS and not filters.label:
+            return _limited(np.array([], np.int64))
+        passes = filters.select(self._table, labels)
+        if name in (UNCERTAIN, SUGGESTIONS) and filters.labelled is None:
+            passes[[*labels]] = False
         if name == LABEL_ISSUES:
-            return self._select_label_issues(labels)
+            return self._select_label_issues(labels, passes)
+        if name == SUGGESTIONS:
+            suggested, step = self._computed.suggestions()
+            if suggested is None:
+                return {"computing": step}
+            rows = np.array(suggested, np.int64)
+            return self._with_random(rows[passes[rows]], filters)
+        return self._select_in_order(name, labels, passes, filters)
+
+    def _select_in_order(
+        self, name: str, labels: dict[int, str], passes: NDArray[np.bool_], filters: Filters
+    ) -> dict[str, Any]:
         if name == LABELLED:
-            return _limited(sorted(labels))
+            rows = np.array(sorted(labels), np.int64)
+            return _limited(rows[passes[rows]])
+        if name == ALL:
+            return _limited(np.flatnonzero(passes))
         if name == FAILED_PHOTOS:
-            failed = np.flatnonzero(~self._table.is_ok)
-            return {"rows": failed[:MAX_ROWS].tolist(), "total": len(failed)}
-        labelled = np.array(sorted(labels), np.int64)
-        if name == CLASS:
-            is_chosen = self._table.is_predicted_as(label)
-            is_chosen[labelled] = [labels[row] == label for row in labelled.tolist()]
-        else:
-            is_chosen = self._table.is_ok.copy()
-            is_chosen[labelled] = False
-        rows = self._table.least_confident(is_chosen, MAX_ROWS)
-        return {"rows": rows.tolist(), "total": int(is_chosen.sum())}
+            return _limited(np.flatnonzero(passes & ~self._table.is_ok))
+        passes &= self._table.is_ok
+        predictions = self._table.predictions
+        if predictions is None:
+            return _limited(np.flatnonzero(passes) if name == CLASS else np.array([], np.int64))
+        found = _limited(predictions.least_certain(passes, MAX_ROWS), int(passes.sum()))
+        return found if name == CLASS else self._with_random(np.array(found["rows"], np.int64), filters, found["total"])
 
-    def _find_suggestions(self, reporter: Reporter) -> list[int]:
-        run = self._table.run
-        places = {name: run.given.get(name) for name in ("model", "codes")}
-        labels = [str(self._labels.journal.file)]
-        found = suggest(run.folder.url, _SUGGESTIONS, labels=labels, reporter=reporter, **places)
-        return [*self._table.find(row["path"] for row in found).values()]
+    def _with_random(self, rows: NDArray[np.int_], filters: Filters, total: int | None = None) -> dict[str, Any]:
+        """Return rows with random ones among them, where nothing but a random sample of the archive is missing."""
+        if not self._shows_codes or not filters.show_whole_archive or filters.labelled:
+            return _limited(rows, total)
+        mixed, random = self._random.mix_into(rows)
+        return _limited(mixed, total and total + len(mixed) - len(rows)) | {"random": random}
 
-    def _find_label_issues(self, reporter: Reporter) -> dict[int, dict[str, Any]]:
-        rows = label_issues(self._source.url or "", codes=self._source.codes, reporter=reporter)
-        found = {row["path"]: row for row in rows}
-        return {row: found[path] for path, row in self._table.find(found).items()}
-
-    def _select_label_issues(self, labels: dict[int, str]) -> dict[str, Any]:
+    def _select_label_issues(self, labels: dict[int, str], passes: NDArray[np.bool_]) -> dict[str, Any]:
         """Return photos whose training label looks wrong, except those that were given another label here."""
-        if self._source.model is None or not self._source.codes:
-            raise InputError(f"Label errors cannot be found here: {self._source.unavailable}")
-        issues = self._label_issues.result("of this training")
+        issues, step = self._computed.label_issues()
         if issues is None:
-            return {"computing": self._label_issues.step}
-        unchanged = {row: issue for row, issue in issues.items() if labels.get(row, issue["label"]) == issue["label"]}
+            return {"computing": step}
+        unchanged = {
+            row: issue
+            for row, issue in issues.items()
+            if passes[row] and labels.get(row, issue["label"]) == issue["label"]
+        }
         suggested = {row: [issue["suggested"], issue["probability"]] for row, issue in unchanged.items()}
-        return _limited([*unchanged]) | {"suggested": suggested}
+        return _limited(np.array([*unchanged], np.int64)) | {"suggested": suggested}
+
+    def groups(self, filters: Filters) -> dict[str, Any]:
+        """Return groups of similar photos, as `PhotoGroups.select` does, and the next `random` photos."""
+        found = self._groups.select(*self._in_groups(filters))
+        random = self._random.next(_RANDOM_PHOTOS) if filters.show_whole_archive else []
+        return found | ({"computing": "drawing random photos"} if random is None else {"random": random})
+
+    def split(self, number: int, filters: Filters) -> dict[str, Any]:
+        """Divide a group in two, and return both, as `PhotoGroups.split` does."""
+        return self._groups.split(number, *self._in_groups(filters))
+
+    def _in_groups(self, filters: Filters) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which photos take part, and which of these are shown: a labelled one remains typical of its group."""
+        labels = self._labels.by_row()
+        return (
+            replace(filters, labelled=None).select(self._table, labels),
+            filters.select(self._table, labels),
+        )
 
 
-def _limited(rows: Sequence[int]) -> dict[str, Any]:
-    return {"rows": rows[:MAX_ROWS], "total": len(rows)}
+def _limited(rows: NDArray[np.int_], total: int | None = None) -> dict[str, Any]:
+    return {"rows": rows[:MAX_ROWS].tolist(), "total": len(rows) if total is None else total, "random": []}

@@ -57,7 +57,7 @@ async function openView() {
 // Returns the rows of a view, after waiting while the server computes it.
 async function select(name, view) {
   for (;;) {
-    const found = await request(`view?${new URLSearchParams({ name, label: byId("class").value })}`);
+    const found = await request(`view?${new URLSearchParams({ name, label: name === "class" ? byId("class").value : "" })}`);
     if (found.computing === undefined || view !== store.view) return found;
     showRows([], {});
     byId("count").textContent = `computing… ${visible(found.computing)}`;

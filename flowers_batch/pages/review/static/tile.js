@@ -32,7 +32,7 @@ export function fillTile(position, tile) {
   }
   tile.classList.toggle("labelled", photo.label !== null);
   tile.classList.toggle("saving", Boolean(photo.saving));
-  label.textContent = visible(shownLabel(photo) ?? "failed");
+  label.textContent = visible(shownLabel(photo) ?? (photo.status === "failed" ? "failed" : "no label"));
   detail.textContent = describe(photo);
   path.textContent = visible(photo.path);
   tile.title = visible(photo.path);
@@ -46,7 +46,7 @@ function replaceImage(image, sentence) {
 }
 
 function describe(photo) {
-  if (photo.prediction === null) return visible(photo.reason);
+  if (photo.prediction === null) return visible(photo.reason ?? "");
   const suggestion = store.suggested[photo.row];
   if (suggestion && photo.label === null) return `labelled ${visible(photo.training_label)}; ${percent(suggestion[1])} confident`;
   const confidence = percent(photo.probability);
@@ -61,5 +61,5 @@ export function showStatus() {
   const photo = photoAt(store.current), total = store.rows.length;
   const place = total ? `${number(store.current + 1)} of ${number(total)}` : "";
   const selected = store.selected.size > 1 ? `, ${number(store.selected.size)} selected` : "";
-  byId("status").textContent = photo ? `${place}${selected}: ${visible(photo.path)}, ${visible(shownLabel(photo) ?? photo.reason)}` : place;
+  byId("status").textContent = photo ? `${place}${selected}: ${visible(photo.path)}, ${visible(shownLabel(photo) ?? photo.reason ?? "no label")}` : place;
 }

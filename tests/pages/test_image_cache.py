@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flowers_batch.pages.review.thumbnail_cache import ThumbnailCache
+from flowers_batch.pages.review.image_cache import ImageCache
 
 
 def test_cache_is_bounded_in_bytes_and_keeps_what_was_used_last():
-    cache = ThumbnailCache(100)
+    cache = ImageCache(100)
     for row in range(10):
         cache.add(row, bytes(30))
         assert cache.get(0) == bytes(30)
