@@ -22,6 +22,7 @@ from flowers_batch.pages.review import background_fit, random_photos, views
 from flowers_batch.pages.review.filters import Filters, filters_in
 from flowers_batch.pages.review.random_photos import mixed
 from flowers_batch.pages.review.review import Review
+from flowers_batch.search.groups import typical_rows
 
 CLASSES = {"daisy": 70, "rose": 50, "tulip": 40}
 
@@ -88,7 +89,7 @@ def test_review_opens_on_groups_of_similar_photos(codes, tmp_path):
         shown = [row for group in found["groups"] for row in group["rows"]]
         assert len(set(shown)) == len(shown) and found["total"] == len(found["groups"]) > 3
         assert sum(group["size"] for group in found["groups"]) == 165, "of equal files one, and none that failed"
-        assert all(len(group["rows"]) == max(1, round(0.3 * group["size"])) for group in found["groups"])
+        assert all(len(group["rows"]) == len(typical_rows(np.arange(group["size"]))) for group in found["groups"])
         first, second = found["groups"][:2]
         label(review, first["rows"], "a", "group")
         label(review, second["rows"][:1], "b", "group")
