@@ -1,6 +1,7 @@
-"""Run all benchmarks that check a claim, and write their results to RESULTS.md in this folder.
+"""Run benchmarks that check a claim, all or those that are named, keep their results, and write RESULTS.md.
 
-The exit code is 1 if a claim does not hold or a benchmark fails.
+The results are in `results/`, one JSON file per benchmark, and RESULTS.md shows all of them. The exit code is 1 if a
+claim does not hold or a benchmark fails.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,7 @@ SCRIPTS = (
     "startup",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
+KEPT = Path(__file__).with_name("results")
 LIBRARIES = ("tensorflow", "keras", "ray", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")  # x86 extensions that matter for speed
 
@@ -45,6 +47,7 @@ class BenchmarkResult:
 
     Attributes:
         script: Its name.
+        machine: What it ran on, and when.
         seconds: Its running time.
         claims: The claims that it printed (`common.report`).
         figures: The figures that it printed.
@@ -52,14 +55,16 @@ class BenchmarkResult:
     """
 
     script: str
+    machine: list[str]
     seconds: float
     claims: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
 
 
-def run(script: str) -> BenchmarkResult:
-    """Run a script in a process of its own, and print its output."""
+def run(script: str, photos: str | None) -> BenchmarkResult:
+    """Run a script in a process of its own, print its output, and keep its result."""
+    about = machine(photos)
     print(f"== {script}", flush=True)
     last = ""
     command = [sys.executable, str(RESULTS.with_name(f"{script}.py"))]
@@ -70,13 +75,27 @@ def run(script: str) -> BenchmarkResult:
             last = line
         code = process.wait()
         took = seconds()
+    result = BenchmarkResult(script, about, took, **_printed(last, code))
+    KEPT.mkdir(exist_ok=True)
+    (KEPT / f"{script}.json").write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _printed(line: str, code: int) -> dict[str, Any]:
+    """Return the claims and figures in a script's last line, or its failure."""
     if code:
-        return BenchmarkResult(script, took, failure=f"ended with exit code {code}")
+        return {"failure": f"ended with exit code {code}"}
     try:
-        printed = json.loads(last)
-        return BenchmarkResult(script, took, printed["claims"], printed["figures"])
+        printed = json.loads(line)
+        return {"claims": printed["claims"], "figures": printed["figures"]}
     except (ValueError, TypeError, KeyError):
-        return BenchmarkResult(script, took, failure="did not print its claims as JSON in its last line")
+        return {"failure": "did not print its claims as JSON in its last line"}
+
+
+def kept() -> list[BenchmarkResult]:
+    """Return the latest result of each script that has one."""
+    files = [file for file in (KEPT / f"{script}.json" for script in SCRIPTS) if file.exists()]
+    return [BenchmarkResult(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
 
 def machine(photos: str | None) -> list[str]:
@@ -94,9 +113,9 @@ def machine(photos: str | None) -> list[str]:
     ]
 
 
-def page(about: list[str], results: list[BenchmarkResult]) -> str:
-    """Return RESULTS.md: the machine, a table of the claims and failures, and the figures."""
-    lines = ["# Results of `make bench`", "", *(f"- {line}" for line in about), ""]
+def page(results: list[BenchmarkResult]) -> str:
+    """Return RESULTS.md: a table of the claims and failures, and the machine and the figures of each script."""
+    lines = ["# Results of `make bench`", ""]
     lines += ["| | claim | measured | rounds | target | |", "|---|---|---:|---|---:|---|"]
     for result in results:
         for claim in result.claims:
@@ -109,20 +128,21 @@ def page(about: list[str], results: list[BenchmarkResult]) -> str:
         if result.failure:
             lines.append(f"| {result.script} | **failed: it {result.failure}** | | | | **does not hold** |")
     for result in results:
-        lines += ["", f"## {result.script}, {result.seconds:.0f} s", ""]
+        lines += ["", f"## {result.script}, {result.seconds:.0f} s", "", "; ".join(result.machine), ""]
         for name, value in result.figures.items():
             lines += ["", *markdown_table(value), ""] if isinstance(value, list) else [f"- {name}: {value}"]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Run all scripts, and write the page."""
-    photos = parse_arguments(__doc__).photos
-    if photos:
-        os.environ[PHOTOS_VARIABLE] = str(photos)
-    about = machine(photos)
-    results = [run(script) for script in SCRIPTS]
-    RESULTS.write_text(page(about, results), encoding="utf-8")
+    """Run the scripts, and write the page."""
+    which = f"which to run (default: all): {', '.join(SCRIPTS)}"
+    only = {"nargs": "*", "metavar": "SCRIPT", "choices": SCRIPTS, "help": which}
+    options = parse_arguments(__doc__, only=only)
+    if options.photos:
+        os.environ[PHOTOS_VARIABLE] = str(options.photos)
+    results = [run(script, options.photos) for script in options.only or SCRIPTS]
+    RESULTS.write_text(page(kept()), encoding="utf-8")
     unmet = [f"{result.script}: it {result.failure}" for result in results if result.failure]
     unmet += [
         f"{result.script}: {claim['claim']}" for result in results for claim in result.claims if not claim["holds"]
