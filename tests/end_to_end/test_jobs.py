@@ -41,6 +41,8 @@ with tarfile.open(fileobj=packed, mode="w:gz") as tar:
 print(json.dumps([names, packed.tell()]))
 """
 
+pytestmark = pytest.mark.slow  # a cluster with a dashboard starts first
+
 
 @pytest.fixture(scope="module")
 def session():
@@ -115,7 +117,6 @@ def test_cluster_refuses_jobs_without_its_token(dashboard):
     assert refused.value.code in (401, 403)
 
 
-@pytest.mark.slow
 def test_upload_of_a_job_is_small_and_complete(dashboard, tmp_path):
     """The job lists and compresses its working directory; a clone, since this checkout may have other ignored files."""
     clone = tmp_path / "clone"
@@ -135,7 +136,6 @@ def test_upload_of_a_job_is_small_and_complete(dashboard, tmp_path):
     assert not any(name.startswith(("./tests/", "./docs/", "./benchmarks/", "./.git/")) for name in names)
 
 
-@pytest.mark.slow
 def test_submitted_jobs_encode_train_and_predict(dashboard, archive, tmp_path):
     codes, model, labels = (str(tmp_path / name) for name in ("codes", "model", "labels"))
     encoded = submit(dashboard, "python", "jobs/encode.py", str(archive), codes, "--network", "null", "--json")
@@ -152,7 +152,6 @@ def test_submitted_jobs_encode_train_and_predict(dashboard, archive, tmp_path):
     assert fb.verify(labels).is_complete
 
 
-@pytest.mark.slow
 def test_submission_example_follows_the_job_and_prints_its_summary(dashboard, archive, tmp_path):
     codes = str(tmp_path / "codes")
     command = [sys.executable, ROOT / "examples" / "submit.py", "--address", dashboard, "encode", str(archive), codes]
@@ -184,7 +183,6 @@ def scrape(run: Path) -> dict[tuple[str, str], float]:
     return found
 
 
-@pytest.mark.slow
 def test_prometheus_gets_the_counts_of_the_summary(dashboard, archive, tmp_path):
     photos = Path(shutil.copytree(archive, tmp_path / "photos"))
     (photos / "bad.jpg").write_text("nothing")
@@ -226,7 +224,6 @@ def test_prometheus_gets_the_counts_of_the_summary(dashboard, archive, tmp_path)
     assert {state for name, state in seen if name == "shards"} == {"waiting", "in_flight", "done"}
 
 
-@pytest.mark.slow
 def test_actors_log_lines_name_shard_and_attempt(dashboard, session, archive, tmp_path):
     codes = tmp_path / "codes"
     submit(dashboard, "python", "jobs/encode.py", str(archive), str(codes), "--network", "null", "--shard-size", "8")
