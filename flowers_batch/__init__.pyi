@@ -18,8 +18,10 @@ from .progress import Reporter as Reporter
 from .progress import console_reporter as console_reporter
 from .runs.encode import encode as encode
 from .runs.predict import predict as predict
+from .runs.similar import similar as similar
 from .runs.summary import Summary as Summary
 from .runs.verify import Verification as Verification
 from .runs.verify import verify as verify
+from .search.duplicates import duplicates as duplicates
 
 __version__: str

@@ -187,8 +187,17 @@ def random_order(run: Run, count: int) -> NDArray[np.int_]:
         ok = np.flatnonzero(pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False))
         digests = batch["sha256"].take(pa.array(ok))
         parts = np.frombuffer(digests.buffers()[1], ">u8", 4 * len(ok))
-        found = np.concatenate([keys, parts[3::4].astype(np.uint64)])
-        distinct, first = np.unique(found, return_index=True)
-        keys, rows = distinct[:count], np.concatenate([rows, before + ok])[first[:count]]
+        keys = np.concatenate([keys, parts[3::4].astype(np.uint64)])
+        rows = np.concatenate([rows, before + ok])
+        if len(keys) > 2 * count:
+            keys, rows = _smallest(keys, rows, count)
         before += len(batch)
-    return rows
+    return _smallest(keys, rows, count)[1]
+
+
+def _smallest(
+    keys: NDArray[np.uint64], rows: NDArray[np.int_], count: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int_]]:
+    """Return the smallest keys, ascending, and their rows; of equal keys the first."""
+    distinct, first = np.unique(keys, return_index=True)
+    return distinct[:count], rows[first[:count]]

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from itertools import count
 
 from flowers_batch.classifier.model_folder import load_model
 from flowers_batch.config import IMAGENET, ArchiveConfig, EncodeConfig, PredictConfig
 from flowers_batch.dataset.job import Job
 from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.encoding.worker import Worker
+from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
+from flowers_batch.progress import Progress, Reporter
 from flowers_batch.runs.imagenet_model import imagenet_model
 from flowers_batch.sources.opening import open_source
 
 
-def factory_of(job: Job) -> EncoderFactory:
+def worker_of(job: Job, threads: int, gpus: int, reporter: Reporter) -> Worker:
+    """Return a worker that makes a run's rows again: in an actor, since it changes settings of its process.
+
+    Args:
+        job: The run's job, with the places where its images, weights and model are.
+        threads, gpus: As for `cluster.single_actor.ResumableJob`.
+        reporter: Receives progress.
+
+    Raises:
+        InputError: The images, the weights or the model are not available, or have changed.
+    """
+    steps = count(1)
+    worker = _factory_of(job)(
+        threads, gpus > 0, lambda: reporter.update(Progress(f"loading the network's weights, step {next(steps)}"))
+    )
+    if worker.fingerprint != job.fingerprint:
+        raise InputError(
+            f"The rows cannot be computed again, since what they depend on has changed: "
+            f"{worker.fingerprint.differences(job.fingerprint)}; restore the weights, the model and the packages."
+        )
+    return worker
+
+
+def _factory_of(job: Job) -> EncoderFactory:
     """Return the factory of a worker that makes a run's rows again, without a limit on an image's pixels.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from flowers_batch.dataset.shard_reading import read_shard
 from flowers_batch.encoding.worker import Worker
 from flowers_batch.errors import InputError
 from flowers_batch.progress import Progress, Reporter
-from flowers_batch.runs.reproduction import factory_of
+from flowers_batch.runs.reproduction import worker_of
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.opening import open_folder
 
@@ -71,15 +70,7 @@ class SampleCheck:
         folder = open_folder(self.url)
         job, manifest = self.job, read_manifest(folder)
         assert manifest  # the caller has read it
-        steps = count(1)
-        worker = factory_of(job)(
-            threads, gpus > 0, lambda: reporter.update(Progress(f"loading the network's weights, step {next(steps)}"))
-        )
-        if worker.fingerprint != job.fingerprint:
-            raise InputError(
-                f"The rows cannot be computed again, since what they depend on has changed: "
-                f"{worker.fingerprint.differences(job.fingerprint)}; restore the weights, the model and the packages."
-            )
+        worker = worker_of(job, threads, gpus, reporter)
         result = SampleResult()
         for shard, chosen in self._chosen(manifest):
             stored, rows = _comparable_rows(folder, job.kind, shard, chosen, worker)

@@ -6,13 +6,12 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.labelled_codes import CodesInMemory, CodesOnDisk
+from flowers_batch.classifier.labelling import random_order
 from flowers_batch.classifier.medoids import reduce_codes
 from flowers_batch.dataset.run_folder import Run
-from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 from flowers_batch.search.kept_arrays import identity_of, keep_arrays, read_arrays
@@ -64,7 +63,8 @@ def group_photos(run: Run, count: int | None = None, reporter: Reporter = NULL_R
     kept = _read(run, identity)
     if kept is not None:
         return kept
-    rows = _sample_rows(run, reporter)
+    reporter.update(Progress("choosing photos to group"))
+    rows = np.sort(random_order(run, MAX_PHOTOS))
     points = _points(run, rows, reporter)
     reporter.update(Progress(f"grouping {len(rows)} photos"))
     groups = Groups(tuple(rows[positions] for positions in _clusters(points, count or _default_count(len(rows)))))
@@ -101,30 +101,6 @@ def split_group(
 
 def _default_count(photos: int) -> int:
     return min(_MAX_COUNT, max(_MIN_COUNT, photos // _PHOTOS_PER_GROUP))
-
-
-def _sample_rows(run: Run, reporter: Reporter) -> NDArray[np.int_]:
-    """Return the rows of a random sample of the photos with a code, ascending; of photos with equal files, one.
-
-    A photo's content decides whether it is in the sample: the end of its SHA-256.
-    """
-    keys, rows = np.empty(0, ">u8"), np.empty(0, np.int64)
-    read = 0
-    for batch in run.batches(["sha256", "status"]):
-        ok = np.flatnonzero(pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False))
-        digests = np.array(batch["sha256"].take(ok).to_pylist(), "S32")
-        keys = np.concatenate([keys, digests.view(">u8")[3::4]])
-        rows = np.concatenate([rows, read + ok])
-        read += len(batch)
-        if len(keys) > 2 * MAX_PHOTOS:
-            keys, rows = _smallest(keys, rows)
-        reporter.update(Progress(f"reading photos: {read} of {run.manifest.images}"))
-    return np.sort(_smallest(keys, rows)[1])
-
-
-def _smallest(keys: NDArray[np.uint64], rows: NDArray[np.int_]) -> tuple[NDArray[np.uint64], NDArray[np.int_]]:
-    distinct, first = np.unique(keys, return_index=True)
-    return distinct[:MAX_PHOTOS], rows[first[:MAX_PHOTOS]]
 
 
 def _points(run: Run, rows: NDArray[np.int_], reporter: Reporter) -> NDArray[np.float32]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import runpy
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageEnhance
 
 import flowers_batch as fb
 
@@ -50,24 +47,3 @@ def test_flowers_notebook_runs_from_top_to_bottom(archive, tmp_path, local_ray, 
     assert names["row"]["prediction"] == "blue"  # of the first photo
     assert (tmp_path / "report.html").exists()
     assert "test accuracy 100.0%" in capsys.readouterr().out
-
-
-def test_near_duplicates_are_found_and_others_are_not(archive, tmp_path, local_ray, capsys):
-    photos = Path(shutil.copytree(archive, tmp_path / "photos"))
-    brighter = ImageEnhance.Brightness(Image.open(photos / "blue" / "0004.png")).enhance(1.05)
-    brighter.save(photos / "copy.png")
-    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    fb.encode(photos, tmp_path / "codes", NULL)
-    run("near_duplicates.py", tmp_path / "codes")
-    first, *rest = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"0\.9\d+  blue/0004.png  copy.png", first)
-    assert rest == ["1 pairs of 31 photos have a similarity of 0.95 or more"]
-
-
-def test_near_duplicates_are_found_across_blocks(monkeypatch, archive, tmp_path, local_ray):
-    fb.encode(archive, tmp_path / "codes", NULL)
-    example = runpy.run_path(str(EXAMPLES / "near_duplicates.py"))
-    _, codes = example["read_codes"](tmp_path / "codes")
-    together = {pair[1:] for pair in example["similar_pairs"](codes, 0.5)}
-    example["similar_pairs"].__globals__["BLOCK"] = 7
-    assert together and {pair[1:] for pair in example["similar_pairs"](codes, 0.5)} == together

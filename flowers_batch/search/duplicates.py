@@ -1,0 +1,163 @@
+"""Near-duplicates in an archive, and which photo of each group to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from flowers_batch.classifier.labelled_codes import CodesOnDisk
+from flowers_batch.classifier.labelling import random_order
+from flowers_batch.classifier.medoids import reduce_codes
+from flowers_batch.classifier.near_duplicates import group_near_duplicates
+from flowers_batch.dataset.manifest import read_rows
+from flowers_batch.dataset.run_folder import Run, open_run
+from flowers_batch.dataset.schema import CODES, OK
+from flowers_batch.dataset.spreadsheet import write_rows
+from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
+from flowers_batch.search.row_reader import RowReader
+from flowers_batch.sources.images import EPOCH
+from flowers_batch.storage.opening import PathOrUrl, split_file
+
+# The codes of near-duplicates are nearer to each other than this times the median distance of two photos of the
+# archive: benchmarks/search.py measures it for edited copies.
+MAX_DISTANCE = 0.6
+_COMPARED = 2000  # photos that the median distance is computed from
+_COLUMNS = ("path", "width", "height", "bytes", "modified")
+
+
+def duplicates(
+    codes: PathOrUrl, *, csv: PathOrUrl | None = None, reporter: Reporter = NULL_REPORTER
+) -> list[dict[str, Any]]:
+    """Find groups of near-duplicates, and say which photo of each to keep. Nothing is deleted.
+
+    Args:
+        codes: The codes folder.
+        csv: A file for the groups: `group`, `keep` (yes or no) and what is known of each photo.
+        reporter: Receives progress.
+
+    Returns:
+        For each group, the largest first: `keep`, the photo with most pixels, of these the largest file, then the
+        oldest; and `others`. A photo is `path`, `width`, `height`, `bytes` and `modified`, a time in ISO 8601 (None
+        if the archive does not say).
+
+    Raises:
+        InputError: It is not a finished codes folder, or is damaged.
+        RunError: A file cannot be read or written.
+    """
+    if csv is not None:
+        split_file(csv)  # refuses what cannot be written before the work
+    run = open_run(codes, CODES)
+    found = near_duplicates(run, reporter)
+    photos = _photos(run, np.array([row for group in found for row in group], np.int64))
+    described = iter(photos)
+    groups = [[next(described) for _ in group] for group in found]
+    if csv is not None:
+        write_rows(csv, ("group", "keep", *_COLUMNS), _csv_rows(groups))
+    return [{"keep": group[0], "others": group[1:]} for group in groups]
+
+
+def near_duplicates(run: Run, reporter: Reporter = NULL_REPORTER) -> list[list[int]]:
+    """Return the rows of each group of near-duplicates, the photo to keep first; groups with most photos come first.
+
+    Photos that are linked by equal files or by perceptual hashes (`classifier.near_duplicates`) are near-duplicates if
+    their codes are also near to that of the photo to keep. Of predictions, which have no codes, the links suffice.
+
+    Args:
+        run: Codes or predictions.
+        reporter: Receives progress.
+    """
+    rows, linked = _linked_photos(run, reporter)
+    if not len(rows):
+        return []
+    order = _best_first(run, rows, reporter)
+    points = _points(run, rows, reporter) if run.job.kind == CODES else np.zeros((len(rows), 1), np.float32)
+    by_group = order[np.argsort(linked[order], kind="stable")]
+    bounds = np.flatnonzero(np.diff(linked[by_group])) + 1
+    found = [group for each in np.split(by_group, bounds) for group in _around_the_best(each, points)]
+    return [rows[group].tolist() for group in sorted(found, key=len, reverse=True)]
+
+
+def _linked_photos(run: Run, reporter: Reporter) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """Return the rows of photos that have near-duplicates by their bytes or hashes, ascending, and their groups."""
+    digests, hashes, rows = [np.empty(0, "S16")], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    read = 0
+    for batch in run.batches(["sha256", "phash", "status"]):
+        ok = pc.equal(batch["status"], OK)
+        if ok.true_count:
+            halves = np.frombuffer(batch["sha256"].filter(ok).buffers()[1], "S16", 2 * ok.true_count)
+            digests.append(halves[::2].copy())  # half a digest tells files apart as well
+            hashes.append(batch["phash"].filter(ok).to_numpy())
+            rows.append(read + np.flatnonzero(ok.to_numpy(zero_copy_only=False)))
+        read += len(batch)
+        reporter.update(Progress(f"reading hashes: {read} of {run.manifest.images}"))
+    reporter.update(Progress(f"comparing the hashes of {read} photos"))
+    linked = group_near_duplicates(np.concatenate(digests), np.concatenate(hashes))
+    several = np.bincount(linked)[linked] > 1
+    return np.concatenate(rows)[several], linked[several]
+
+
+def _best_first(run: Run, rows: NDArray[np.int_], reporter: Reporter) -> NDArray[np.int_]:
+    """Return the positions of photos: those with most pixels first, then the largest files, then the oldest."""
+    table = RowReader(run).take(rows, ["width", "height", "bytes"])
+    width, height, size = (table[name].fill_null(0).to_numpy().astype(np.int64) for name in table.column_names)
+    modified = _modified(run, rows).cast(pa.int64()).to_numpy()
+    return np.lexsort((rows, modified, -size, -width * height))
+
+
+def _modified(run: Run, rows: NDArray[np.int_]) -> pa.ChunkedArray:
+    """Return when the files of ascending rows were changed, as the manifest has it: timestamp [rows]."""
+    starts = np.cumsum([0, *(shard.images for shard in run.manifest.shards)])
+    bounds = np.searchsorted(rows, starts)
+    chunks: list[pa.Array] = []
+    for number in np.flatnonzero(np.diff(bounds)).tolist():
+        times = read_rows(run.folder, run.manifest.shards[number])["mtime"]
+        chunks += times.take(rows[bounds[number] : bounds[number + 1]] - starts[number]).chunks
+    return pa.chunked_array(chunks)
+
+
+def _points(run: Run, rows: NDArray[np.int_], reporter: Reporter) -> NDArray[np.float32]:
+    """Return codes of ascending rows on principal components; two photos have a median distance of 1."""
+    compared = random_order(run, _COMPARED)
+    both = np.union1d(rows, compared)
+    points = reduce_codes(CodesOnDisk(run, both, 0), len(both), reporter)
+    sample = points[np.searchsorted(both, compared)]
+    median = float(np.median(np.linalg.norm(sample[1:] - sample[:-1], axis=1))) if len(sample) > 1 else 0.0
+    return points[np.searchsorted(both, rows)] / (median or 1.0)
+
+
+def _around_the_best(positions: NDArray[np.int_], points: NDArray[np.float32]) -> Iterator[NDArray[np.int_]]:
+    """Yield groups of linked photos: the best one with those near to it, then the best of the others, and so on.
+
+    Args:
+        positions: In `points`; the best photo first.
+        points: float32 [N, dimensions].
+    """
+    while len(positions) > 1:
+        near = np.linalg.norm(points[positions] - points[positions[0]], axis=1) <= MAX_DISTANCE
+        if near.sum() > 1:
+            yield positions[near]
+        positions = positions[~near]
+
+
+def _photos(run: Run, rows: NDArray[np.int_]) -> list[dict[str, Any]]:
+    """Return what is known of photos."""
+    if not len(rows):
+        return []
+    distinct, position = np.unique(rows, return_inverse=True)
+    table = RowReader(run).take(distinct, _COLUMNS[:-1])
+    table = table.append_column("modified", _modified(run, distinct)).take(position)
+    photos = table.to_pylist()
+    for photo in photos:
+        photo["modified"] = None if photo["modified"] == EPOCH else photo["modified"].isoformat(timespec="seconds")
+    return photos
+
+
+def _csv_rows(groups: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    for number, group in enumerate(groups, 1):
+        for position, photo in enumerate(group):
+            yield {"group": number, "keep": "no" if position else "yes", **photo}
