@@ -7,9 +7,11 @@ chosen ones tell how good a classifier is.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # An empty value is not recorded, and counts as a random choice: so labels did before there was the column.
 GROUP, SUGGESTED, RANDOM, SEARCH, VIEW = CHOSEN = ("group", "suggested", "random", "search", "view")
@@ -19,6 +21,8 @@ MIN_RANDOM_PHOTOS = 20  # with fewer, the 95% interval of an accuracy is too wid
 
 def are_random(chosen: Collection[str]) -> NDArray[np.bool_]:
     """Return which photos count as randomly chosen, bool [N]."""
+    import numpy as np  # not by the command's start, which needs the names above
+
     return np.array([way in (RANDOM, NOT_RECORDED) for way in chosen], bool)
 
 
