@@ -38,13 +38,15 @@ class LabelledArchive:
         codes: The codes folder.
         paths: Of the photos that have a code and a label, str [N].
         labels: Their true labels, str [N].
+        rows: Their rows in the codes folder, int [N].
+        run: That folder, opened.
     """
 
     def __init__(self, codes: Path, scratch: Path, head: str = "auto"):
         self.codes, self._scratch, self._head = codes, scratch, head
-        self._run = open_run(codes, CODES)
-        photos = read_labelled(self._run, ("folder",))
-        self.paths, self.labels, self._rows = np.array(photos.paths, object), photos.labels, photos.rows
+        self.run = open_run(codes, CODES)
+        photos = read_labelled(self.run, ("folder",))
+        self.paths, self.labels, self.rows = np.array(photos.paths, object), photos.labels, photos.rows
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -88,7 +90,7 @@ class LabelledArchive:
         head = load_model(model).head
         number_of = {name: number for number, name in enumerate(head.classes)}
         targets = np.array([number_of.get(name, -1) for name in self.labels[positions].tolist()])
-        codes = labelled_codes_in(self._run, self._rows[positions], targets, np.arange(len(positions)))
+        codes = labelled_codes_in(self.run, self.rows[positions], targets, np.arange(len(positions)))
         return predict_top_labels(head, codes)
 
     def write_predictions(self, model: Path) -> Path:
@@ -98,10 +100,10 @@ class LabelledArchive:
         worker = CodesLabeller(str(self.codes), trained.fingerprint, Labeller(trained.head, 5))
         shutil.copytree(self.codes / "manifest", folder / "manifest")
         target = open_folder(folder)
-        for number, shard in enumerate(self._run.manifest.shards):
+        for number, shard in enumerate(self.run.manifest.shards):
             footer = Footer(trained.fingerprint.digest, shard.number, shard.inputs_digest, 0, 0)
             write_shard(target, PREDICTIONS, worker.schema, worker.batches(number, pa.table({}), {}), footer)
         places = {"model": str(model), "codes": str(self.codes)}
-        write_job(target, Job(PREDICTIONS, self._run.job.images, trained.fingerprint, self._run.job.weights, **places))
+        write_job(target, Job(PREDICTIONS, self.run.job.images, trained.fingerprint, self.run.job.weights, **places))
         shutil.copy(self.codes / SUCCESS, folder)
         return folder

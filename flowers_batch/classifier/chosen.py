@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # An empty value is not recorded, and counts as a random choice: so labels did before there was the column.
 GROUP, SUGGESTED, RANDOM, SEARCH, VIEW = CHOSEN = ("group", "suggested", "random", "search", "view")
 NOT_RECORDED = ""
+RANDOM_EVERY = 5  # of what is shown to be labelled, one in so many is a random photo (benchmarks/labelling.py)
 MIN_RANDOM_PHOTOS = 20  # with fewer, the 95% interval of an accuracy is too wide for it to be worth a figure
 
 

@@ -57,11 +57,13 @@ def select_medoids(points: NDArray[np.float32], weights: NDArray[np.floating], c
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
     heaviest_first = np.argsort(-weights, kind="stable")
     if count >= len(points):
         return heaviest_first
-    with warnings.catch_warnings():
+    # One thread: while cores are busy, as with thumbnails during a review, several threads spin and take far longer.
+    with warnings.catch_warnings(), threadpool_limits(1, "openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points differ than are wanted
         clustering = KMeans(count, n_init=1, random_state=_SEED).fit(points, sample_weight=weights)
     clusters = clustering.labels_
