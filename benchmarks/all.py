@@ -31,6 +31,7 @@ SCRIPTS = (
     "copies",
     "heads",
     "labels",
+    "labelling",
     "finetune",
     "review",
     "startup",

@@ -1,9 +1,9 @@
 """A person who labels an archive from nothing: key presses against accuracy, and whether the accuracy shown is true.
 
 The photos' folders are the true labels, which the simulated person knows. `--codes` names a folder of codes. One key
-labels the shown photos of a group; taking a photo out of them is another press, skipping a group one press, and so is the
-label of a single photo. A part of the photos, another one in each round, is never shown: these tell the true accuracy.
-Labelled photos are typical ones, so the rest of the photos that are shown is harder than the archive.
+labels the shown photos of a group; taking a photo out of them is another press. Skipping a group is one press, and so is
+the label of a single photo. A part of the photos, another one in each round, is never shown: these tell the true
+accuracy. Labelled photos are typical ones, so the photos that are left without a label are harder than the archive.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flowers_batch.classifier.labelling import LabelFit, can_fit, fit_labels, pr
 from flowers_batch.classifier.medoids import reduce_codes, select_medoids
 from flowers_batch.search.groups import group_photos, typical_rows
 
-ROUNDS = 10
+ROUNDS = 20
 TARGETS = {50: 0.79, 100: 0.83, 200: 0.86}  # accuracy, by key presses
 HIDDEN = 0.3  # of the photos: they are never shown
 MIN_PURITY = 0.6  # of the shown photos of a group; a person skips a more mixed one
@@ -187,7 +187,10 @@ def claims_on(found: dict[str, list[dict[int, Reached]]]) -> list[Claim]:
     told = [each for draws in found.values() for draw in draws for each in draw.values() if each.fit.accuracy]
     is_within = [low <= each.accuracy <= high for each in told for low, high in [each.fit.accuracy.interval95]]
     share = statistics.mean(is_within)
-    return [*claims, Claim(f"share of {len(told)} accuracies told whose 95% interval has the true one", share, COVERAGE)]
+    return [
+        *claims,
+        Claim(f"share of {len(told)} accuracies told whose 95% interval has the true one", share, COVERAGE),
+    ]
 
 
 def rows_of(found: dict[str, list[dict[int, Reached]]]) -> list[dict[str, object]]:

@@ -9,13 +9,13 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.classifier.chosen import RANDOM_EVERY
 from flowers_batch.classifier.labelling import random_order
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.pages.review.computation import Computation
 from flowers_batch.pages.review.labels import ReviewLabels
 
 _ORDERED = 5000  # photos of the random order that are known, and may be labelled
-_EVERY = 5  # one of so many photos is a random one
 
 
 class RandomPhotos:
@@ -44,12 +44,12 @@ class RandomPhotos:
 
     def mix_into(self, rows: NDArray[np.int_]) -> tuple[NDArray[np.int_], list[int]]:
         """Return rows in which each fifth one is a random photo, if they are known, and which rows these are."""
-        random = self.next(len(rows) // (_EVERY - 1)) or []
+        random = self.next(len(rows) // (RANDOM_EVERY - 1)) or []
         return mixed(rows, random), random
 
 
 def mixed(rows: NDArray[np.int_], random: Sequence[int]) -> NDArray[np.int_]:
     """Return rows in order with a random one after each four others; a random one is in no other place."""
     others = rows[~np.isin(rows, random)]
-    places = np.arange(1, len(random) + 1) * (_EVERY - 1)
+    places = np.arange(1, len(random) + 1) * (RANDOM_EVERY - 1)
     return np.insert(others, np.minimum(places, len(others)), random)
