@@ -1,8 +1,8 @@
 """A person who labels an archive from nothing: key presses against accuracy, and whether the accuracy shown is true.
 
 The photos' folders are the true labels, which the simulated person knows. `--codes` names a folder of codes. One key
-labels the shown photos of a group; taking a photo out of them is another press. Skipping a group is one press, and so is
-the label of a single photo. A part of the photos, another one in each round, is never shown: these tell the true
+labels the shown photos of a group; taking a photo out of them is another press. Skipping a group is one press, and so
+is the label of a single photo. A part of the photos, another one in each round, is never shown: these tell the true
 accuracy. Labelled photos are typical ones, so the photos that are left without a label are harder than the archive.
 """
 
