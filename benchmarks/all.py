@@ -34,6 +34,7 @@ SCRIPTS = (
     "labelling",
     "finetune",
     "review",
+    "review_codes",
     "startup",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -325,6 +326,50 @@ def test_views_of_codes_before_and_after_a_fit(codes, tmp_path):
         found = computed(lambda: select("label_issues"))
         assert found["rows"] == [wrong] and found["suggested"][wrong][0] == "rose"
         assert len(select("class", Filters("tulip"))["rows"]) > 35 and select("class")["rows"] == []
+
+
+def test_similar_photos_and_near_duplicates(codes, tmp_path):
+    with reviewing(codes, tmp_path / "labels.csv") as review:
+        row = rows_of(review, "tulip")[5]
+        found = computed(lambda: review.similar.nearest([row], 20))
+        assert (
+            row not in found["rows"]
+            and len(found["rows"]) == 20
+            and found["similarities"] == sorted(found["similarities"])[::-1]
+        )
+        assert sum(each in rows_of(review, "tulip") for each in found["rows"]) > 15
+        for rows, count, sentence in (
+            ([], 5, "1 to"),
+            ([0] * 101, 5, "1 to"),
+            ([0], 0, "count"),
+            ([0], 10**4, "count"),
+            ([999], 5, "no photo"),
+            ([171], 5, "no code"),
+        ):
+            with pytest.raises(fb.InputError, match=sentence):
+                review.similar.nearest(rows, count)
+        found = computed(lambda: review.views.select("near_duplicates"))
+        assert len(found["groups"]) == 6 and found["total"] == len(found["rows"]) == sum(map(len, found["groups"]))
+        label(review, found["groups"][0][1:], "copy")
+        assert len(review.views.select("near_duplicates", Filters(labelled=False))["groups"]) == 5
+
+
+def test_predictions_have_groups_and_similar_photos_of_their_codes(tmp_path):
+    """Also if codes were added since, so that their rows are others."""
+    base = predict_with_link(tmp_path)
+    fb_rows = Review(base / "predictions", tmp_path / "labels.csv")
+    with closing(fb_rows) as review:
+        before = [review.table.path(row) for row in computed(lambda: review.similar.nearest([5], 10))["rows"]]
+        assert len(groups_of(review)["groups"]) > 3 and review.state()["fit"] is None
+    for number in range(3):
+        shutil.copy(base / "photos" / "red" / "0001.png", base / "photos" / "blue" / f"+{number}.png")
+    fb.encode(base / "photos", base / "codes", fb.EncodeConfig(network="null"))
+    with closing(Review(base / "predictions", tmp_path / "labels.csv")) as review:
+        found = computed(lambda: review.similar.nearest([5], 14))
+        paths = [review.table.path(row) for row in found["rows"]]
+        assert set(before) <= set(paths) and len(found["similarities"]) == len(paths)
+        rows = [row for group in groups_of(review)["groups"] for row in group["rows"]]
+        assert max(rows) < len(review.table)
 
 
 def test_photo_is_described(tmp_path):

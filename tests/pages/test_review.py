@@ -49,6 +49,12 @@ def test_review_works_without_classifier_or_codes(base, tmp_path):
         assert len(review.views.select("uncertain")["rows"]) == 31
         assert label(review, review.views.select("uncertain")["rows"][:2], ["red", "red"])["labelled"] == 2
         assert key in review.state()["training_unavailable"] and review.training.plan.commands() == []
+        assert "groups" not in review.state()["views"] and "near_duplicates" in review.state()["views"]
+        while "computing" in (found := review.views.select("near_duplicates")):
+            time.sleep(0.005)
+        assert found["groups"] == []
+        with pytest.raises(fb.InputError, match="cannot be compared here"):
+            review.views.groups(Filters())
         with pytest.raises(fb.InputError, match="Training is not possible here"):
             review.training.retraining.start()
         review.close()

@@ -259,6 +259,11 @@ def test_too_many_rows_are_refused(shared):
         ("label", {"rows": [0], "labels": "red", "chosen": "lottery"}),
         ("label", {"rows": [0, 1], "labels": "red", "chosen": ["random"]}),
         ("label", {"rows": [0], "labels": "red", "chosen": None}),
+        ("similar", {"rows": []}),
+        ("similar", {"rows": [0] * 101}),
+        ("similar", {"rows": [0], "count": 10**9}),
+        ("similar", {"rows": [0], "count": "5"}),
+        ("similar", {"rows": [10**30]}),
         ("split", {}),
         ("split", {"id": True}),
         ("split", {"id": 10**30}),
@@ -289,6 +294,33 @@ def test_large_pictures_are_made_in_three_sizes(shared):
     outside = next(row for row in range(32) if json.loads(shared(f"api/photo/{row}")[2])["path"] == "red/link.png")
     status, _, content = shared(f"large/{outside}")
     assert status == 404 and b"outside" in content
+
+
+def test_label_is_quick_while_searches_and_large_pictures_are_slow(client, monkeypatch):
+    """Each has a lane of its own; of too many, some are to be requested again."""
+    hold, started = threading.Event(), []
+
+    def wait(*_: Any, **__: Any) -> Any:
+        started.append(1)
+        hold.wait(20)
+        return b"RIFF"
+
+    monkeypatch.setattr("flowers_batch.pages.review.row_images.RowImages.large", wait)
+    monkeypatch.setattr("flowers_batch.pages.review.similar_photos.SimilarPhotos.nearest", lambda *_: wait() and {})
+    with ThreadPoolExecutor(70) as executor:
+        similar = [executor.submit(client, "api/similar", {"rows": [0]}) for _ in range(30)]
+        large = [executor.submit(client, "large/0") for _ in range(30)]
+        while len(started) < 3:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        began = time.monotonic()
+        for _ in range(5):
+            assert client("api/label", {"rows": [0], "labels": "red"})[0] == 200
+            assert client("api/view?name=all")[0] == client("api/groups")[0] == 200
+        seconds = time.monotonic() - began
+        hold.set()
+        assert {each.result()[0] for each in similar} == {each.result()[0] for each in large} == {200, 503}
+    assert seconds < 5
 
 
 @pytest.mark.slow

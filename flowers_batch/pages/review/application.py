@@ -33,6 +33,7 @@ from flowers_batch.pages.thumbnails import LARGE, SMALL, NoThumbnail
 _STATIC = files("flowers_batch.pages.review") / "static"
 _INDEX = "review.html"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_SIMILAR = 100  # photos, if a request does not say how many
 # The report has styles and pictures in it, and nothing else; the guard adds the other headers.
 _REPORT_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -62,6 +63,7 @@ def application(review: Review) -> Starlette:
             _post("/api/photos", lambda request, body: review.photos(rows_in(body)), views),
             _get("/api/photo/{row}", lambda request, body: review.photo(_row(request)), searches),
             _post("/api/split", lambda request, body: _split(review, request, body), searches),
+            _post("/api/similar", lambda request, body: _similar(review, body), searches),
             _post("/api/label", lambda request, body: _label(review, body), labels),
             _post("/api/undo", lambda request, body: review.undo(), labels),
             _get("/api/train", lambda request, body: _train(review, request), views, "POST"),
@@ -162,6 +164,10 @@ def _select_view(review: Review, request: Request) -> Any:
 
 def _split(review: Review, request: Request, body: dict[str, Any]) -> Any:
     return review.views.split(integer_in(body, "id"), filters_in(request.query_params))
+
+
+def _similar(review: Review, body: dict[str, Any]) -> Any:
+    return review.similar.nearest(rows_in(body), integer_in(body, "count", _SIMILAR))
 
 
 def _label(review: Review, body: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from flowers_batch.pages.review.photo_groups import PhotoGroups
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.random_photos import RandomPhotos
 from flowers_batch.pages.review.row_images import RowImages
+from flowers_batch.pages.review.similar_photos import SimilarPhotos
 from flowers_batch.pages.review.training import Training
 from flowers_batch.pages.review.training_source import TrainingSource, find_training_source
 from flowers_batch.pages.review.views import Views
@@ -44,6 +45,7 @@ class Review:
         table: The photos.
         labels: The labels given during the review.
         views: The views of the photos.
+        similar: Finds similar photos.
         images: Thumbnails and large pictures of the photos.
         training: All training from the page.
         outside_links: Counts the photos that are not shown without `follow_links`.
@@ -80,9 +82,10 @@ class Review:
             journal.close()
             raise
         codes = ArchiveCodes(self.table, source)
+        self.similar = SimilarPhotos(self.table, codes, turn)
         computed, groups = ComputedViews(self.table, self.labels, source, turn), PhotoGroups(codes, turn)
         random = RandomPhotos(run, self.labels)
-        self.views = Views(self.table, self.labels, computed, groups, random)
+        self.views = Views(self.table, self.labels, computed, groups, self.similar, random)
 
     def start(self) -> None:
         """Start what the page will ask for first: the groups, and a classifier if there are enough labels."""

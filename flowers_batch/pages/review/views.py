@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from flowers_batch.pages.review.labels import ReviewLabels
 from flowers_batch.pages.review.photo_groups import PhotoGroups
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.random_photos import RandomPhotos
+from flowers_batch.pages.review.similar_photos import SimilarPhotos
 
 GROUPS = "groups"
 UNCERTAIN, SUGGESTIONS, LABEL_ISSUES = "uncertain", "suggestions", "label_issues"
 CLASS, LABELLED, FAILED_PHOTOS = "class", "labelled", "failed"
-ALL = "all"
+ALL, NEAR_DUPLICATES = "all", "near_duplicates"
 VIEWS = {
     UNCERTAIN: "Least confident",
     SUGGESTIONS: "Most useful to label",
@@ -30,8 +32,8 @@ VIEWS = {
     LABELLED: "Labelled here",
     FAILED_PHOTOS: "Failed",
     ALL: "All photos",
+    NEAR_DUPLICATES: "Near-duplicates",
 }
-_OF_CODES = (GROUPS,)  # which predictions made from photos do not have
 MAX_ROWS = 100_000  # of a view: more than a person looks at
 _RANDOM_PHOTOS = 60  # beside the groups
 
@@ -44,6 +46,7 @@ class Views:
         labels: The labels given during the review.
         computed: The views that take long.
         groups: Groups of similar photos.
+        similar: Finds near-duplicates.
         random: The photos that are to be labelled for being a random sample.
     """
 
@@ -53,10 +56,11 @@ class Views:
         labels: ReviewLabels,
         computed: ComputedViews,
         groups: PhotoGroups,
+        similar: SimilarPhotos,
         random: RandomPhotos,
     ):
         self._table, self._labels = table, labels
-        self._computed, self._groups, self._random = computed, groups, random
+        self._computed, self._groups, self._similar, self._random = computed, groups, similar, random
         self._shows_codes = table.run.job.kind == CODES
 
     @property
@@ -64,7 +68,7 @@ class Views:
         """The views and what they are called, the one that the page opens first."""
         if self._shows_codes:
             return {GROUPS: VIEWS[GROUPS]} | VIEWS
-        return {name: words for name, words in VIEWS.items() if self._groups.are_available or name not in _OF_CODES}
+        return {name: words for name, words in VIEWS.items() if self._groups.are_available or name != GROUPS}
 
     def prepare(self) -> None:
         """Have the groups and the random photos computed, before the page asks for them."""
@@ -79,7 +83,7 @@ class Views:
 
         Returns:
             `rows`, at most a hundred thousand of the `total`, and those that are `random` ones among them. Possible
-            label errors also have `suggested`: label and probability, by row.
+            label errors also have `suggested`: label and probability, by row; near-duplicates their `groups` of rows.
             Only `computing`, the current step, while a view that takes long is being computed.
 
         Raises:
@@ -99,6 +103,8 @@ class Views:
             passes[[*labels]] = False
         if name == LABEL_ISSUES:
             return self._select_label_issues(labels, passes)
+        if name == NEAR_DUPLICATES:
+            return self._select_duplicates(passes)
         if name == SUGGESTIONS:
             suggested, step = self._computed.suggestions()
             if suggested is None:
@@ -144,6 +150,14 @@ class Views:
         suggested = {row: [issue["suggested"], issue["probability"]] for row, issue in unchanged.items()}
         return _limited(np.array([*unchanged], np.int64)) | {"suggested": suggested}
 
+    def _select_duplicates(self, passes: NDArray[np.bool_]) -> dict[str, Any]:
+        groups, step = self._similar.duplicates()
+        if groups is None:
+            return {"computing": step}
+        left = [rows for group in groups if len(rows := [row for row in group if passes[row]]) > 1]
+        shown = _first_groups(left)
+        return {"rows": [*chain.from_iterable(shown)], "total": sum(map(len, left)), "groups": shown, "random": []}
+
     def groups(self, filters: Filters) -> dict[str, Any]:
         """Return groups of similar photos, as `PhotoGroups.select` does, and the next `random` photos."""
         found = self._groups.select(*self._in_groups(filters))
@@ -165,3 +179,9 @@ class Views:
 
 def _limited(rows: NDArray[np.int_], total: int | None = None) -> dict[str, Any]:
     return {"rows": rows[:MAX_ROWS].tolist(), "total": len(rows) if total is None else total, "random": []}
+
+
+def _first_groups(groups: list[list[int]]) -> list[list[int]]:
+    """Return as many groups as have at most `MAX_ROWS` rows together."""
+    ends = np.cumsum([len(group) for group in groups])
+    return groups[: int(np.searchsorted(ends, MAX_ROWS, side="right"))]
