@@ -68,7 +68,7 @@ class SimilarPhotos:
         return {"rows": photos[is_known].tolist(), "similarities": similarities[is_known].round(4).tolist()}
 
     def duplicates(self) -> tuple[list[list[int]] | None, str]:
-        """Return groups of near-duplicates, the one to keep first; None while they are computed, and the current step."""
+        """Return groups of near-duplicates (None while they are computed), the one to keep first; and the step."""
         return self._duplicates.result("of this archive"), self._duplicates.step
 
     def _find_duplicates(self, reporter: Reporter) -> list[list[int]]:
