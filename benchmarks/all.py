@@ -32,6 +32,7 @@ SCRIPTS = (
     "heads",
     "labels",
     "labelling",
+    "search",
     "finetune",
     "review",
     "review_codes",

@@ -66,7 +66,7 @@ class ApproximateIndex:
         rows, similarities = rows[:, :found], 1 - squares[:, :found] / 2
         if self._codec.is_projection and rows.size:
             similarities = self._compare(queries, rows)
-        return nearest_first(rows, similarities, min(count, found))
+        return nearest_first(rows, similarities, count)
 
     def _compare(self, queries: NDArray[np.float32], rows: NDArray[np.int_]) -> NDArray[np.float32]:
         """Return the exact similarities float32 [Q, N] of queries [Q, width] and photos, rows [Q, N]."""

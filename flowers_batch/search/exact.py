@@ -10,12 +10,11 @@ from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import codes_of
 from flowers_batch.progress import Progress, Reporter
 
-_ROWS_AT_ONCE = 8192  # that are compared with a query in float32: 16 MB of 512 numbers
 _QUERIES_AT_ONCE = 64
 
 
 class ExactIndex:
-    """All codes of a run in memory, normalised, in float16: similarities are exact to about 0.0001.
+    """All codes of a run in memory, normalised, in float32: half the memory would take five times as long to convert.
 
     Args:
         run: The codes folder.
@@ -25,7 +24,7 @@ class ExactIndex:
     def __init__(self, run: Run, reporter: Reporter):
         normalize = Normalization(L2)
         images = run.manifest.images
-        self._codes = np.empty((images, run.code_width), np.float16)
+        self._codes = np.empty((images, run.code_width), np.float32)
         self._rows = np.empty(images, np.int64)
         found = read = 0
         for batch in run.batches(["code"]):
@@ -38,16 +37,11 @@ class ExactIndex:
 
     def search(self, queries: NDArray[np.float32], count: int) -> tuple[NDArray[np.int_], NDArray[np.float32]]:
         """Return the nearest photos of each query, as `similar.Index` says."""
-        blocks = [queries[start : start + _QUERIES_AT_ONCE] for start in range(0, len(queries), _QUERIES_AT_ONCE)]
-        found = [self._search(block, min(count, len(self._rows))) for block in blocks]
+        found = [
+            nearest_first(self._rows[None], queries[start : start + _QUERIES_AT_ONCE] @ self._codes.T, count)
+            for start in range(0, len(queries), _QUERIES_AT_ONCE)
+        ]
         return np.concatenate([rows for rows, _ in found]), np.concatenate([similarities for _, similarities in found])
-
-    def _search(self, queries: NDArray[np.float32], count: int) -> tuple[NDArray[np.int_], NDArray[np.float32]]:
-        similarities = np.empty((len(queries), len(self._rows)), np.float32)
-        for start in range(0, len(self._rows), _ROWS_AT_ONCE):
-            chunk = slice(start, start + _ROWS_AT_ONCE)
-            similarities[:, chunk] = queries @ self._codes[chunk].astype(np.float32).T
-        return nearest_first(self._rows[None], similarities, count)
 
 
 def nearest_first(
@@ -58,11 +52,12 @@ def nearest_first(
     Args:
         rows: int [Q, N] or, of all queries alike, [1, N].
         similarities: float32 [Q, N].
-        count: At most N.
+        count: All are returned, if there are fewer.
 
     Returns:
         Rows and similarities, both [Q, count].
     """
+    count = min(count, similarities.shape[1])
     if not count:
         return np.empty((len(similarities), 0), np.int64), np.empty((len(similarities), 0), np.float32)
     chosen = np.argpartition(-similarities, count - 1, axis=1)[:, :count]

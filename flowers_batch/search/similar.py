@@ -17,7 +17,7 @@ from flowers_batch.search.approximate import ApproximateIndex
 from flowers_batch.search.exact import ExactIndex
 from flowers_batch.search.row_reader import RowReader
 
-MAX_EXACT_VALUES = 1 << 28  # of all codes, which are in memory in float16: 512 MB, half a million codes of 512 values
+MAX_EXACT_VALUES = 1 << 27  # of all codes, which are in memory: 0.5 GB, a quarter of a million codes of 512 values
 _normalize = Normalization(L2)
 
 Neighbours = tuple[NDArray[np.int_], NDArray[np.float32]]
@@ -42,8 +42,8 @@ class Index(Protocol):
 class CodeSearch:
     """Finds photos by their codes. Several threads may use it at once.
 
-    The similarity of two photos is the cosine of the angle between their codes: 1 for equal codes. Up to half a million
-    codes of 512 values are compared exactly; more are searched by an index that is kept in the run's folder.
+    The similarity of two photos is the cosine of the angle between their codes: 1 for equal codes. Up to a quarter of a
+    million codes of 512 values are compared exactly; more are searched by an index that is kept in the run's folder.
 
     Args:
         run: The codes folder.
