@@ -118,6 +118,17 @@ def until_saved(page, labels: int | None = None) -> None:
     until(page, f"/^{number}/.test(document.getElementById('saved').textContent)")
 
 
+def label_selected(page, name: str) -> None:
+    """Label the selected photos by the key of a class, or by typing the name of a new one."""
+    names = page.evaluate("[...document.querySelectorAll('#classes button span')].map((each) => each.textContent)")
+    if name in names:
+        page.keyboard.press("123456789"[names.index(name)])
+    else:
+        page.keyboard.press("n")
+        page.keyboard.type(name)
+        page.keyboard.press("Enter")
+
+
 def photo_count(page) -> str:
     """Return the page's count of photos."""
     return page.inner_text("#count")

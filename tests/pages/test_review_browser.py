@@ -76,7 +76,8 @@ def test_accepting_new_class_and_labelling_several_photos(base, chromium, tmp_pa
         page.click("#photo-8", modifiers=["Control"])
         page.click("#classes button:has-text('green')")
         until_saved(page, 6)
-        assert page.inner_text("#classes button:last-child").endswith("a new <class>")
+        assert page.inner_text("#classes button:last-child span") == "a new <class>"
+        assert page.inner_text("#classes button:last-child small") == "3", "the number of its photos"
         given = read_labels(str(labels)).labels
         assert list(given.values()) == [predicted, *["a new <class>"] * 3, *["green"] * 2]
         assert next(iter(given)) == first
@@ -154,7 +155,7 @@ def test_names_are_shown_as_text(base, chromium, tmp_path):
         for _ in range(30):
             until(page, "[...document.querySelectorAll('.photo')].every(photo => photo.title)")
             seen |= set(
-                page.evaluate("[...document.querySelectorAll('.photo small:last-child')].map(e => e.textContent)")
+                page.evaluate("[...document.querySelectorAll('.photo small:nth-of-type(2)')].map(e => e.textContent)")
             )
             page.keyboard.press("PageDown")
             page.wait_for_timeout(50)

@@ -17,6 +17,9 @@ export function fetchThumbnail(image, address, onFailure) {
   fetchNext();
 }
 
+// The thumbnail of an address, if the page has it.
+export const keptThumbnail = (address) => kept.get(address);
+
 export function cancelThumbnail(image) {
   loading.get(image)?.abort();
 }
@@ -49,7 +52,7 @@ function show(image, address, url) {
   if (kept.size > KEPT) kept.delete(kept.keys().next().value);
 }
 
-function dataUrl(blob) {
+export function dataUrl(blob) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.addEventListener("load", () => resolve(reader.result));

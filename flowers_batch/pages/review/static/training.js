@@ -1,8 +1,8 @@
-// The dialog in which a person trains again from the labels given.
+// The dialog in which a person who reviews predictions trains again from the labels given.
 
 import { request } from "./api.js";
-import { showError } from "./header.js";
 import { allSent } from "./labelling.js";
+import { showError } from "./messages.js";
 import { byId, store } from "./store.js";
 import { number, percent, visible } from "./text.js";
 
