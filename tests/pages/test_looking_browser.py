@@ -115,33 +115,38 @@ def test_size_of_thumbnails_survives_a_reload(base, chromium, tmp_path):
 
 def test_new_classifier_leaves_place_and_selection(base, chromium, tmp_path):
     """Photos in sight stay where they are, those below follow the new order."""
-    fits = {"number": 1}
+    fits = {"number": 1, "labels": 30}
     order = list(range(91))
 
     def fitted(route) -> None:
         state = route.fetch().json()
         fit = {"running": False, "step": "", "error": "", "accuracy": None, "certain": None, "random_needed": 9}
-        route.fulfill(json=state | {"fit": fit | {"labels": 30, "wanted_precision": 0.95} | fits})
+        route.fulfill(json=state | {"fit": fit | {"wanted_precision": 0.95} | fits})
 
     with serving(base / "predictions", tmp_path / "labels.csv") as url, opened(chromium, "about:blank") as watched:
         page = watched.page
         page.route("**/api/state", fitted)
-        page.route("**/api/view?name=uncertain*", lambda route: route.fulfill(json={"rows": order, "total": len(order)}))
+        page.route(
+            "**/api/view?name=uncertain*", lambda route: route.fulfill(json={"rows": order, "total": len(order)})
+        )
         page.goto(url)
         page.wait_for_selector(".photo img[src]")
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Shift+ArrowRight")
         page.evaluate("document.getElementById('grid').scrollTop = 60")
-        until(page, "document.querySelectorAll('.photo[title]').length > 20")
-        titles = "[...document.querySelectorAll('.photo')].map((photo) => photo.title)"
-        selected, top = page.evaluate(SELECTED), page.evaluate(f"{titles}.slice(0, 14)")
-        last = page.get_attribute("#photo-20", "title")
+        in_sight = "[...Array(12).keys()].map((position) => document.getElementById(`photo-${position}`)?.title)"
+        until(page, f"{in_sight}.every(Boolean)")
+        before, selected = page.evaluate(in_sight), page.evaluate(SELECTED)
         order.reverse()
-        fits["number"] = 2
-        label_selected(page, "green")  # after which the page asks for the state
-        until(page, f"document.getElementById('photo-40')?.title !== '{last}'")
-        until(page, "document.getElementById('fit').textContent === 'fitted to 30 labels'")
-        page.wait_for_timeout(1000)
-        assert page.evaluate(f"{titles}.slice(0, 14)") == top and len(selected) == 2
+        fits.update(number=2, labels=40)
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # when the page asks for the state
+        until(page, "document.getElementById('fit').textContent === 'fitted to 40 labels'")
+        page.wait_for_timeout(500)
+        assert page.evaluate(in_sight) == before
+        assert page.evaluate(SELECTED) == selected and len(selected) == 2
         assert page.evaluate("document.getElementById('grid').scrollTop") == 60
+        page.evaluate("document.getElementById('grid').scrollTop = 1e6")
+        until(page, "document.getElementById('photo-90')?.title")
+        described = "fetch('api/photos', { method: 'POST', body: '{\"rows\": [90]}' }).then((answer) => answer.json())"
+        assert page.get_attribute("#photo-90", "title") != page.evaluate(described)[0]["path"]
         assert watched.complaints == []
