@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parent
 SIZES = {"wide": {"width": 1200, "height": 860}, "phone": {"width": 390, "height": 860}}
-LABELLED_GROUPS = 12  # before the pictures of the review of codes
+LABELLED_GROUPS = 6  # before the pictures of the review of codes
+MIN_SHOWN = 4  # photos of the groups in the pictures
 KEYS = "1234512"  # of the classes that photos are labelled with in the review of predictions
 DESCRIBED = "[...document.querySelectorAll('.photo[aria-selected=true]')].every((photo) => photo.title)"
 LOADED = "[...document.querySelectorAll('.photo img')].every((image) => image.src)"
@@ -102,15 +103,16 @@ def take_out_others(page: Page) -> str:
 
 
 def show_groups(page: Page, address: str) -> None:
-    """Show groups of which one was labelled and the next one has photos taken out; leave no label in the file."""
+    """Show groups of which one was labelled and the next one has a photo taken out; leave no label in the file."""
     open_review(page, address)
-    page.keyboard.press(".")
+    while len(page.query_selector_all(".photo[aria-selected=true]")) < MIN_SHOWN:
+        page.keyboard.press(".")
     label_group(page)
-    take_out_others(page)
-    page.keyboard.press(",")
-    page.keyboard.press(".")
+    wait(page, DESCRIBED)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("x")
     page.wait_for_timeout(1500)
-    page.evaluate("document.getElementById('grid').scrollTop -= 180")
+    page.evaluate("document.getElementById('grid').scrollTop -= 220")
     wait(page, LOADED)
     page.evaluate("fetch('api/undo', { method: 'POST', body: '{}' })")
 
