@@ -61,7 +61,7 @@ export async function showRandom() {
 
 // Opens a view beside the one shown, to which `goBack` returns. `find` answers with rows, or with what is being computed.
 async function openAside(words, find) {
-  const view = store.view;
+  const view = store.view, count = byId("count").textContent;
   let found;
   try {
     for (;;) {
@@ -72,9 +72,10 @@ async function openAside(words, find) {
       await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
     }
   } catch (error) {
+    byId("count").textContent = count;
     return showError(error.message);
   }
-  left.push({ ...Object.fromEntries(KEPT.map((name) => [name, store[name]])), scrollTop: byId("grid").scrollTop, count: byId("count").textContent });
+  left.push({ ...Object.fromEntries(KEPT.map((name) => [name, store[name]])), scrollTop: byId("grid").scrollTop, count });
   store.view++;
   showRows(found.rows, found.about);
   byId("count").textContent = `${number(found.rows.length)} ${words}`;
