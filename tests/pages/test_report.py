@@ -198,3 +198,41 @@ def test_report_on_a_thousand_classes_is_small_and_shows_the_worst(tmp_path):
     assert "Confusion matrix" not in page.labels and "The most common mistakes" in page.labels
     assert "These are the 1,000 classes with the lowest F1" in page.text
     assert len(text) < 1_000_000
+
+
+def chosen_labels(file: Path, random_every: int) -> str:
+    """Write the labels of sixty photos of two classes, of which every so many was chosen at random."""
+    names = [f"{name}/{number:03d}.jpg" for number, name in enumerate(["daisy"] * 30 + ["rose"] * 30)]
+    rows = [
+        f"{path},{path.split('/')[0]},{'group' if number % random_every else 'random'}"
+        for number, path in enumerate(names)
+    ]
+    file.write_text("\n".join(["path,label,chosen", *rows, ""]))
+    return str(file)
+
+
+def test_report_shows_figures_of_randomly_chosen_photos_only(tmp_path):
+    codes = write_codes(tmp_path / "codes", ["daisy"] * 30 + ["rose"] * 30, spread=0.5)
+    files = [chosen_labels(tmp_path / f"{every}.csv", every) for every in (2, 10)]
+    metrics, _ = (
+        fb.train(codes, tmp_path / name, fb.TrainConfig((file,), head="logistic"))
+        for file, name in zip(files, ("known", "unknown"), strict=True)
+    )
+    judged = metrics["cross_validation"]["per_class"]["daisy"]["photos"]
+    _, known = page_of(tmp_path / "known", **WITHOUT_THUMBNAILS)
+    assert f"{judged} of daisy predicted correctly" in known.labels and judged < 15
+    assert f"daisy, predicted correctly: {judged} photos" in known.text, "as many photos are behind the number"
+    assert "not known yet" not in known.text and "30 labelled photos were not chosen at random (group 30)" in known.text
+    _, unknown = page_of(tmp_path / "unknown", **WITHOUT_THUMBNAILS)
+    assert "not known yet 14 more photos chosen at random are needed" in unknown.text
+    assert "accuracy is not known yet" in unknown.text and "Confusion matrix" not in unknown.labels
+    assert "#mistakes" not in unknown.addresses
+
+
+def test_report_names_photos_on_which_files_disagree(tmp_path):
+    codes = write_codes(tmp_path / "codes", ["daisy"] * 30 + ["rose"] * 30, spread=0.5)
+    anna, ben = chosen_labels(tmp_path / "anna.csv", 1), tmp_path / "ben.csv"
+    ben.write_text("path,label\ndaisy/004.jpg,<b>rose\n")
+    fb.train(codes, tmp_path / "model", fb.TrainConfig((anna, str(ben)), head="logistic"))
+    text, page = page_of(tmp_path / "model", **WITHOUT_THUMBNAILS)
+    assert f"daisy/004.jpg: daisy ({anna}), <b>rose ({ben})" in page.text and "<b>rose" not in text
