@@ -48,8 +48,8 @@ class ApproximateIndex:
         self._index = self._codec.inverted_file()
         first_row = 0
         for number, shards in enumerate(_parts(run)):
-            reporter.update(Progress(f"indexing codes: {first_row} of {run.manifest.images}"))
-            positions, codes = self._part(number, shards)
+            reporter.update(Progress(f"opening the index: {first_row} of {run.manifest.images} photos"))
+            positions, codes = self._part(number, shards, reporter)
             self._index.add_sa_codes(codes, first_row + positions)
             first_row += sum(shard.images for shard in shards)
 
@@ -72,10 +72,12 @@ class ApproximateIndex:
         """Return the exact similarities float32 [Q, N] of queries [Q, width] and photos, rows [Q, N]."""
         distinct, position = np.unique(rows, return_inverse=True)
         (batch,) = self._reader.take(distinct, ["code"]).combine_chunks().to_batches()
-        codes = Normalization(L2)(codes_of(batch)[0])
+        found, ok = codes_of(batch)
+        codes = np.zeros((len(distinct), self._run.code_width), np.float32)
+        codes[ok] = Normalization(L2)(found)  # an index that a stranger changed may name photos without a code
         return np.take_along_axis(queries @ codes.T, position.reshape(rows.shape), axis=1)
 
-    def _part(self, number: int, shards: list[Shard]) -> tuple[NDArray[np.int_], NDArray[np.uint8]]:
+    def _part(self, number: int, shards: list[Shard], reporter: Reporter) -> tuple[NDArray[np.int_], NDArray[np.uint8]]:
         """Return the photos of some shards that have a code: their positions, int [N], and encoded codes."""
         name = f"index/part-{number:06}.safetensors"
         identity = identity_of(self._run, shards, "index", _VERSION, number, self._codec.identity)
@@ -84,7 +86,7 @@ class ApproximateIndex:
         kept = read_arrays(self._run.folder, name, identity, max_bytes)
         if kept is not None and self._is_part(kept, images):
             return kept["positions"], kept["codes"]
-        parts = list(self._encode(shards))
+        parts = list(self._encode(shards, reporter))
         positions = np.concatenate([positions for positions, _ in parts])
         codes = np.concatenate([codes for _, codes in parts])
         keep_arrays(self._run.folder, name, identity, {"positions": positions, "codes": codes})
@@ -103,7 +105,7 @@ class ApproximateIndex:
         in_order = (np.diff(positions) > 0).all() and (positions[:1] >= 0).all() and (positions[-1:] < images).all()
         return bool(in_order and (lists < self._index.nlist).all())
 
-    def _encode(self, shards: list[Shard]) -> Iterator[tuple[NDArray[np.int_], NDArray[np.uint8]]]:
+    def _encode(self, shards: list[Shard], reporter: Reporter) -> Iterator[tuple[NDArray[np.int_], NDArray[np.uint8]]]:
         """Yield positions and encoded codes, row group by row group."""
         read = 0
         normalize = Normalization(L2)
@@ -112,6 +114,7 @@ class ApproximateIndex:
                 codes, ok = codes_of(batch)
                 yield read + np.flatnonzero(ok), self._index.sa_encode(self._codec.project(normalize(codes)))
                 read += len(batch)
+            reporter.update(Progress(f"indexing codes: shard {shard.number + 1} of {self._run.shards}"))
 
 
 def _parts(run: Run) -> Iterator[list[Shard]]:

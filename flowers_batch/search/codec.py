@@ -27,7 +27,8 @@ _TRAINING_GROUPS, _TRAINING_ROWS = 256, 512  # row groups that codes to train on
 _MAX_FITTED_VALUES = 1 << 26  # of codes that the components are computed from
 _ITERATIONS = 10  # of k-means
 _ROWS_PER_LIST = 40  # of the sample, at least: faiss warns of fewer than 39
-_MAX_CENTRES_BYTES = 1 << 30
+_MAX_LISTS = _TRAINING_GROUPS * _TRAINING_ROWS // _ROWS_PER_LIST
+_MAX_BYTES = 1 << 28  # of the file, which holds 51 MB of components for codes of 25,088 values
 _SEED = 0
 
 
@@ -87,7 +88,7 @@ def open_codec(run: Run, groups: list[RowGroup], reporter: Reporter) -> Codec:
     A codec fits codes of the same fingerprint, until there are several times as many photos as it was made for.
     """
     identity = identity_of(run, [], "codec", _VERSION)
-    kept = read_arrays(run.folder, CODEC, identity, _MAX_CENTRES_BYTES)
+    kept = read_arrays(run.folder, CODEC, identity, _MAX_BYTES)
     if kept is not None and _is_codec(kept, run.code_width) and run.manifest.images <= _GROWTH * kept["photos"][0]:
         return Codec(**kept)
     codec = _train(run, groups, reporter)
@@ -108,7 +109,7 @@ def _is_codec(arrays: dict[str, NDArray[Any]], width: int) -> bool:
         mean.shape == (width,)
         and components.shape in ((0, width), (dimensions, width))
         and centres.ndim == 2
-        and len(centres) > 0
+        and 0 < len(centres) <= _MAX_LISTS
         and centres.shape[1] == dimensions
         and ranges.shape == (2 * dimensions,)
         and arrays["photos"].dtype == np.int64
@@ -125,9 +126,9 @@ def _train(run: Run, groups: list[RowGroup], reporter: Reporter) -> Codec:
         mean, components = _principal_components(run, groups, dimensions, reporter)
     nothing = np.empty((0, dimensions), np.float32)
     untrained = Codec(mean, components, nothing, nothing[:, 0], np.array([photos]))
-    sample = [untrained.project(codes) for codes in _sample(run, groups, _TRAINING_ROWS, reporter)]
+    sample = np.concatenate([untrained.project(codes) for codes in _sample(run, groups, _TRAINING_ROWS, reporter)])
     reporter.update(Progress("dividing the codes into lists"))
-    centres, ranges = _lists(np.concatenate(sample), math.isqrt(photos))
+    centres, ranges = _lists(sample if len(sample) else np.zeros((1, dimensions), np.float32), math.isqrt(photos))
     return replace(untrained, centres=centres, ranges=ranges)
 
 

@@ -48,7 +48,7 @@ def encoded(monkeypatch) -> list[list[int]]:
     monkeypatch.setattr(
         ApproximateIndex,
         "_encode",
-        lambda self, shards: parts.append([shard.number for shard in shards]) or encode(self, shards),
+        lambda self, shards, reporter: parts.append([each.number for each in shards]) or encode(self, shards, reporter),
     )
     return parts
 
@@ -110,9 +110,11 @@ def test_failed_photos_are_not_found_and_not_compared(tmp_path, kind):
         search.nearest_to_rows([0, 60], 5)
 
 
-def test_archive_without_codes_has_no_similar_photos(tmp_path):
+def test_archive_without_codes_has_no_similar_photos(tmp_path, monkeypatch):
     run = open_run(write_codes(tmp_path / "codes", labels(daisy=3), failed=3), CODES)
-    assert CodeSearch(run).nearest(np.ones((2, 12)), 5)[0].shape == (2, 0)
+    for largest in (100, 0):
+        monkeypatch.setattr(similar, "MAX_EXACT_VALUES", largest)
+        assert CodeSearch(run).nearest(np.ones((2, 12)), 5)[0].shape == (2, 0)
 
 
 def test_index_is_made_once(tmp_path, is_approximate, encoded):
