@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.label_paths import match_labels
+from flowers_batch.classifier.labelled_codes import Codes
 from flowers_batch.classifier.labels_file import read_labels, write_labels
 from flowers_batch.classifier.medoids import reduce_codes, select_medoids
 from flowers_batch.classifier.model_folder import MODEL, read_labelled_digests
@@ -24,7 +25,7 @@ from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
 
 MAX_CANDIDATES = 20_000  # photos among which the suggested ones are chosen, if no more are wanted
-MIN_UNCERTAINTY = 0.01  # that a photo counts as having, so that certain ones stay comparable
+_MIN_UNCERTAINTY = 0.01  # that a photo counts as having, so that certain ones stay comparable
 
 
 def suggest(
@@ -106,12 +107,30 @@ def _choose(run: Run, rows: pa.Table, count: int, reporter: Reporter) -> pa.Tabl
     rows = rows.take(pa.array(positions))
     if not len(rows):
         return rows
-    weights = np.ones(len(rows))
-    if run.job.kind == PREDICTIONS:
-        weights = np.maximum(1 - rows["margin"].to_numpy(), MIN_UNCERTAINTY)
-    points = reduce_codes(found, len(rows), reporter)
-    reporter.update(Progress(f"choosing from {len(rows)} photos"))
-    return rows.take(pa.array(select_medoids(points, weights, count)))
+    margins = rows["margin"].to_numpy() if run.job.kind == PREDICTIONS else None
+    return rows.take(pa.array(choose_useful(found, len(rows), margins, count, reporter)))
+
+
+def choose_useful(
+    codes: Codes, photos: int, margins: NDArray[np.floating] | None, count: int, reporter: Reporter = NULL_REPORTER
+) -> NDArray[np.int_]:
+    """Choose the photos that are most worth a label: different from each other, typical, and uncertain.
+
+    Args:
+        codes: Of the photos to choose from.
+        photos: How many these are, 1 or more.
+        margins: [photos]: the difference between the probabilities of each one's two likeliest labels; None if there is
+            no classifier.
+        count: How many to choose.
+        reporter: Receives progress.
+
+    Returns:
+        int [count]: their positions, those that stand for most other photos first; all, if there are fewer.
+    """
+    weights = np.ones(photos) if margins is None else np.maximum(1 - margins, _MIN_UNCERTAINTY)
+    points = reduce_codes(codes, photos, reporter)
+    reporter.update(Progress(f"choosing from {photos} photos"))
+    return select_medoids(points, weights, count)
 
 
 def _codes_of_predictions(run: Run) -> Run | None:

@@ -108,7 +108,7 @@ def test_labelled_and_failed_photos_and_equal_copies_are_not_suggested(unlabelle
 
 
 def test_large_archives_are_sampled(unlabelled, monkeypatch):
-    monkeypatch.setattr("flowers_batch.classifier.suggestions._MAX_CANDIDATES", 20)
+    monkeypatch.setattr("flowers_batch.classifier.suggestions.MAX_CANDIDATES", 20)
     sampled = {row["path"] for row in fb.suggest(unlabelled, 20)}
     assert len(sampled) == 20
     for count in (5, 19):

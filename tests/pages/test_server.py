@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
+import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from browsing import command, enter, serving
 from helpers import descendants, poisonous
 
 import flowers_batch as fb
+from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.pages.review.guard import Guard
 
 pytestmark = pytest.mark.usefixtures("in_threads")
@@ -404,6 +408,49 @@ def test_server_outlives_photos_and_no_process_outlives_the_server(base, tmp_pat
         while any(Path(f"/proc/{process}").exists() for process in started):
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+@pytest.mark.faults
+def test_killed_review_of_codes_goes_on_and_is_finished(base, tmp_path):
+    """All labels are there after kill -9, the classifier is fitted again, and the end is the report on all photos."""
+    codes = shutil.copytree(base / "codes", tmp_path / "codes")
+    labels = tmp_path / "labels.csv"
+
+    def until(client: Client, name: str, is_reached: Callable[[Any], bool]) -> Any:
+        deadline = time.monotonic() + 120
+        while not is_reached(answer := json.loads(client(f"api/{name}")[2])):
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.05)
+        return answer
+
+    with command(codes, labels) as (url, server):
+        client = Client.entered(url)
+        assert until(client, "groups?labelled=no", lambda found: "groups" in found)["groups"]
+        for row in range(32):
+            photo = json.loads(client(f"api/photo/{row}")[2])
+            if photo["width"]:
+                kind = photo["path"].partition("/")[0]
+                assert client("api/label", {"rows": [row], "labels": kind, "chosen": "random"})[0] == 200
+        server.kill()
+    assert len(read_labels(str(labels)).labels) == 31
+    with command(codes, labels) as (url, server):
+        client = Client.entered(url)
+        state = until(client, "state", lambda state: state["fit"]["number"] and not state["fit"]["running"])
+        assert state["labelled"] == state["fit"]["labels"] == 31 and state["fit"]["accuracy"]["photos"] > 20
+        assert state["class_counts"] == {"blue": 10, "green": 10, "red": 11}
+        client("api/finish", {})
+        finished = until(client, "finish", lambda status: status["state"] in ("done", "failed"))
+        assert finished["state"] == "done", finished
+        assert client("report")[0] == 200
+        server.send_signal(signal.SIGINT)
+        assert server.stdout
+        commands = server.stdout.read().splitlines()
+    assert finished["result"]["predictions"] == str(tmp_path / "predictions")
+    assert fb.verify(tmp_path / "predictions").is_complete
+    assert commands == [
+        f"flowers-batch train {codes} {tmp_path}/model --labels {labels}",
+        f"flowers-batch predict {codes} {tmp_path}/predictions --model {tmp_path}/model",
+    ]
 
 
 def test_views_that_take_long_are_computed_once_for_all_requests(client, monkeypatch):

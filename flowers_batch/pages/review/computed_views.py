@@ -9,15 +9,14 @@ import numpy as np
 
 from flowers_batch.classifier.label_issues import issues_among, label_issues
 from flowers_batch.classifier.labelled_codes import CodesOnDisk
-from flowers_batch.classifier.medoids import reduce_codes, select_medoids
-from flowers_batch.classifier.suggestions import MAX_CANDIDATES, MIN_UNCERTAINTY, suggest
+from flowers_batch.classifier.suggestions import MAX_CANDIDATES, choose_useful, suggest
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.computation import Computation
 from flowers_batch.pages.review.labels import ReviewLabels
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.training_source import TrainingSource
-from flowers_batch.progress import Progress, Reporter
+from flowers_batch.progress import Reporter
 
 _SUGGESTIONS = 500
 _CHANGES = 100  # labelled photos after which suggestions without a new classifier are out of date
@@ -87,10 +86,9 @@ class ComputedViews:
         if not len(rows):
             return []
         rows = np.sort(rows)
-        weights = np.ones(len(rows)) if margins is None else np.maximum(1 - margins[rows], MIN_UNCERTAINTY)
-        points = reduce_codes(CodesOnDisk(self._table.run, rows, 0), len(rows), reporter)
-        reporter.update(Progress(f"choosing from {len(rows)} photos"))
-        return rows[select_medoids(points, weights, _SUGGESTIONS)].tolist()
+        margins = None if margins is None else margins[rows]
+        codes = CodesOnDisk(self._table.run, rows, 0)
+        return rows[choose_useful(codes, len(rows), margins, _SUGGESTIONS, reporter)].tolist()
 
     def _find_label_issues(self, reporter: Reporter) -> dict[int, dict[str, Any]]:
         if self._shows_codes:
