@@ -1,4 +1,4 @@
-"""Measure the review page over 100,000 predictions: time to open, scrolling, and time until a key press is on disk."""
+"""Measure the review page over 100,000 photos: time to open, scrolling, and time until a key press is on disk."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import review_codes
 from common import Claim, find_photos, parse_arguments, report, stopwatch, write_summary
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
 
 PREDICTIONS = 100_000
 SHARD = 4096
@@ -95,6 +99,72 @@ def wait(page: Page, expression: str) -> float:
         return seconds()
 
 
+@contextmanager
+def reviewing(folder: Path, labels: Path) -> Iterator[str]:
+    """Run the command; yields the page's address."""
+    command = [sys.executable, "-m", "flowers_batch", "review", str(folder), "--no-open", "--labels", str(labels)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
+def open_page(chromium: Browser, address: str) -> tuple[Page, float]:
+    """Open the page; return it and the seconds until its first photos are seen."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    with stopwatch() as seconds:
+        page.goto(address)
+        page.wait_for_selector(".photo")  # the address leads on to the page
+        wait(page, LOADED)
+        return page, seconds()
+
+
+def measure_predictions(chromium: Browser, predictions: Path, labels: Path) -> tuple[list[Claim], dict[str, str]]:
+    """Measure the grid and labels."""
+    with stopwatch() as since_start, reviewing(predictions, labels) as address:
+        served = since_start()
+        page, first_photos = open_page(chromium, address)
+        median, slow, elements = page.evaluate(SCROLL)
+        page.evaluate("() => { const grid = document.getElementById('grid'); grid.scrollTop = grid.scrollHeight / 2; }")
+        page.wait_for_timeout(50)
+        jumped = wait(page, LOADED)
+        page.evaluate("document.getElementById('grid').scrollTop = 0")
+        page.keyboard.press("Home")
+        page.wait_for_timeout(500)
+        presses = []
+        for number in range(PRESSES):
+            page.keyboard.press("123"[number % 3])
+            presses.append(wait(page, f"document.getElementById('saved').textContent.startsWith('{number + 1} ')"))
+    claims = [
+        Claim("seconds until the page serves", served, 10, at_least=False),
+        Claim("seconds until its first photos are seen", first_photos, 5, at_least=False),
+        Claim("milliseconds between two frames while it scrolls, 95th percentile", slow, 50, at_least=False),
+        Claim("elements in the page, however many photos", elements, 1000, at_least=False),
+        Claim("seconds until photos in the middle are seen", jumped, 2, at_least=False),
+        Claim("seconds until a key press is on disk, median", statistics.median(presses), 0.1, at_least=False),
+    ]
+    return claims, {"milliseconds between two frames, median": f"{median:.1f}"}
+
+
+def measure_codes(chromium: Browser, codes: Path, labels: Path) -> tuple[list[Claim], dict[str, str]]:
+    """Measure the start on groups, with and without those of an earlier start, and scrolling through them."""
+    seconds = []
+    for _ in range(2):
+        with stopwatch() as since_start, reviewing(codes, labels) as address:
+            page, _ = open_page(chromium, address)
+            seconds.append(since_start())
+            median, slow, elements = page.evaluate(SCROLL)
+    claims = [
+        Claim("seconds from the start until photos of the first groups are seen", seconds[0], 6, at_least=False),
+        Claim("seconds until they are seen at a later start", seconds[1], 2, at_least=False),
+        Claim("milliseconds between two frames in groups, 95th percentile", slow, 50, at_least=False),
+        Claim("elements in the page of groups", elements, 1000, at_least=False),
+    ]
+    return claims, {"milliseconds between two frames in groups, median": f"{median:.1f}"}
+
+
 def main() -> None:
     """Measure, and print the claims."""
     options = parse_arguments(__doc__, predictions={"type": int, "default": PREDICTIONS})
@@ -102,50 +172,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         base = Path(scratch)
         predictions = write(base, find_photos(options.photos, base), options.predictions)
-        command = [sys.executable, "-m", "flowers_batch", "review", str(predictions), "--no-open"]
-        with (
-            stopwatch() as since_start,
-            subprocess.Popen(
-                [*command, "--labels", str(base / "labels.csv")], stdout=subprocess.PIPE, text=True
-            ) as server,
-        ):
-            assert server.stdout
-            address = server.stdout.readline().strip()
-            served = since_start()
-            chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-            page = chromium.new_page(viewport={"width": 1280, "height": 800})
-            with stopwatch() as seconds:
-                page.goto(address)
-                page.wait_for_selector(".photo")  # the address leads on to the page
-                wait(page, LOADED)
-                first_photos = seconds()
-            median, slow, elements = page.evaluate(SCROLL)
-            page.evaluate(
-                "() => { const grid = document.getElementById('grid'); grid.scrollTop = grid.scrollHeight / 2; }"
-            )
-            page.wait_for_timeout(50)
-            jumped = wait(page, LOADED)
-            page.evaluate("document.getElementById('grid').scrollTop = 0")
-            page.keyboard.press("Home")
-            page.wait_for_timeout(500)
-            presses = []
-            for number in range(PRESSES):
-                page.keyboard.press("123"[number % 3])
-                presses.append(wait(page, f"document.getElementById('saved').textContent.startsWith('{number + 1} ')"))
-            chromium.close()
-            server.kill()
-    report(
-        "review",
-        [
-            Claim("seconds until the page serves", served, 10, at_least=False),
-            Claim("seconds until its first photos are seen", first_photos, 5, at_least=False),
-            Claim("milliseconds between two frames while it scrolls, 95th percentile", slow, 50, at_least=False),
-            Claim("elements in the page, however many photos", elements, 1000, at_least=False),
-            Claim("seconds until photos in the middle are seen", jumped, 2, at_least=False),
-            Claim("seconds until a key press is on disk, median", statistics.median(presses), 0.1, at_least=False),
-        ],
-        {"predictions": options.predictions, "milliseconds between two frames, median": f"{median:.1f}"},
-    )
+        codes = review_codes.write(base, options.predictions, base / "photos")
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        claims, figures = measure_predictions(chromium, predictions, base / "labels.csv")
+        more_claims, more_figures = measure_codes(chromium, codes, base / "labels-of-codes.csv")
+        chromium.close()
+    report("review", [*claims, *more_claims], {"photos": options.predictions} | figures | more_figures)
 
 
 if __name__ == "__main__":

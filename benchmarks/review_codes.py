@@ -38,18 +38,25 @@ def read_codes(folder: str | None) -> np.ndarray:
     return np.concatenate([codes_of(batch)[0] for batch in open_run(folder, KIND).batches(["code"])]).astype(np.float32)
 
 
-def write(folder: Path, count: int) -> Path:
-    """Write a codes folder of noisy copies of real codes, as `encode` leaves it; its photos are empty files."""
+def write(folder: Path, count: int, photos: Path | None = None) -> Path:
+    """Write a codes folder of noisy copies of real codes, as `encode` leaves it.
+
+    Args:
+        folder: Gets the folder `codes`.
+        count: The number of codes.
+        photos: A folder of as many files `000000.jpg` and so on; None: the photos are empty files.
+    """
     from flowers_batch.dataset import job, schema, shard_file
     from flowers_batch.dataset.growth import write_manifest
     from flowers_batch.fingerprint import Fingerprint
     from flowers_batch.sources.opening import open_source
     from flowers_batch.storage.opening import open_folder
 
-    images = folder / "photos"
-    images.mkdir()
-    for number in range(count):
-        (images / f"{number:06d}.jpg").touch()
+    images = photos or folder / "photos"
+    if photos is None:
+        images.mkdir()
+        for number in range(count):
+            (images / f"{number:06d}.jpg").touch()
     real, random = read_codes(os.environ.get(CODES_VARIABLE)), np.random.default_rng(0)
     columns = schema.codes_schema(real.shape[1], "float16")
     fingerprint = Fingerprint("null", "pixels", "null", "float32", "float16")

@@ -70,7 +70,9 @@ def test_archive_without_labels_is_labelled(codes, chromium, tmp_path):
         until(page, "document.getElementById('fit').textContent.startsWith('fitted to ')")
         page.click("#finish-button")
         page.click("#finish-start")
-        page.wait_for_selector("#finish-result:not([hidden])", timeout=120_000)
+        page.wait_for_selector("#finish-bar:not([hidden])")
+        page.wait_for_selector("#finish-start:not([disabled])", timeout=240_000)
+        assert page.is_visible("#finish-result"), page.inner_text("#finish-step")
         with page.context.expect_page() as opening:
             page.click("text=Open the report")
         assert "classes" in opening.value.inner_text("body")

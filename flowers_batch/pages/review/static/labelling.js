@@ -20,7 +20,10 @@ export const allSent = () => pending;
 // Labels the selected photos, also those not yet fetched, and moves on. A name of null accepts the label that each one shows.
 export function labelSelected(name) {
   const positions = store.selected.size || isGrouped() ? [...store.selected].sort((a, b) => a - b) : [store.current];
-  if (!labelPositions(positions, name)) return;
+  if (!labelPositions(positions, name)) {
+    if (name === null) showError("There is no label to accept yet: press the key of a class, or n to type its name.");
+    return;
+  }
   if (isGrouped()) moveOn();
   else moveTo(positions[positions.length - 1] + 1);
 }

@@ -15,7 +15,8 @@ export function showProgress() {
     ? `${percent(fit.certain.share)} of the archive certain at ${percent(fit.certain.precision)} precision`
     : `nothing certain at ${percent(fit.wanted_precision)} precision yet`;
   byId("certain").hidden = !fit.certain && fit.accuracy === null; // which says already that more photos are needed
-  setText("fit", fit.running ? `fitting… ${visible(fit.step ?? "")}` : fit.error || (fit.number ? `fitted to ${plural(fit.labels, "label")}` : ""));
+  setText("fit", fit.running ? "fitting…" : fit.error || (fit.number ? `fitted to ${plural(fit.labels, "label")}` : ""));
+  byId("fit").title = visible(fit.step ?? "");
   byId("fit").classList.toggle("running", Boolean(fit.running));
   byId("fit").classList.toggle("failed", Boolean(fit.error));
   byId("fit").classList.toggle("idle", !fit.running && !fit.error);

@@ -21,6 +21,7 @@ export function forgetWayBack() {
 
 function showWayBack() {
   byId("back").hidden = !left.length;
+  byId("empty").hidden = store.rows.length > 0;
   document.body.classList.toggle("beside", left.length > 0);
 }
 

@@ -94,7 +94,8 @@ export async function followFit() {
   ordered = fit;
   const name = byId("view").value, view = store.view;
   const found = await requestView(name).catch((error) => ({ error }));
-  if (view !== store.view || !found.rows) return; // it follows with the next fit, or when it is opened again
+  if (view !== store.view) return;
+  if (!found.rows) { ordered = undefined; return; } // while it is being computed: next time
   reorder(found);
   showCount(found);
   show();
