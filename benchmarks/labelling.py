@@ -61,6 +61,14 @@ class Reached:
     fit: LabelFit
     of_all_labels: float | None
 
+    @property
+    def is_within(self) -> bool:
+        """Whether the accuracy on the hidden photos is within the interval that the page shows, if it shows one."""
+        if self.fit.accuracy is None:
+            return False
+        low, high = self.fit.accuracy.interval95
+        return low <= self.accuracy <= high
+
 
 class Person:
     """A person who labels the photos that are shown, without errors.
@@ -185,8 +193,7 @@ def claims_on(found: dict[str, list[dict[int, Reached]]]) -> list[Claim]:
         gains = [one - other for one, other in zip(groups, random, strict=True)]
         claims.append(mean_claim(f"accuracy that {presses} key presses gain over random photos", gains, 0.0))
     told = [each for draws in found.values() for draw in draws for each in draw.values() if each.fit.accuracy]
-    is_within = [low <= each.accuracy <= high for each in told for low, high in [each.fit.accuracy.interval95]]
-    share = statistics.mean(is_within)
+    share = statistics.mean(each.is_within for each in told)
     return [
         *claims,
         Claim(f"share of {len(told)} accuracies told whose 95% interval has the true one", share, COVERAGE),
@@ -219,6 +226,7 @@ def row_of(strategy: str, presses: int, reached: list[Reached]) -> dict[str, obj
         "of photos without a label": mean([each.of_others for each in reached]),
         "random photos": round(statistics.mean(each.random for each in reached)),
         "accuracy is told": f"{len(told)} of {len(reached)}",
+        "true one within its interval": mean([float(each.is_within) for each in told]),
         "told, less the true one": mean(errors),
         "of all labels, less the true one": mean(of_all),
     }

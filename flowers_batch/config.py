@@ -122,9 +122,10 @@ class TrainConfig:
     Attributes:
         labels: `folder` (the first level of folders that tells classes apart), folder:N (level N below the root; -1
             is the photo's own folder), column:NAME (a column of the photos' table, or the members beside them in a
-            tar, such as column:cls and column:json.label), or a CSV or Parquet file with the columns path,label. There
-            is no default: without it, the command says what there is to choose from. If a photo has several labels,
-            the last one counts.
+            tar, such as column:cls and column:json.label), or a CSV or Parquet file with the columns path,label and
+            perhaps chosen (how each photo was chosen: figures come from random ones only). There is no default: without
+            it, the command says what there is to choose from. If a photo has several labels, the last one counts, and
+            those that files disagree on are listed.
         head: logistic (multinomial regression), mlp (256 hidden units), or auto: logistic, or with more than 10,000
             labels the one with the lower validation loss.
         min_precision: Precision that labels must reach with a confidence of 95%, above 0 and up to 1; less certain
