@@ -18,14 +18,13 @@ from flowers_batch.search.kept_arrays import identity_of, keep_arrays, read_arra
 
 GROUPS = "groups.safetensors"
 MAX_PHOTOS = 200_000  # that take part: a random sample of a larger archive
-# Of a group's photos, those nearest to its centre are typical. benchmarks/search.py compares such shares and counts by
-# what labels of them are worth: more photos of a group, which one key labels, are more often of different classes.
-_TYPICAL_SHARE, _MIN_TYPICAL = 0.2, 4
+# Of a group's photos, those nearest to its centre are typical: docs/decisions/search-groups-show-a-tenth.md.
+_TYPICAL_SHARE, _MIN_TYPICAL = 0.1, 4
 _MIN_COUNT, _MAX_COUNT = 20, 100  # groups
 _PHOTOS_PER_GROUP = 12  # between these bounds
 _BATCH_SIZE = 4096  # of k-means
 _BYTES_IN_MEMORY = 1 << 30  # of codes, above which they are read twice instead
-_VERSION = 2  # of what is computed here
+_VERSION = 1  # of what is computed here
 _SEED = 0
 
 
