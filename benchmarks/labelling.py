@@ -28,7 +28,7 @@ from flowers_batch.classifier.labelling import LabelFit, can_fit, fit_labels, pr
 from flowers_batch.classifier.medoids import reduce_codes, select_medoids
 from flowers_batch.search.groups import group_photos, typical_rows
 
-ROUNDS = 20
+ROUNDS = 10
 TARGETS = {50: 0.79, 100: 0.83, 200: 0.86}  # accuracy, by key presses
 HIDDEN = 0.3  # of the photos: they are never shown
 MIN_PURITY = 0.6  # of the shown photos of a group; a person skips a more mixed one
@@ -111,9 +111,8 @@ class Person:
         weights = np.ones(len(left))
         if can_fit(Counter(self._archive.labels[[*self.chosen]].tolist())):
             margins = predict_run(self._archive.run, self.fit().head).margins[self._archive.rows[left]]
-            left = np.sort(left[np.argsort(margins)[: max(SUGGESTIONS, len(left) // 2)]])
-            margins = dict(zip(left.tolist(), np.sort(margins), strict=False))
-            weights = np.array([max(1 - margins[each], MIN_UNCERTAINTY) for each in left.tolist()])
+            uncertain = np.sort(np.argsort(margins, kind="stable")[: max(SUGGESTIONS, len(left) // 2)])
+            left, weights = left[uncertain], np.maximum(1 - margins[uncertain], MIN_UNCERTAINTY)
         return left[select_medoids(self._points[left], weights, SUGGESTIONS)]
 
     def reached(self) -> Reached:

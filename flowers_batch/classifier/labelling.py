@@ -169,35 +169,3 @@ def predict_run(run: Run, head: Head, reporter: Reporter = NULL_REPORTER) -> Arc
         before += len(batch)
         reporter.update(Progress(f"predicting: {before} of {rows} photos"))
     return ArchivePredictions(labels, probabilities, margins)
-
-
-def random_order(run: Run, count: int) -> NDArray[np.int_]:
-    """Return the first rows of an archive's random order, in this order; of equal files, one.
-
-    Contents decide on the order, so that an archive keeps it while it grows. The end of a file's SHA-256 is its key:
-    the beginning decides on the split (`split_keys`).
-
-    Args:
-        run: Codes or predictions.
-        count: How many rows, at most.
-    """
-    keys, rows = np.array([], np.uint64), np.array([], np.int64)
-    before = 0
-    for batch in run.batches(["sha256", "status"]):
-        ok = np.flatnonzero(pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False))
-        digests = batch["sha256"].take(pa.array(ok))
-        parts = np.frombuffer(digests.buffers()[1], ">u8", 4 * len(ok))
-        keys = np.concatenate([keys, parts[3::4].astype(np.uint64)])
-        rows = np.concatenate([rows, before + ok])
-        if len(keys) > 2 * count:
-            keys, rows = _smallest(keys, rows, count)
-        before += len(batch)
-    return _smallest(keys, rows, count)[1]
-
-
-def _smallest(
-    keys: NDArray[np.uint64], rows: NDArray[np.int_], count: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int_]]:
-    """Return the smallest keys, ascending, and their rows; of equal keys the first."""
-    distinct, first = np.unique(keys, return_index=True)
-    return distinct[:count], rows[first[:count]]

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowers_batch.classifier.labelled_codes import CodesOnDisk
+from flowers_batch.classifier.random_order import content_keys
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK, PREDICTIONS
 from flowers_batch.progress import Progress, Reporter
@@ -54,11 +55,8 @@ def _with_margins(rows: pa.Table) -> pa.Table:
 
 
 def _sample_by_content(rows: pa.Table, count: int) -> pa.Table:
-    """Return the `count` rows of the smallest keys, of equal keys the first; a key is the end of a photo's SHA-256.
-
-    The beginning of the digest decides on the photo's split (`split_keys`), so the sample must not depend on it.
-    """
-    keys = np.array(rows["sha256"].to_pylist(), "S32").view(">u8")[3::4]
+    """Return the `count` rows that come first in the random order; of equal files, one."""
+    keys = content_keys(rows["sha256"].combine_chunks())
     return rows.take(pa.array(np.unique(keys, return_index=True)[1][:count]))
 
 

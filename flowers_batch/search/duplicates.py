@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.labelled_codes import CodesOnDisk
-from flowers_batch.classifier.labelling import random_order
 from flowers_batch.classifier.medoids import reduce_codes
 from flowers_batch.classifier.near_duplicates import group_near_duplicates
+from flowers_batch.classifier.random_order import random_order
 from flowers_batch.dataset.manifest import read_rows
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, OK

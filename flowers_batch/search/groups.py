@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.labelled_codes import CodesInMemory, CodesOnDisk
-from flowers_batch.classifier.labelling import random_order
 from flowers_batch.classifier.medoids import reduce_codes
+from flowers_batch.classifier.random_order import random_order
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter

@@ -10,7 +10,7 @@ import pytest
 from codes_folder import labels, write_codes
 
 from flowers_batch.classifier.chosen import GROUP, MIN_RANDOM_PHOTOS, RANDOM, VIEW
-from flowers_batch.classifier.labelling import LabelFit, can_fit, fit_labels, predict_run, random_order
+from flowers_batch.classifier.labelling import LabelFit, can_fit, fit_labels, predict_run
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
@@ -81,14 +81,3 @@ def test_fit_of_one_class_is_refused(tmp_path):
     run, true = opened(write_codes(tmp_path / "codes", labels(daisy=9, rose=9)))
     with pytest.raises(InputError, match=r"^Label at least 5 photos of each of 2 classes\.$"):
         fitted(run, dict(list(true.items())[:9]), {})
-
-
-def test_random_order_is_of_contents_and_begins_like_that_of_fewer(tmp_path):
-    run, _ = opened(write_codes(tmp_path / "codes", labels(daisy=60, rose=60), copies=30, broken=(3, 77)))
-    rows = random_order(run, 200).tolist()
-    assert len(rows) == len(set(rows)) == 120 + 30 - 1 and not {3, 77} & set(rows)
-    assert random_order(run, 15).tolist() == rows[:15]
-    digests = pq.read_table(tmp_path / "codes" / "codes", columns=["sha256"])["sha256"].to_pylist()
-    keys = [digests[row][-8:] for row in rows]
-    assert keys == sorted(keys)
-    assert 0.03 < np.mean([digests[row][0] < 0.1 * 256 for row in rows]) < 0.2, "it is independent of the split"

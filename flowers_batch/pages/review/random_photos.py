@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.chosen import RANDOM_EVERY
-from flowers_batch.classifier.labelling import random_order
+from flowers_batch.classifier.random_order import random_order
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.pages.review.computation import Computation
 from flowers_batch.pages.review.labels import ReviewLabels
