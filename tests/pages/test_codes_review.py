@@ -354,6 +354,7 @@ def test_similar_photos_and_near_duplicates(codes, tmp_path):
         assert len(review.views.select("near_duplicates", Filters(labelled=False))["groups"]) == 5
 
 
+@pytest.mark.slow
 def test_predictions_have_groups_and_similar_photos_of_their_codes(tmp_path):
     """Also if these were encoded again with more photos, so that their rows are others."""
     base = predict_with_link(tmp_path)
