@@ -7,6 +7,7 @@ resized, recompressed, brightened or cropped a little, and the pictures of a bur
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 # copies and of different photos: nearly all copies are within it; different photos come close to it, the more of them
 # there are.
 MAX_DISTANCE = 8
-_PART_BITS = np.array([13, 13, 13, 13, 12])  # if 8 bits of a hash differ, at most one differs in one of five parts
+# The bits of a hash's parts, and in how many of them one part of two near hashes differs at most: if 8 bits differ, one
+# of five parts has at most one of them, and one of three at most two. Of many hashes, few share a long part.
+_PARTS_OF_FEW, _PARTS_OF_MANY = ((13, 13, 13, 13, 12), 1), ((22, 21, 21), 2)
+_MANY_HASHES = 1 << 18
 _PAIRS_AT_ONCE = 1 << 22
 
 
@@ -51,16 +55,17 @@ def group_near_duplicates(
 def _near_pairs(hashes: NDArray[np.uint64], pairs_at_once: int) -> Iterator[tuple[NDArray[np.int_], NDArray[np.int_]]]:
     """Yield pairs of different hashes within `MAX_DISTANCE` of each other, as two arrays of positions.
 
-    Of two such hashes at least one of five parts differs in at most one bit, so only hashes with such a part are
-    compared (Norouzi, Punjani and Fleet, 2012, "Fast Search in Hamming Space with Multi-Index Hashing").
+    Of two such hashes at least one part differs in few bits, so only hashes with such a part are compared (Norouzi,
+    Punjani and Fleet, 2012, "Fast Search in Hamming Space with Multi-Index Hashing").
     """
+    part_bits, differing = _PARTS_OF_MANY if len(hashes) > _MANY_HASHES else _PARTS_OF_FEW
     shift = 0
-    for bits in _PART_BITS.tolist():
+    for bits in part_bits:
         part = (hashes >> np.uint64(shift)).astype(np.int64) & ((1 << bits) - 1)
         shift += bits
         order = np.argsort(part, kind="stable")
         starts = np.searchsorted(part[order], np.arange((1 << bits) + 1))
-        for flipped in (0, *(1 << bit for bit in range(bits))):
+        for flipped in _flips(bits, differing):
             wanted = part ^ flipped
             first, counts = starts[wanted], starts[wanted + 1] - starts[wanted]
             ends = np.cumsum(counts)
@@ -75,3 +80,10 @@ def _near_pairs(hashes: NDArray[np.uint64], pairs_at_once: int) -> Iterator[tupl
                 if near.any():
                     yield one[near], other[near]
                 begin = end
+
+
+def _flips(bits: int, most: int) -> Iterator[int]:
+    """Yield all numbers of so many bits of which at most `most` are set."""
+    for count in range(most + 1):
+        for chosen in combinations(range(bits), count):
+            yield sum(1 << bit for bit in chosen)

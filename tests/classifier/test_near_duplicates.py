@@ -26,8 +26,9 @@ def linked(count: int, pairs) -> set[frozenset[int]]:
     return {frozenset(members) for members in found.values()}
 
 
-@pytest.mark.parametrize("pairs_at_once", [1, 1 << 22])
-def test_groups_are_those_of_all_pairs(pairs_at_once):
+@pytest.mark.parametrize(("pairs_at_once", "many"), [(1, 1 << 18), (1 << 22, 1 << 18), (1 << 22, 0)])
+def test_groups_are_those_of_all_pairs(pairs_at_once, many, monkeypatch):
+    monkeypatch.setattr("flowers_batch.classifier.near_duplicates._MANY_HASHES", many)
     random = np.random.default_rng(0)
     originals = random.integers(0, 2**64, 60, np.uint64)
     hashes = np.concatenate([originals, originals[random.integers(0, 60, 240)]])
