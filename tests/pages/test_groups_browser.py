@@ -106,6 +106,7 @@ def test_class_labels_selected_photos_of_a_group(codes, chromium, tmp_path):
         assert watched.complaints == []
 
 
+@pytest.mark.slow
 def test_group_is_skipped_and_split(codes, chromium, tmp_path):
     with reviewing(chromium, codes, tmp_path / "labels.csv") as watched:
         page = watched.page

@@ -51,6 +51,7 @@ def test_large_photo_is_labelled_with_keys(base, chromium, tmp_path):
         assert [*read_labels(str(labels)).labels] == [first] and watched.complaints == []
 
 
+@pytest.mark.slow
 def test_large_photo_that_failed_says_why(base, chromium, tmp_path):
     with reviewing(chromium, base / "predictions", tmp_path / "labels.csv") as watched:
         page = watched.page
@@ -61,6 +62,7 @@ def test_large_photo_that_failed_says_why(base, chromium, tmp_path):
         assert page.inner_text("#large-problem") and not page.is_visible("#large-image")
 
 
+@pytest.mark.slow
 def test_similar_photos_are_labelled_as_searched(base, chromium, tmp_path):
     """The way back leads to the view, the place and the selection that were left."""
     labels = tmp_path / "labels.csv"
@@ -82,6 +84,7 @@ def test_similar_photos_are_labelled_as_searched(base, chromium, tmp_path):
         assert page.evaluate(SELECTED) == selected and watched.complaints == []
 
 
+@pytest.mark.slow
 def test_filters_combine(base, chromium, tmp_path):
     with reviewing(chromium, base / "predictions", tmp_path / "labels.csv") as watched:
         page = watched.page
@@ -98,6 +101,7 @@ def test_filters_combine(base, chromium, tmp_path):
         assert page.is_visible("#empty") and watched.complaints == []
 
 
+@pytest.mark.slow
 def test_size_of_thumbnails_survives_a_reload(base, chromium, tmp_path):
     with reviewing(chromium, base / "predictions", tmp_path / "labels.csv") as watched:
         page = watched.page
