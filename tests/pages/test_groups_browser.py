@@ -103,6 +103,10 @@ def test_class_labels_selected_photos_of_a_group(codes, chromium, tmp_path):
         page.keyboard.press("u")
         until_saved(page, 1)
         assert group(page) == first and len(page.query_selector_all(SELECTED)) == size - 1
+        page.keyboard.press("x")
+        page.keyboard.press(".")
+        page.keyboard.press(",")
+        assert len(page.query_selector_all(SELECTED)) == size - 2, "it stays taken out"
         assert watched.complaints == []
 
 
