@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parent
 SIZES = {"wide": {"width": 1200, "height": 860}, "phone": {"width": 390, "height": 860}}
-LABELLED_GROUPS = 6  # before the pictures of the review of codes
+LABELLED_GROUPS = 10  # before the pictures of the review of codes
 MIN_SHOWN = 4  # photos of the groups in the pictures
 KEYS = "1234512"  # of the classes that photos are labelled with in the review of predictions
 DESCRIBED = "[...document.querySelectorAll('.photo[aria-selected=true]')].every((photo) => photo.title)"
@@ -152,11 +152,13 @@ def reviewing(folder: Path, labels: Path) -> Iterator[str]:
         server.terminate()
 
 
-def take(chromium: Browser, name: str, address: str, show: Callable[[Page, str], None]) -> None:
-    """Take the pictures of a page, wide and on a phone, light and dark."""
-    for size, viewport in SIZES.items():
+def take(
+    chromium: Browser, name: str, address: str, show: Callable[[Page, str], None], sizes: Iterable[str] = SIZES
+) -> None:
+    """Take the pictures of a page, light and dark."""
+    for size in sizes:
         for scheme in ("light", "dark"):
-            page = chromium.new_page(viewport=viewport, color_scheme=scheme)
+            page = chromium.new_page(viewport=SIZES[size], color_scheme=scheme)
             show(page, address)
             file = DOCS / f"{name}-{size}-{scheme}.jpg"
             page.screenshot(path=file, type="jpeg", quality=75)
@@ -180,11 +182,11 @@ def main() -> None:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         take(chromium, "report", f"file://{fb.report(predictions)}", show_report)
         with reviewing(predictions, base / "labels.csv") as address:
-            take(chromium, "review", address, show_review)
+            take(chromium, "review", address, show_review, ["wide"])
         with reviewing(codes, base / "labels-of-codes.csv") as address:
             label_groups(chromium.new_page(viewport=SIZES["wide"]), address)
             take(chromium, "groups", address, show_groups)
-            take(chromium, "similar", address, show_similar)
+            take(chromium, "similar", address, show_similar, ["wide"])
             take(chromium, "large", address, show_large)
         chromium.close()
 

@@ -29,7 +29,14 @@ byId("finish-start").addEventListener("click", async () => {
 });
 
 async function watch() {
-  const status = await request("finish").catch((error) => ({ state: "failed", error: error.message }));
+  let status;
+  try {
+    status = await request("finish");
+  } catch (error) {
+    byId("finish-step").textContent = error.message;
+    if (dialog.open) setTimeout(watch, POLL_MILLISECONDS); // it goes on without this page
+    return;
+  }
   const isRunning = status.state === "running";
   byId("finish-start").disabled = isRunning || !store.server.commands.length;
   byId("finish-start").textContent = status.state === "done" ? "Finish again" : "Finish now";

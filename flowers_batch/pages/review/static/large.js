@@ -155,6 +155,7 @@ dialog.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+byId("enlarge").addEventListener("click", openLarge);
 byId("large-previous").addEventListener("click", () => step(-1));
 byId("large-next").addEventListener("click", () => step(1));
 byId("large-similar").addEventListener("click", showSimilarHere);
