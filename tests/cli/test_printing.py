@@ -42,6 +42,8 @@ def assert_harmless(*printed: str) -> None:
         ("predict", "{}", "out", "--model", "{}"),
         ("label-issues", "{}"),
         ("suggest", "{}"),
+        ("similar", "{}", "photo.jpg"),
+        ("duplicates", "{}"),
         ("export", "{}", "model.onnx"),
         ("report", "{}"),
         ("review", "{}"),
