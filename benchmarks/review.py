@@ -157,7 +157,7 @@ def measure_codes(chromium: Browser, codes: Path, labels: Path) -> tuple[list[Cl
             seconds.append(since_start())
             median, slow, elements = page.evaluate(SCROLL)
     claims = [
-        Claim("seconds from the start until photos of the first groups are seen", seconds[0], 6, at_least=False),
+        Claim("seconds from the start until photos of the first groups are seen", seconds[0], 5, at_least=False),
         Claim("seconds until they are seen at a later start", seconds[1], 2, at_least=False),
         Claim("milliseconds between two frames in groups, 95th percentile", slow, 50, at_least=False),
         Claim("elements in the page of groups", elements, 1000, at_least=False),

@@ -130,7 +130,9 @@ async function fetchChunk(chunk) {
     if (view !== store.view) return;
     for (const photo of found) if (!store.photos.get(photo.row)?.saving) store.photos.set(photo.row, photo);
     for (const listener of listeners) listener();
-    redraw();
+    for (const [position, tile] of tiles) if (Math.floor(position / CHUNK) === chunk) fillTile(position, tile);
+    for (const [index, heading] of headings) fillHeading(index, heading);
+    if (Math.floor(store.current / CHUNK) === chunk) showStatus();
   } catch (error) {
     asked.delete(chunk);
     if (view === store.view) showError(error.message);

@@ -133,6 +133,8 @@ byId("select-several").addEventListener("click", () => {
 
 // A photo that turns out to have a label already is not selected with its group.
 onDescribed(() => {
-  if (isGrouped() && !store.isPicked) selectGroup();
-  for (const listener of listeners) listener();
+  if (!isGrouped()) return;
+  const before = store.selected.size;
+  if (!store.isPicked) selectGroup();
+  if (store.selected.size !== before) show();
 });
