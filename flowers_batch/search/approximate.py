@@ -57,6 +57,7 @@ class ApproximateIndex:
         """Return the nearest photos of each query, as `similar.Index` says."""
         from faiss import SearchParametersIVF
 
+        count = min(count, max(1, self._index.ntotal))  # faiss takes memory for as many as are wanted
         wanted = count * _COMPARED_AGAIN if self._codec.is_projection else count
         lists = max(_LISTS_SEARCHED, 4 * wanted * self._index.nlist // max(1, self._index.ntotal))
         parameters = SearchParametersIVF()

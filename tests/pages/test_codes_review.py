@@ -373,6 +373,11 @@ def test_predictions_have_groups_and_similar_photos_of_their_codes(tmp_path):
         assert max(rows) < len(review.table)
 
 
+def test_time_that_the_archive_does_not_say_is_none(codes, tmp_path):
+    with closing(Review(codes, tmp_path / "labels.csv")) as review:
+        assert review.photo(0)["modified"] is None
+
+
 def test_photo_is_described(tmp_path):
     base = predict_with_link(tmp_path)
     photo = base / "photos" / "red" / "0001.png"

@@ -237,6 +237,7 @@ def test_thumbnail_is_small_and_never_from_outside(shared):
         {"rows": [0], "labels": ["a", "b"]},
         {"rows": [0], "labels": "x" * 256},
         {"rows": [0], "labels": "\ud800"},
+        {"rows": [0], "labels": "nul\0"},
         {"rows": [0], "labels": [3]},
     ],
 )

@@ -81,7 +81,7 @@ class BackgroundFit:
             InputError: There are too few labels.
         """
         if not can_fit(self._labels.counts()):
-            raise InputError("There are too few labels: give five photos of each of two classes theirs.")
+            raise InputError("There are too few labels: label five photos of each of two classes.")
         with self._lock:
             if self.status.running:
                 self._is_wanted = self._fitted_at != self._labels.changed

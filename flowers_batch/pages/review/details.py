@@ -9,6 +9,7 @@ import numpy as np
 from flowers_batch.dataset.schema import PREDICTIONS, codes_of
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.row_images import RowImages
+from flowers_batch.sources.images import EPOCH
 
 _TOP = 5  # classes
 _COLUMNS = ["path", "bytes", "width", "height"]
@@ -45,9 +46,10 @@ def describe_photo(table: PhotoTable, images: RowImages, row: int) -> dict[str, 
         pairs = zip(values["top_labels"], values["top_probabilities"], strict=True)
         top = [[name, float(probability)] for name, probability in pairs][:_TOP]
     rows = images.manifest_row(row)
-    modified = rows["mtime"][0].as_py() if rows else None
+    time = rows["mtime"][0].as_py() if rows else EPOCH
+    modified = None if time == EPOCH else time.isoformat()
     known = {name: values[name] for name in _COLUMNS[1:]}
-    return {"row": row, "path": path, "modified": modified and modified.isoformat(), "top": top} | known
+    return {"row": row, "path": path, "modified": modified, "top": top} | known
 
 
 def _read_row(table: PhotoTable, row: int, columns: list[str]) -> dict[str, Any]:

@@ -107,9 +107,9 @@ class Journal:
         rest, is_closed = written[start:], has_closed_quotes(written[start:], self._layout)
         is_own = self._layout.header in _OWN_HEADERS
         is_complete = len(last) == len(self._layout.header) and is_time(last[-1]) and rest[-1:] != b"\r"
-        if not is_own:  # a person's row may lack its line end, but a word that was cut is one of a review
-            chosen = find_columns(self._layout.header, "", (), (_CHOSEN,)).get(_CHOSEN, len(last))
-            is_complete = chosen >= len(last) or last[chosen] in ("", *CHOSEN)
+        if not is_own:  # a person's row may lack its line end; one that ends in the word, or before it, is a review's
+            chosen = find_columns(self._layout.header, "", (), (_CHOSEN,)).get(_CHOSEN)
+            is_complete = chosen is None or (chosen < len(last) and last[chosen] in ("", *CHOSEN))
         if is_closed and rest.endswith(b"\n"):
             self._set_aside(content, len(written))
         elif is_closed and is_complete:

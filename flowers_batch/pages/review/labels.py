@@ -149,6 +149,6 @@ def _validated(label: str) -> str:
         label.encode()
     except UnicodeEncodeError:
         label = ""
-    if not 0 < len(label) <= MAX_LABEL_CHARACTERS:
-        raise InputError(f"A label must be text of 1 to {MAX_LABEL_CHARACTERS} characters.")
+    if not 0 < len(label) <= MAX_LABEL_CHARACTERS or "\0" in label:  # no labels file with NUL can be read again
+        raise InputError(f"A label must be text of 1 to {MAX_LABEL_CHARACTERS} characters, none of them NUL.")
     return label
