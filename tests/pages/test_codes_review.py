@@ -373,6 +373,16 @@ def test_predictions_have_groups_and_similar_photos_of_their_codes(tmp_path):
         assert max(rows) < len(review.table)
 
 
+def test_labels_of_another_archive_are_not_counted(codes, tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("path,label\n" + "".join(f"{number}.jpg,{'ab'[number % 2]}\n" for number in range(20)))
+    with reviewing(codes, file) as review:
+        assert review.state()["labelled"] == 0 and review.state()["class_counts"] == {}
+        assert label(review, [0], "daisy")["class_counts"] == {"daisy": 1}
+        with pytest.raises(fb.InputError, match="too few labels"):
+            review.training.start()
+
+
 def test_time_that_the_archive_does_not_say_is_none(codes, tmp_path):
     with closing(Review(codes, tmp_path / "labels.csv")) as review:
         assert review.photo(0)["modified"] is None

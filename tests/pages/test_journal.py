@@ -197,6 +197,7 @@ def test_labels_are_added_as_the_file_is_written(file, content, added):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        (b"path,label,chosen,chosen\na,b,group,view", r"has several columns `chosen`: rename all but one\.$"),
         (b"name,kind\na,b\n", r"has no column `path` and no column `label` \(its columns are `name`, `kind`\): "),
         (b"no table at all", r"has no column `path` and no column `label` \(its columns are `no table at all`\): "),
         (b"\x00\x01", r"is not a labels file \(it has NUL characters\): "),

@@ -98,7 +98,7 @@ class Journal:
         try:
             written[: written.rfind(b"\n") + 1].decode()
             self._layout = find_layout(written.decode("utf-8-sig", "replace").splitlines(keepends=True), LABEL_COLUMNS)
-            find_columns(self._layout.header, f"the labels file {self.file}", LABEL_COLUMNS)
+            places = find_columns(self._layout.header, f"the labels file {self.file}", LABEL_COLUMNS, (_CHOSEN,))
             *_, (start, last) = rows_with_offsets(written, self._layout)
         except UnicodeDecodeError:
             raise InputError(f"Labels cannot be added to {self.file}, which is not UTF-8: save it as UTF-8.") from None
@@ -108,7 +108,7 @@ class Journal:
         is_own = self._layout.header in _OWN_HEADERS
         is_complete = len(last) == len(self._layout.header) and is_time(last[-1]) and rest[-1:] != b"\r"
         if not is_own:  # a person's row may lack its line end; one that ends in the word, or before it, is a review's
-            chosen = find_columns(self._layout.header, "", (), (_CHOSEN,)).get(_CHOSEN)
+            chosen = places.get(_CHOSEN)
             is_complete = chosen is None or (chosen < len(last) and last[chosen] in ("", *CHOSEN))
         if is_closed and rest.endswith(b"\n"):
             self._set_aside(content, len(written))

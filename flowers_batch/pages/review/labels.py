@@ -41,7 +41,8 @@ class ReviewLabels:
         self._by_row = {row: journal.labels[path] for path, row in self._row_of_path.items()}
 
     def __len__(self) -> int:
-        return len(self.journal.labels)
+        """Return how many photos of the table have a label; the file may have labels of other archives, too."""
+        return len(self._by_row)
 
     def get(self, row: int) -> str | None:
         """Return the label of a row; None if it has none."""
@@ -55,7 +56,7 @@ class ReviewLabels:
     def counts(self) -> dict[str, int]:
         """Return how many photos have each label."""
         with self._lock:
-            return Counter(self.journal.labels.values())
+            return Counter(self._by_row.values())
 
     def by_path(self) -> tuple[dict[str, str], dict[str, str], int]:
         """Return copies of all labels and of how their photos were chosen, by path, and `changed` when these held."""
@@ -133,7 +134,7 @@ class ReviewLabels:
     def _describe_change(self, rows: Iterable[int]) -> dict[str, Any]:
         labels = [{"row": row, "label": self._by_row.get(row)} for row in rows]
         classes = list(dict.fromkeys(each["label"] for each in labels if each["label"] is not None))
-        counts = Counter(self.journal.labels.values())
+        counts = Counter(self._by_row.values())
         return {"labels": labels, "labelled": len(self), "classes": classes, "class_counts": counts}
 
 
