@@ -64,10 +64,16 @@ def _duplicates_lines(groups: Sequence[Mapping[str, Any]], csv: str | None) -> I
     for group in groups[:ROWS_SHOWN]:
         yield f"keep {_described(group['keep'])}"
         yield from (f"     {_described(photo)}" for photo in group["others"])
+    if not groups:
+        yield "no near-duplicates were found"
+        return
     others = sum(len(group["others"]) for group in groups)
+    found = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+    photos = "1 photo" if others == 1 else f"{others} photos"
+    kept = "the one" if len(groups) == 1 else "those"
     shown = f"; the first {ROWS_SHOWN} are shown" if len(groups) > ROWS_SHOWN else ""
     where = f"; all are in {csv}" if csv else "; --csv FILE writes all" if shown else ""
-    yield f"{len(groups)} groups of near-duplicates, with {others} photos besides those to keep{shown}{where}"
+    yield f"{found} of near-duplicates, with {photos} besides {kept} to keep{shown}{where}"
 
 
 def _described(photo: Mapping[str, Any]) -> str:

@@ -135,3 +135,12 @@ def test_duplicates_are_printed_the_one_to_keep_first(tmp_path, monkeypatch, cap
     lines = printed.splitlines()
     assert code == 0 and lines[0] == "keep daisy/000.jpg  100x100, 100 bytes"
     assert lines[-1] == "3 groups of near-duplicates, with 6 photos besides those to keep"
+
+
+@pytest.mark.parametrize(
+    ("copies", "sentence"),
+    [(0, "no near-duplicates were found"), (1, "1 group of near-duplicates, with 2 photos besides the one to keep")],
+)
+def test_few_near_duplicates_are_counted_in_words(tmp_path, capsys, copies, sentence):
+    folder = write_codes(tmp_path / "codes", labels(daisy=20), copies=copies)
+    assert run(capsys, "duplicates", str(folder))[1].splitlines()[-1] == sentence
