@@ -118,9 +118,9 @@ def test_size_of_thumbnails_survives_a_reload(base, chromium, tmp_path):
 
 
 def test_new_classifier_leaves_place_and_selection(base, chromium, tmp_path):
-    """Photos in sight stay where they are, those below follow the new order."""
+    """Photos in sight stay where and what they are, those below follow the new order."""
     fits = {"number": 1, "labels": 30}
-    order = list(range(91))
+    order, random = list(range(91)), []
 
     def fitted(route) -> None:
         state = route.fetch().json()
@@ -131,7 +131,8 @@ def test_new_classifier_leaves_place_and_selection(base, chromium, tmp_path):
         page = watched.page
         page.route("**/api/state", fitted)
         page.route(
-            "**/api/view?name=uncertain*", lambda route: route.fulfill(json={"rows": order, "total": len(order)})
+            "**/api/view?name=uncertain*",
+            lambda route: route.fulfill(json={"rows": order, "total": len(order), "random": random}),
         )
         page.goto(url)
         page.wait_for_selector(".photo img[src]")
@@ -142,15 +143,18 @@ def test_new_classifier_leaves_place_and_selection(base, chromium, tmp_path):
         until(page, f"{in_sight}.every(Boolean)")
         before, selected = page.evaluate(in_sight), page.evaluate(SELECTED)
         order.reverse()
+        random += order  # all would be next: those that stay were not drawn at random
         fits.update(number=2, labels=40)
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # when the page asks for the state
         until(page, "document.getElementById('fit').textContent === 'fitted to 40 labels'")
         page.wait_for_timeout(500)
         assert page.evaluate(in_sight) == before
         assert page.evaluate(SELECTED) == selected and len(selected) == 2
+        assert "random" not in page.inner_text("#photo-3")
         assert page.evaluate("document.getElementById('grid').scrollTop") == 60
         page.evaluate("document.getElementById('grid').scrollTop = 1e6")
         until(page, "document.getElementById('photo-90')?.title")
+        assert "random" in page.inner_text("#photo-90")
         described = "fetch('api/photos', { method: 'POST', body: '{\"rows\": [90]}' }).then((answer) => answer.json())"
         assert page.get_attribute("#photo-90", "title") != page.evaluate(described)[0]["path"]
         assert watched.complaints == []

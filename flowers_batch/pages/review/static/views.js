@@ -105,8 +105,10 @@ function reorder(found) {
   const rowOf = (position) => store.rows[position], current = rowOf(store.current), selected = [...store.selected].map(rowOf);
   const kept = store.rows.slice(0, endOfSight()), known = new Set(kept);
   const added = [...new Set([...selected, ...(current === undefined ? [] : [current]), ...found.rows])].filter((row) => !known.has(row));
+  // A photo that stays for another reason was not drawn at random, although it would be next.
+  const stays = new Set([...kept, ...selected, current]), random = (found.random ?? []).filter((row) => !stays.has(row));
   const rows = [...kept, ...added], positions = new Map(rows.map((row, position) => [row, position]));
-  Object.assign(store, { rows, random: new Set([...store.random, ...(found.random ?? [])]), suggested: { ...store.suggested, ...found.suggested } });
+  Object.assign(store, { rows, random: new Set([...store.random, ...random]), suggested: { ...store.suggested, ...found.suggested } });
   store.current = positions.get(current) ?? 0;
   store.selected = new Set(selected.map((row) => positions.get(row)));
   replaceRows();
