@@ -125,7 +125,7 @@ def pids() -> set[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_single_actor_waits_for_resources_longer_than_a_stall(local_ray, monkeypatch):
     import ray
 

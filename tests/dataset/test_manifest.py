@@ -224,7 +224,7 @@ class Large(Listing):
             self.most = max(getattr(self, "most", 0), pa.total_allocated_bytes())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_images(tmp_path):
     """Their columns take 35 MB, and as Python's objects they take 100 MB."""
     folder, listing, before = open_folder(tmp_path), Large([]), pa.total_allocated_bytes()

@@ -142,6 +142,7 @@ def through_a_storm(tmp_path: Path, seed: int, shards: int, drivers: int, second
 
 
 @pytest.mark.faults
+@pytest.mark.nightly
 def test_rows_survive_a_short_storm(tmp_path):
     # An actor starts in 1.3 s; if they died more often, five would die while they start, which ends a run.
     assert through_a_storm(tmp_path, 1, shards=48, drivers=1, seconds=(1.5, 3.0)).kills >= 3

@@ -152,6 +152,7 @@ def test_submitted_jobs_encode_train_and_predict(dashboard, archive, tmp_path):
     assert fb.verify(labels).is_complete
 
 
+@pytest.mark.nightly
 def test_submission_example_follows_the_job_and_prints_its_summary(dashboard, archive, tmp_path):
     codes = str(tmp_path / "codes")
     command = [sys.executable, ROOT / "examples" / "submit.py", "--address", dashboard, "encode", str(archive), codes]

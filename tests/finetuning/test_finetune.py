@@ -151,7 +151,7 @@ def test_review_offers_a_training_on_the_fine_tuned_codes(tuned, tmp_path):
 
     fb.predict(str(tuned / "codes"), str(tmp_path / "labels"), str(tuned))
     review = Review(str(tmp_path / "labels"), str(tmp_path / "mine.csv"))
-    assert review.retraining.commands()[0].split()[:3] == ["flowers-batch", "train", str(tuned / "codes")]
+    assert review.training.plan.commands()[0].split()[:3] == ["flowers-batch", "train", str(tuned / "codes")]
 
 
 def test_model_folder_may_be_moved(tuned, photos, tmp_path):

@@ -244,10 +244,10 @@ def test_deeper_layers_of_a_pretrained_network_learn_slower(few_photos, tmp_path
 @pytest.mark.parametrize(
     "at",
     [
-        pytest.param("before: validating", marks=pytest.mark.faults),
+        pytest.param("before: validating", marks=pytest.mark.nightly),
         pytest.param("epoch 1 of 4: 18", marks=pytest.mark.faults),
-        "epoch 3 of 4: 9",
-        pytest.param("epoch 4 of 4: 24", marks=pytest.mark.faults),
+        pytest.param("epoch 3 of 4: 9", marks=pytest.mark.nightly),
+        pytest.param("epoch 4 of 4: 24", marks=pytest.mark.nightly),
     ],
 )
 def test_killed_training_resumes_to_the_same_result(photos, undisturbed, tmp_path, at):
@@ -400,7 +400,7 @@ for devices in (1, 2):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_devices_share_batches_and_train_the_same(photos, tmp_path):
     write(tmp_path, {"two.py": _TWO_DEVICES.replace("MODULE", __name__).encode()})
     folders = f"{ROOT}:{ROOT}/tests:{ROOT}/tests/finetuning"

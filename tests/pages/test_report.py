@@ -189,6 +189,7 @@ def test_matrix_cells_link_to_their_photos(base, tmp_path):
         assert shown and {html.unescape(path) for path in shown} <= set(map(html.unescape, behind))
 
 
+@pytest.mark.slow
 def test_report_on_a_thousand_classes_is_small_and_shows_the_worst(tmp_path):
     """A matrix of all classes would be a picture of a million cells, and most of the page."""
     names = [f"species {number:04d}" for number in range(1100)]

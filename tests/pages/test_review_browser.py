@@ -255,6 +255,7 @@ def test_page_names_photos_behind_links(base, chromium, tmp_path):
         assert accessibility_faults(page) == []
 
 
+@pytest.mark.slow
 def test_two_thousand_classes_are_found_by_typing(chromium, tmp_path):
     names = [f"species {number:04d}" for number in range(2000)]
     rows = [labelled(f"{number:04d}.jpg", name, number / 2000) for number, name in enumerate(names)]
