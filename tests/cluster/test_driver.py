@@ -69,6 +69,7 @@ def deadly(tmp_path, local_ray):
     return run
 
 
+@pytest.mark.faults
 def test_shards_of_a_dead_actor_are_retried_on_another(deadly):
     result = deadly(deaths=2)
     assert result.deaths == 2

@@ -535,6 +535,7 @@ def test_labels_follow_codes_that_grew(model, tmp_path):
         assert fb.verify(tmp_path / name).is_complete
 
 
+@pytest.mark.faults
 def test_driver_killed_while_it_rewrites_shards_loses_nothing(tmp_path):
     """Shards that were not rewritten yet reuse rows of the generation that their file has."""
     photos = draw_archive(tmp_path / "photos", 8)

@@ -58,7 +58,7 @@ def keras_values(name, photo, parameters):
     return values, [each.name for each in application.layers if each.weights]
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=["vgg16", pytest.param("vgg19", marks=pytest.mark.slow)])
 def compared(request):
     """A network's name, each layer's values by this package and by Keras, and the names of Keras' layers."""
     name, photo = request.param, random_photo()
