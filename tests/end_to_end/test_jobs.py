@@ -184,6 +184,7 @@ def scrape(run: Path) -> dict[tuple[str, str], float]:
     return found
 
 
+@pytest.mark.nightly
 def test_prometheus_gets_the_counts_of_the_summary(dashboard, archive, tmp_path):
     photos = Path(shutil.copytree(archive, tmp_path / "photos"))
     (photos / "bad.jpg").write_text("nothing")

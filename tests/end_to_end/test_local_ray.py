@@ -42,7 +42,7 @@ def test_run_needs_no_home_and_leaves_no_temporary_file(photos, temporary, monke
     assert left_in(temporary) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_run_works_with_a_long_name_of_the_temporary_folder(photos, tmp_path, monkeypatch):
     long = tmp_path / ("long" * 20)
     long.mkdir()

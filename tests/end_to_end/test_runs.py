@@ -572,7 +572,8 @@ def test_full_disk_ends_the_run_and_space_lets_it_resume(tmp_path, small_disk):
     assert not (disk / "codes" / "_SUCCESS").exists()
     done = files(disk / "codes" / "codes")
     enlarge()
-    assert fb.encode(photos, disk / "codes", NULL).resumed == 8 * len(done) > 0
+    # The other actor may have finished a shard meanwhile.
+    assert fb.encode(photos, disk / "codes", NULL).resumed >= 8 * len(done) > 0
     assert {name: files(disk / "codes" / "codes")[name] for name in done} == done
     assert fb.verify(disk / "codes").is_complete
     assert not list(disk.rglob("_tmp-*"))  # that the other actor left, when it was stopped while it wrote

@@ -34,7 +34,7 @@ def test_what_the_command_reports_is_passed_on():
     assert prediction_process._follow(["error: The disk is full.\n"], reporter) == "The disk is full."
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_archive_is_labelled_by_a_process_that_can_be_stopped(tmp_path):
     base = predict_with_link(tmp_path)
     process, out = PredictionProcess(), tmp_path / "labelled"
