@@ -49,6 +49,24 @@ def opened(chromium, url: str, **options) -> Iterator[Watched]:
         context.close()
 
 
+def in_each_look(chromium, url: str) -> Iterator[Watched]:
+    """Yield a review's page, with photos in sight, in light and dark, wide and on a phone.
+
+    Each is checked before it is yielded and afterwards: it is accessible, fits the width, and loads nothing from
+    others.
+    """
+    for scheme, width in (("light", 1280), ("dark", 1280), ("light", 360)):
+        with opened(chromium, url, color_scheme=scheme) as watched:
+            page = watched.page
+            page.set_viewport_size({"width": width, "height": 740})
+            page.wait_for_selector(".photo img[src]")
+            assert accessibility_faults(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            yield watched
+            assert accessibility_faults(page) == []
+            assert all(address.startswith((url.partition("?")[0], "data:")) for address in watched.requests)
+
+
 def accessibility_faults(page) -> list[str]:
     """Return the serious faults that axe finds."""
     found = Axe().run(page).response["violations"]

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from threading import Lock, Thread
+from threading import Lock
+from typing import Any
 
 from flowers_batch.classifier.training import train
-from flowers_batch.errors import FlowersError, InputError
+from flowers_batch.errors import InputError
 from flowers_batch.pages.report.page import PAGE, report
-from flowers_batch.pages.review.computation import WAITING, StepReporter
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.prediction_process import PredictionProcess
 from flowers_batch.pages.review.training_plan import TrainingPlan
+from flowers_batch.pages.review.training_task import TrainingTask
 from flowers_batch.progress import Progress, Reporter
 from flowers_batch.storage.opening import open_folder
 
 _MAX_PAGE_BYTES = 64 << 20  # of a report, which has less than a tenth of that
 
 
-@dataclass
-class FinishStatus:
-    """How far the end is, as the page shows it.
-
-    Attributes:
-        state: `idle`, `running`, `done` or `failed`.
-        step: What is being done.
-        error: Why it failed.
-        result: The folders `model` and `predictions`, and the `report`; once they are there.
-    """
-
-    state: str = "idle"
-    step: str = ""
-    error: str = ""
-    result: dict[str, str] | None = None
-
-
-class Finishing:
+class Finishing(TrainingTask):
     """Trains a classifier on all labels, labels the archive with it, and writes a report, in a background thread.
 
     Args:
@@ -43,43 +26,16 @@ class Finishing:
         plan: What the training is given.
         follow_links: Whether the report shows photos that links lead to, outside the photos' folder.
         turn: Held by computations that take long, one at a time.
-
-    Attributes:
-        status: Of the latest time.
     """
 
     def __init__(self, table: PhotoTable, plan: TrainingPlan, turn: Lock, *, follow_links: bool = False):
+        super().__init__(plan, turn, "The review could not be finished")
         self._photos = table.run.given.get("images"), table.run.given.get("root")
-        self._plan, self._follow_links, self._turn = plan, follow_links, turn
+        self._follow_links = follow_links
         self._prediction = PredictionProcess()
-        self._lock = Lock()  # of the status
-        self.status = FinishStatus()
 
-    def start(self) -> None:
-        """Start in a background thread, unless it runs.
-
-        Raises:
-            InputError: There are no codes to train on.
-        """
-        if not self._plan.codes:
-            raise InputError(f"Training is not possible here: {self._plan.unavailable}")
-        with self._lock:
-            if self.status.state == "running":
-                return
-            self.status = FinishStatus("running", WAITING)
-        Thread(target=self._run, args=(self.status,), daemon=True).start()
-
-    def _run(self, status: FinishStatus) -> None:
-        try:
-            with self._turn:
-                status.result = self._finish(StepReporter(status))
-            status.state = "done"
-        except FlowersError as error:
-            status.state, status.error = "failed", str(error)
-        except Exception as error:
-            status.state, status.error = "failed", f"The review could not be finished: {error!r}."
-
-    def _finish(self, reporter: Reporter) -> dict[str, str]:
+    def work(self, reporter: Reporter) -> dict[str, Any]:
+        """Return the folders `model` and `predictions`, and the `report`, once they are there."""
         plan = self._plan
         reporter.update(Progress("training the classifier"))
         train(plan.codes, plan.model, plan.config(), reporter=reporter)
