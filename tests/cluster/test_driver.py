@@ -79,7 +79,8 @@ def test_shards_of_a_dead_actor_are_retried_on_another(deadly):
 
 @pytest.mark.slow
 def test_five_deaths_on_one_shard_end_the_run(deadly):
-    with pytest.raises(fb.RunError, match=r"5 actors died on shard [123]\. Cause"):
+    # A death counts against every unfinished shard of its actor, and any of them may reach five first.
+    with pytest.raises(fb.RunError, match=r"5 actors died on shard \d\. Cause"):
         deadly(deaths=100)
 
 
