@@ -21,6 +21,7 @@ SUFFIXES = (
     *("png", "apng", "bmp", "dib", "gif", "webp", "tif", "tiff"),
     *("heic", "heics", "heif", "heifs", "hif", "avif", "avifs"),
 )
+RAW_SUFFIXES = ("cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2", "pef", "srw")  # of cameras
 _ENDINGS = tuple(b"." + suffix.encode() for suffix in SUFFIXES)
 PATH = "path"  # the column of a list or a table that holds images' paths
 ROWS_AT_ONCE = 4096  # that are Python objects at once

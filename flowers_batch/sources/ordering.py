@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from flowers_batch.errors import RunError
 from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, paths_bytes
 
-Row = TypeVar("Row", bound=tuple[int | bytes | str | None, ...])
+Row = TypeVar("Row", bound=tuple[int | float | bytes | str | None, ...])
 _MEMORY_KIB = 32 << 10  # at most for a table, and as much again for sorting it
 
 
