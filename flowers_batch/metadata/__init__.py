@@ -1,0 +1,1 @@
+"""Keywords in the metadata of photos: XMP sidecars, and XMP and IPTC inside the files."""
