@@ -61,6 +61,9 @@ class ContainerSource(ABC):
         """Return whether an image is read from a store: all are, or none."""
         return self.may_read_stores
 
+    def local_path(self, image: Image) -> None:  # noqa: B027
+        """Return None: no image is a file of its own."""
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """List the images, file by file in the order of names, and from front to back in each: columns `IMAGES`.
 

@@ -80,9 +80,21 @@ class FolderSource:
             InputError: Its path leads out of the folder, before links are followed.
             RunError: The folder no longer exists.
         """
-        if self.folder.is_local and not is_relative(image.path):
-            raise foreign_path(image.path, self.url)
+        self._refuse_foreign(image.path)
         return read_bytes(self.folder, lambda: self._read(image.path))
+
+    def local_path(self, image: Image) -> bytes | None:
+        """Return the file on this machine that is an image; None if the folder is in a store.
+
+        Raises:
+            InputError: Its path leads out of the folder, before links are followed.
+        """
+        self._refuse_foreign(image.path)
+        return os.path.join(os.fsencode(self.folder.path), path_bytes(image.path)) if self.folder.is_local else None
+
+    def _refuse_foreign(self, path: str) -> None:
+        if self.folder.is_local and not is_relative(path):
+            raise foreign_path(path, self.url)
 
     def _read(self, path: str) -> bytes:
         if not self.folder.is_local:

@@ -154,6 +154,10 @@ class ListSource:
             return None
         return os.path.join(os.fsencode(self._base.path), path)  # an absolute path stays as it is
 
+    def local_path(self, image: Image) -> bytes | None:
+        """Return the file on this machine that an entry names; None for a URL."""
+        return self._local(path_bytes(image.path))
+
     def is_in_store(self, image: Image) -> bool:
         """Return whether an entry names an object in a store."""
         return self._local(path_bytes(image.path)) is None

@@ -33,8 +33,12 @@ _ENDING = re.compile(rf"(?:\.(?:{'|'.join(RAW_SUFFIXES)})|\.raw-\d\d(?:\.mp)?\.(
 
 def pair_key(path: str) -> str:
     """Return what the paths of a pair have in common: the folder, and the name in lower case without its suffixes."""
+    return posixpath.join(*_folder_and_stem(path))
+
+
+def _folder_and_stem(path: str) -> tuple[str, str]:
     folder, name = posixpath.split(path)
-    return posixpath.join(folder, _ENDING.sub("", name.casefold(), count=1))
+    return folder, _ENDING.sub("", name.casefold(), count=1)
 
 
 def pairs_of(paths: Sequence[str]) -> list[list[int]]:
@@ -55,7 +59,7 @@ def pairs_of(paths: Sequence[str]) -> list[list[int]]:
 
 
 def by_photo(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the rows of each photo, more than one for a pair, in the order of `pair_key` and then of the path.
+    """Yield the rows of each photo, more than one for a pair: folder by folder, those with one `pair_key` together.
 
     The rows are sorted on disk: they may be in any order, and more than fit into memory.
 
@@ -65,9 +69,9 @@ def by_photo(rows: Iterable[Row]) -> Iterator[list[Row]]:
     Raises:
         RunError: The scratch disk is full.
     """
-    in_order = sorted_rows((pair_key(row[0]), *row) for row in rows)
-    for _, of_key in groupby(in_order, key=itemgetter(0)):
-        yield from _photos([cast(Row, row[1:]) for row in of_key])
+    in_order = sorted_rows((*_folder_and_stem(row[0]), *row) for row in rows)
+    for _, of_key in groupby(in_order, key=itemgetter(0, 1)):
+        yield from _photos([cast(Row, row[2:]) for row in of_key])
 
 
 def _photos(files: list[Row]) -> Iterator[list[Row]]:

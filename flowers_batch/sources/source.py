@@ -52,6 +52,9 @@ class Source(Protocol):
     def may_read_stores(self) -> bool:
         """Whether an image may be read from a store: whoever reads it needs the store's credentials."""
 
+    def local_path(self, image: Image) -> bytes | None:
+        """Return the file on this machine that is an image; None if it is in a store, a tar or a table."""
+
     def is_in_store(self, image: Image) -> bool:
         """Return whether an image is read from a store, which takes tens of milliseconds of waiting."""
 
