@@ -18,7 +18,7 @@ WORKDIR /opt/flowers_batch
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY tensorflow_vgg tensorflow_vgg
 COPY flowers_batch flowers_batch
-ARG EXTRAS=[gpu]
+ARG EXTRAS=[gpu,raw,jxl]
 RUN pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS}"
 COPY jobs jobs
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 # Each format, and the largest error of a pixel that it causes.
 FORMATS = {
@@ -24,7 +25,19 @@ FORMATS = {
     "HEIF": ({"quality": -1, "chroma": 444, "matrix_coefficients": 0}, 0),
     "JPEG": ({"quality": 100, "subsampling": 0}, 2),
     "MPO": ({"quality": 100, "subsampling": 0}, 2),
+    "JPEG2000": ({}, 0),
     "AVIF": ({"quality": 100, "subsampling": "4:4:4"}, 4),
+}
+
+UNDO = {  # what a camera did to the upright photo, for each EXIF orientation
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
 }
 
 
@@ -56,6 +69,12 @@ def png(width: int, height: int, bits: int, colours: int, values: bytes, clear: 
         (b"IEND", b""),
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def box(kind: bytes, content: bytes, version: int | None = None) -> bytes:
+    """A box of ISO 14496-12, of those that have a version and flags or of the others."""
+    content = content if version is None else struct.pack(">I", version << 24) + content
+    return struct.pack(">I", len(content) + 8) + kind + content
 
 
 def tiff(values: np.ndarray, **options: Any) -> bytes:

@@ -70,11 +70,12 @@ def decode(
         with turns.hold(opened.pixels) if turns else nullcontext():
             photo = upright_pixels(opened)
             height, width = photo.shape[:2]
+            full_width, full_height = opened.full_size or (width, height)
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
             phash = perceptual_hash(photo)
             square = resize(photo[top : top + side, left : left + side], allocate and allocate())
-            return Picture(square, width, height, phash)
+            return Picture(square, full_width, full_height, phash)
 
 
 def decode_photo(

@@ -42,6 +42,8 @@ def explain_errors() -> Iterator[None]:
     """
     try:
         yield
+    except DecodeError:
+        raise  # it is explained
     except Exception as error:
         message = first_line(error)
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):

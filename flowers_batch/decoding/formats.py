@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -17,10 +19,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 from flowers_batch.decoding.errors import DecodeError, explain_errors
 from flowers_batch.decoding.heif import referenced_pixels
 from flowers_batch.decoding.jpeg import check_scans, decode_jpeg, strip_jpeg, with_end
+from flowers_batch.decoding.jpeg_2000 import codestream_size, is_jpeg_2000
+from flowers_batch.decoding.jpeg_xl import is_jpeg_xl, open_jpeg_xl
+from flowers_batch.decoding.late_image import LateImage
 from flowers_batch.decoding.metadata import strip_metadata
-from flowers_batch.decoding.resizing import BAND_ROWS
+from flowers_batch.decoding.raw import develop, is_raw, read_raw
+from flowers_batch.decoding.resizing import BAND_ROWS, SIDE
 
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000")
 # Brands in HEIF's `ftyp` box: those of a codec, and those that say nothing about it (ISO 23008-12, 23000-22).
 _AVIF_BRANDS = {b"avif", b"avis", b"avio", b"MA1A", b"MA1B"}
 _HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"MiHA", b"MiHB", b"MiHE"}
@@ -41,31 +47,55 @@ class OpenImage:
         data: The file's bytes.
         orientation: As in EXIF.
         pixels: How many pixels decoding takes.
+        full_size: Width and height of the upright photo, if fewer pixels are decoded: a RAW file's preview is smaller.
     """
 
     image: Image.Image
     data: bytes
     orientation: int
     pixels: int
+    full_size: tuple[int, int] | None = None
 
 
 def open_image(data: bytes, max_pixels: int) -> OpenImage:
     """Read an image's header.
 
-    `Image.open` does not say why a file is refused, and has a limit of its own.
-
     Raises:
         DecodeError: It is not an image, too large or of an unsupported kind.
     """
+    return _open_raw(data, max_pixels) if is_raw(data) else _open(data, max_pixels)
+
+
+def _open_raw(data: bytes, max_pixels: int) -> OpenImage:
+    """Read a RAW file's preview's header; if that is too small for the network, the file is developed."""
+    raw = read_raw(data)
+    full_size = raw.width, raw.height
+    if raw.preview:
+        opened = _open(raw.preview, max_pixels)
+        width, height = opened.image.size
+        if min(width, height) >= SIDE:
+            larger = raw.width * raw.height > width * height
+            turned = raw.preview_orientation(width, height)
+            return replace(opened, orientation=turned, full_size=full_size if larger else None)
+    _check_pixels(*full_size, max_pixels)
+    image = LateImage("RAW", full_size, partial(develop, data))
+    return OpenImage(image, data, 1, raw.width * raw.height, full_size)
+
+
+def _open(data: bytes, max_pixels: int) -> OpenImage:
+    """Read the header of an image that is no RAW file.
+
+    `Image.open` does not say why a file is refused, and has a limit of its own.
+    """
     stripped, orientation = strip_metadata(data)
-    image = _first_that_opens(stripped)
+    coded_size = codestream_size(stripped) if is_jpeg_2000(data) else (0, 0)
+    image = open_jpeg_xl(stripped) if is_jpeg_xl(data) else _first_that_opens(stripped)
     tags = _tiff_numbers(image) if isinstance(image, TiffImageFile) else _NO_TAGS
-    width, height = image.size
+    width, height = max(image.size, coded_size, key=math.prod)
     if any(tags[_TILE_WIDTH]) and any(tags[_TILE_LENGTH]):  # those at the border may be far larger than the picture
         width = _padded(width, max(tags[_TILE_WIDTH]))
         height = _padded(height, max(tags[_TILE_LENGTH]))
-    if width * height > max_pixels:
-        raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (max_pixels).")
+    _check_pixels(width, height, max_pixels)
     bits = max(tags[_BITS], default=8)
     plain = bits == 16 and 0 not in tags[_PHOTOMETRIC] and 2 not in tags[_PLANES]
     if image.mode in ("I", "F") or (bits > 8 and not plain):
@@ -78,6 +108,11 @@ def open_image(data: bytes, max_pixels: int) -> OpenImage:
             "unsupported", f"It is made of images of {used} pixels, far more than its {width} x {height}."
         )
     return OpenImage(image, data, orientation, width * height)
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DecodeError("too_large", f"It has {width} x {height} pixels; {max_pixels} are allowed (max_pixels).")
 
 
 def _tiff_numbers(image: TiffImageFile) -> dict[int, tuple[int, ...]]:

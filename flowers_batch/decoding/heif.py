@@ -60,7 +60,7 @@ def _areas(data: bytes, at: int, end: int) -> dict[int, int]:
     for place, stop in _boxes(data, b"iprp", at, end):
         sizes = [0]  # properties are numbered from 1
         for store, store_end in _boxes(data, b"ipco", place, stop):
-            for kind, start, _ in _all_boxes(data, store, store_end):
+            for kind, start, _ in all_boxes(data, store, store_end):
                 sizes.append(_number(data, start + 4, 4) * _number(data, start + 8, 4) if kind == b"ispe" else 0)
         for links, links_end in _boxes(data, b"ipma", place, stop):
             width = 4 if _number(data, links, 1) else 2
@@ -90,10 +90,10 @@ def _parts(data: bytes, at: int, end: int) -> dict[int, Counter[int]]:
 
 def _boxes(data: bytes, kind: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield start and end of the content of each box of a kind, among those between two places."""
-    return ((start, stop) for found, start, stop in _all_boxes(data, at, end) if found == kind)
+    return ((start, stop) for found, start, stop in all_boxes(data, at, end) if found == kind)
 
 
-def _all_boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def all_boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, start and end of the content of each box between two places."""
     while at + 8 <= end:
         size, head = _number(data, at, 4), 8

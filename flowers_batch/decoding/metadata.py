@@ -14,6 +14,8 @@ from contextlib import suppress
 from flowers_batch.decoding.errors import too_many
 from flowers_batch.decoding.heif import strip_heif
 from flowers_batch.decoding.jpeg import read_header
+from flowers_batch.decoding.jpeg_2000 import is_jpeg_2000, strip_jpeg_2000
+from flowers_batch.decoding.jpeg_xl import is_jpeg_xl, strip_jpeg_xl
 from flowers_batch.decoding.orientation import byte_order, first_orientation, orientation_entry, xmp_orientation
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -50,6 +52,10 @@ def strip_metadata(data: bytes) -> tuple[bytes, int]:
         return _strip_webp(data)
     if data[4:8] == b"ftyp":
         return strip_heif(data), 1
+    if is_jpeg_xl(data):
+        return strip_jpeg_xl(data), 1  # libjxl turns it upright
+    if is_jpeg_2000(data):
+        return strip_jpeg_2000(data)
     if byte_order(data):
         return _strip_tiff(data)
     return data, 1

@@ -15,13 +15,15 @@ import pyarrow.compute as pc
 
 from flowers_batch.storage.folder import NOT_UTF8
 
+RAW_SUFFIXES = ("cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2", "pef", "srw")  # of cameras
 SUFFIXES = (
     *("jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp"),
     *("mpo", "jps"),  # JPEGs of cameras with two lenses
     *("png", "apng", "bmp", "dib", "gif", "webp", "tif", "tiff"),
     *("heic", "heics", "heif", "heifs", "hif", "avif", "avifs"),
+    *("jp2", "j2k", "j2c", "jpc", "jpf", "jpx", "jxl"),
+    *RAW_SUFFIXES,
 )
-RAW_SUFFIXES = ("cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2", "pef", "srw")  # of cameras
 _ENDINGS = tuple(b"." + suffix.encode() for suffix in SUFFIXES)
 PATH = "path"  # the column of a list or a table that holds images' paths
 ROWS_AT_ONCE = 4096  # that are Python objects at once

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from helpers import encoded, random_pixels
-from image_files import blocks, png_chunk
+from image_files import blocks, box, png_chunk
 from PIL import Image
 
 from flowers_batch.decoding.decode import decode, decode_photo
@@ -149,11 +149,6 @@ def test_repeated_xmp_of_a_tiff_is_read_once():
     seconds, error = seconds_and_error(data)
     assert error is None
     assert seconds < MAX_SECONDS
-
-
-def box(kind: bytes, content: bytes, version: int | None = None) -> bytes:
-    content = content if version is None else struct.pack(">I", version << 24) + content
-    return struct.pack(">I", len(content) + 8) + kind + content
 
 
 def heif_of_tiles(rows: int, columns: int, tile: int, width: int, height: int) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import skimage.transform
 from helpers import encoded, random_pixels
-from image_files import FORMATS, blocks, little_memory, off, png, tiff
+from image_files import FORMATS, UNDO, blocks, little_memory, off, png, tiff
 from PIL import Image
 
 from flowers_batch.decoding.decode import decode, decode_photo
@@ -24,16 +24,6 @@ from flowers_batch.demo.drawings import draw_flower
 from tensorflow_vgg.images import load_image
 
 REASONS = {"not_an_image", "truncated", "too_large", "unsupported"}
-UNDO = {  # what a camera did to the upright photo, for each EXIF orientation
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 ARITHMETIC = {  # 16x16, grey, of four even quarters
     "SEQUENTIAL": "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAIBAQEBAQIBAQECAgICAgQDAgICAgUEBAMEBgUGBgYFBgYGBwkIBgcJBwYGCAsICQo"
     "KCgoKBggLDAsKDAkKCgr/yQALCAAQABABAREA/8wABgAQEAX/2gAIAQEAAD8A/wDzx2ipRy2u/9k=",
