@@ -12,7 +12,8 @@ from flowers_batch.classifier.normalization import SQRT_L2, Normalization
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 
 _DIMENSIONS = 50  # more of them choose no better photos
-_MAX_FITTED_VALUES = 1 << 24  # of codes that the components are computed from: 64 MB in float32
+# Of the sample that the components are computed from: codes, and their values, 64 MB in float32.
+_MAX_FITTED, _MAX_FITTED_VALUES = 10_000, 1 << 24
 _CHUNK_SIZE = 1024  # codes that are reduced at once
 _SEED = 0
 
@@ -28,19 +29,22 @@ def reduce_codes(codes: Codes, count: int, reporter: Reporter = NULL_REPORTER) -
     Returns:
         float32 [count, 50]; fewer columns if there are fewer codes, or if these are shorter.
     """
-    from sklearn.decomposition import PCA
+    import faiss
+    from threadpoolctl import threadpool_limits
 
     normalize = Normalization(SQRT_L2)
-    fitted = min(count, max(_DIMENSIONS, _MAX_FITTED_VALUES // codes.width))
+    fitted = min(count, _MAX_FITTED, max(_DIMENSIONS, _MAX_FITTED_VALUES // codes.width))
     sample = normalize(codes.take(np.linspace(0, count - 1, fitted).astype(np.int64)))
-    pca = PCA(min(_DIMENSIONS, *sample.shape), random_state=_SEED).fit(sample)
-    del sample
-    reduced = np.empty((count, pca.n_components_), np.float32)
+    components = faiss.PCAMatrix(codes.width, min(_DIMENSIONS, *sample.shape))
+    reduced = np.empty((count, components.d_out), np.float32)
     done = 0
-    for positions, chunk in codes.chunks(np.arange(count), None, _CHUNK_SIZE):
-        reduced[positions] = pca.transform(normalize(chunk))
-        done += len(positions)
-        reporter.update(Progress(f"comparing photos: {done} of {count}"))
+    with threadpool_limits(1):  # several threads spin while other work has the cores, as thumbnails during a review
+        components.train(sample)
+        del sample
+        for positions, chunk in codes.chunks(np.arange(count), None, _CHUNK_SIZE):
+            reduced[positions] = components.apply(normalize(chunk))
+            done += len(positions)
+            reporter.update(Progress(f"comparing photos: {done} of {count}"))
     return reduced
 
 
@@ -62,7 +66,6 @@ def select_medoids(points: NDArray[np.float32], weights: NDArray[np.floating], c
     heaviest_first = np.argsort(-weights, kind="stable")
     if count >= len(points):
         return heaviest_first
-    # One thread: while cores are busy, as with thumbnails during a review, several threads spin and take far longer.
     with warnings.catch_warnings(), threadpool_limits(1, "openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points differ than are wanted
         clustering = KMeans(count, n_init=1, random_state=_SEED).fit(points, sample_weight=weights)

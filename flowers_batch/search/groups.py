@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +21,10 @@ MAX_PHOTOS = 200_000  # that take part: a random sample of a larger archive
 _TYPICAL_SHARE, _MIN_TYPICAL = 0.1, 4
 _MIN_COUNT, _MAX_COUNT = 20, 100  # groups
 _PHOTOS_PER_GROUP = 12  # between these bounds
-_BATCH_SIZE = 4096  # of k-means
+# Of k-means, which is fitted to a sample of a large archive.
+_STARTS, _STEPS, _POINTS_PER_CLUSTER = 3, 20, 256
 _BYTES_IN_MEMORY = 1 << 30  # of codes, above which they are read twice instead
-_VERSION = 1  # of what is computed here
+_VERSION = 2  # of what is computed here
 _SEED = 0
 
 
@@ -118,22 +118,28 @@ def _clusters(points: NDArray[np.float32], count: int) -> list[NDArray[np.int_]]
     Clusters come in the order of their size times their distinctness: how much nearer their typical points are to their
     own centre than to the next one (the simplified silhouette of Hruschka et al., 2004).
     """
-    from sklearn.cluster import MiniBatchKMeans
-    from sklearn.exceptions import ConvergenceWarning
+    import faiss
     from threadpoolctl import threadpool_limits
 
     count = min(count, len(points))
     if count < 2:
         return [np.arange(len(points))] if len(points) else []
-    # Batches are too small for several threads: idle ones spin, on cores that others need.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points differ than clusters are wanted
-        clustering = MiniBatchKMeans(count, batch_size=_BATCH_SIZE, n_init=3, random_state=_SEED).fit(points)
-    distances = clustering.transform(points)
-    nearest, next_nearest = np.partition(distances, 1, axis=1)[:, :2].T
+    clustering = faiss.Kmeans(
+        *(points.shape[1], count),
+        niter=_STEPS,
+        nredo=_STARTS,
+        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
+        seed=_SEED,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_POINTS_PER_CLUSTER,
+    )
+    with threadpool_limits(1):  # several threads spin while other work has the cores, as thumbnails during a review
+        clustering.train(points)
+        squares, (clusters, _) = (each.T for each in clustering.index.search(points, 2))
+    nearest, next_nearest = np.sqrt(squares)
     distinctness = 1 - nearest / np.maximum(next_nearest, np.finfo(np.float32).tiny)
-    by_cluster = np.lexsort((nearest, clustering.labels_))
-    bounds = np.cumsum(np.bincount(clustering.labels_))[:-1]
+    by_cluster = np.lexsort((nearest, clusters))
+    bounds = np.cumsum(np.bincount(clusters))[:-1]
     clusters = [positions for positions in np.split(by_cluster, bounds) if len(positions)]
     return sorted(clusters, key=lambda each: -len(each) * float(distinctness[typical_rows(each)].mean()))
 
