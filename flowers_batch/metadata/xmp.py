@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flowers_batch.metadata.packet import MalformedXmpError, Packet, parse
 
 __all__ = ["Keywords", "MalformedXmpError", "read_keywords"]
 
-OURS = "urn:flowers-batch:xmp:1:"  # the namespace of what this program writes about its keywords
+# The namespace of what this program writes about its keywords. exiv2, of digiKam and darktable, would add the slash.
+OURS = "urn:flowers-batch:xmp:1/"
 DC = "http://purl.org/dc/elements/1.1/"
 LIGHTROOM = "http://ns.adobe.com/lightroom/1.0/"
 DIGIKAM = "http://www.digikam.org/ns/1.0/"
 SUBJECT = f"{{{DC}}}subject"
 HIERARCHICAL_SUBJECT = f"{{{LIGHTROOM}}}hierarchicalSubject"
 TAGS_LIST = f"{{{DIGIKAM}}}TagsList"
-SEPARATORS = {  # of the levels of a path, by the property that lists paths
+PROPERTIES = {  # that list keywords, or paths of keywords, and what separates the levels of a path
+    SUBJECT: None,
     HIERARCHICAL_SUBJECT: "|",
     TAGS_LIST: "/",
     "{http://ns.microsoft.com/photo/1.0/}LastKeywordXMP": "/",
     "{http://ns.microsoft.com/photo/1.0}LastKeywordXMP": "/",  # exiftool's spelling
     "{http://ns.iview-multimedia.com/mediapro/1.0/}CatalogSets": "|",
 }
-LABEL, PROBABILITY, MODEL, CREATED = (f"{{{OURS}}}{name}" for name in ("Label", "Probability", "Model", "Created"))
-RECORDS = {  # our property that lists what was added to a property
-    SUBJECT: f"{{{OURS}}}Subject",
-    HIERARCHICAL_SUBJECT: f"{{{OURS}}}HierarchicalSubject",
-    TAGS_LIST: f"{{{OURS}}}TagsList",
-}
+LABEL, PROBABILITY, MODEL, KEYWORDS, CREATED = (
+    f"{{{OURS}}}{name}" for name in ("Label", "Probability", "Model", "Keywords", "Created")
+)
 
 
 @dataclass(frozen=True)
@@ -56,29 +55,14 @@ def read_keywords(packet: bytes) -> Keywords:
 
 def keywords_of(packet: Packet) -> Keywords:
     """Return the keywords in a packet."""
-    ours = _once(_ours(packet))
-    return Keywords(tuple(word for word in _once(_all(packet)) if word not in ours), tuple(ours))
+    ours = _once(packet.values(KEYWORDS))
+    found = _once(with_slashes(value, name) for name in PROPERTIES for value in packet.values(name))
+    return Keywords(tuple(word for word in found if word not in ours), tuple(ours))
 
 
-def _ours(packet: Packet) -> Iterator[str]:
-    """Yield the label and all its levels, too: a program may copy them where this one has not written them."""
-    for label in packet.values(LABEL):
-        yield label
-        yield from levels_of(label)
-    for name, record in RECORDS.items():
-        for value in packet.values(record):
-            yield _with_slashes(value, name)
-
-
-def _all(packet: Packet) -> Iterator[str]:
-    yield from packet.values(SUBJECT)
-    for name in SEPARATORS:
-        for value in packet.values(name):
-            yield _with_slashes(value, name)
-
-
-def _with_slashes(value: str, name: str) -> str:
-    return value.replace("|", "/") if SEPARATORS.get(name) == "|" else value
+def with_slashes(value: str, name: str) -> str:
+    """Return a value of a property with `/` between the levels of a path."""
+    return value.replace("|", "/") if PROPERTIES[name] == "|" else value
 
 
 def levels_of(label: str) -> list[str]:

@@ -1,0 +1,227 @@
+"""Tags: the keywords that this program adds to sidecars, and takes out of them again.
+
+Our own namespace lists them, so that they can be told from those that people gave. Everything else in a sidecar stays,
+byte by byte: the text is changed in places (`splicing`), and read again before it is returned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
+
+from lxml import etree
+
+from flowers_batch.metadata.packet import RDF, MalformedXmpError, Packet, items_of, list_of, parse, text_of
+from flowers_batch.metadata.splicing import Splicer
+from flowers_batch.metadata.xmp import (
+    CREATED,
+    HIERARCHICAL_SUBJECT,
+    KEYWORDS,
+    LABEL,
+    MODEL,
+    OURS,
+    PROBABILITY,
+    PROPERTIES,
+    SUBJECT,
+    TAGS_LIST,
+    keywords_of,
+    levels_of,
+    normalized,
+    with_slashes,
+)
+
+_PREFIXES = {SUBJECT: "dc", HIERARCHICAL_SUBJECT: "lr", TAGS_LIST: "digiKam"}
+_ORDERED = (TAGS_LIST,)  # digiKam reads it as a sequence only
+_OUR_PREFIX = "flowersBatch"
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # https://www.w3.org/TR/xml/#charsets
+_ABOUT = f"{{{RDF}}}about"
+_EMPTY = """<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="flowers-batch">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+ </rdf:RDF>
+</x:xmpmeta>
+"""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A label for a sidecar.
+
+    Attributes:
+        label: The class; `/` separates levels.
+        probability: The label's.
+        model: What identifies the model that gave it.
+    """
+
+    label: str
+    probability: float
+    model: str
+
+    @property
+    def levels(self) -> list[str]:
+        """The levels of the class's name."""
+        return levels_of(self.label)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether XML can have the class's name, and there is one."""
+        return bool(self.levels) and not _NO_XML.search(self.label)
+
+    @property
+    def record(self) -> tuple[str, str, str]:
+        """What a sidecar says of it: label, probability and model."""
+        return "/".join(self.levels), f"{self.probability:.4f}", self.model
+
+
+def with_tag(sidecar: bytes | None, tag: Tag | None) -> bytes | None:
+    """Return a sidecar with a tag in place of the one that it has; the same object if nothing changes.
+
+    A keyword that a person gave already stays theirs, and is not listed as ours.
+
+    Args:
+        sidecar: Its content; None if there is none.
+        tag: The tag; None to take the one that it has away.
+
+    Returns:
+        Its new content; None if there is to be none: this program made it, and it would hold nothing else.
+
+    Raises:
+        MalformedXmpError: It is not XMP, or its keywords are not a list.
+    """
+    if sidecar is None and tag is None:
+        return None
+    old = parse(_EMPTY.encode() if sidecar is None else sidecar)
+    if tag and record_of(old) == tag.record:
+        return sidecar
+    new = _without_ours(old) if OURS in old.text else old
+    if tag is None and new is old:
+        return sidecar
+    if tag is None and any(old.values(CREATED)) and not any(map(_properties, new.descriptions())):
+        return None
+    if tag:
+        new = _with_ours(new, tag, is_new=sidecar is None or any(old.values(CREATED)))
+    if keywords_of(new).given != keywords_of(old).given:
+        raise RuntimeError("tagging would change the keywords that people gave")
+    return new.text.encode(new.encoding)
+
+
+def record_of(packet: Packet) -> tuple[str, str, str] | None:
+    """Return label, probability and model that a packet lists as ours; None if it lists none."""
+    label, probability, model = (next(iter(packet.values(name)), None) for name in (LABEL, PROBABILITY, MODEL))
+    return None if label is None else (label, probability or "", model or "")
+
+
+def _without_ours(packet: Packet) -> Packet:
+    """Return a packet without our keywords, also where a program has copied them, and without our namespace."""
+    ours = set(keywords_of(packet).ours)
+    splicer = Splicer(packet)
+    for description in packet.descriptions():
+        removed = {child for child in description if _is_ours(child)}
+        for name in PROPERTIES:
+            for element in description.iterchildren(name):
+                items = items_of(element)
+                found = [item for item in items if normalized(with_slashes(text_of(item), name)) in ours]
+                if items and len(found) == len(items):
+                    removed.add(element)
+                else:
+                    for item in found:
+                        splicer.remove(item)
+        attributes = [name for name in description.attrib if str(name).startswith(f"{{{OURS}}}")]
+        if (removed or attributes) and not _properties(description) - removed - set(attributes):
+            splicer.remove(description)
+            continue
+        for child in removed:
+            splicer.remove(child)
+        splicer.remove_attributes(description, OURS)
+    return parse(splicer.text.encode(packet.encoding))
+
+
+def _properties(description: etree._Element) -> set[object]:
+    """Return the properties in a description: child elements, and the names of attributes."""
+    return {*description, *description.attrib} - {_ABOUT, "about"}
+
+
+def _is_ours(element: etree._Element) -> bool:
+    return str(element.tag).startswith(f"{{{OURS}}}")
+
+
+def _with_ours(packet: Packet, tag: Tag, *, is_new: bool) -> Packet:
+    """Return a packet, which has no tag, with one."""
+    given = set(keywords_of(packet).given)
+    splicer = Splicer(packet)
+    lines, added = [], {}
+    for name, keywords in _keywords(packet, tag).items():
+        own = [word for word in keywords if normalized(with_slashes(word, name)) not in given]
+        if not own:
+            continue
+        added |= {with_slashes(word, name): None for word in own}
+        if (list_ := _list_in(packet, name)) is not None:
+            _append(splicer, list_, own)
+        else:
+            lines.append(_list(_PREFIXES[name], name, own))
+    label, probability, model = tag.record
+    values = [(LABEL, label), (PROBABILITY, probability), (MODEL, model), *([(CREATED, "True")] if is_new else [])]
+    lines += [_element(_OUR_PREFIX, name, escape(value)) for name, value in values]
+    if added:
+        lines.append(_list(_OUR_PREFIX, KEYWORDS, added))
+    _append_description(splicer, packet, lines)
+    return parse(splicer.text.encode(packet.encoding))
+
+
+def _keywords(packet: Packet, tag: Tag) -> dict[str, list[str]]:
+    """Return the keywords for each property.
+
+    Programs read the paths in the first list that they know, and no other: a class without levels is added to those
+    that are there, and to `TagsList`, which Immich needs, if it hides no keywords of others.
+    """
+    levels = tag.levels
+    is_path = len(levels) > 1
+    wanted = {SUBJECT: levels}
+    if is_path or any(packet.properties(HIERARCHICAL_SUBJECT)):
+        wanted[HIERARCHICAL_SUBJECT] = ["|".join(levels)]
+    if is_path or any(packet.properties(TAGS_LIST)) or not keywords_of(packet).given:
+        wanted[TAGS_LIST] = ["/".join(levels)]
+    return wanted
+
+
+def _list_in(packet: Packet, name: str) -> etree._Element | None:
+    """Return the list of a property; None if the packet does not have the property."""
+    elements = list(packet.properties(name))
+    list_ = next((each for element in elements if (each := list_of(element)) is not None), None)
+    if list_ is None and (elements or any(name in description.attrib for description in packet.descriptions())):
+        raise MalformedXmpError(f"its {_PREFIXES[name]}:{etree.QName(name).localname} is not a list")
+    return list_
+
+
+def _append(splicer: Splicer, list_: etree._Element, words: Iterable[str]) -> None:
+    prefix = f"{list_.prefix}:" if list_.prefix else ""
+    space = splicer.space_before(list_[-1]) if len(list_) else ""
+    splicer.append(list_, "".join(f"{space}<{prefix}li>{escape(word)}</{prefix}li>" for word in words))
+
+
+def _append_description(splicer: Splicer, packet: Packet, lines: list[str]) -> None:
+    """Add a description with our properties, next to those that there are."""
+    descriptions = list(packet.descriptions())
+    about = next((str(value) for each in descriptions if (value := each.get(_ABOUT)) is not None), "")
+    space = splicer.space_before(descriptions[-1]) if descriptions else "\n  "
+    namespaces = {_OUR_PREFIX: OURS}
+    namespaces |= {prefix: etree.QName(name).namespace for name, prefix in _PREFIXES.items()}
+    if packet.rdf.nsmap.get("rdf") != RDF:
+        namespaces["rdf"] = RDF
+    used = {line[1:].partition(":")[0] for line in lines} | {"rdf"}
+    declared = "".join(f'{space} xmlns:{prefix}="{uri}"' for prefix, uri in namespaces.items() if prefix in used)
+    body = "".join(f"{space} {line}" for line in lines)
+    text = f"{space}<rdf:Description rdf:about={quoteattr(about)}{declared or ' '}>{body}{space}</rdf:Description>"
+    splicer.append(packet.rdf, text)
+
+
+def _list(prefix: str, name: str, words: Iterable[str]) -> str:
+    items = "".join(f"<rdf:li>{escape(word)}</rdf:li>" for word in words)
+    kind = "Seq" if name in _ORDERED else "Bag"
+    return _element(prefix, name, f"<rdf:{kind}>{items}</rdf:{kind}>")
+
+
+def _element(prefix: str, name: str, content: str) -> str:
+    tag = f"{prefix}:{etree.QName(name).localname}"
+    return f"<{tag}>{content}</{tag}>"
