@@ -5,11 +5,14 @@ from .config import ClusterConfig as ClusterConfig
 from .config import EncodeConfig as EncodeConfig
 from .config import FinetuneConfig as FinetuneConfig
 from .config import PredictConfig as PredictConfig
+from .config import TagConfig as TagConfig
 from .config import TrainConfig as TrainConfig
 from .errors import FlowersError as FlowersError
 from .errors import InputError as InputError
 from .errors import RunError as RunError
 from .exporting.export import export as export
+from .exporting.tagging import Tagging as Tagging
+from .exporting.tagging import tag as tag
 from .finetuning.finetune import finetune as finetune
 from .pages.report.page import report as report
 from .pages.review.server import review as review

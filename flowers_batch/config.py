@@ -11,6 +11,7 @@ from flowers_batch.errors import InputError
 
 UNFREEZE = ("head", "fc", "conv5", "all")
 AUGMENT = ("crop", "flip", "colour")
+FULL, LIGHTROOM = SIDECARS = ("full", "lightroom")
 POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
@@ -214,6 +215,30 @@ class PredictConfig(ArchiveConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least_one("top_k", self.top_k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagConfig:
+    """How predictions become keywords in XMP sidecars beside the photos.
+
+    Attributes:
+        min_probability: Write labels of at least this probability, 0 to 1, whether they are marked unknown or not; by
+            default those that are not unknown.
+        sidecar: The sidecars' names: full (photo.jpg.xmp, as darktable, digiKam and Immich read them) or lightroom
+            (photo.xmp, which a RAW file and its JPEG share; Lightroom reads those of RAW files only).
+        remove: Take away what this program wrote, in sidecars of both names, instead of writing labels.
+        dry_run: Change nothing: only count, and show examples.
+    """
+
+    min_probability: float | None = None
+    sidecar: str = "full"
+    remove: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_probability is not None and not 0 <= self.min_probability <= 1:
+            raise InputError(f"`min_probability` must be from 0 to 1. Received: {self.min_probability}.")
+        _one_of("sidecar", self.sidecar, SIDECARS)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

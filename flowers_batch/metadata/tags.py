@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax import saxutils
 
 from lxml import etree
 
@@ -20,6 +20,7 @@ from flowers_batch.metadata.xmp import (
     HIERARCHICAL_SUBJECT,
     KEYWORDS,
     LABEL,
+    LISTS,
     MODEL,
     OURS,
     PROBABILITY,
@@ -29,6 +30,7 @@ from flowers_batch.metadata.xmp import (
     keywords_of,
     levels_of,
     normalized,
+    values_of,
     with_slashes,
 )
 
@@ -115,13 +117,15 @@ def record_of(packet: Packet) -> tuple[str, str, str] | None:
 def _without_ours(packet: Packet) -> Packet:
     """Return a packet without our keywords, also where a program has copied them, and without our namespace."""
     ours = set(keywords_of(packet).ours)
+    lists = {name for name in _PREFIXES if _local(name) in set(packet.values(LISTS))}
+    copies = set(values_of(packet, PROPERTIES.keys() - lists))
     splicer = Splicer(packet)
     for description in packet.descriptions():
         removed = {child for child in description if _is_ours(child)}
         for name in PROPERTIES:
             for element in description.iterchildren(name):
-                items = items_of(element)
-                found = [item for item in items if normalized(with_slashes(text_of(item), name)) in ours]
+                items, taken = items_of(element), ours | copies if name in lists else ours
+                found = [item for item in items if normalized(with_slashes(text_of(item), name)) in taken]
                 if items and len(found) == len(items):
                     removed.add(element)
                 else:
@@ -148,41 +152,54 @@ def _is_ours(element: etree._Element) -> bool:
 
 def _with_ours(packet: Packet, tag: Tag, *, is_new: bool) -> Packet:
     """Return a packet, which has no tag, with one."""
-    given = set(keywords_of(packet).given)
+    given = keywords_of(packet).given
     splicer = Splicer(packet)
-    lines, added = [], {}
-    for name, keywords in _keywords(packet, tag).items():
-        own = [word for word in keywords if normalized(with_slashes(word, name)) not in given]
+    lines: list[str] = []
+    added: dict[str, None] = {}
+    lists = []
+    for name, words in _keywords(packet, tag).items():
+        own = [word for word in _for(name, words) if normalized(with_slashes(word, name)) not in given]
+        added |= {with_slashes(word, name): None for word in own}
         if not own:
             continue
-        added |= {with_slashes(word, name): None for word in own}
         if (list_ := _list_in(packet, name)) is not None:
             _append(splicer, list_, own)
-        else:
-            lines.append(_list(_PREFIXES[name], name, own))
+            continue
+        copies = [] if name == SUBJECT else _for(name, _without_levels(given))
+        lists += [_local(name)] if copies else []
+        lines.append(_list(_PREFIXES[name], name, [*copies, *own]))
     label, probability, model = tag.record
     values = [(LABEL, label), (PROBABILITY, probability), (MODEL, model), *([(CREATED, "True")] if is_new else [])]
-    lines += [_element(_OUR_PREFIX, name, escape(value)) for name, value in values]
-    if added:
-        lines.append(_list(_OUR_PREFIX, KEYWORDS, added))
+    lines += [_element(_OUR_PREFIX, name, _escaped(value)) for name, value in values]
+    lines += [_list(_OUR_PREFIX, name, words) for name, words in ((KEYWORDS, added), (LISTS, lists)) if words]
     _append_description(splicer, packet, lines)
     return parse(splicer.text.encode(packet.encoding))
 
 
 def _keywords(packet: Packet, tag: Tag) -> dict[str, list[str]]:
-    """Return the keywords for each property.
+    """Return the keywords for each property, with `/` in paths.
 
-    Programs read the paths in the first list that they know, and no other: a class without levels is added to those
-    that are there, and to `TagsList`, which Immich needs, if it hides no keywords of others.
+    Immich reads no `dc:subject`. darktable reads that only if there is no `lr:hierarchicalSubject`.
     """
-    levels = tag.levels
-    is_path = len(levels) > 1
-    wanted = {SUBJECT: levels}
-    if is_path or any(packet.properties(HIERARCHICAL_SUBJECT)):
-        wanted[HIERARCHICAL_SUBJECT] = ["|".join(levels)]
-    if is_path or any(packet.properties(TAGS_LIST)) or not keywords_of(packet).given:
-        wanted[TAGS_LIST] = ["/".join(levels)]
+    path = "/".join(tag.levels)
+    wanted = {SUBJECT: tag.levels, TAGS_LIST: [path]}
+    if len(tag.levels) > 1 or next(packet.properties(HIERARCHICAL_SUBJECT), None) is not None:
+        wanted[HIERARCHICAL_SUBJECT] = [path]
     return wanted
+
+
+def _without_levels(given: Iterable[str]) -> list[str]:
+    """Return the keywords that people gave for a new list of paths, without those that are a level of a path.
+
+    digiKam, darktable and Immich read the keywords of one list alone: a new one must have those of others, too.
+    """
+    levels = {level for path in given if "/" in path for level in path.split("/")}
+    return [word for word in given if word not in levels and "|" not in word]
+
+
+def _for(name: str, words: Iterable[str]) -> list[str]:
+    """Return keywords with the separator of a property."""
+    return [word.replace("/", PROPERTIES[name] or "/") for word in words]
 
 
 def _list_in(packet: Packet, name: str) -> etree._Element | None:
@@ -190,14 +207,14 @@ def _list_in(packet: Packet, name: str) -> etree._Element | None:
     elements = list(packet.properties(name))
     list_ = next((each for element in elements if (each := list_of(element)) is not None), None)
     if list_ is None and (elements or any(name in description.attrib for description in packet.descriptions())):
-        raise MalformedXmpError(f"its {_PREFIXES[name]}:{etree.QName(name).localname} is not a list")
+        raise MalformedXmpError(f"its {_PREFIXES[name]}:{_local(name)} is not a list")
     return list_
 
 
 def _append(splicer: Splicer, list_: etree._Element, words: Iterable[str]) -> None:
     prefix = f"{list_.prefix}:" if list_.prefix else ""
     space = splicer.space_before(list_[-1]) if len(list_) else ""
-    splicer.append(list_, "".join(f"{space}<{prefix}li>{escape(word)}</{prefix}li>" for word in words))
+    splicer.append(list_, "".join(f"{space}<{prefix}li>{_escaped(word)}</{prefix}li>" for word in words))
 
 
 def _append_description(splicer: Splicer, packet: Packet, lines: list[str]) -> None:
@@ -212,16 +229,25 @@ def _append_description(splicer: Splicer, packet: Packet, lines: list[str]) -> N
     used = {line[1:].partition(":")[0] for line in lines} | {"rdf"}
     declared = "".join(f'{space} xmlns:{prefix}="{uri}"' for prefix, uri in namespaces.items() if prefix in used)
     body = "".join(f"{space} {line}" for line in lines)
-    text = f"{space}<rdf:Description rdf:about={quoteattr(about)}{declared or ' '}>{body}{space}</rdf:Description>"
-    splicer.append(packet.rdf, text)
+    start = f"{space}<rdf:Description rdf:about={saxutils.quoteattr(about)}{declared}>"
+    splicer.append(packet.rdf, f"{start}{body}{space}</rdf:Description>")
 
 
 def _list(prefix: str, name: str, words: Iterable[str]) -> str:
-    items = "".join(f"<rdf:li>{escape(word)}</rdf:li>" for word in words)
+    items = "".join(f"<rdf:li>{_escaped(word)}</rdf:li>" for word in words)
     kind = "Seq" if name in _ORDERED else "Bag"
     return _element(prefix, name, f"<rdf:{kind}>{items}</rdf:{kind}>")
 
 
 def _element(prefix: str, name: str, content: str) -> str:
-    tag = f"{prefix}:{etree.QName(name).localname}"
+    tag = f"{prefix}:{_local(name)}"
     return f"<{tag}>{content}</{tag}>"
+
+
+def _escaped(text: str) -> str:
+    return saxutils.escape(text, {"\r": "&#13;"})
+
+
+def _local(name: str) -> str:
+    """Return the name of a property without its namespace."""
+    return etree.QName(name).localname

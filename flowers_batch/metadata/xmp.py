@@ -26,8 +26,8 @@ PROPERTIES = {  # that list keywords, or paths of keywords, and what separates t
     "{http://ns.microsoft.com/photo/1.0}LastKeywordXMP": "/",  # exiftool's spelling
     "{http://ns.iview-multimedia.com/mediapro/1.0/}CatalogSets": "|",
 }
-LABEL, PROBABILITY, MODEL, KEYWORDS, CREATED = (
-    f"{{{OURS}}}{name}" for name in ("Label", "Probability", "Model", "Keywords", "Created")
+LABEL, PROBABILITY, MODEL, KEYWORDS, LISTS, CREATED = (
+    f"{{{OURS}}}{name}" for name in ("Label", "Probability", "Model", "Keywords", "Lists", "Created")
 )
 
 
@@ -56,8 +56,13 @@ def read_keywords(packet: bytes) -> Keywords:
 def keywords_of(packet: Packet) -> Keywords:
     """Return the keywords in a packet."""
     ours = _once(packet.values(KEYWORDS))
-    found = _once(with_slashes(value, name) for name in PROPERTIES for value in packet.values(name))
+    found = values_of(packet, PROPERTIES)
     return Keywords(tuple(word for word in found if word not in ours), tuple(ours))
+
+
+def values_of(packet: Packet, names: Iterable[str]) -> dict[str, None]:
+    """Return the values of some of `PROPERTIES`, as `Keywords` has them."""
+    return _once(with_slashes(value, name) for name in names for value in packet.values(name))
 
 
 def with_slashes(value: str, name: str) -> str:

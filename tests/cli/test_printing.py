@@ -44,6 +44,7 @@ def assert_harmless(*printed: str) -> None:
         ("suggest", "{}"),
         ("similar", "{}", "photo.jpg"),
         ("duplicates", "{}"),
+        ("tag", "{}"),
         ("export", "{}", "model.onnx"),
         ("report", "{}"),
         ("review", "{}"),
