@@ -1,3 +1,4 @@
+from .classifier.keyword_counts import keywords as keywords
 from .classifier.label_issues import label_issues as label_issues
 from .classifier.suggestions import suggest as suggest
 from .classifier.training import train as train

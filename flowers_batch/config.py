@@ -16,6 +16,7 @@ POOLS = ("avg", "max", "flatten")
 IMAGENET = "imagenet"  # names the published weights, and the classifier that they end in
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
 RANDOM = "random:"  # begins the name of weights that are drawn from a seed
+XMP = "xmp"  # names the labels that are photos' keywords
 NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoding.networks.NullNetwork
 
 
@@ -124,9 +125,12 @@ class TrainConfig:
         labels: `folder` (the first level of folders that tells classes apart), folder:N (level N below the root; -1
             is the photo's own folder), column:NAME (a column of the photos' table, or the members beside them in a
             tar, such as column:cls and column:json.label), or a CSV or Parquet file with the columns path,label and
-            perhaps chosen (how each photo was chosen: figures come from random ones only). There is no default: without
-            it, the command says what there is to choose from. If a photo has several labels, the last one counts, and
-            those that files disagree on are listed.
+            perhaps chosen (how each photo was chosen: figures come from random ones only), or xmp (the keywords in
+            photos and in their XMP sidecars, with `classes`). There is no default: without it, the command says what
+            there is to choose from. If a photo has several labels, the last one counts, and those that files disagree
+            on are listed.
+        classes: Which keywords are classes, for `labels` xmp: names, such as rose,tulip or animal/bird; a name with its
+            synonyms, such as rose=Rosa,roses; or a text file of these, one per line, such as classes.txt.
         head: logistic (multinomial regression), mlp (256 hidden units), or auto: logistic, or with more than 10,000
             labels the one with the lower validation loss.
         min_precision: Precision that labels must reach with a confidence of 95%, above 0 and up to 1; less certain
@@ -140,6 +144,7 @@ class TrainConfig:
     """
 
     labels: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     head: str = "auto"
     min_precision: float = 0.95
     min_photos_per_class: int = 1
@@ -148,8 +153,11 @@ class TrainConfig:
     images: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.labels, str):
-            raise InputError(f"`labels` must be a tuple, such as ('folder',). Received: {self.labels!r}.")
+        for name, value, example in (("labels", self.labels, "folder"), ("classes", self.classes, "rose")):
+            if isinstance(value, str):
+                raise InputError(f"`{name}` must be a tuple, such as ('{example}',). Received: {value!r}.")
+        if self.classes and XMP not in self.labels:
+            raise InputError(f"`classes` says which keywords are classes: add `labels` {XMP}, or leave `classes` out.")
         _one_of("head", self.head, ("auto", "logistic", "mlp"))
         if not 0 < self.min_precision <= 1:
             raise InputError(f"`min_precision` must be above 0 and at most 1. Received: {self.min_precision}.")

@@ -19,8 +19,10 @@ from flowers_batch.classifier.folder_classes import (
     describe_classes,
     find_class_level,
 )
+from flowers_batch.classifier.keyword_labels import check_keywords, read_keyword_labels
 from flowers_batch.classifier.label_paths import match_labels
 from flowers_batch.classifier.labels_file import LabelsFile, read_labels
+from flowers_batch.config import XMP
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
@@ -39,29 +41,33 @@ _FOLDER_LEVEL = re.compile(r"folder:(-?[1-9][0-9]{0,3})")
 LabelSource = FolderLabels | ColumnLabels | LabelsFile
 
 
-def open_labels(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REPORTER) -> list[LabelSource]:
+def open_labels(
+    run: Run, labels: Sequence[str], classes: Sequence[str] = (), reporter: Reporter = NULL_REPORTER
+) -> list[LabelSource]:
     """Return the labels that `labels` names, for the photos of a codes folder.
 
     Args:
         run: The codes folder.
-        labels: `folder`, `folder:N`, `column:NAME`, and files.
-        reporter: Receives which level of folders `folder` takes, if that is not the first.
+        labels: `folder`, `folder:N`, `column:NAME`, `xmp`, and files.
+        classes: For `xmp`: which keywords are classes.
+        reporter: Receives which level of folders `folder` takes, if that is not the first; and progress.
 
     Raises:
-        InputError: `labels` is empty, a file is not valid, there is no such column, or `folder` can be read in several
-            ways.
+        InputError: `labels` is empty, a file is not valid, there is no such column, `folder` can be read in several
+            ways, or no photo has a keyword that is a class.
     """
     if not labels:
         raise _no_labels(_ok_paths(run), _source_of(run))
-    return [_open(run, name, reporter) for name in labels]
+    return [_open(run, name, classes, reporter) for name in labels]
 
 
-def check_labels(labels: Sequence[str], source: Source) -> None:
+def check_labels(labels: Sequence[str], source: Source, classes: Sequence[str] = ()) -> None:
     """Check labels before their photos are encoded.
 
     Args:
         labels: As for `open_labels`.
         source: The photos.
+        classes: As for `open_labels`.
 
     Raises:
         InputError: As `open_labels` raises it.
@@ -75,6 +81,8 @@ def check_labels(labels: Sequence[str], source: Source) -> None:
                     f"No photo of {source.url} is in a folder: put each into a folder named for its class, or give "
                     "`labels` a CSV file with path,label."
                 )
+        elif name == XMP:
+            check_keywords(source, classes)
         elif column := _column(name):
             check_column(source, column)
         elif not _is_level(name):
@@ -93,13 +101,15 @@ def folder_choice(run: Run) -> str:
 
 def absolute_labels(name: str) -> str:
     """Return a name of labels in a form that is valid in any working directory."""
-    if is_by_folder(name) or _column(name):
+    if is_by_folder(name) or name == XMP or _column(name):
         return name
     folder, file = split_file(name)
     return folder.url_of(file)
 
 
-def _open(run: Run, name: str, reporter: Reporter) -> LabelSource:
+def _open(run: Run, name: str, classes: Sequence[str], reporter: Reporter) -> LabelSource:
+    if name == XMP:
+        return read_keyword_labels(run, classes, reporter)
     if name == FOLDER:
         return _labels_by_folder(run, reporter)
     if _is_level(name):
@@ -145,8 +155,8 @@ def _no_labels(paths: Iterable[pa.Array], source: Source | None) -> InputError:
     folders = describe_choice(count_folders(paths))
     columns = [f"{_COLUMN}{name}" for name in (columns_in(source) if source else [])]
     found = [*([folders] if folders else []), *columns[:_COLUMNS_SHOWN]]
-    choices = f"{', '.join(found)}, or a" if found else "a"
-    return InputError(f"Say where labels come from: `labels` {choices} CSV or Parquet file with path,label.")
+    choices = ", ".join([*found, f"{XMP} (keywords in the photos, with `classes`)"])
+    return InputError(f"Say where labels come from: `labels` {choices}, or a CSV or Parquet file with path,label.")
 
 
 def _source_of(run: Run) -> Source | None:

@@ -82,7 +82,7 @@ def split_labelled(run: Run, config: TrainConfig, reporter: Reporter = NULL_REPO
     Raises:
         InputError: The labels are not valid, or too few.
     """
-    photos = read_labelled(run, config.labels, reporter)
+    photos = read_labelled(run, config.labels, reporter, classes=config.classes)
     reporter.update(Progress(f"finding near-duplicates among {len(photos.paths)} labelled photos"))
     counts = Counter(photos.labels.tolist())
     if len(counts) < 2:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from flowers_batch.classifier.chosen import NOT_RECORDED, are_random
 from flowers_batch.classifier.column_labels import ColumnLabels
+from flowers_batch.classifier.keyword_labels import KeywordLabels
 from flowers_batch.classifier.label_merging import find_disagreements, merge_labels
 from flowers_batch.classifier.label_paths import nearest_paths
-from flowers_batch.classifier.label_sources import folder_choice, is_by_folder, open_labels
+from flowers_batch.classifier.label_sources import LabelSource, folder_choice, is_by_folder, open_labels
 from flowers_batch.classifier.labels_file import MAX_LABEL_CHARACTERS, LabelsFile
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
@@ -42,6 +43,9 @@ class LabelCounts:
         similar_classes: Classes that differ only in case or spaces: sets of names.
         unreadable_labels: Photos whose label in a column, or in a member beside them, is none that can be read.
         disagreements: Photos with different labels in different files, as `find_disagreements` returns them.
+        several_classes: Photos without a label whose keywords stand for several classes: `path` and `classes`.
+        unread_keywords: Photos whose keywords could not all be read.
+        unread_examples: A few of these: `path`, and `message`, which says why.
     """
 
     without_code: int
@@ -53,6 +57,9 @@ class LabelCounts:
     similar_classes: list[list[str]]
     unreadable_labels: int
     disagreements: list[dict[str, Any]]
+    several_classes: list[dict[str, Any]] = field(default_factory=list)
+    unread_keywords: int = 0
+    unread_examples: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -107,20 +114,23 @@ class LabelledPhotos:
         return [labels for labels in by_digest.values() if len(set(labels.values())) > 1]
 
 
-def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REPORTER) -> LabelledPhotos:
+def read_labelled(
+    run: Run, labels: Sequence[str], reporter: Reporter = NULL_REPORTER, *, classes: Sequence[str] = ()
+) -> LabelledPhotos:
     """Return the labelled photos of a codes folder, read as a stream and without their codes.
 
     Args:
         run: The codes folder.
-        labels: Each is `folder`, `folder:N`, `column:NAME`, or a CSV or Parquet file with the columns `path` and
+        labels: Each is `folder`, `folder:N`, `column:NAME`, `xmp`, or a CSV or Parquet file with the columns `path` and
             `label`; if several label a photo, the last one counts.
         reporter: Receives what a person should check.
+        classes: For `xmp`: which keywords are classes.
 
     Raises:
         InputError: No photo is labelled, a label is too long, a file or a table lacks a column, or `folder` can be read
             in several ways.
     """
-    sources = open_labels(run, labels, reporter)
+    sources = open_labels(run, labels, classes, reporter)
     files = {name: source for name, source in zip(labels, sources, strict=True) if isinstance(source, LabelsFile)}
     unmatched = set[str]().union(*(file.labels for file in files.values()))
     kept: list[tuple[list[Any], ...]] = []  # of each batch: paths, digests, hashes, labels, chosen, rows
@@ -168,8 +178,21 @@ def read_labelled(run: Run, labels: Sequence[str], reporter: Reporter = NULL_REP
             similar_classes=similar,
             unreadable_labels=sum(column.unreadable for column in columns),
             disagreements=[each for each in find_disagreements(files) if each["path"] not in unmatched],
+            **_keyword_counts(sources, set(found[0])),
         ),
     )
+
+
+def _keyword_counts(sources: Iterable[LabelSource], labelled: Collection[str]) -> dict[str, Any]:
+    """Return what `LabelCounts` has of keywords; photos that another source labels need no decision."""
+    keywords = next((source for source in sources if isinstance(source, KeywordLabels)), None)
+    if keywords is None:
+        return {}
+    return {
+        "several_classes": [photo for photo in keywords.several if photo["path"] not in labelled],
+        "unread_keywords": keywords.unread,
+        "unread_examples": keywords.failures,
+    }
 
 
 def _check_lengths(paths: Sequence[str], labels: Sequence[str]) -> None:

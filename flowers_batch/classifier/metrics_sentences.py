@@ -10,7 +10,7 @@ from flowers_batch.classifier.chosen import RANDOM
 ALPHA = 0.05  # the p-value below which a difference is not noise
 # What the accuracy of held-out photos is called, by its name in metrics.json.
 HELD_OUT_NAMES = {"test": "test", "validation": "validation", "cross_validation": "cross-validated"}
-_DISAGREEMENTS_SHOWN = 5
+_PHOTOS_SHOWN = 5
 _LITTLE = 0.01  # gain in accuracy
 
 
@@ -49,9 +49,30 @@ def disagreement_sentences(metrics: Mapping[str, Any]) -> list[str]:
         "disagreements.csv from the model's folder, correct its column `label`, and add it as the last --labels.",
         *(
             f"  {each['path']}: " + ", ".join(f"{label} ({name})" for name, label in each["labels"].items())
-            for each in found[:_DISAGREEMENTS_SHOWN]
+            for each in found[:_PHOTOS_SHOWN]
         ),
     ]
+
+
+def keyword_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the photos without a label because of their keywords, the first of them by name; none if there are none.
+
+    Args:
+        metrics: The content of `metrics.json`.
+    """
+    sentences = []
+    if several := metrics.get("several_classes", []):
+        photos = "1 photo has" if len(several) == 1 else f"{len(several)} photos have"
+        sentences.append(
+            f"{photos} keywords of several classes, and no label. To give one, fill in the column `label` of "
+            "several-classes.csv in the model's folder, and add it as another --labels."
+        )
+        sentences += [f"  {each['path']}: {', '.join(each['classes'])}" for each in several[:_PHOTOS_SHOWN]]
+    if unread := metrics.get("unread_keywords", 0):
+        photos = "1 photo" if unread == 1 else f"{unread} photos"
+        sentences.append(f"The keywords of {photos} could not all be read.")
+        sentences += [f"  {each['path']}: {each['message']}" for each in metrics.get("unread_examples", [])]
+    return sentences
 
 
 def promise_sentences(unknown: Mapping[str, Any]) -> list[str]:

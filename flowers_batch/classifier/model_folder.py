@@ -37,6 +37,7 @@ from flowers_batch.storage.urls import scheme_of
 ARRAYS, MODEL, METRICS, SPLIT = "head.safetensors", "model.json", "metrics.json", "split.parquet"
 LABELS = "labels.parquet"  # all labels that the training read: a labels file
 DISAGREEMENTS = "disagreements.csv"  # photos with different labels in different files, to be settled: a labels file
+SEVERAL_CLASSES = "several-classes.csv"  # photos whose keywords stand for several classes: a labels file to fill in
 # Of a fine-tuned network: its weights, and the codes folder that it made. They are in the model folder, and
 # `model.json` names them without a path, so that the folder can be moved.
 NETWORK, OWN_CODES = "network.safetensors", "codes"

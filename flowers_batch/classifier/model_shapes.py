@@ -17,7 +17,7 @@ MODEL_SHAPE = {
     "codes": str,
     "images": str,
     "split": dict,
-    "training": {"labels?": [str], "initial_weights?": str},
+    "training": {"labels?": [str], "classes?": [str], "initial_weights?": str},
     "versions": {str: str},
 }
 _ACCURACY = {"accuracy": float, "interval95": [float], "photos": int}
@@ -84,6 +84,9 @@ METRICS_SHAPE: dict[str, Any] = {
     "similar_classes?": [[str]],
     "unreadable_labels?": int,
     "disagreements?": [{"path": str, "labels": {str: str}}],
+    "several_classes?": [{"path": str, "classes": [str]}],
+    "unread_keywords?": int,
+    "unread_examples?": [{"path": str, "message": str}],
     "chosen?": {str: int},
     "random_needed?": int,
     "left_out_classes?": {

@@ -19,6 +19,7 @@ from flowers_batch.classifier.model_folder import (
     DISAGREEMENTS,
     LABELS,
     MODEL,
+    SEVERAL_CLASSES,
     SPLIT,
     Model,
     read_split,
@@ -50,6 +51,7 @@ def publish_model(
     folder.delete(MODEL)
     _write_labels(folder, labelled.all_photos)
     _write_disagreements(folder, metrics["disagreements"])
+    _write_several_classes(folder, metrics["several_classes"])
     _write_split(folder, labelled, evaluated.top)
     write_metrics(folder, metrics)
     save_model(
@@ -108,6 +110,15 @@ def _write_disagreements(folder: Folder, disagreements: Sequence[dict[str, Any]]
         for each in disagreements
     ]
     write_labels(folder.url_of(DISAGREEMENTS), list(rows[0]), rows)
+
+
+def _write_several_classes(folder: Folder, photos: Sequence[dict[str, Any]]) -> None:
+    """Write the photos whose keywords stand for several classes as a labels file; without any, delete the file."""
+    if not photos:
+        folder.delete(SEVERAL_CLASSES)
+        return
+    rows = ({"path": photo["path"], "label": "", "classes": "; ".join(photo["classes"])} for photo in photos)
+    write_labels(folder.url_of(SEVERAL_CLASSES), ("path", "label", "classes"), rows)
 
 
 def _write_split(folder: Folder, labelled: LabelledSplit, top: TopLabels) -> None:

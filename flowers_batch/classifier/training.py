@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from flowers_batch.classifier.calibration import fit_temperature, log_loss
 from flowers_batch.classifier.evaluated_head import evaluate_head
 from flowers_batch.classifier.fitting import KINDS, LOGISTIC, MLP, FittedHead, fit, predict_logits
 from flowers_batch.classifier.held_out import HeldOut, cross_validate, hold_out
+from flowers_batch.classifier.keyword_classes import expand_classes
 from flowers_batch.classifier.label_sources import absolute_labels
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled
 from flowers_batch.classifier.learning import describe_learning
@@ -54,6 +55,7 @@ def train_once(
 ) -> dict[str, Any]:
     """Do what `train` does; with `keeps_validation`, fit to no validation photo, however few photos there are."""
     started = time.monotonic()
+    config = replace(config, classes=expand_classes(config.classes))  # a file of them may change meanwhile
     run = open_run(codes, CODES, {"images": config.images})
     folder = open_folder(model)
     labelled = split_labelled(run, config, reporter)
@@ -81,6 +83,7 @@ def train_once(
 def training_settings(config: TrainConfig) -> dict[str, Any]:
     """Return the settings of a training run as `model.json` has them, with names that are valid in any directory."""
     settings = asdict(config) | {"labels": [absolute_labels(name) for name in config.labels]}
+    settings["classes"] = list(expand_classes(config.classes))
     del settings["images"]  # a place, which the model's `images` tells
     return settings
 

@@ -13,6 +13,7 @@ from flowers_batch.classifier.metrics_sentences import (
     HELD_OUT_NAMES,
     chosen_sentences,
     disagreement_sentences,
+    keyword_sentences,
     learning_sentence,
     promise_sentences,
 )
@@ -180,7 +181,7 @@ def _label_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {len(conflicts)} sets of identical photos have different labels, such as:"
         for labels in conflicts[:_CONFLICTS_SHOWN]:
             yield "    " + ", ".join(f"{path} ({label})" for path, label in labels.items())
-    for sentence in disagreement_sentences(metrics):
+    for sentence in (*disagreement_sentences(metrics), *keyword_sentences(metrics)):
         yield f"  {sentence}"
     if metrics["without_code"]:
         yield f"  {metrics['without_code']} labelled photos could not be read, and are left out"

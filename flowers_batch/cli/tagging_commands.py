@@ -1,21 +1,24 @@
-"""Commands that bring labels to where other programs read them: tag."""
+"""Commands on labels where other programs see them: tag, keywords."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flowers_batch.cli.app import Output, app, command
 from flowers_batch.cli.options import ConfigOptions
+from flowers_batch.cli.rendering import ROWS_SHOWN
 from flowers_batch.cli.result_commands import Images, Root
-from flowers_batch.config import TagConfig
+from flowers_batch.config import ArchiveConfig, TagConfig
 from flowers_batch.progress import Reporter
 from flowers_batch.text import joined_visibly
 
 if TYPE_CHECKING:
     from flowers_batch.exporting.tagging import Tagging
+
+_FAILURES_SHOWN = 5
 
 
 @command(app, example="flowers-batch tag run/predictions --dry-run, and then without --dry-run")
@@ -49,3 +52,37 @@ def _tagging_lines(result: Tagging) -> Iterator[str]:
         yield f"  {count} stay as they are ({kind}), such as {first['sidecar']}: {first['message']}"
     if result.dry_run:
         yield "nothing was written: run it without --dry-run"
+
+
+@command(app, example="flowers-batch keywords photos --csv keywords.csv")
+def keywords(
+    source: Annotated[str, typer.Argument(help="Photos, as for `encode`.")],
+    config: Annotated[ArchiveConfig, ConfigOptions(ArchiveConfig, only=("root", "include_hidden", "exclude"))],
+    csv: Annotated[str | None, typer.Option(help="File for all keywords, to open in a spreadsheet.")] = None,
+    *,
+    reporter: Reporter,
+) -> Output:
+    """List the keywords in photos and in their XMP sidecars, those of most photos first. `tag`'s own do not count."""
+    from flowers_batch.classifier.keyword_counts import keywords as list_keywords
+
+    found = list_keywords(source, config, csv=csv, reporter=reporter)
+    return Output(found, joined_visibly(_keywords_lines(found, csv)))
+
+
+def _keywords_lines(found: Mapping[str, Any], csv: str | None) -> Iterator[str]:
+    rows = found["keywords"]
+    if rows:
+        yield " photos  keyword"
+    yield from (f"{row['photos']:7}  {row['keyword']}" for row in rows[:ROWS_SHOWN])
+    photos = f"{found['with_keywords']} of {found['photos']} photos"
+    shown = f"; the first {ROWS_SHOWN} are shown" if len(rows) > ROWS_SHOWN else ""
+    where = f"; all are in {csv}" if csv else "; --csv FILE writes all" if shown else ""
+    yield f"{len(rows)} keyword{'' if len(rows) == 1 else 's'} on {photos}{shown}{where}"
+    if found["uncounted"]:
+        yield f"{found['uncounted']} more were not counted: there are too many different ones"
+    if found["unread"]:
+        yield f"the keywords of {found['unread']} photos could not all be read:"
+        yield from (f"  {each['path']}: {each['message']}" for each in found["failures"][:_FAILURES_SHOWN])
+    if len(rows) > 1:
+        names = ",".join(row["keyword"] for row in rows[:2])
+        yield f"to train on keywords: flowers-batch train CODES MODEL --labels xmp --classes {names}"

@@ -71,6 +71,29 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise too_many(_MAX_SEGMENTS, "segments")
 
 
+def application_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of each application segment in a JPEG's header.
+
+    Raises:
+        DecodeError: It has far more segments than a photo.
+    """
+    for kind, at, end in _segments(data):
+        if kind in (_SOS, _EOI):
+            return
+        if _APP0 <= kind <= _APP15:
+            yield kind, data[at + 4 : end]
+
+
+def has_whole_header(data: bytes) -> bool:
+    """Return whether a JPEG's header ends within the first bytes of its file.
+
+    Raises:
+        DecodeError: It has far more segments than a photo.
+    """
+    is_jpeg = data.startswith(b"\xff\xd8\xff")
+    return is_jpeg and any(kind in (_SOS, _EOI) and end <= len(data) for kind, _, end in _segments(data))
+
+
 def strip_jpeg(data: bytes) -> bytes:
     """Return a JPEG file without the metadata in its header."""
     header, scans, _ = read_header(data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from flowers_batch.decoding.errors import too_many
@@ -22,6 +22,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 # Of a PNG or WebP; a photo of a hundred megapixels in chunks of 8 KiB, which many programs write, has 70,000.
 _MAX_CHUNKS = 200_000
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
+_PNG_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _EXIF_TEXT, _EXIF_PROFILE, _XMP_TEXT = _PNG_TEXTS = (b"exif", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _MAX_TEXT_BYTES = 1 << 20  # of a compressed text that are looked through for the orientation
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
@@ -71,7 +72,7 @@ def _strip_png(data: bytes) -> tuple[bytes, int]:
             kept.append(view[at - 8 : end + 4])
         elif kind == b"eXIf":
             exif = data[at:end]
-        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+        elif kind in _PNG_TEXT_CHUNKS:
             keyword = data[at : at + 80].partition(b"\0")[0]
             if keyword in _PNG_TEXTS:
                 texts[keyword] = kind, at, end
@@ -80,9 +81,22 @@ def _strip_png(data: bytes) -> tuple[bytes, int]:
         kind, at, end = texts.get(keyword, (b"tEXt", 0, 0))
         return _png_text(kind, data[at:end])
 
-    exif = exif or text(_EXIF_TEXT) or _from_hex(text(_EXIF_PROFILE))
+    exif = exif or text(_EXIF_TEXT) or raw_profile(text(_EXIF_PROFILE))
     # The last chunk may be cut short: no end is put behind it, and Pillow needs none.
     return b"".join(kept), first_orientation(exif, text(_XMP_TEXT))
+
+
+def png_texts(data: bytes, keywords: Collection[bytes]) -> dict[bytes, bytes]:
+    """Return the texts of a PNG by some keywords: of equal ones the last, of a long compressed one the beginning.
+
+    Raises:
+        DecodeError: It has far more chunks than a photo.
+    """
+    found: dict[bytes, tuple[bytes, int, int]] = {}
+    for kind, at, end in _png_chunks(data):
+        if kind in _PNG_TEXT_CHUNKS and (keyword := data[at : at + 80].partition(b"\0")[0]) in keywords:
+            found[keyword] = kind, at, end
+    return {keyword: _png_text(kind, data[at:end]) for keyword, (kind, at, end) in found.items()}
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -113,8 +127,8 @@ def _png_text(kind: bytes, chunk: bytes) -> bytes:
     return b""
 
 
-def _from_hex(profile: bytes) -> bytes:
-    """Return the EXIF data in a raw profile as ImageMagick writes it: three lines, then hexadecimal digits."""
+def raw_profile(profile: bytes) -> bytes:
+    """Return the data in a raw profile as ImageMagick writes it: three lines, then hexadecimal digits."""
     with suppress(ValueError):
         digits = b"".join(profile[:_MAX_TEXT_BYTES].split(b"\n", 3)[3:])
         return bytes.fromhex(digits.decode("ascii", "replace"))  # which skips the ends of lines

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from flowers_batch.classifier.evaluated_head import evaluate_head
 from flowers_batch.classifier.head import Head
 from flowers_batch.classifier.held_out import hold_out
+from flowers_batch.classifier.keyword_classes import expand_classes
 from flowers_batch.classifier.labelled_split import LabelledSplit, split_labelled, with_codes_of
 from flowers_batch.classifier.model_folder import MODEL, NETWORK, OWN_CODES, load_model, read_metrics
 from flowers_batch.classifier.publication import publish_model
@@ -72,7 +73,8 @@ def finetune(
         RunError: The run could not finish; the same call resumes it.
     """
     config = config or FinetuneConfig()
-    config = replace(config, train=replace(config.train, head="logistic"))
+    classes = expand_classes(config.train.classes)  # a file of them may change meanwhile
+    config = replace(config, train=replace(config.train, head="logistic", classes=classes))
     folder = open_folder(model)
     labels = with_first_labels(folder, config.train, reporter)
     check_labels_of_photos(photos, folder, config)  # before hours of work

@@ -64,7 +64,8 @@ def check_labels_of_photos(photos: PathOrUrl, folder: Folder, config: FinetuneCo
     """
     if read_job(open_folder(photos)) is None and not folder.exists(SETTINGS):
         encoding = config.encode or EncodeConfig()
-        check_labels(config.train.labels, open_source(photos, encoding.root, skipping_of(encoding)))
+        source = open_source(photos, encoding.root, skipping_of(encoding))
+        check_labels(config.train.labels, source, config.train.classes)
 
 
 def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig, reporter: Reporter) -> Run:
@@ -187,11 +188,12 @@ def with_first_labels(folder: Folder, config: TrainConfig, reporter: Reporter) -
     if not (folder.exists(SETTINGS) and baseline.exists(LABELS)):
         return config
     before = load_model(baseline.url)
-    if before.training.get("labels") != training_settings(config)["labels"]:
+    settings = training_settings(config)
+    if any(before.training.get(name, []) != settings[name] for name in ("labels", "classes")):
         return config
     labels = training_labels(baseline, before)
     reporter.message(f"the labels are those of the first call, in {', '.join(labels)}")
-    return replace(config, labels=labels)
+    return replace(config, labels=labels, classes=())
 
 
 def train_baseline_once(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from flowers_batch.sources.images import Image, batches_of, path_bytes
 from flowers_batch.sources.left_out import LeftOut, start_counting
-from flowers_batch.sources.reading import read_beneath, read_bytes, read_disk, read_store
+from flowers_batch.sources.reading import IsEnough, read_beneath, read_bytes, read_disk, read_store
 from flowers_batch.sources.relative_paths import are_relative, foreign_path, is_relative
 from flowers_batch.sources.skipping import SKIP_SYSTEM, Skipping
 from flowers_batch.sources.walking import walk
@@ -29,6 +29,7 @@ class FolderSource:
         folder: The folder.
         skipping: Which names are left out.
         follows_links: Whether reading follows links that lead outside the folder; listing always does.
+        is_enough: Whether the beginning of a file on this machine is all that is read of it: see `read_disk`.
         left_out: What the last listing left out.
         repeated: Always 0.
     """
@@ -36,6 +37,7 @@ class FolderSource:
     folder: Folder
     skipping: Skipping = SKIP_SYSTEM
     follows_links: bool = True
+    is_enough: IsEnough | None = None
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
     repeated: int = field(default=0, init=False)
     root: ClassVar[None] = None
@@ -100,4 +102,6 @@ class FolderSource:
         if not self.folder.is_local:
             return read_store(self.folder, path)
         root, name = os.fsencode(self.folder.path), path_bytes(path)
-        return read_disk(os.path.join(root, name)) if self.follows_links else read_beneath(root, name)
+        if self.follows_links:
+            return read_disk(os.path.join(root, name), self.is_enough)
+        return read_beneath(root, name, self.is_enough)

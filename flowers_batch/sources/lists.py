@@ -31,7 +31,7 @@ from flowers_batch.sources.left_out import LeftOut, start_counting
 from flowers_batch.sources.list_entries import are_named
 from flowers_batch.sources.list_files import ENTRIES, READERS
 from flowers_batch.sources.ordering import are_in_path_order, batches_in_order, without_repeats
-from flowers_batch.sources.reading import ReadError, read_bytes, read_disk, read_store
+from flowers_batch.sources.reading import IsEnough, ReadError, read_bytes, read_disk, read_store
 from flowers_batch.sources.skipping import SKIP_NOTHING, Skipping
 from flowers_batch.storage.folder import NOT_UTF8, Folder
 from flowers_batch.storage.io_errors import raise_io_error
@@ -68,6 +68,7 @@ class ListSource:
         root: What relative entries are relative to, and what entries below it are keyed by; None: `folder`, and
             entries keep their names.
         skipping: Which entries are left out.
+        is_enough: Whether the beginning of a file on this machine is all that is read of it: see `read_disk`.
         left_out: What the last listing left out.
         repeated: Entries that repeat an earlier one, counted while listing.
     """
@@ -76,6 +77,7 @@ class ListSource:
     name: str
     root: str | None = None
     skipping: Skipping = SKIP_NOTHING
+    is_enough: IsEnough | None = None
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
     repeated: int = field(default=0, init=False)
     in_path_order: ClassVar[bool] = True
@@ -173,7 +175,9 @@ class ListSource:
 
     def _read(self, path: bytes) -> bytes:
         where = self._local(path)
-        return read_store(*self._find_in_store(os.fsdecode(path))) if where is None else read_disk(where)
+        if where is None:
+            return read_store(*self._find_in_store(os.fsdecode(path)))
+        return read_disk(where, self.is_enough)
 
     def _find_in_store(self, path: str) -> tuple[Folder, str]:
         """Return the folder that an entry's file system begins with, and the entry's name in it."""

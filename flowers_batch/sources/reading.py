@@ -16,6 +16,8 @@ from flowers_batch.storage.retries import with_retries
 from flowers_batch.storage.stores import has_odd_parts
 from flowers_batch.text import visible
 
+IsEnough = Callable[[bytes], bool]
+HEAD_BYTES = 1 << 20  # of a file, which hold a JPEG's header
 _READ_BYTES = 1 << 20
 ODD_KEY = "has a part that is empty, `.` or `..`, and cannot be opened: copy the object to another key."
 MAX_BYTES = 1 << 30  # no photo is larger; a larger file would fill an actor's memory before it is decoded
@@ -69,18 +71,27 @@ def read_bytes(root: Folder, read: Callable[[], bytes]) -> bytes:
         raise ReadError("unreadable", f"The file cannot be read: {message}") from None
 
 
-def read_disk(path: bytes) -> bytes:
+def read_disk(path: bytes, is_enough: IsEnough | None = None) -> bytes:
     """Return the bytes of a file on this machine, read once.
+
+    Args:
+        path: Where it is.
+        is_enough: Whether its first `HEAD_BYTES` are all that is returned; None: they never are.
 
     Raises:
         OSError: It does not exist, or cannot be read.
         ReadError: It is not a regular file, or is too large.
     """
-    return _read_all(os.open(path, READ_FLAGS))
+    return _read_all(os.open(path, READ_FLAGS), is_enough)
 
 
-def read_beneath(root: bytes, path: bytes) -> bytes:
+def read_beneath(root: bytes, path: bytes, is_enough: IsEnough | None = None) -> bytes:
     """Return the bytes of a file below a folder on this machine, read once; no link leads outside the folder.
+
+    Args:
+        root: The folder.
+        path: Where the file is in it.
+        is_enough: As for `read_disk`.
 
     Raises:
         OSError: It does not exist, or cannot be read.
@@ -90,15 +101,19 @@ def read_beneath(root: bytes, path: bytes) -> bytes:
         handle = open_beneath(root, path)
     except OutsideError:
         raise ReadError("unreadable", "It is a link to a file outside the photos' folder.") from None
-    return _read_all(handle)
+    return _read_all(handle, is_enough)
 
 
-def _read_all(handle: int) -> bytes:
+def _read_all(handle: int, is_enough: IsEnough | None) -> bytes:
     """Return the bytes of an open file, and close it."""
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise ReadError("unreadable", "It is not a regular file.")
+        if is_enough and status.st_size > HEAD_BYTES:
+            if is_enough(head := os.read(handle, HEAD_BYTES)):
+                return head
+            os.lseek(handle, 0, os.SEEK_SET)
         check_size(status.st_size)
         # A byte more than it has, so that its end is seen at once; a file object would ask the kernel three times more.
         parts = [os.read(handle, status.st_size + 1)]

@@ -179,7 +179,7 @@ def test_deep_folders_are_shortened_in_the_refusal():
 
 def test_choice_without_folders_is_a_file(tmp_path):
     run = open_run(str(write_codes(tmp_path / "codes", [None, None])), CODES)
-    with pytest.raises(InputError, match=r"from: `labels` a CSV or Parquet file with path,label\.$"):
+    with pytest.raises(InputError, match=r"from: `labels` xmp \(.*\), or a CSV or Parquet file with path,label\.$"):
         read_labelled(run, [])
 
 
@@ -223,7 +223,8 @@ def test_train_command_asks_where_labels_come_from(tmp_path, capsys):
     command = ("train", str(codes), str(tmp_path / "model"))
     code, _, err = run(capsys, *command)
     choice = "--labels folder:1 (daisy 30, rose 30) or folder:-1 (2019 30, 2020 30)"
-    assert code == 2 and f"Say where labels come from: {choice}, or a CSV or Parquet file" in err
+    asked = f"{choice}, xmp (keywords in the photos, with --classes), or a CSV or Parquet file"
+    assert code == 2 and f"Say where labels come from: {asked}" in err
     code, _, err = run(capsys, *command, "--labels", "folder")
     assert code == 2 and f"choose {choice}." in err and not (tmp_path / "model").exists()
     code, out, _ = run(capsys, *command, "--labels", "folder:1", *LOGISTIC)

@@ -45,6 +45,7 @@ def assert_harmless(*printed: str) -> None:
         ("similar", "{}", "photo.jpg"),
         ("duplicates", "{}"),
         ("tag", "{}"),
+        ("keywords", "{}"),
         ("export", "{}", "model.onnx"),
         ("report", "{}"),
         ("review", "{}"),

@@ -15,6 +15,7 @@ from flowers_batch.classifier.left_out_classes import sentences_on_left_out_clas
 from flowers_batch.classifier.metrics_sentences import (
     chosen_sentences,
     disagreement_sentences,
+    keyword_sentences,
     learning_sentence,
     promise_sentences,
 )
@@ -42,6 +43,7 @@ def describe_held_out(model: Folder, photos: Photos, album: Album) -> dict[str, 
         "scores": None,
         "chosen": chosen_sentences(metrics),
         "disagreements": disagreement_sentences(metrics),
+        "keywords": keyword_sentences(metrics),
         "promise": promise_sentences(metrics["unknown"]),
         "kept_classes": list(metrics["unknown"].get("per_class", {}).items())[: album.limits.class_rows],
     } | _describe_tuning(metrics.get("tuning"))
