@@ -26,8 +26,11 @@ except ImportError:  # the extra is not installed
 _MAGIC = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR")
 _CR2, _CR2_AT = b"CR\2", 8  # Canon's mark in a TIFF header
 _CR3_BRAND = b"crx "
-_PHOTOMETRIC, _SUBDIRECTORIES = 262, 330  # tags of TIFF 6.0 and its supplement 1
+# Tags of TIFF 6.0 and its supplement 1.
+_KIND, _COMPRESSION, _PHOTOMETRIC, _MAKE, _SUBDIRECTORIES = 254, 259, 262, 271, 330
 _SENSOR = {32803, 34892}  # photometric interpretations of TIFF/EP and DNG: colour filter array, linear raw
+_OWN_COMPRESSIONS = {32767, 32770, 34713, 65535}  # Sony's, Samsung's, Nikon's, Pentax'
+_REDUCED = 1  # bit of `_KIND`: a smaller version of another image in the file
 _MAX_DIRECTORIES, _MAX_ENTRIES = 32, 500  # that are looked through; cameras write fewer than ten of a hundred
 _EXIF_AT, _EXIF_BYTES = 6, 1 << 16  # of a JPEG: LibRaw writes EXIF there unless the preview has it
 _EXIF_OF_FLIP = (1, 2, 4, 3, 5, 8, 6, 7)  # orientations by LibRaw's `flip`
@@ -76,7 +79,7 @@ def is_raw(data: bytes) -> bool:
 
 
 def _has_sensor_values(data: bytes, order: Literal["little", "big"]) -> bool:
-    """Return whether one of a TIFF's directories describes what a sensor saw."""
+    """Return whether one of a TIFF's directories describes what a sensor saw, or the first is a camera's thumbnail."""
     big = 43 in data[2:4]  # BigTIFF
     width, start, digits = (8, 8, 8) if big else (4, 4, 2)
     size = 4 + 2 * width
@@ -84,20 +87,23 @@ def _has_sensor_values(data: bytes, order: Literal["little", "big"]) -> bool:
     def number(at: int, length: int) -> int:
         return int.from_bytes(data[at : at + length], order)
 
-    waiting = [number(start, width)]
+    waiting, first = [number(start, width)], set[int]()
     for at in waiting:  # which grows
         entries = number(at, digits)
         for entry in range(at + digits, at + digits + size * min(entries, _MAX_ENTRIES), size):
             tag, value_at = number(entry, 2), entry + 4 + width
-            if tag == _PHOTOMETRIC and number(value_at, 2) in _SENSOR:
+            value = number(value_at, 2)
+            if (tag == _PHOTOMETRIC and value in _SENSOR) or (tag == _COMPRESSION and value in _OWN_COMPRESSIONS):
                 return True
+            if at == waiting[0] and (tag != _KIND or value & _REDUCED):
+                first.add(tag)
             if tag == _SUBDIRECTORIES:
                 count = min(number(entry + 4, width), _MAX_DIRECTORIES)
                 places = value_at if count == 1 else number(value_at, width)
                 waiting += [number(places + width * one, width) for one in range(count)]
         waiting.append(number(at + digits + size * entries, width))
         waiting = waiting[:_MAX_DIRECTORIES]
-    return False
+    return {_KIND, _MAKE, _SUBDIRECTORIES} <= first
 
 
 def read_raw(data: bytes) -> Raw:

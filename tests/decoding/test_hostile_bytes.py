@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from contextlib import suppress
 from functools import cache
 
 import pytest
@@ -18,6 +19,7 @@ from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.heif import referenced_pixels
 from flowers_batch.decoding.jpeg import only_end_is_missing
 from flowers_batch.decoding.metadata import strip_metadata
+from flowers_batch.decoding.raw import is_raw
 
 REASONS = {"not_an_image", "truncated", "too_large", "unsupported"}
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -30,7 +32,9 @@ LONG, HUGE = (
 
 def check(data: bytes) -> None:
     """Read and decode bytes: nothing but a `DecodeError` may be raised."""
-    assert isinstance(strip_metadata(data)[1], int)
+    with suppress(DecodeError):
+        assert isinstance(strip_metadata(data)[1], int)
+    assert is_raw(data) in (True, False)
     assert referenced_pixels(data) >= 0
     assert only_end_is_missing(data) in (True, False)
     with warnings.catch_warnings():
@@ -131,13 +135,45 @@ def heifs() -> st.SearchStrategy[bytes]:
     return st.builds(lambda kind, boxes: kind + boxes, kind, several(box([b"meta"], several(outer, bytes(4)))))
 
 
+def boxes(start: bytes, kinds: list[bytes], codestreams: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    size = st.sampled_from([None, None, None, 0, 1, 7, 0xFFFFFFFF])
+    content = st.one_of(SHORT, codestreams, codestreams.map(lambda rest: b"\0\0\0\0" + rest))
+
+    def build(kind: bytes, size: int | None, rest: bytes) -> bytes:
+        return struct.pack(">I", len(rest) + 8 if size is None else size) + kind + rest
+
+    box = st.builds(build, st.sampled_from(kinds), size, content)
+    return st.one_of(codestreams, st.lists(box, max_size=5).map(lambda parts: start + b"".join(parts)))
+
+
+def jpeg_xls() -> st.SearchStrategy[bytes]:
+    headers = st.binary(max_size=60).map(lambda rest: b"\xff\x0a" + rest)
+    return boxes(b"\0\0\0\x0cJXL \r\n\x87\n", [b"ftyp", b"jxlc", b"jxlp", b"Exif", b"jbrd"], headers)
+
+
+def jpeg_2000s() -> st.SearchStrategy[bytes]:
+    size = st.tuples(*[st.sampled_from([0, 8, 16, 1 << 31, (1 << 32) - 1])] * 8, st.integers(0, 5))
+    header = size.map(lambda numbers: b"\xff\x4f\xff\x51\0\x2f\0\0" + struct.pack(">8IH", *numbers) + b"\7\1\1" * 3)
+    segment = st.builds(
+        lambda kind, size, rest: struct.pack(">HH", kind, len(rest) + 2 if size is None else size) + rest,
+        st.sampled_from([0xFF52, 0xFF5C, 0xFF64, 0xFF90, 0xFF93, 0xFFD9]),
+        st.sampled_from([None, None, 0, 10, 65535]),
+        SHORT,
+    )
+    segments = st.lists(segment, max_size=6).map(b"".join)
+    kinds = [b"ftyp", b"jp2h", b"jp2c", b"uuid", b"ihdr", b"colr", b"pclr"]
+    return boxes(b"\0\0\0\x0cjP  \r\n\x87\n", kinds, st.builds(bytes.__add__, header, segments) | segments)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_damaged_file_gives_a_picture_or_a_decode_error(kind):
     settings(max_examples=70, **QUIET)(given(damaged(kind))(check))()
 
 
 @pytest.mark.parametrize(
-    "files", [jpegs(), pngs(), webps(), tiffs(), heifs()], ids=["JPEG", "PNG", "WEBP", "TIFF", "HEIF"]
+    "files",
+    [jpegs(), pngs(), webps(), tiffs(), heifs(), jpeg_xls(), jpeg_2000s()],
+    ids=["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "JPEG XL", "JPEG 2000"],
 )
 def test_parts_in_any_order_give_a_picture_or_a_decode_error(files):
     settings(max_examples=200, **QUIET)(given(files)(check))()

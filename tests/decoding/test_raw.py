@@ -118,7 +118,8 @@ def test_raw_without_libraw_says_what_to_install(monkeypatch):
 def test_damaged_preview_and_sensor_values_are_truncated():
     data = dng(blocks(480, 720), jpeg(blocks(240, 360)))
     assert refused(data[:-2000]).reason == "truncated"
-    assert refused(dng(blocks(480, 720), None)[:-300_000]).reason == "truncated"
+    error = refused(dng(blocks(480, 720), None)[:-300_000])
+    assert error.reason == "truncated" and str(error).startswith("The RAW file is broken or cut short:")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,18 @@ def test_sensor_values_are_found_in_any_directory():
     both = {330: (4, [100, 200])}
     data = (b"II*\0\x08\0\0\0" + directory(8, both)).ljust(200, b"\0") + directory(200, second)
     assert is_raw(data)
+
+
+def test_thumbnail_of_a_camera_before_other_directories_is_a_raw():
+    tags = {254: (4, [1]), 271: (2, b"NIKON\0"), 330: (4, [8])}
+    assert is_raw(b"II*\0\x08\0\0\0" + directory(8, tags))
+    for tag, other in ((254, {254: (4, [0])}), (271, {}), (330, {})):
+        assert not is_raw(b"II*\0\x08\0\0\0" + directory(8, {key: tags[key] for key in tags if key != tag} | other))
+
+
+@pytest.mark.parametrize("compression", [32767, 32770, 34713, 65535])
+def test_compressions_of_cameras_are_raw(compression):
+    assert is_raw(b"II*\0\x08\0\0\0" + directory(8, {259: (3, [compression])}))
 
 
 def test_directories_that_refer_to_each_other_come_to_an_end():
