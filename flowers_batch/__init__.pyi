@@ -5,6 +5,7 @@ from .classifier.training import train as train
 from .config import ClusterConfig as ClusterConfig
 from .config import EncodeConfig as EncodeConfig
 from .config import FinetuneConfig as FinetuneConfig
+from .config import OrganizeConfig as OrganizeConfig
 from .config import PredictConfig as PredictConfig
 from .config import TagConfig as TagConfig
 from .config import TrainConfig as TrainConfig
@@ -12,6 +13,7 @@ from .errors import FlowersError as FlowersError
 from .errors import InputError as InputError
 from .errors import RunError as RunError
 from .exporting.export import export as export
+from .exporting.organizing import organize as organize
 from .exporting.tagging import Tagging as Tagging
 from .exporting.tagging import tag as tag
 from .finetuning.finetune import finetune as finetune

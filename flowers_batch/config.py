@@ -226,6 +226,30 @@ class PredictConfig(ArchiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OrganizeConfig:
+    """Which photos a tree with a folder per class shows, and how.
+
+    Attributes:
+        hardlink: Make hard links, second names of the same files, instead of symbolic links.
+        copy: Copy the photos instead of making links.
+        min_probability: Show photos whose label has at least this probability, 0 to 1, whether they are marked unknown
+            or not; by default those that are not unknown.
+        dry_run: Change nothing: only count, and show examples.
+    """
+
+    hardlink: bool = False
+    copy: bool = False
+    min_probability: float | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hardlink and self.copy:
+            raise InputError("Photos are either linked or copied: leave out `hardlink` or `copy`.")
+        if self.min_probability is not None and not 0 <= self.min_probability <= 1:
+            raise InputError(f"`min_probability` must be from 0 to 1. Received: {self.min_probability}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TagConfig:
     """How predictions become keywords in XMP sidecars beside the photos.
 

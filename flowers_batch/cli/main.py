@@ -14,6 +14,7 @@ import flowers_batch.cli.photo_commands
 import flowers_batch.cli.result_commands
 import flowers_batch.cli.search_commands
 import flowers_batch.cli.tagging_commands
+import flowers_batch.cli.tree_commands
 import flowers_batch.cli.weights_commands  # noqa: F401
 from flowers_batch.cli.app import app
 from flowers_batch.devices import hide_startup_messages

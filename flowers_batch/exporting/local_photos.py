@@ -75,6 +75,6 @@ def open_local_photos(images: str, root: str | None) -> LocalPhotos:
     if isinstance(source, FolderSource | ListSource) and source.folder.is_local:
         return LocalPhotos(source)
     raise InputError(
-        f"The photos of {source.url} are in a tar, a table or an object store, and sidecars are written beside files "
-        "on this machine: extract or copy the photos into a folder, and give that as `images`."
+        f"The photos of {source.url} are in a tar, a table or an object store, and only files on this machine have "
+        "sidecars and links: extract or copy the photos into a folder, and give that as `images`."
     )

@@ -28,7 +28,7 @@ _FORMATS = {  # by suffix
 _WITHOUT_RAW = {_HEIF, _JPEG}  # are one photo by themselves
 # What follows the photo's own name: IMG_1.CR2.jpg is made of IMG_1.CR2; Pixel phones write PXL_1.RAW-01.COVER.jpg (or
 # PXL_1.RAW-01.MP.COVER.jpg) and PXL_1.RAW-02.ORIGINAL.dng.
-_ENDING = re.compile(rf"(?:\.(?:{'|'.join(RAW_SUFFIXES)})|\.raw-\d\d(?:\.mp)?\.(?:cover|original))?\.[^.]*\Z")
+_ENDING = re.compile(rf"(?:\.(?:{'|'.join(RAW_SUFFIXES)})|\.raw-\d\d(?:\.mp)?\.(?:cover|original))?\.[^.]*\Z", re.I)
 
 
 def pair_key(path: str) -> str:
@@ -38,7 +38,12 @@ def pair_key(path: str) -> str:
 
 def _folder_and_stem(path: str) -> tuple[str, str]:
     folder, name = posixpath.split(path)
-    return folder, _ENDING.sub("", name.casefold(), count=1)
+    return folder, own_name(name).casefold()
+
+
+def own_name(name: str) -> str:
+    """Return a file's name without the suffixes in which the files of a pair differ."""
+    return _ENDING.sub("", name, count=1)
 
 
 def pairs_of(paths: Sequence[str]) -> list[list[int]]:

@@ -77,7 +77,7 @@ def writing(url: str, folder: str, remedy: str = _WRITE_ACCESS) -> Iterator[None
     except OSError as error:
         if is_store_error(error) or not _is_near(error.filename, folder):
             raise
-        raise _writing_error(url, error, remedy) from error
+        raise writing_error(url, error, remedy) from error
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def storing(url: str) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = "check the connection and your permissions" if is_store_error(error) else _WRITE_ACCESS
-        raise _writing_error(url, error, remedy) from error
+        raise writing_error(url, error, remedy) from error
 
 
 @contextmanager
@@ -123,7 +123,8 @@ class _PassedError(Exception):
         self.error = error
 
 
-def _writing_error(url: str, error: OSError, remedy: str) -> RunError:
+def writing_error(url: str, error: OSError, remedy: str = _WRITE_ACCESS) -> RunError:
+    """Return the error of a file that cannot be written."""
     return RunError(f"{url} cannot be written ({reason_of(error)}): {remedy}, and run the same command again.")
 
 

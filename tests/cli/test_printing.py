@@ -47,6 +47,7 @@ def assert_harmless(*printed: str) -> None:
         ("tag", "{}"),
         ("keywords", "{}"),
         ("export", "{}", "model.onnx"),
+        ("organize", "{}", "tree"),
         ("report", "{}"),
         ("review", "{}"),
         ("demo", "--out", "/dev/null/{}"),
