@@ -76,7 +76,9 @@ def test_archive_without_labels_is_labelled(codes, chromium, tmp_path):
         with page.context.expect_page() as opening:
             page.click("text=Open the report")
         assert "classes" in opening.value.inner_text("body")
-        assert (Path(page.inner_text("#finish-predictions")) / "_SUCCESS").is_file() and watched.complaints == []
+        predictions = page.inner_text("#finish-predictions")
+        assert (Path(predictions) / "_SUCCESS").is_file() and watched.complaints == []
+        assert page.inner_text("#finish-tag") == f"flowers-batch tag {predictions} --dry-run"
 
 
 def test_class_labels_selected_photos_of_a_group(codes, chromium, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from threading import Lock
 from typing import Any
 
@@ -35,7 +36,7 @@ class Finishing(TrainingTask):
         self._prediction = PredictionProcess()
 
     def work(self, reporter: Reporter) -> dict[str, Any]:
-        """Return the folders `model` and `predictions`, and the `report`, once they are there."""
+        """Return the folders `model` and `predictions`, the `report`, and the command `tag` for these labels."""
         plan = self._plan
         reporter.update(Progress("training the classifier"))
         train(plan.codes, plan.model, plan.config(), reporter=reporter)
@@ -44,7 +45,8 @@ class Finishing(TrainingTask):
         reporter.update(Progress("writing the report"))
         images, root = self._photos
         page = report(plan.predictions, images=images, root=root, follow_links=self._follow_links, reporter=reporter)
-        return {"model": plan.model, "predictions": plan.predictions, "report": page}
+        tag = shlex.join(["flowers-batch", "tag", plan.predictions, "--dry-run"])
+        return {"model": plan.model, "predictions": plan.predictions, "report": page, "tag": tag}
 
     def page(self) -> bytes:
         """Return the report.

@@ -47,6 +47,7 @@ async function watch() {
   if (isRunning && dialog.open) setTimeout(watch, POLL_MILLISECONDS);
 }
 
-function showResult({ model, predictions, report }) {
-  for (const [id, place] of Object.entries({ "finish-model": model, "finish-predictions": predictions, "finish-report": report })) byId(id).textContent = visible(place);
+function showResult({ model, predictions, report, tag }) {
+  const texts = { "finish-model": model, "finish-predictions": predictions, "finish-report": report, "finish-tag": tag };
+  for (const [id, text] of Object.entries(texts)) byId(id).textContent = visible(text);
 }
