@@ -24,14 +24,21 @@ demo: .venv/installed
 	  || echo "There is no browser: tests of the pages are skipped."
 	touch $@
 
-test: .venv/browser
+# Some tests read sidecars with ExifTool. Without it, these are skipped.
+.venv/exiftool: .venv/installed
+	@command -v exiftool > /dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends libimage-exiftool-perl > /dev/null; } \
+	  || echo "There is no ExifTool: tests that read sidecars with it are skipped."
+	touch $@
+
+test: .venv/browser .venv/exiftool
 	$(BIN)/python -m pytest -n 2 -m "not slow and not faults and not nightly"
 
 # Kills actors, drivers and a node at random for some minutes.
 chaos: .venv/installed
 	$(BIN)/python -m pytest -m nightly tests/end_to_end/test_chaos.py
 
-test-all: .venv/browser
+test-all: .venv/browser .venv/exiftool
 	$(BIN)/python -m pytest
 
 # Measures the main claims about speed and exactness, and writes benchmarks/RESULTS.md. FLOWERS_BATCH_PHOTOS names photos.

@@ -36,6 +36,7 @@ SCRIPTS = (
     "finetune",
     "review",
     "review_codes",
+    "tagging",
     "startup",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")

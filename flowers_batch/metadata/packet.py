@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from lxml import etree
 
@@ -44,9 +45,10 @@ class Packet:
     encoding: str
     rdf: etree._Element
 
-    def descriptions(self) -> Iterator[etree._Element]:
-        """Yield the elements whose attributes and children are properties of the photo."""
-        yield from self.rdf.iterchildren(_DESCRIPTION)
+    @cached_property
+    def descriptions(self) -> tuple[etree._Element, ...]:
+        """The elements whose attributes and children are properties of the photo."""
+        return tuple(self.rdf.iterchildren(_DESCRIPTION))
 
     def properties(self, name: str) -> Iterator[etree._Element]:
         """Yield the elements of a property; valid packets have at most one.
@@ -54,12 +56,12 @@ class Packet:
         Args:
             name: As lxml has it: `{namespace}name`.
         """
-        for description in self.descriptions():
+        for description in self.descriptions:
             yield from description.iterchildren(name)
 
     def values(self, name: str) -> Iterator[str]:
         """Yield the values of a property, whether it is a list, an element with text, or an attribute."""
-        for description in self.descriptions():
+        for description in self.descriptions:
             if name in description.attrib:
                 yield str(description.attrib[name])
         for element in self.properties(name):

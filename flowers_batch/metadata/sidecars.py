@@ -17,6 +17,7 @@ from flowers_batch.storage.replacing import ChangedError, check_unchanged, repla
 
 CREATED, CHANGED, DELETED, UNCHANGED = "created", "changed", "deleted", "unchanged"  # what becomes of a sidecar
 _SUFFIXES = (".xmp", ".XMP")
+_TRIES = 3  # of a sidecar that is changed meanwhile: by another program, or under another name of its folder
 _READABLE = 0o064  # by others than the owner, and writable by the group: of a photo's mode, what a sidecar gets
 
 
@@ -114,19 +115,30 @@ def retag(photo: PhotoFile, names: Sequence[str], tag: Tag | None, *, write: boo
         SidecarError: The sidecar cannot be read or written, or the photo is missing; the sidecar is as it was.
     """
     with _open(photo.folder) as folder:
-        name, content, status = _find(folder, names)
+        for _ in range(_TRIES - 1):
+            with suppress(ChangedError):
+                return _retag(folder, photo, names, tag, write)
         try:
-            new = with_tag(content, tag)
-        except MalformedXmpError as error:
-            raise SidecarError("malformed", str(error)) from None
-        if new is content:
-            return UNCHANGED
-        mode = _mode_beside(folder, photo) if content is None else 0
-        if write:
-            _write(folder, name, new, status, mode)
-        if new is None:
-            return DELETED
-        return CREATED if content is None else CHANGED
+            return _retag(folder, photo, names, tag, write)
+        except ChangedError as error:
+            raise SidecarError("changed", str(error)) from None
+
+
+def _retag(folder: int, photo: PhotoFile, names: Sequence[str], tag: Tag | None, write: bool) -> str:
+    """Do it once; raise `ChangedError` if the sidecar is changed meanwhile."""
+    name, content, status = _find(folder, names)
+    try:
+        new = with_tag(content, tag)
+    except MalformedXmpError as error:
+        raise SidecarError("malformed", str(error)) from None
+    if new is content:
+        return UNCHANGED
+    mode = _mode_beside(folder, photo) if content is None else 0
+    if write:
+        _write(folder, name, new, status, mode)
+    if new is None:
+        return DELETED
+    return CREATED if content is None else CHANGED
 
 
 def sweep(folder: PhotoFile) -> None:
@@ -203,8 +215,8 @@ def _write(folder: int, name: str, content: bytes | None, old: os.stat_result | 
             os.unlink(name, dir_fd=folder)
         else:
             replace_file(folder, name, content, old, mode)
-    except ChangedError as error:
-        raise SidecarError("changed", str(error)) from None
+    except ChangedError:
+        raise
     except OSError as error:
         raise SidecarError("unwritable", f"it cannot be written ({reason_of(error)})") from None
 

@@ -99,7 +99,7 @@ def with_tag(sidecar: bytes | None, tag: Tag | None) -> bytes | None:
     new = _without_ours(old) if OURS in old.text else old
     if tag is None and new is old:
         return sidecar
-    if tag is None and any(old.values(CREATED)) and not any(map(_properties, new.descriptions())):
+    if tag is None and any(old.values(CREATED)) and not any(map(_properties, new.descriptions)):
         return None
     if tag:
         new = _with_ours(new, tag, is_new=sidecar is None or any(old.values(CREATED)))
@@ -120,7 +120,7 @@ def _without_ours(packet: Packet) -> Packet:
     lists = {name for name in _PREFIXES if _local(name) in set(packet.values(LISTS))}
     copies = set(values_of(packet, PROPERTIES.keys() - lists))
     splicer = Splicer(packet)
-    for description in packet.descriptions():
+    for description in packet.descriptions:
         removed = {child for child in description if _is_ours(child)}
         for name in PROPERTIES:
             for element in description.iterchildren(name):
@@ -206,7 +206,7 @@ def _list_in(packet: Packet, name: str) -> etree._Element | None:
     """Return the list of a property; None if the packet does not have the property."""
     elements = list(packet.properties(name))
     list_ = next((each for element in elements if (each := list_of(element)) is not None), None)
-    if list_ is None and (elements or any(name in description.attrib for description in packet.descriptions())):
+    if list_ is None and (elements or any(name in description.attrib for description in packet.descriptions)):
         raise MalformedXmpError(f"its {_PREFIXES[name]}:{_local(name)} is not a list")
     return list_
 
@@ -219,7 +219,7 @@ def _append(splicer: Splicer, list_: etree._Element, words: Iterable[str]) -> No
 
 def _append_description(splicer: Splicer, packet: Packet, lines: list[str]) -> None:
     """Add a description with our properties, next to those that there are."""
-    descriptions = list(packet.descriptions())
+    descriptions = packet.descriptions
     about = next((str(value) for each in descriptions if (value := each.get(_ABOUT)) is not None), "")
     space = splicer.space_before(descriptions[-1]) if descriptions else "\n  "
     namespaces = {_OUR_PREFIX: OURS}
