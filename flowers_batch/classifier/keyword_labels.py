@@ -29,6 +29,7 @@ from flowers_batch.text import shortened
 _BETWEEN_UPDATES = 256  # photos
 _EXAMPLES = 5
 _CLASSES_SHOWN = 10
+_SAMPLE = 10_000  # photos whose keywords are counted if no class is named
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_keyword_labels(run: Run, classes: Sequence[str], reporter: Reporter = N
     """
     chosen, counts = read_classes(classes), KeywordCounts()
     labels, several = dict[str, str](), list[dict[str, Any]]()
-    for photo in _photos_of(run, reporter):
+    for photo in islice(_photos_of(run, reporter), None if chosen.names else _SAMPLE):
         counts.add(photo)
         found = chosen.of(photo.given)
         if len(found) == 1:
@@ -82,7 +83,7 @@ def check_keywords(source: Source, classes: Sequence[str]) -> None:
     """
     chosen, counts = read_classes(classes), KeywordCounts()
     several = list[dict[str, Any]]()
-    for photo in keywords_of(source, source.batches()):
+    for photo in islice(keywords_of(source, source.batches()), None if chosen.names else _SAMPLE):
         counts.add(photo)
         found = chosen.of(photo.given)
         if len(found) == 1:
@@ -117,12 +118,12 @@ def _no_class(chosen: KeywordClasses, counts: KeywordCounts, several: Sequence[d
             f"None of {counts.photos} photos{failed} has a keyword, in itself or in a sidecar: give `labels` a CSV "
             "file with path,label."
         )
-    choice = f"The keywords of most photos{failed} are {most_frequent}"
+    choice = f"The most frequent keywords of {counts.photos} photos{failed} are {most_frequent}"
     if not chosen.names:
-        example = ",".join(keyword for keyword, _ in islice(counts.most_frequent(2), 2))
+        example = ",".join(keyword for keyword, _ in counts.most_frequent(2))
         return InputError(
             f"`labels` xmp needs `classes`, the keywords that are classes. {choice}: choose some of them, such as "
-            f"`classes` {example}."
+            f"`classes` {example}; `flowers-batch keywords` lists those of all photos."
         )
     if several:
         return InputError(

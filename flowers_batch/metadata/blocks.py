@@ -1,4 +1,8 @@
-"""XMP packets and IPTC blocks inside image files: JPEG, PNG, WebP, TIFF and RAW files made of it, HEIC, AVIF, CR3."""
+"""XMP packets and IPTC blocks inside image files.
+
+They are looked for in JPEG, PNG, WebP, TIFF and RAW files made of it, and in formats made of boxes: HEIC, AVIF, CR3,
+JPEG 2000, JPEG XL.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from PIL import Image
 
 from flowers_batch.decoding import decode  # noqa: F401  # registers the HEIF plugin
 from flowers_batch.decoding.errors import DecodeError, explain_errors, too_many
+from flowers_batch.decoding.heif import all_boxes
 from flowers_batch.decoding.jpeg import application_segments
 from flowers_batch.decoding.metadata import png_texts, raw_profile
 from flowers_batch.metadata.iptc import IPTC_RESOURCE, photoshop_resources
@@ -23,12 +28,14 @@ _JPEG_PHOTOSHOP = b"Photoshop 3.0\0"
 _GUID_BYTES = 32
 _PNG_XMP, _PNG_OLD_XMP = b"XML:com.adobe.xmp", b"Raw profile type xmp"
 _PNG_IPTC = (b"Raw profile type iptc", b"Raw profile type 8bim")
-_MAX_CHUNKS, _MAX_ENTRIES = 200_000, 10_000  # of a WebP, of a TIFF's directory
+_MAX_CHUNKS, _MAX_BOXES, _MAX_ENTRIES = 200_000, 100_000, 10_000  # of a WebP, of boxes, of a TIFF's directory
 # Second halves of TIFF headers: TIFF, BigTIFF, RW2, and two of ORF.
 _TIFFS, _BIG_TIFF = {42, 43, 0x55, 0x4F52, 0x5352}, 43
 _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP = 700, 33723, 34377
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8}  # TIFF 6.0, of whole numbers and text
-_CR3_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # the `uuid` box of XMP in ISO base media files
+# The `uuid` box of XMP in ISO base media files and in JPEG 2000 (XMP specification part 3, 1.3.9).
+_XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_CR3, _JPEG_2000, _JPEG_XL = b"ftypcrx ", b"jP  \r\n\x87\n", b"JXL \r\n\x87\n"  # behind the first box's size
 
 
 class Block(NamedTuple):
@@ -55,8 +62,10 @@ def metadata_blocks(data: bytes) -> Iterator[Block]:
         yield from _of_png(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         yield from _of_webp(data)
-    elif data[4:8] == b"ftyp":
+    elif data.startswith((_CR3, _JPEG_2000, _JPEG_XL), 4):
         yield from _of_boxes(data)
+    elif data[4:8] == b"ftyp":
+        yield from _of_heif(data)
     elif order := _tiff_order(data):
         yield from _of_tiff(data, order)
 
@@ -118,12 +127,19 @@ def _of_webp(data: bytes) -> Iterator[Block]:
 
 
 def _of_boxes(data: bytes) -> Iterator[Block]:
-    """Yield the packet of a HEIC or AVIF as Pillow's plugins find it, or of a CR3, which is made of boxes too."""
-    if data[8:12] == b"crx ":
-        if (start := data.find(b"uuid" + _CR3_XMP)) >= 4:
-            size = int.from_bytes(data[start - 4 : start], "big")
-            yield Block(XMP, data[start + 4 + len(_CR3_XMP) : start - 4 + size])
-        return
+    for place, (kind, start, end) in enumerate(all_boxes(data, 0, len(data))):
+        if place == _MAX_BOXES:
+            raise too_many(_MAX_BOXES, "boxes")
+        if kind == b"uuid" and data.startswith(_XMP_UUID, start):
+            yield Block(XMP, data[start + len(_XMP_UUID) : end])
+        elif kind == b"xml " and data.startswith(_JPEG_XL, 4):
+            yield Block(XMP, data[start:end])
+        elif kind == b"brob" and data.startswith(b"xml ", start):
+            raise DecodeError("unsupported", "Its XMP is compressed with Brotli, which is not read.")
+
+
+def _of_heif(data: bytes) -> Iterator[Block]:
+    """Yield the packet of a HEIC or AVIF as Pillow's plugins find it."""
     for name in ("HEIF", "AVIF"):
         factory, accept = Image.OPEN[name]
         if accept and accept(data[:16]):

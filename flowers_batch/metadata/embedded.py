@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -67,7 +67,9 @@ def _collected(blocks: Iterable[Block], *, is_xmp: bool = False) -> FileKeywords
                 problems.append(f"Its {block.kind} cannot be read: {error}.")
     except DecodeError as error:
         problems.append(str(error))
-    given, ours = (dict.fromkeys(chain.from_iterable(words)) for words in zip(*map(astuple, found), strict=True))
+    given, ours = (
+        dict.fromkeys(chain.from_iterable(getattr(each, name) for each in found)) for name in ("given", "ours")
+    )
     if long := [word for word in given if len(word) > _MAX_CHARACTERS]:
         problems.append(f"A keyword has {len(long[0])} characters; {_MAX_CHARACTERS} are allowed.")
     kept = tuple(word for word in given if word not in long)
@@ -93,7 +95,7 @@ class KeywordsOutput:
 
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Put the keywords in a file into a slot; no pixel is decoded."""
-        text = json.dumps(asdict(embedded_keywords(data))).encode()
+        text = json.dumps(vars(embedded_keywords(data))).encode()
         start = _LENGTH.itemsize
         if start + len(text) > len(slot):
             raise DecodeError("too_large", f"Its keywords have {len(text)} bytes; {len(slot) - start} are allowed.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +22,10 @@ from flowers_batch.classifier.metrics_sentences import keyword_sentences
 from flowers_batch.cli.metrics_rendering import training_text
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES
+from flowers_batch.finetuning.frozen import SETTINGS, with_first_labels
 from flowers_batch.progress import NULL_REPORTER, NullReporter, Reporter
 from flowers_batch.sources.opening import open_source
+from flowers_batch.storage.opening import open_folder
 
 CLASSES = ("scarlet=Red,crimson", "green", "blue")
 
@@ -68,6 +71,14 @@ def test_classifier_is_trained_on_keywords(archive):
     file.unlink()
     training = json.loads((archive / "model" / "model.json").read_text())["training"]
     assert (training["labels"], training["classes"]) == (["xmp"], list(CLASSES)), "what the file held"
+    shutil.copytree(archive / "model", archive / "tuned" / "frozen" / "model")
+    (archive / "tuned" / SETTINGS).touch()
+    again = [
+        with_first_labels(open_folder(archive / "tuned"), fb.TrainConfig(("xmp",), classes=classes), NULL_REPORTER)
+        for classes in (CLASSES, CLASSES[:2])
+    ]
+    assert again[0].labels == (str(archive / "tuned" / "frozen" / "model" / "labels.parquet"),) and not again[0].classes
+    assert (again[1].labels, again[1].classes) == (("xmp",), CLASSES[:2]), "other classes are other labels"
 
 
 def test_photos_with_keywords_of_two_classes_are_listed_and_can_be_settled(archive):
@@ -112,11 +123,12 @@ def test_xmp_without_classes_names_the_most_frequent_keywords(archive, capsys):
     command = ["train", str(archive / "codes"), str(archive / "model"), "--labels", "xmp"]
     code, _, err = run(capsys, *command)
     assert code == 2 and "--labels xmp needs --classes, the keywords that are classes." in err
-    assert "are holiday 45, colour/blue 10, colour/green 10" in err and "such as --classes holiday,colour/blue." in err
-    code, _, err = run(capsys, *command, "--classes", "rose,tulip")
     assert (
-        code == 2 and "No photo has a keyword of --classes rose, tulip. The keywords of most photos are holiday" in err
+        "The most frequent keywords of 45 photos are holiday 45, colour/blue 10, colour/green 10" in err
+        and "such as --classes holiday,colour/blue;" in err
     )
+    code, _, err = run(capsys, *command, "--classes", "rose,tulip")
+    assert code == 2 and "No photo has a keyword of --classes rose, tulip. The most frequent" in err
 
 
 def test_photos_that_all_have_several_classes_are_refused(archive):

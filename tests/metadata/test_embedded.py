@@ -33,6 +33,7 @@ from flowers_batch.metadata.embedded import FileKeywords, KeywordsOutput, embedd
 WORDS = ("rose", "R\u00f6schen", "plant/flower/rose")
 PACKET = xmp("rose", "R\u00f6schen", paths=("plant|flower|rose",))
 ADOBE, EXTENSION = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
@@ -70,9 +71,21 @@ def test_raw_files_made_of_tiff_are_read():
     data = tiff({700: PACKET})
     panasonic = data[:2] + b"\x55\0" + data[4:]
     assert embedded_keywords(panasonic).given == WORDS
-    canon = struct.pack(">I", 8) + b"ftypcrx " + struct.pack(">I", 24 + len(PACKET)) + b"uuid"
-    canon += bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + PACKET
-    assert embedded_keywords(canon[8 - 8 :]).given == WORDS
+    canon = box(b"ftyp", b"crx ") + box(b"moov", b"x") + box(b"uuid", XMP_UUID + PACKET) + box(b"mdat", b"x")
+    assert embedded_keywords(canon).given == WORDS
+
+
+def test_jpeg_2000_and_jpeg_xl_are_read():
+    photo_ = plain("JPEG2000")
+    assert embedded_keywords(photo_) == FileKeywords()
+    assert embedded_keywords(photo_ + box(b"xml ", b"<gml/>") + box(b"uuid", XMP_UUID + PACKET)).given == WORDS
+    start = box(b"JXL ", b"\r\n\x87\n")
+    assert embedded_keywords(start + box(b"xml ", PACKET) + box(b"jxlc", b"x")).given == WORDS
+    assert embedded_keywords(start + box(b"brob", b"xml x")).problems[0].startswith("Its XMP is compressed")
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
 
 
 def test_xmp_and_iptc_of_one_file_are_joined():
@@ -143,9 +156,10 @@ def test_ours_are_told_apart():
     assert (found.given, found.ours) == (("garden",), ("rose",))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "JPEG2000"])
 def test_keywords_that_exiftool_wrote_are_read(tmp_path, kind):
-    file = write(tmp_path, {f"photo.{kind.lower()}": plain(kind)}) / f"photo.{kind.lower()}"
+    name = "photo.jp2" if kind == "JPEG2000" else f"photo.{kind.lower()}"
+    file = write(tmp_path, {name: plain(kind)}) / name
     words = ["-XMP-dc:Subject=rose", "-XMP-dc:Subject=R\u00f6schen", "-XMP-lr:HierarchicalSubject=plant|flower|rose"]
     exiftool(*words, *(["-IPTC:Keywords=in IPTC"] if kind in ("JPEG", "TIFF") else []), file)
     found = embedded_keywords(file.read_bytes())
