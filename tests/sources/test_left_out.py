@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from flowers_batch.sources.images import SUFFIXES, is_image
+from flowers_batch.sources.images import RAW_SUFFIXES, SUFFIXES, is_image
 from flowers_batch.sources.left_out import Examples, LeftOut, left_out_from_json
 from flowers_batch.sources.left_out_text import describe_left_out
 
@@ -33,7 +33,11 @@ def test_files_that_are_no_images_are_counted_by_ending(name, ending):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["jfif", "jpe", "pjpeg", "pjp", "hif", "heics", "heifs", "avifs", "mpo", "dib", "apng"]
+    "suffix",
+    [
+        *("jfif", "jpe", "pjpeg", "pjp", "hif", "heics", "heifs", "avifs", "mpo", "dib", "apng", "jxl", "jp2"),
+        *RAW_SUFFIXES,
+    ],
 )
 def test_endings_that_cameras_and_browsers_write_are_images(suffix):
     assert suffix in SUFFIXES
