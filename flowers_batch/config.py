@@ -124,11 +124,11 @@ class TrainConfig:
     Attributes:
         labels: `folder` (the first level of folders that tells classes apart), folder:N (level N below the root; -1
             is the photo's own folder), column:NAME (a column of the photos' table, or the members beside them in a
-            tar, such as column:cls and column:json.label), or a CSV or Parquet file with the columns path,label and
-            perhaps chosen (how each photo was chosen: figures come from random ones only), or xmp (the keywords in
-            photos and in their XMP sidecars, with `classes`). There is no default: without it, the command says what
-            there is to choose from. If a photo has several labels, the last one counts, and those that files disagree
-            on are listed.
+            tar, such as column:cls and column:json.label), xmp (the keywords in photos and in their XMP sidecars, with
+            `classes`), or a CSV or Parquet file with the columns path,label and perhaps chosen (how each photo was
+            chosen: figures come from random ones only). There is no default: without it, the command says what there
+            is to choose from. If a photo has several labels, the last one counts, and those that files disagree on are
+            listed.
         classes: Which keywords are classes, for `labels` xmp: names, such as rose,tulip or animal/bird; a name with its
             synonyms, such as rose=Rosa,roses; or a text file of these, one per line, such as classes.txt.
         head: logistic (multinomial regression), mlp (256 hidden units), or auto: logistic, or with more than 10,000

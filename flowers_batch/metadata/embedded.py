@@ -17,14 +17,14 @@ from flowers_batch.decoding.outputs import Described
 from flowers_batch.json_values import check_shape, parse_json
 from flowers_batch.metadata.blocks import XMP, Block, metadata_blocks
 from flowers_batch.metadata.iptc import MalformedIptcError, read_iptc
-from flowers_batch.metadata.xmp import Keywords, MalformedXmpError, read_keywords
+from flowers_batch.metadata.xmp import OURS, PROPERTIES, Keywords, MalformedXmpError, read_keywords
 
 _SLOT_BYTES = 1 << 16
 _LENGTH = np.dtype("<u4")  # of the text in a slot, in front of it
 _MAX_CHARACTERS = 255  # of a keyword, as of a label
 _MAX_PROBLEMS = 3
-# What packets with keywords contain somewhere: the names of the fields that `xmp.read_keywords` reads.
-_FIELDS = (b"subject", b"Subject", b"TagsList", b"LastKeyword", b"CatalogSets", b"flowers-batch")
+# What packets with keywords have somewhere: names of properties, or our namespace.
+_FIELDS = {name.rpartition("}")[2].encode() for name in (*PROPERTIES, f"}}{OURS}")}
 _END = b"</rdf:RDF>"
 _XML_STARTS = (b"<", b"\xef\xbb\xbf<", b"\xfe\xff", b"\xff\xfe")  # UTF-8 without and with its mark, UTF-16
 _SHAPE = {"is_xmp": bool, "given": [str], "ours": [str], "problems": [str]}

@@ -290,7 +290,11 @@ def test_commands_train_on_a_column_and_offer_it(tmp_path, capsys):
     codes, model = str(tmp_path / "codes"), str(tmp_path / "model")
     run(capsys, "encode", str(images), codes, "--network", "null")
     code, _, err = run(capsys, "train", codes, model)
-    assert code == 2 and "labels come from: --labels column:label, column:tag, or a CSV or Parquet file" in err
+    assert (
+        code == 2
+        and "labels come from: --labels column:label, column:tag, xmp (keywords in the photos, with --classes), or a"
+        in err
+    )
     code, _, err = run(capsys, "train", codes, model, "--labels", "column:lable")
     assert code == 2 and "no labels column:lable" in err and "choose --labels column:label, column:tag." in err
     arguments = ("--labels", "column:label", "--head", "logistic", "--json")
