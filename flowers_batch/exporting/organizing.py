@@ -128,7 +128,7 @@ def _files(photo: LabelledPhoto, files: ShownFiles, sidecars: set[str]) -> Itera
             continue
         name = os.fsdecode(os.path.basename(file.where))
         yield FileInTree(file, name)
-        for position, sidecar in files.sidecars(path):
+        for position, sidecar in files.sidecars(file):
             if sidecar.path not in sidecars:
                 sidecars.add(sidecar.path)
                 yield FileInTree(sidecar, name, position)

@@ -5,21 +5,30 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import lru_cache
+from typing import NamedTuple
 
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.exporting.local_photos import LocalPhotos
 from flowers_batch.metadata.sidecars import sidecars_of
 from flowers_batch.sources.folders import FolderSource
-from flowers_batch.sources.images import Image
+from flowers_batch.sources.images import Image, path_bytes
 from flowers_batch.storage.io_errors import reading
 
 _FOLDERS_KEPT = 4  # names of the files of the folder that photos are in, and of those around it
 
 
-@dataclass(frozen=True)
-class ShownFile:
+class _Listing(NamedTuple):
+    """A folder of photos: its name without links, its disk, the names of its files, and of its sidecars."""
+
+    folder: bytes
+    device: int
+    names: frozenset[bytes]
+    sidecars: frozenset[bytes]
+
+
+class ShownFile(NamedTuple):
     """A file that exists: a photo or a sidecar.
 
     Attributes:
@@ -58,12 +67,11 @@ class ShownFiles:
     def __init__(self, photos: LocalPhotos, tree: str):
         source = photos.source
         self._source, self._tree = source, os.fsencode(tree)
-        self._real_folder = lru_cache(_FOLDERS_KEPT)(self._checked_folder)
-        self._names = lru_cache(_FOLDERS_KEPT)(_names_in)
+        self._listing = lru_cache(_FOLDERS_KEPT)(self._list)
         if isinstance(source, FolderSource):
             if source.folder.is_missing():
                 raise RunError(f"The folder {source.url} is empty: mount its disk, and run the same command again.")
-            self._checked_folder(os.fsencode(source.folder.path))
+            self._without_links(os.fsencode(source.folder.path))
 
     def find(self, path: str) -> ShownFile | None:
         """Return the file of a photo; None if it does not exist.
@@ -75,17 +83,21 @@ class ShownFiles:
         folder, name = os.path.split(where)
         if not name or name in (b".", b"..") or b"\0" in where:
             return None
-        if name not in self._names(folder) and not os.path.lexists(where):  # names may differ in case
+        listing = self._listing(folder)
+        if name not in listing.names and not os.path.lexists(where):  # a list may name it in another case
             return None
-        return ShownFile(path, where, *self._real_folder(folder))
+        return ShownFile(path, where, listing.folder, listing.device)
 
-    def sidecars(self, path: str) -> Iterator[tuple[int, ShownFile]]:
+    def sidecars(self, photo: ShownFile) -> Iterator[tuple[int, ShownFile]]:
         """Yield the sidecars of a photo, each with its position in `sidecars_of`."""
-        for position, name in enumerate(sidecars_of(path)):
-            where = self._where(name)
-            folder, base = os.path.split(where)
-            if base in self._names(folder):
-                yield position, ShownFile(name, where, *self._real_folder(folder))
+        parent = os.path.dirname(photo.where)
+        found = self._listing(parent).sidecars
+        if not found:
+            return
+        for position, path in enumerate(sidecars_of(photo.path)):
+            name = os.path.basename(path_bytes(path))
+            if name in found:
+                yield position, photo._replace(path=path, where=os.path.join(parent, name))
 
     def original(self, path: str) -> ShownFile | None:
         """Return the file of a key in a record, which may be any text; None if there is none outside the tree."""
@@ -102,8 +114,19 @@ class ShownFiles:
             raise InputError(f"The photo {path} is not a file on this machine, so no folder can show it.")
         return where
 
-    def _checked_folder(self, folder: bytes) -> tuple[bytes, int]:
-        """Return the name of a folder of photos without links, and its disk."""
+    def _list(self, folder: bytes) -> _Listing:
+        with reading(os.fsdecode(folder)), suppress(FileNotFoundError, NotADirectoryError):
+            names = frozenset(os.listdir(folder))
+            sidecars = frozenset(name for name in names if name[-4:].lower() == b".xmp")
+            return _Listing(self._without_links(folder), os.stat(folder).st_dev, names, sidecars)
+        return _Listing(folder, 0, frozenset(), frozenset())
+
+    def _without_links(self, folder: bytes) -> bytes:
+        """Return the name of a folder of photos without links.
+
+        Raises:
+            InputError: The tree and the folder contain one another.
+        """
         real = os.path.realpath(folder)
         tree, name = os.fsdecode(self._tree), os.fsdecode(folder)
         if _contains(self._tree, real):
@@ -113,16 +136,7 @@ class ShownFiles:
                 f"The tree {tree} is in the photos' folder {name}, so that its entries would count as photos: choose "
                 "another place for the tree."
             )
-        with reading(os.fsdecode(folder)):
-            return real, os.stat(real).st_dev
-
-
-def _names_in(folder: bytes) -> frozenset[bytes]:
-    try:
-        with reading(os.fsdecode(folder)):
-            return frozenset(os.listdir(folder))
-    except InputError:  # it does not exist
-        return frozenset()
+        return real
 
 
 def _contains(outer: bytes, inner: bytes) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import astuple, dataclass
 from itertools import groupby
 from operator import itemgetter
+from typing import NamedTuple
 
 from flowers_batch.errors import InputError
 from flowers_batch.exporting.shown_files import ShownFile
@@ -27,8 +27,7 @@ CREATE TABLE wanted (key BLOB PRIMARY KEY, {_ENTRY}, folder, place, state) WITHO
 """
 
 
-@dataclass(frozen=True)
-class FileInTree:
+class FileInTree(NamedTuple):
     """A file that is to be in a tree.
 
     Attributes:
@@ -47,8 +46,7 @@ class FileInTree:
         return photo if self.sidecar is None else sidecars_of(photo)[self.sidecar]
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """An entry that is to be in a tree.
 
     Attributes:
@@ -82,7 +80,7 @@ class Plan:
     ):
         self._database, self._disk, self._kind, self._folders = database, disk, kind, folders
         database.executescript(_TABLES)
-        rows = ((_key(entry), *astuple(entry)) for entry in made)
+        rows = ((_key(entry), *entry) for entry in made)
         self._has_made = database.executemany("INSERT INTO made VALUES (?, ?, ?, ?, ?, ?)", rows).rowcount > 0
 
     def add(self, folder: str, files: Sequence[FileInTree]) -> list[Planned]:
@@ -145,7 +143,7 @@ class Plan:
 
     def keep(self, entries: Iterable[Entry]) -> None:
         """Keep entries that are no longer wanted."""
-        self._database.executemany("INSERT INTO kept VALUES (?, ?, ?, ?, ?)", map(astuple, entries))
+        self._database.executemany("INSERT INTO kept VALUES (?, ?, ?, ?, ?)", entries)
 
     def _entries(self, query: str, *values: bytes) -> Iterator[Entry]:
         return (Entry(*row) for row in self._database.execute(query, values))
@@ -193,7 +191,7 @@ class Plan:
 
     def _insert(self, planned: Iterable[Planned]) -> None:
         rows = (
-            (_key(each.entry), *astuple(each.entry), os.path.dirname(each.entry.name), each.place, each.state)
+            (_key(each.entry), *each.entry, os.path.dirname(each.entry.name), each.place, each.state)
             for each in planned
         )
         self._database.executemany("INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)

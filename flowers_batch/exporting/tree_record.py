@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
 from itertools import islice
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,8 +31,7 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry of a tree.
 
     Attributes:
@@ -88,8 +87,8 @@ def write_record(folder: Folder, entries: Iterable[Entry]) -> None:
     iterator = iter(passing_errors(entries))
     with folder.publish(RECORD) as scratch, pq.ParquetWriter(scratch, _SCHEMA, compression="zstd") as writer:
         while chunk := list(islice(iterator, ROWS_AT_ONCE)):
-            columns = [[getattr(entry, each.name) for entry in chunk] for each in fields(Entry)]
-            arrays = [pa.array(values, kind) for values, kind in zip(columns, _SCHEMA.types, strict=True)]
+            columns = zip(zip(*chunk, strict=True), _SCHEMA.types, strict=True)
+            arrays = [pa.array(values, kind) for values, kind in columns]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
 
 
