@@ -77,4 +77,5 @@ def _duplicates_lines(groups: Sequence[Mapping[str, Any]], csv: str | None) -> I
 
 
 def _described(photo: Mapping[str, Any]) -> str:
-    return f"{photo['path']}  {photo['width']}x{photo['height']}, {photo['bytes']} bytes"
+    pair = f" with {', '.join(photo['pair'])}" if photo["pair"] else ""
+    return f"{photo['path']}{pair}  {photo['width']}x{photo['height']}, {photo['bytes']} bytes"

@@ -19,6 +19,7 @@ from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES, OK
 from flowers_batch.dataset.spreadsheet import write_rows
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
+from flowers_batch.search.file_pairs import FilePairs, pairs_in
 from flowers_batch.search.row_reader import RowReader
 from flowers_batch.sources.images import EPOCH
 from flowers_batch.storage.opening import PathOrUrl, split_file
@@ -37,13 +38,15 @@ def duplicates(
 
     Args:
         codes: The codes folder.
-        csv: A file for the groups: `group`, `keep` (yes or no) and what is known of each photo.
+        csv: A file for the groups: `group`, `keep` (yes or no) and what is known of each photo; all files of a pair
+            have rows.
         reporter: Receives progress.
 
     Returns:
         For each group, the largest first: `keep`, the photo with most pixels, of these the largest file, then the
         oldest; and `others`. A photo is `path`, `width`, `height`, `bytes` and `modified`, a time in ISO 8601 (None
-        if the archive does not say).
+        if the archive does not say), and `pair`: the paths of the other files that are this photo, such as the JPEG of
+        a RAW file.
 
     Raises:
         InputError: It is not a finished codes folder, or is damaged.
@@ -52,17 +55,20 @@ def duplicates(
     if csv is not None:
         split_file(csv)  # refuses what cannot be written before the work
     run = open_run(codes, CODES)
-    found = near_duplicates(run, reporter)
-    photos = _photos(run, np.array([row for group in found for row in group], np.int64))
-    described = iter(photos)
-    groups = [[next(described) for _ in group] for group in found]
+    pairs = pairs_in(run, reporter)
+    found = [[[row, *pairs.others(row)] for row in group] for group in near_duplicates(run, reporter, pairs)]
+    files = iter(_files(run, np.array([row for group in found for photo in group for row in photo], np.int64)))
+    groups = [[[next(files) for _ in photo] for photo in group] for group in found]
     if csv is not None:
         write_rows(csv, ("group", "keep", *_COLUMNS), _csv_rows(groups))
-    return [{"keep": group[0], "others": group[1:]} for group in groups]
+    described = [[first | {"pair": [file["path"] for file in rest]} for first, *rest in group] for group in groups]
+    return [{"keep": group[0], "others": group[1:]} for group in described]
 
 
-def near_duplicates(run: Run, reporter: Reporter = NULL_REPORTER) -> list[list[int]]:
+def near_duplicates(run: Run, reporter: Reporter = NULL_REPORTER, pairs: FilePairs | None = None) -> list[list[int]]:
     """Return the rows of each group of near-duplicates, the photo to keep first; groups with most photos come first.
+
+    Files that are one photo count as one: the row of the best of them stands for it.
 
     Photos that are linked by equal files or by perceptual hashes (`classifier.near_duplicates`) are near-duplicates if
     their codes are also near to that of the photo to keep. Of predictions, which have no codes, the links suffice.
@@ -70,11 +76,14 @@ def near_duplicates(run: Run, reporter: Reporter = NULL_REPORTER) -> list[list[i
     Args:
         run: Codes or predictions.
         reporter: Receives progress.
+        pairs: The files that are one photo; None: as `pairs_in` finds them.
     """
-    rows, linked = _linked_photos(run, reporter)
+    pairs = pairs_in(run, reporter) if pairs is None else pairs
+    rows, linked = _linked_photos(run, pairs, reporter)
     if not len(rows):
         return []
     order = _best_first(run, rows, reporter)
+    order = order[np.sort(np.unique(pairs.photos_of(rows)[order], return_index=True)[1])]
     points = _points(run, rows, reporter) if run.job.kind == CODES else np.zeros((len(rows), 1), np.float32)
     by_group = order[np.argsort(linked[order], kind="stable")]
     bounds = np.flatnonzero(np.diff(linked[by_group])) + 1
@@ -82,7 +91,7 @@ def near_duplicates(run: Run, reporter: Reporter = NULL_REPORTER) -> list[list[i
     return [rows[group].tolist() for group in sorted(found, key=len, reverse=True)]
 
 
-def _linked_photos(run: Run, reporter: Reporter) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+def _linked_photos(run: Run, pairs: FilePairs, reporter: Reporter) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Return the rows of photos that have near-duplicates by their bytes or hashes, ascending, and their groups."""
     digests, hashes, rows = [np.empty(0, "S16")], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     read = 0
@@ -97,8 +106,30 @@ def _linked_photos(run: Run, reporter: Reporter) -> tuple[NDArray[np.int_], NDAr
         reporter.update(Progress(f"reading hashes: {read} of {run.manifest.images}"))
     reporter.update(Progress(f"comparing the hashes of {read} photos"))
     linked = group_near_duplicates(np.concatenate(digests), np.concatenate(hashes))
-    several = np.bincount(linked)[linked] > 1
-    return np.concatenate(rows)[several], linked[several]
+    every = np.concatenate(rows)
+    photos = pairs.photos_of(every)
+    linked = _joined(linked, np.searchsorted(every, photos))
+    several = np.bincount(linked[photos == every])[linked] > 1
+    return every[several], linked[several]
+
+
+def _joined(groups: NDArray[np.int_], photos: NDArray[np.int_]) -> NDArray[np.int_]:
+    """Return groups of files in which the files of a photo are in one group.
+
+    Args:
+        groups: Of each file, from 0: int [files].
+        photos: The position of the first file of each file's photo: int [files].
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    (paired,) = np.nonzero(groups != groups[photos])
+    if not len(paired):
+        return groups
+    size = groups.max() + 1
+    ends = groups[paired], groups[photos[paired]]
+    graph = coo_array((np.ones(len(paired), bool), ends), shape=(size, size))
+    return connected_components(graph, directed=False)[1][groups]
 
 
 def _best_first(run: Run, rows: NDArray[np.int_], reporter: Reporter) -> NDArray[np.int_]:
@@ -144,20 +175,20 @@ def _around_the_best(positions: NDArray[np.int_], points: NDArray[np.float32]) -
         positions = positions[~near]
 
 
-def _photos(run: Run, rows: NDArray[np.int_]) -> list[dict[str, Any]]:
-    """Return what is known of photos."""
+def _files(run: Run, rows: NDArray[np.int_]) -> list[dict[str, Any]]:
+    """Return what is known of files."""
     if not len(rows):
         return []
     distinct, position = np.unique(rows, return_inverse=True)
     table = RowReader(run).take(distinct, _COLUMNS[:-1])
     table = table.append_column("modified", _modified(run, distinct)).take(position)
-    photos = table.to_pylist()
-    for photo in photos:
-        photo["modified"] = None if photo["modified"] == EPOCH else photo["modified"].isoformat(timespec="seconds")
-    return photos
+    files = table.to_pylist()
+    for file in files:
+        file["modified"] = None if file["modified"] == EPOCH else file["modified"].isoformat(timespec="seconds")
+    return files
 
 
-def _csv_rows(groups: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def _csv_rows(groups: list[list[list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
     for number, group in enumerate(groups, 1):
         for position, photo in enumerate(group):
-            yield {"group": number, "keep": "no" if position else "yes", **photo}
+            yield from ({"group": number, "keep": "no" if position else "yes", **file} for file in photo)

@@ -14,6 +14,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TypeVar, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flowers_batch.sources.images import RAW_SUFFIXES
 from flowers_batch.sources.ordering import sorted_rows
 
@@ -25,6 +28,7 @@ _FORMATS = {  # by suffix
     **dict.fromkeys(("tif", "tiff"), _TIFF),
     **{suffix: suffix for suffix in RAW_SUFFIXES},
 }
+_RAW_OR_HEIF = rf"\.(?:{'|'.join(suffix for suffix, kind in _FORMATS.items() if kind not in (_JPEG, _TIFF))})$"
 _WITHOUT_RAW = {_HEIF, _JPEG}  # are one photo by themselves
 # What follows the photo's own name: IMG_1.CR2.jpg is made of IMG_1.CR2; Pixel phones write PXL_1.RAW-01.COVER.jpg (or
 # PXL_1.RAW-01.MP.COVER.jpg) and PXL_1.RAW-02.ORIGINAL.dng.
@@ -44,6 +48,11 @@ def _folder_and_stem(path: str) -> tuple[str, str]:
 def own_name(name: str) -> str:
     """Return a file's name without the suffixes in which the files of a pair differ."""
     return _ENDING.sub("", name, count=1)
+
+
+def may_be_paired(paths: pa.Array) -> bool:
+    """Return whether there is a RAW file or a HEIC among paths: without one, there are no pairs."""
+    return pc.any(pc.match_substring_regex(paths, _RAW_OR_HEIF, ignore_case=True), min_count=0).as_py()
 
 
 def pairs_of(paths: Sequence[str]) -> list[list[int]]:

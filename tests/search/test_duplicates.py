@@ -26,7 +26,11 @@ from flowers_batch.storage.opening import open_folder
 
 
 def write_archive(
-    tmp_path: Path, monkeypatch, modified: dict[int, int] | None = None, **columns: dict[int, int]
+    tmp_path: Path,
+    monkeypatch,
+    modified: dict[int, int] | None = None,
+    paths: dict[int, str] | None = None,
+    **columns: dict[int, int],
 ) -> Path:
     """Write codes of 30 photos and two copies of each of the first three; rows 30 to 35.
 
@@ -34,6 +38,7 @@ def write_archive(
         tmp_path: The folder is `codes` in it.
         monkeypatch: Has the photos listed with times.
         modified: The year in which a row's file was changed; 2020 by default.
+        paths: Other paths of rows.
         columns: Values of `width`, `height` and `bytes` by row; 100 by default.
     """
     whole = write_codes(tmp_path / "whole", labels(daisy=10, rose=10, tulip=10), copies=3)
@@ -42,6 +47,8 @@ def write_archive(
         values = [columns.get(name, {}).get(row, 100) for row in range(len(table))]
         field = table.schema.field(name)
         table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    names = [(paths or {}).get(row, name) for row, name in enumerate(table["path"].to_pylist())]
+    table = table.set_column(0, table.schema.field(0), pa.array(names, pa.string()))
     years = dict(zip(table["path"].to_pylist(), range(len(table)), strict=True))
     monkeypatch.setattr(
         "run_folders.Image",
@@ -72,6 +79,32 @@ def test_photo_to_keep_has_most_pixels_then_bytes_then_age(tmp_path, monkeypatch
     assert groups_in(write_archive(tmp_path, monkeypatch, **known))[0] == [33, 0, 30]
 
 
+def test_pair_alone_is_no_duplicate(tmp_path, monkeypatch):
+    folder = write_archive(tmp_path, monkeypatch, paths={30: "daisy/000.CR2", 33: "daisy/000.dng"})
+    assert groups_in(folder) == [[1, 31, 34], [2, 32, 35]]
+
+
+def test_two_jpegs_of_one_name_are_two_photos(tmp_path, monkeypatch):
+    folder = write_archive(tmp_path, monkeypatch, paths={30: "daisy/000.jpeg", 33: "daisy/033.CR2"})
+    assert groups_in(folder) == [[0, 30, 33], [1, 31, 34], [2, 32, 35]]
+
+
+def test_pair_is_one_photo_the_better_file_first(tmp_path, monkeypatch, capsys):
+    folder = write_archive(tmp_path, monkeypatch, paths={30: "daisy/000.CR2"}, width={30: 200})
+    assert sorted(groups_in(folder)) == [[1, 31, 34], [2, 32, 35], [30, 33]]
+    code, printed, _ = run(capsys, "duplicates", str(folder), "--csv", str(tmp_path / "copies.csv"))
+    assert code == 0 and "keep daisy/000.CR2 with daisy/000.jpg  200x100" in printed
+    with open(tmp_path / "copies.csv", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.DictReader(file) if row["path"].startswith("daisy")]
+    kept = [(row["path"], row["keep"]) for row in rows if row["group"] == rows[-1]["group"]]
+    assert kept == [("daisy/000.CR2", "yes"), ("daisy/000.jpg", "yes"), ("daisy/033.jpg", "no")]
+
+
+def test_near_duplicates_of_either_file_are_those_of_the_pair(tmp_path, monkeypatch):
+    folder = write_archive(tmp_path, monkeypatch, paths={31: "daisy/000.CR2"})
+    assert sorted(groups_in(folder)) == [[0, 30, 33], [1, 34], [2, 32, 35]]
+
+
 def test_photos_whose_hashes_alone_are_alike_are_no_copies(tmp_path, monkeypatch):
     folder = write_archive(tmp_path, monkeypatch)
     points = module._points
@@ -95,8 +128,8 @@ def test_largest_groups_come_first(tmp_path, monkeypatch):
     folder = write_archive(tmp_path, monkeypatch)
     linked = module._linked_photos
 
-    def fewer(run: Run, reporter: fb.Reporter) -> tuple[np.ndarray, np.ndarray]:
-        rows, groups = linked(run, reporter)
+    def fewer(*arguments) -> tuple[np.ndarray, np.ndarray]:
+        rows, groups = linked(*arguments)
         return rows[rows != 30], groups[rows != 30]
 
     monkeypatch.setattr(module, "_linked_photos", fewer)
@@ -120,6 +153,7 @@ def test_duplicates_are_described_and_written_as_csv(tmp_path, monkeypatch, caps
         "height": 100,
         "bytes": 100,
         "modified": "2020-01-01T00:00:00+00:00",
+        "pair": [],
     }
     assert groups[0]["keep"] == best
     assert [photo["path"] for photo in groups[0]["others"]] == ["daisy/000.jpg", "daisy/030.jpg"]
