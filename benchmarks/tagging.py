@@ -90,12 +90,11 @@ def measure(predictions: Path, **config: bool) -> dict[str, object]:
         taken = seconds()
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    counts = {name: getattr(result, name) for name in ("created", "changed", "deleted", "unchanged")}
     return {
         "seconds": round(taken, 2),
         "CPU seconds": round(cpu, 2),
         "photos/s": round(result.photos / taken),
-        **counts,
+        **result.sidecars,
     }
 
 

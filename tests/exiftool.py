@@ -28,3 +28,8 @@ def fields_of(*files: Path) -> list[dict[str, Any]]:
         {name: value for name, value in found.items() if not name.startswith(_ABOUT_THE_FILE)}
         for found in json.loads(printed.stdout)
     ]
+
+
+def change(*arguments: str | Path) -> None:
+    """Have ExifTool change a file, which is the last argument."""
+    subprocess.run(["exiftool", "-q", "-overwrite_original", *map(str, arguments)], check=True, timeout=60)

@@ -37,21 +37,29 @@ def tag(
     from flowers_batch.exporting.tagging import tag as tag_photos
 
     result = tag_photos(predictions, config, images=images, root=root, reporter=reporter)
-    return Output(result.to_json(), joined_visibly(_tagging_lines(result)), exit_code=0 if result.is_complete else 1)
+    return Output(
+        result.to_json(), joined_visibly(_tagging_lines(result, config)), exit_code=0 if result.is_complete else 1
+    )
 
 
-def _tagging_lines(result: Tagging) -> Iterator[str]:
+def _tagging_lines(result: Tagging, config: TagConfig) -> Iterator[str]:
     for example in result.examples:
         label = f"  {example['label']} {example['probability']:.1%}" if example["label"] else ""
         yield f"{example['change']}  {example['sidecar']}{label}"
-    counts = [f"{getattr(result, name)} {name}" for name in ("created", "changed", "deleted", "unchanged")]
-    would = "would be " if result.dry_run else ""
-    yield f"{result.labelled} of {result.photos} photos have a label; sidecars {would}{', '.join(counts)}"
+    counts = [f"{count} {name}" for name, count in result.sidecars.items()]
+    certain = "" if config.remove else f"{result.labelled} of "
+    labels = "" if config.remove else " have a label that is certain"
+    yield f"{certain}{result.photos} photos{labels}; sidecars: {', '.join(counts)}"
     for kind, count in result.failed.items():
         first = result.failures[kind]
-        yield f"  {count} stay as they are ({kind}), such as {first['sidecar']}: {first['message']}"
+        yield f"  {count} not changed ({kind}), such as {first['sidecar']}: {first['message']}"
+    if result.beside:
+        yield (
+            f"  {result.beside} of those created are beside a sidecar with the other name; programs read one of both: "
+            "--sidecar says which name to use"
+        )
     if result.dry_run:
-        yield "nothing was written: run it without --dry-run"
+        yield "nothing was written, since this was a dry run"
 
 
 @command(app, example="flowers-batch keywords photos --csv keywords.csv")

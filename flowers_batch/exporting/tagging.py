@@ -10,14 +10,24 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import groupby, islice
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from flowers_batch.config import LIGHTROOM, TagConfig
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.exporting.labelled_photos import LabelledPhoto, labelled_photos
 from flowers_batch.exporting.local_photos import LocalPhotos, open_local_photos
-from flowers_batch.metadata.sidecars import UNCHANGED, SidecarError, retag, stem_of, sweep, with_suffixes
+from flowers_batch.metadata.sidecars import (
+    CHANGES,
+    CREATED,
+    UNCHANGED,
+    SidecarError,
+    exist,
+    retag,
+    stem_of,
+    sweep,
+    with_suffixes,
+)
 from flowers_batch.metadata.tags import Tag
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 from flowers_batch.sources.images import path_bytes
@@ -31,15 +41,21 @@ _AT_ONCE = 1024  # sidecars
 _FOLDERS_KEPT = 1024  # of which it is known that they were swept
 
 
+_BESIDE = "beside"  # created beside a sidecar with the other name
+_Outcome: TypeAlias = str | SidecarError
+
+
 class _Task(NamedTuple):
     """A sidecar.
 
-    `path` is the photo's key, `base` the sidecar's without its suffix, and `tag` what it is to have.
+    `path` is the photo's key, `base` the sidecar's without its suffix, and `tag` what it is to have. `files` of photos
+    are done with it.
     """
 
     path: str
     base: str
     tag: Tag | None
+    files: int
 
 
 @dataclass
@@ -49,8 +65,10 @@ class Tagging:
     Attributes:
         photos: Files of photos in the predictions.
         labelled: Of these, those that have a label which is certain enough.
-        created, changed, deleted, unchanged: Numbers of sidecars; those of photos without a label count only if they
-            are changed or deleted.
+        sidecars: Numbers of sidecars that were `created`, `changed`, `deleted` and `unchanged`; those of photos without
+            a label count only if they are changed or deleted.
+        beside: Of the created ones, those beside a sidecar with the other name that `TagConfig.sidecar` may give it:
+            programs read one of both.
         failed: Numbers of sidecars that are as they were, by what is wrong.
         failures: For each of these, the first: `sidecar` and `message`.
         examples: The first sidecars that were changed: `sidecar`, `change`, `label` and `probability`.
@@ -59,10 +77,8 @@ class Tagging:
 
     photos: int = 0
     labelled: int = 0
-    created: int = 0
-    changed: int = 0
-    deleted: int = 0
-    unchanged: int = 0
+    sidecars: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(CHANGES, 0)))
+    beside: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     failures: dict[str, dict[str, str]] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -75,9 +91,9 @@ class Tagging:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
-        return asdict(self) | {"failed": dict(self.failed)}
+        return asdict(self) | {"sidecars": dict(self.sidecars), "failed": dict(self.failed)}
 
-    def add(self, task: _Task, outcome: str | SidecarError) -> None:
+    def add(self, task: _Task, outcome: _Outcome) -> None:
         """Count a sidecar."""
         sidecar = f"{task.base}.xmp"
         if isinstance(outcome, SidecarError):
@@ -86,9 +102,13 @@ class Tagging:
             return
         if outcome == UNCHANGED and task.tag is None:
             return
-        setattr(self, outcome, getattr(self, outcome) + 1)
+        if outcome == _BESIDE:
+            self.beside += 1
+            outcome = CREATED
+        self.sidecars[outcome] += 1
         if outcome != UNCHANGED and len(self.examples) < EXAMPLES:
-            known = {"label": task.tag and task.tag.label, "probability": task.tag and task.tag.probability}
+            tag = task.tag
+            known = {"label": tag and tag.label, "probability": tag and round(tag.probability, 4)}
             self.examples.append({"sidecar": sidecar, "change": outcome} | known)
 
 
@@ -127,9 +147,12 @@ def tag(
     result = Tagging(dry_run=config.dry_run)
     labelled = photos.known(labelled_photos(run, config.min_probability, reporter))
     tasks = _tasks(labelled, config, run.job.fingerprint.digest, result)
+    done, total = 0, run.manifest.images
     for task, outcome in _outcomes(tasks, photos, config.dry_run):
         result.add(task, outcome)
-        reporter.update(Progress(done=result.photos, total=run.manifest.images, failed=result.failed.total()))
+        done += task.files
+        reporter.update(Progress(done=done, total=total, failed=result.failed.total()))
+    reporter.update(Progress(done=total, total=total, failed=result.failed.total()))
     return result
 
 
@@ -157,16 +180,16 @@ def _tasks(photos: Iterable[LabelledPhoto], config: TagConfig, model: str, resul
         for base, files in bases.items():
             best = max((photo for _, photo in files), key=lambda photo: photo.probability or 0.0)
             tag_ = Tag(best.label, best.probability or 0.0, model) if best.label else None
-            yield _Task(files[0][0], base, tag_)
+            yield _Task(files[0][0], base, tag_, len(files))
 
 
 def _removals(paths: Iterable[str]) -> Iterator[_Task]:
     """Yield a task for each name that the sidecars of files may have."""
     bases = {base: path for path in paths for base in (path, stem_of(path))}
-    yield from (_Task(path, base, None) for base, path in bases.items())
+    yield from (_Task(path, base, None, int(base == path)) for base, path in bases.items())
 
 
-def _outcomes(tasks: Iterable[_Task], photos: LocalPhotos, dry_run: bool) -> Iterator[tuple[_Task, str | SidecarError]]:
+def _outcomes(tasks: Iterable[_Task], photos: LocalPhotos, dry_run: bool) -> Iterator[tuple[_Task, _Outcome]]:
     """Do tasks, several at the same time, and yield them with what became of the sidecars."""
     tagger = _Tagger(photos, dry_run)
     iterator = iter(tasks)
@@ -188,18 +211,25 @@ class _Tagger:
         self._lock = Lock()
         self._sweep_once = lru_cache(maxsize=_FOLDERS_KEPT)(sweep)
 
-    def do(self, task: _Task) -> str | SidecarError:
+    def do(self, task: _Task) -> _Outcome:
         """Return what became of a task's sidecar."""
         file = self._photos.file_of(task.path)
         if file is None:
             return SidecarError("in a store", "the photo is in an object store")
         if task.tag and not task.tag.is_writable:
             return SidecarError("label", f"XMP cannot have a keyword such as {shortened(task.tag.label)}")
-        names = [os.fsdecode(os.path.basename(path_bytes(name))) for name in with_suffixes(task.base)]
+        names = _names(task.base)
         try:
             if not self._dry_run:
                 with self._lock:  # before any thread has a scratch file there
                     self._sweep_once(file.folder)
-            return retag(file, names, task.tag, write=not self._dry_run)
+            change = retag(file, names, task.tag, write=not self._dry_run)
+            other = task.path if task.base != task.path else stem_of(task.path)
+            return _BESIDE if change == CREATED and other != task.base and exist(file, _names(other)) else change
         except SidecarError as error:
             return error
+
+
+def _names(base: str) -> list[str]:
+    """Return the names that a sidecar may have in its folder, for a key without its suffix."""
+    return [os.fsdecode(os.path.basename(path_bytes(name))) for name in with_suffixes(base)]

@@ -24,6 +24,7 @@ _ENCODINGS = (  # by how a text that begins with `<` begins, with or without a b
     (b"\0<", "utf-16-be"),
 )
 _UTF8 = "utf-8"
+_POSITION = re.compile(r" \(<string>, line \d+\)")  # that lxml adds to libxml2's own
 _OTHER_ENCODING = re.compile(r"""\A\ufeff?<\?xml[^>]*?\sencoding\s*=\s*["'](?!utf-?8["']|us-ascii["'])([^"']*)""", re.I)
 
 
@@ -123,7 +124,8 @@ def _rdf(text: str) -> etree._Element:
         # Packets inside images may end in NULs.
         root = etree.fromstring(text.removeprefix("\ufeff").rstrip("\0").encode(), parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise MalformedXmpError(f"it is not well-formed XML ({first_line(error).rstrip('.')})") from None
+        reason = _POSITION.sub("", first_line(error)).rstrip(".")
+        raise MalformedXmpError(f"it is not well-formed XML ({reason})") from None
     rdf = next(root.iter(_ROOT), None)
     if rdf is None:
         raise MalformedXmpError("it is XML, but not XMP")

@@ -15,7 +15,7 @@ from flowers_batch.storage.beneath import READ_FLAGS, OutsideError, open_beneath
 from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.replacing import ChangedError, check_unchanged, replace_file, sweep_scratch_files
 
-CREATED, CHANGED, DELETED, UNCHANGED = "created", "changed", "deleted", "unchanged"  # what becomes of a sidecar
+CREATED, CHANGED, DELETED, UNCHANGED = CHANGES = ("created", "changed", "deleted", "unchanged")
 _SUFFIXES = (".xmp", ".XMP")
 _TRIES = 3  # of a sidecar that is changed meanwhile: by another program, or under another name of its folder
 _READABLE = 0o064  # by others than the owner, and writable by the group: of a photo's mode, what a sidecar gets
@@ -139,6 +139,18 @@ def _retag(folder: int, photo: PhotoFile, names: Sequence[str], tag: Tag | None,
     if new is None:
         return DELETED
     return CREATED if content is None else CHANGED
+
+
+def exist(photo: PhotoFile, names: Sequence[str]) -> bool:
+    """Return whether there is a file with one of some names beside a photo."""
+    with _open(photo.folder) as folder:
+        return any(_lstat(folder, name) for name in names)
+
+
+def _lstat(folder: int, name: str) -> os.stat_result | None:
+    with suppress(OSError):
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return None
 
 
 def sweep(folder: PhotoFile) -> None:

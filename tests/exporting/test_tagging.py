@@ -68,7 +68,7 @@ def test_labels_that_are_certain_become_keywords(archive):
     before = {path: path.stat() for path in archive.photos.rglob("*.*")}
     result = archive.tag(predictions)
     assert archive.sidecars() == {"a/1.jpg.xmp": ("roses",), "b.c.png.xmp": ("animal", "owl", "animal/owl")}
-    assert (result.photos, result.labelled, result.created, result.is_complete) == (4, 2, 2, True)
+    assert (result.photos, result.labelled, result.sidecars["created"], result.is_complete) == (4, 2, 2, True)
     assert all(
         os.path.samestat(path.stat(), status) and path.read_bytes() == b"a photo" for path, status in before.items()
     )
@@ -86,7 +86,7 @@ def test_second_run_writes_nothing(archive):
     archive.tag(predictions)
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in archive.photos.rglob("*")}
     result = archive.tag(predictions)
-    assert (result.created, result.changed, result.unchanged) == (0, 0, 2)
+    assert result.sidecars == {"created": 0, "changed": 0, "deleted": 0, "unchanged": 2}
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in archive.photos.rglob("*")} == before
 
 
@@ -96,7 +96,7 @@ def test_other_predictions_replace_ours_and_removing_takes_all_away(archive):
     second = archive.predictions(labelled("1.jpg", "tulips"), unknown("2.jpg"), labelled("3.jpg", "tulips"))
     result = archive.tag(second)
     assert archive.sidecars() == {"1.jpg.xmp": ("tulips",), "3.jpg.xmp": ("tulips",)}
-    assert (result.changed, result.deleted) == (2, 1)
+    assert (result.sidecars["changed"], result.sidecars["deleted"]) == (2, 1)
     archive.tag(second, remove=True)
     assert archive.sidecars() == {"3.jpg.xmp": ()}
     assert (archive.photos / "3.jpg.xmp").read_text() == DIGIKAM
@@ -106,7 +106,7 @@ def test_dry_run_counts_and_changes_nothing(archive):
     predictions = archive.predictions(labelled("a/1.jpg"), labelled("2.jpg"))
     (archive.photos / "2.jpg.xmp").write_text(DIGIKAM)
     result = archive.tag(predictions, dry_run=True)
-    assert (result.created, result.changed, result.dry_run) == (1, 1, True)
+    assert (result.sidecars["created"], result.sidecars["changed"], result.dry_run) == (1, 1, True)
     assert result.examples == [
         {"sidecar": "2.jpg.xmp", "change": "changed", "label": "roses", "probability": 0.75},
         {"sidecar": "a/1.jpg.xmp", "change": "created", "label": "roses", "probability": 0.75},
@@ -130,6 +130,15 @@ def test_pair_has_one_label_and_shares_the_sidecar_of_lightroom(archive):
     assert archive.sidecars() == {"2.XMP": ()}
 
 
+@pytest.mark.parametrize(("name", "sidecar"), [("1.xmp", "full"), ("1.CR2.XMP", "lightroom")])
+def test_new_sidecar_beside_one_with_the_other_name_is_counted(archive, name, sidecar):
+    predictions = archive.predictions(labelled("1.CR2"), labelled("2.CR2"))
+    (archive.photos / name).write_text(LIGHTROOM)
+    for dry_run in (True, False):
+        result = archive.tag(predictions, sidecar=sidecar, dry_run=dry_run)
+        assert (result.sidecars["created"], result.beside) == (2, 1)
+
+
 def test_failures_are_named_with_counts_and_change_nothing(archive, capsys):
     rows = [labelled(f"{number}.jpg") for number in range(6)]
     predictions = archive.predictions(*rows, labelled("a/x.jpg", "bad\x01"))
@@ -146,10 +155,10 @@ def test_failures_are_named_with_counts_and_change_nothing(archive, capsys):
     assert result["failed"] == {"malformed": 2, "not a file": 2, "missing": 1, "label": 1}
     assert result["failures"]["malformed"]["sidecar"] == "0.jpg.xmp"
     assert "not well-formed XML" in result["failures"]["malformed"]["message"]
-    assert (result["created"], private.read_text()) == (1, LIGHTROOM)
+    assert (result["sidecars"]["created"], private.read_text()) == (1, LIGHTROOM)
     assert (archive.photos / "0.jpg.xmp").read_text() == "<no"
     code, out, _ = run(capsys, "tag", str(predictions), "--images", str(archive.photos))
-    assert "  2 stay as they are (malformed), such as 0.jpg.xmp: it is not well-formed XML" in out
+    assert "  2 not changed (malformed), such as 0.jpg.xmp: it is not well-formed XML" in out
 
 
 def test_folder_without_write_access_is_one_failure_with_a_count(archive, monkeypatch):
@@ -212,7 +221,7 @@ def test_names_that_are_not_utf8_are_tagged(archive):
     predictions = archive.predictions(labelled("1.jpg"))
     os.rename(archive.photos / "1.jpg", os.fsencode(archive.photos) + b"/\xff.jpg")
     predictions = finished(archive.where / "odd", PREDICTIONS, [predictions_batch([labelled("//bytes/%FF.jpg")])])
-    assert archive.tag(predictions).created == 1
+    assert archive.tag(predictions).sidecars["created"] == 1
     assert os.listdir(os.fsencode(archive.photos)).count(b"\xff.jpg.xmp") == 1
 
 
@@ -238,6 +247,6 @@ def test_killed_run_goes_on_and_leaves_nothing_broken(archive, tmp_path):
     process.wait()
     written = sum(bool(ours) for ours in archive.sidecars().values())  # each can be parsed
     result = archive.tag(predictions)
-    assert result.unchanged == written < 1000
+    assert result.sidecars["unchanged"] == written < 1000
     assert set(archive.sidecars().values()) == {("roses",)}
     assert not list(archive.photos.rglob("_tmp-*"))

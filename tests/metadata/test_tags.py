@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from exiftool import fields_of, needs_exiftool
+from exiftool import change, fields_of, needs_exiftool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sidecar_samples import DARKTABLE, DIGIKAM, IMMICH, LIGHTROOM, SAMPLES
@@ -198,3 +198,18 @@ def test_exiftool_sees_ours_and_every_other_field_unchanged(tmp_path):
             given = before.pop(name, [])
             assert added[: len(given)] == given
         assert {name: value for name, value in after.items() if "flowersBatch" not in name} == before
+
+
+@needs_exiftool
+def test_what_exiftool_adds_to_our_sidecar_is_kept(tmp_path):
+    """It writes the whole file in its own order, with a description for each namespace."""
+    file = tmp_path / "a.xmp"
+    file.write_bytes(tagged(None, OWL))
+    change("-XMP-xmp:Rating=4", "-XMP-dc:Subject+=mine", file)
+    assert with_tag(file.read_bytes(), OWL) == file.read_bytes()
+    file.write_bytes(tagged(file.read_bytes(), None))
+    (fields,) = fields_of(file)
+    assert {name: value for name, value in fields.items() if name != "XMP-x:XMPToolkit"} == {
+        "XMP-xmp:Rating": 4,
+        "XMP-dc:Subject": ["mine"],
+    }
