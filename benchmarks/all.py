@@ -38,6 +38,7 @@ SCRIPTS = (
     "review",
     "review_codes",
     "tagging",
+    "keywords",
     "startup",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")

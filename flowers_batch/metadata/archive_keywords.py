@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from flowers_batch.config import ArchiveConfig
 from flowers_batch.decoding.groups import requests_of
-from flowers_batch.decoding.jpeg import has_whole_header
 from flowers_batch.decoding.pool import GROUP, DecodePool, PoolSettings
 from flowers_batch.decoding.tasks import TASKS_PER_WORKER, DecodedGroup
 from flowers_batch.errors import InputError
+from flowers_batch.metadata.blocks import has_all_blocks
 from flowers_batch.metadata.embedded import FileKeywords, KeywordsOutput
 from flowers_batch.metadata.sidecars import sidecars_of
 from flowers_batch.sources.folders import FolderSource
@@ -69,7 +69,7 @@ def keywords_of(source: Source, batches: Iterable[pa.RecordBatch | pa.Table]) ->
         RunError: The source no longer exists.
     """
     if isinstance(source, FolderSource | ListSource):
-        source = replace(source, is_enough=has_whole_header)
+        source = replace(source, is_enough=has_all_blocks)
     with closing(_KeywordReader(source)) as reader:
         for batch in batches:
             images = images_of(batch)

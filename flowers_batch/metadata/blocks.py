@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from PIL import Image
@@ -16,7 +17,7 @@ from PIL import Image
 from flowers_batch.decoding import decode  # noqa: F401  # registers the HEIF plugin
 from flowers_batch.decoding.errors import DecodeError, explain_errors, too_many
 from flowers_batch.decoding.heif import all_boxes
-from flowers_batch.decoding.jpeg import application_segments
+from flowers_batch.decoding.jpeg import application_segments, has_whole_header
 from flowers_batch.decoding.metadata import png_texts, raw_profile
 from flowers_batch.metadata.iptc import IPTC_RESOURCE, photoshop_resources
 
@@ -68,6 +69,21 @@ def metadata_blocks(data: bytes) -> Iterator[Block]:
         yield from _of_heif(data)
     elif order := _tiff_order(data):
         yield from _of_tiff(data, order)
+
+
+def has_all_blocks(head: bytes) -> bool:
+    """Return whether the beginning of a file has all of its metadata.
+
+    These are a JPEG's header, or what the first directory of a TIFF or a RAW file made of it refers to.
+
+    Raises:
+        DecodeError: It has far more parts than a photo.
+    """
+    if order := _tiff_order(head):
+        with suppress(DecodeError):  # something lies beyond
+            return all(True for _ in _of_tiff(head, order))
+        return False
+    return has_whole_header(head)
 
 
 def _of_jpeg(data: bytes) -> Iterator[Block]:
@@ -168,14 +184,17 @@ def _of_tiff(data: bytes, order: Literal["little", "big"]) -> Iterator[Block]:
     entries = number(directory, digits)
     if entries > _MAX_ENTRIES:
         raise too_many(_MAX_ENTRIES, "tags")
-    for at in range(directory + digits, directory + digits + entries * (4 + 2 * width), 4 + 2 * width):
+    first, size = directory + digits, 4 + 2 * width
+    if first + entries * size > len(data):
+        raise DecodeError("truncated", "Its first directory lies beyond the file's end.")
+    for at in range(first, first + entries * size, size):
         tag = number(at, 2)
         if tag not in (_TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP):
             continue
-        size, value_at = _TYPE_BYTES.get(number(at + 2, 2), 1) * number(at + 4, width), at + 4 + width
-        place = value_at if size <= width else number(value_at, width)
-        content = data[place : place + size]
-        if len(content) < size:
+        length, value_at = _TYPE_BYTES.get(number(at + 2, 2), 1) * number(at + 4, width), at + 4 + width
+        place = value_at if length <= width else number(value_at, width)
+        content = data[place : place + length]
+        if len(content) < length:
             raise DecodeError("truncated", f"Its tag {tag} lies beyond the file's end.")
         if tag == _TIFF_PHOTOSHOP:
             yield from _of_photoshop(content)

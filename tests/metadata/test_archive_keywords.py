@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,16 +143,27 @@ def test_sidecars_outside_the_folder_are_not_looked_for(tmp_path):
         list(keywords_of(source, batches_of([Image("../a.jpg")])))
 
 
-def test_only_the_header_of_a_large_jpeg_is_read(tmp_path, monkeypatch):
-    read_bytes, read_os = [], os.read
-    monkeypatch.setattr(os, "read", lambda handle, size: read_bytes.append(size) or read_os(handle, size))
-    write(
-        tmp_path,
-        {"a.jpg": photo("JPEG", xmp("rose")) + bytes(3 << 20), "b.tif": photo("TIFF", xmp("rose")) + bytes(3 << 20)},
-    )
-    found = read(open_source(str(tmp_path)))
-    assert [photo.given for photo in found.values()] == [("rose",)] * 2
-    assert sum(read_bytes) < 6 << 20, "of the JPEG 1 MiB, of the TIFF its head and all of it"
+def test_only_the_head_of_large_files_is_read_if_all_metadata_are_there(tmp_path, monkeypatch):
+    read_bytes, read_os = {}, os.read
+
+    def counting(handle: int, size: int) -> bytes:
+        content = read_os(handle, size)
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{handle}"))
+        read_bytes[name] = read_bytes.get(name, 0) + len(content)
+        return content
+
+    monkeypatch.setattr(os, "read", counting)
+    packet, pixels = xmp("rose"), bytes(3 << 20)
+    directory = struct.pack("<HHHIII", 1, 700, 7, len(packet), 8 + len(pixels), 0)
+    files = {
+        "a.jpg": photo("JPEG", packet) + pixels,
+        "b.tif": photo("TIFF", packet) + pixels,
+        "c.dng": struct.pack("<2sHI", b"II", 42, 8 + len(pixels) + len(packet)) + pixels + packet + directory,
+    }
+    found = read(open_source(str(write(tmp_path, files))))
+    assert [photo.given for photo in found.values()] == [("rose",)] * 3
+    assert read_bytes["a.jpg"] == read_bytes["b.tif"] == 1 << 20
+    assert read_bytes["c.dng"] > 3 << 20, "its directory is behind its pixels"
 
 
 def test_case_and_composition_do_not_matter():
