@@ -70,7 +70,7 @@ def read_keyword_labels(run: Run, classes: Sequence[str], reporter: Reporter = N
             several.append({"path": photo.path, "classes": found})
     if not labels:
         raise _no_class(chosen, counts, several)
-    if missing := [name for name in chosen.names if name not in set(labels.values())]:
+    if missing := sorted(set(chosen.names).difference(labels.values())):
         reporter.message(f"no photo has the keywords of {_listed(missing)} alone")
     return KeywordLabels(labels, 0, {}, several, counts.unread, counts.failures[:_EXAMPLES])
 
@@ -112,13 +112,13 @@ def _rows_of(run: Run) -> Iterator[pa.Table]:
 def _no_class(chosen: KeywordClasses, counts: KeywordCounts, several: Sequence[dict[str, Any]]) -> InputError:
     """Return the error for photos of which none has the keywords of one class."""
     most_frequent, failures = counts.describe(), counts.failures
-    failed = f" ({counts.unread} could not be read, such as {failures[0]['path']})" if failures else ""
+    photos = f"{'the first ' if counts.photos == _SAMPLE and not chosen.names else ''}{counts.photos} photos"
+    photos += f" ({counts.unread} could not all be read, such as {failures[0]['path']})" if failures else ""
     if not most_frequent:
         return InputError(
-            f"None of {counts.photos} photos{failed} has a keyword, in itself or in a sidecar: give `labels` a CSV "
-            "file with path,label."
+            f"None of {photos} has a keyword, in itself or in a sidecar: give `labels` a CSV file with path,label."
         )
-    choice = f"The most frequent keywords of {counts.photos} photos{failed} are {most_frequent}"
+    choice = f"The most frequent keywords of {photos} are {most_frequent}"
     if not chosen.names:
         example = ",".join(keyword for keyword, _ in counts.most_frequent(2))
         return InputError(

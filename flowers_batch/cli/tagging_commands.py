@@ -55,8 +55,8 @@ def _tagging_lines(result: Tagging, config: TagConfig) -> Iterator[str]:
         yield f"  {count} not changed ({kind}), such as {first['sidecar']}: {first['message']}"
     if result.beside:
         yield (
-            f"  {result.beside} created beside a sidecar with the other name: programs read one of both, and --sidecar says "
-            "which is written"
+            f"  {result.beside} created beside a sidecar with the other name: programs read one of both, and --sidecar "
+            "says which is written"
         )
     if result.dry_run:
         yield "nothing was written, since this was a dry run"
