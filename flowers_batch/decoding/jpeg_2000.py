@@ -61,9 +61,27 @@ def _with_end(codestream: bytes) -> bytes:
 
 
 def _stripped_header(content: bytes) -> bytes:
-    return b"".join(
-        _box(kind, content[start:end]) for kind, start, end in _boxes(content, 0, len(content)) if kind in _HEADER_BOXES
-    )
+    kept = []
+    for kind, start, end in _boxes(content, 0, len(content)):
+        if kind == b"pclr":
+            _check_palette(content[start:end])
+        if kind in _HEADER_BOXES:
+            kept.append(_box(kind, content[start:end]))
+    return b"".join(kept)
+
+
+def _check_palette(content: bytes) -> None:
+    """Refuse palettes that Pillow would read wrongly: of more than 8 bits, or with a colour twice before others.
+
+    Raises:
+        DecodeError: It is one.
+    """
+    columns = content[2] if len(content) > 2 else 0
+    first = 3 + columns
+    entries = [content[at : at + columns] for at in range(first, len(content), columns or 1)]
+    unique = list(dict.fromkeys(entries))
+    if any(bits & 0x7F > 7 for bits in content[3:first]) or entries[: len(unique)] != unique:
+        raise DecodeError("unsupported", "Its palette has more than 8 bits, or a colour twice.")
 
 
 def _box(kind: bytes, content: bytes) -> bytes:

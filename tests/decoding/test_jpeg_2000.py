@@ -61,6 +61,31 @@ def test_jpeg_2000_of_16_bits_is_scaled(kind):
     assert off(decode_photo(jp2(Image.fromarray(deep), **KINDS[kind])), expected) == 0
 
 
+def with_palette(indices: np.ndarray, colours: np.ndarray, bits: int = 8) -> bytes:
+    data = jp2(indices)
+    at = data.index(b"jp2h") - 4
+    end = at + struct.unpack_from(">I", data, at)[0]
+    columns = colours.shape[1]
+    palette = struct.pack(">HB", len(colours), columns) + bytes([bits - 1] * columns) + colours.tobytes()
+    mapping = b"".join(struct.pack(">HBB", 0, 1, column) for column in range(columns))
+    header = data[at + 8 : end].replace(struct.pack(">I", 17), struct.pack(">I", 16))  # sRGB, not grey
+    boxes = box(b"pclr", palette) + box(b"cmap", mapping)
+    return data[:at] + box(b"jp2h", header + boxes) + data[end:]
+
+
+def test_palette_of_a_jpeg_2000_becomes_its_colours():
+    colours, indices = np.unique(blocks().reshape(-1, 3), axis=0, return_inverse=True)
+    indices = indices.reshape(48, 72).astype(np.uint8)
+    assert off(decode_photo(with_palette(indices, colours)), blocks()) == 0
+    clear = np.column_stack([colours, [0, 255, 255, 255, 255]]).astype(np.uint8)
+    expected = np.where(indices[:, :, None] == 0, 255, blocks()).astype(np.uint8)
+    assert off(decode_photo(with_palette(indices, clear)), expected) == 0
+    padded = np.vstack([colours, *[colours[:1]] * 20])
+    assert off(decode_photo(with_palette(indices, padded)), blocks()) == 0
+    for data in (with_palette(indices, np.vstack([colours[:1], colours])), with_palette(indices, colours, 9)):
+        assert refused(data).reason == "unsupported"
+
+
 def test_orientation_in_metadata_of_a_jpeg_2000_counts():
     exif = Image.Exif()
     exif[0x0112] = 6
