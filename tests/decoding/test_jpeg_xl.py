@@ -20,7 +20,7 @@ SIGNATURE = box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ")
 
 
 def jxl(values: np.ndarray, **options) -> bytes:
-    return imagecodecs.jpegxl_encode(values, **{"lossless": True, "numthreads": 1} | options)
+    return imagecodecs.jpegxl_encode(values, **{"lossless": True, "numthreads": 1, "effort": 1} | options)
 
 
 def refused(data: bytes, max_pixels: int = 10**8) -> DecodeError:
