@@ -17,6 +17,7 @@ IMAGENET = "imagenet"  # names the published weights, and the classifier that th
 WEIGHTS_ENVIRONMENT = "FLOWERS_BATCH_WEIGHTS"  # names the file that `imagenet` stands for
 RANDOM = "random:"  # begins the name of weights that are drawn from a seed
 XMP = "xmp"  # names the labels that are photos' keywords
+EXACT, FAST = "exact", "fast"  # how photos are decoded
 NULL_NETWORK = "null"  # stands in for VGG in tests and benchmarks: see encoding.networks.NullNetwork
 
 
@@ -99,6 +100,8 @@ class EncodeConfig(ArchiveConfig):
         pool: How a feature map becomes a row: avg or max over its positions, or flatten.
         precision: float32, bfloat16, or auto: bfloat16 where the hardware supports it.
         code_dtype: The type of codes on disk: float16 or float32.
+        decode: exact; fast: a large JPEG to a half, a quarter or an eighth of its size, which changes codes about as
+            much as rounding pixels to bytes; or auto: fast where the network computes in bfloat16.
     """
 
     weights: str = IMAGENET
@@ -107,6 +110,7 @@ class EncodeConfig(ArchiveConfig):
     pool: str | None = None
     precision: str = "auto"
     code_dtype: str = "float16"
+    decode: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,6 +119,7 @@ class EncodeConfig(ArchiveConfig):
             _one_of("pool", self.pool, POOLS)
         _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("code_dtype", self.code_dtype, ("float16", "float32"))
+        _one_of("decode", self.decode, ("auto", EXACT, FAST))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from flowers_batch.errors import InputError
 from flowers_batch.json_values import check_shape
 
+_ENCODING = ("network", "layer", "pool", "precision", "code_dtype", "decode")
 CODES_SCHEMA = 1  # raised when the columns of a shard change
 PREPROCESSING = 2  # raised when decoding gives other pixels for the same photo
 
@@ -35,6 +36,7 @@ _SHAPE = {
     "weights": str,
     "precision": ("float32", "bfloat16"),
     "code_dtype": ("float16", "float32"),
+    "decode?": ("exact", "fast"),
     "pool?": ("avg", "max", "flatten", None),
     "preprocessing?": int,
     "schema?": int,
@@ -58,6 +60,7 @@ class Fingerprint:
         preprocessing, schema: Versions of this package's pixels and columns.
         head: Identity of the classifier (`Head.identity`); None for codes.
         top_k: How many labels each prediction keeps; None for codes.
+        decode: How photos are decoded: `exact`, as all versions before 0.2 did, or `fast`.
     """
 
     network: str
@@ -70,11 +73,12 @@ class Fingerprint:
     schema: int = CODES_SCHEMA
     head: str | None = None
     top_k: int | None = None
+    decode: str = "exact"
 
     @property
     def encoding(self) -> dict[str, Any]:
         """The settings of `EncodeConfig` that make codes of this kind, except where the weights are."""
-        return {name: getattr(self, name) for name in ("network", "layer", "pool", "precision", "code_dtype")}
+        return {name: getattr(self, name) for name in _ENCODING}
 
     @property
     def digest(self) -> str:

@@ -15,6 +15,7 @@ from flowers_batch.errors import FlowersError, InputError, RunError
         (lambda: EncodeConfig(pool="sum"), "pool"),
         (lambda: EncodeConfig(precision="float64"), "precision"),
         (lambda: EncodeConfig(code_dtype="int8"), "code_dtype"),
+        (lambda: EncodeConfig(decode="half"), "decode"),
         (lambda: EncodeConfig(batch_size=0), "batch_size"),
         (lambda: EncodeConfig(shard_size=-1), "shard_size"),
         (lambda: EncodeConfig(max_failed_share=-0.1), "max_failed_share"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowers_batch.runs.summary import Summary
 
 _ENCODING = (
-    *("weights", "network", "layer", "pool", "precision", "code_dtype"),
+    *("weights", "network", "layer", "pool", "precision", "code_dtype", "decode"),
     *("root", "include_hidden", "exclude", "max_pixels", "image_timeout", "max_failed_share"),
 )
 

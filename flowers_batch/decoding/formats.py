@@ -24,7 +24,7 @@ from flowers_batch.decoding.jpeg_xl import is_jpeg_xl, open_jpeg_xl
 from flowers_batch.decoding.late_image import LateImage
 from flowers_batch.decoding.metadata import strip_metadata
 from flowers_batch.decoding.raw import develop, is_raw, read_raw
-from flowers_batch.decoding.resizing import BAND_ROWS, SIDE
+from flowers_batch.decoding.resize_bands import SIDE
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000")
 # Brands in HEIF's `ftyp` box: those of a codec, and those that say nothing about it (ISO 23008-12, 23000-22).
@@ -32,6 +32,7 @@ _AVIF_BRANDS = {b"avif", b"avis", b"avio", b"MA1A", b"MA1B"}
 _HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"MiHA", b"MiHB", b"MiHE"}
 _CONTAINER_BRANDS = {b"heif", b"mif1", b"mif2", b"mif3", b"msf1", b"miaf"}
 _MAX_BRANDS_BYTES = 4096
+_BAND_ROWS = 64  # rows converted at a time: keeps memory small
 # Pixels of the tiles, the gain map and the other images that a HEIF is made of: per own pixel, and in any case.
 _MAX_USED, _ANY_USED = 4, 64_000_000
 _BITS, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 284, 322, 323  # tags of TIFF 6.0
@@ -171,10 +172,15 @@ def _possible_formats(data: bytes) -> list[str]:
     return formats
 
 
-def upright_pixels(opened: OpenImage, min_side: int | None = None) -> NDArray[np.uint8]:
-    """Return the first frame, decoded and upright: uint8 [height, width, 3], RGB."""
+def upright_pixels(opened: OpenImage, min_side: int | None = None, *, reuse: bool = False) -> NDArray[np.uint8]:
+    """Return the first frame, decoded and upright: uint8 [height, width, 3], RGB.
+
+    Args:
+        opened: The image.
+        min_side, reuse: As for `decode_jpeg`; other formats are decoded in full size, into memory of their own.
+    """
     image, orientation = opened.image, opened.orientation
-    photo = _rgb_pixels(opened, min_side)
+    photo = _rgb_pixels(opened, min_side, reuse)
     if image.format == "AVIF":  # Pillow states the container's orientation, and applies it in HEIF alone
         with explain_errors():
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -182,13 +188,13 @@ def upright_pixels(opened: OpenImage, min_side: int | None = None) -> NDArray[np
     return _UPRIGHT[orientation](photo) if orientation in _UPRIGHT else photo
 
 
-def _rgb_pixels(opened: OpenImage, min_side: int | None) -> NDArray[np.uint8]:
+def _rgb_pixels(opened: OpenImage, min_side: int | None, reuse: bool) -> NDArray[np.uint8]:
     """Decode the first frame as uint8 [height, width, 3], not yet upright."""
     image, data = opened.image, opened.data
     if image.format == "JPEG":
         if image.mode == "CMYK":
             data = with_end(data)
-        elif (photo := decode_jpeg(data, min_side)) is not None:
+        elif (photo := decode_jpeg(data, image.size, min_side, reuse)) is not None:
             return photo
         image = _open_as("JPEG", strip_jpeg(data))  # Pillow distinguishes warnings from errors
     with explain_errors():
@@ -197,15 +203,15 @@ def _rgb_pixels(opened: OpenImage, min_side: int | None) -> NDArray[np.uint8]:
     if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, as the pixels were before `load`
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     photo = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, BAND_ROWS):
-        photo[top : top + BAND_ROWS] = _band_as_rgb(image, top, clear)
+    for top in range(0, image.height, _BAND_ROWS):
+        photo[top : top + _BAND_ROWS] = _band_as_rgb(image, top, clear)
     return photo
 
 
 def _band_as_rgb(image: Image.Image, top: int, clear: Any) -> NDArray[np.uint8]:
     """Return some rows as uint8 [rows, width, 3], or of 16-bit grey [rows, width, 1]."""
     with explain_errors():
-        band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
+        band = image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height)))
         values = np.asarray(band if band.mode.startswith("I;16") else _on_white(band))
     return values if values.dtype == np.uint8 else _grey_of_16_bits(values, clear)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -27,6 +28,7 @@ _MAX_SEGMENTS = 100_000  # photos with much metadata have some thousand
 # libjpeg goes over all blocks for each scan, even if there is nothing in it. Programs write about ten scans. A thousand
 # scanned megapixels take 0.6 to 1.4 seconds.
 _MAX_SCANS, _MAX_SCANNED_PIXELS = 300, 4_000_000_000
+_MAX_REUSED_BYTES = 96_000_000  # of pixels: those of 32 megapixels, of which many may be decoded at once
 _MAX_COMPONENTS = 4  # of a scan (ITU-T T.81, B.2.3)
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -144,31 +146,70 @@ def _has_more_scans(data: bytes, limit: int) -> bool:
     return scans > limit
 
 
-def decode_jpeg(data: bytes, min_side: int | None = None) -> NDArray[np.uint8] | None:
+def decode_jpeg(
+    data: bytes, size: tuple[int, int], min_side: int | None = None, reuse: bool = False
+) -> NDArray[np.uint8] | None:
     """Decode a JPEG as uint8 [height, width, 3], or return None if libjpeg has something to object.
 
     Args:
         data: The file's bytes, of a grey, YCbCr or RGB photo.
-        min_side: If given, it may be decoded to 1/8, 1/4 or 1/2 of its size as long as both sides keep this many
-            pixels.
+        size: Width and height in the header.
+        min_side: If given, it is decoded to 1/8, 1/4 or 1/2 of its size, rounded up, as long as both sides keep this
+            many pixels (`jpeg_scale`).
+        reuse: Decode into memory that is used again for this thread's next photo.
     """
-    photo = _decode(data, "RGB", min_side or 0)
+    scale = jpeg_scale(size, min_side) if min_side else 1
+    height, width = -(-size[1] // scale), -(-size[0] // scale)
+    buffer = _reused.buffer(3 * height * width) if reuse else None
+    photo = _decode(data, "RGB", height, width, buffer)
     if photo is None and only_end_is_missing(data):
-        photo = _decode(data + _END, "RGB", min_side or 0)
+        photo = _decode(data + _END, "RGB", height, width, buffer)
     return photo
+
+
+def jpeg_scale(size: tuple[int, int], min_side: int) -> int:
+    """Return 8, 4, 2 or 1: to which part of its size a JPEG is decoded so that both sides keep `min_side` pixels."""
+    return next((scale for scale in (8, 4, 2) if min(size) >= scale * min_side), 1)
+
+
+class _ReusedMemory(threading.local):
+    """Memory of one thread for decoded photos: new memory would have to be cleared for each of them."""
+
+    _pixels = np.empty(0, np.uint8)
+
+    def buffer(self, size: int) -> NDArray[np.uint8] | None:
+        """Return memory of at least `size` bytes, or None if that is too much to keep."""
+        if size > _MAX_REUSED_BYTES:
+            return None
+        if size > len(self._pixels):
+            self._pixels = np.empty(0, np.uint8)  # frees it first
+            self._pixels = np.empty(size, np.uint8)
+        return self._pixels
+
+
+_reused = _ReusedMemory()
 
 
 def with_end(data: bytes) -> bytes:
     """Return a CMYK JPEG, with its end marker if only that is missing."""
-    if only_end_is_missing(data) and _decode(data + _END, "CMYK", 0) is not None:
+    if only_end_is_missing(data) and _decode(data + _END, "CMYK") is not None:
         return data + _END
     return data
 
 
-def _decode(data: bytes, colours: str, min_side: int) -> NDArray[np.uint8] | None:
-    """Decode a JPEG as uint8 [height, width, colours], or return None if libjpeg has something to object."""
+def _decode(
+    data: bytes, colours: str, height: int = 0, width: int = 0, buffer: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8] | None:
+    """Decode a JPEG as uint8 [height, width, colours], or return None if libjpeg has something to object.
+
+    Args:
+        data: The file's bytes.
+        colours: Of the result.
+        height, width: The least of each.
+        buffer: Memory for the result; None takes new one.
+    """
     with explain_errors(), suppress(ValueError):  # it raises for warnings, too
-        return simplejpeg.decode_jpeg(data, colours, min_height=min_side, min_width=min_side)
+        return simplejpeg.decode_jpeg(data, colours, min_height=height, min_width=width, buffer=buffer)
     return None
 
 

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.config import EXACT
 from flowers_batch.decoding.decode import Turns, decode, decode_photo
 from flowers_batch.decoding.errors import DecodeError, explain_lack_of_memory
-from flowers_batch.decoding.resizing import SIDE
+from flowers_batch.decoding.resize_bands import SIDE
 
 _LENGTH = np.dtype("<u4")  # of a file, in front of it
 
@@ -56,9 +57,11 @@ class SquarePixels:
 
     Attributes:
         dtype: `float32`, or `uint8` for rounded pixels.
+        mode: `exact`, or `fast`: see `decode`.
     """
 
     dtype: str
+    mode: str = EXACT
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,7 +70,7 @@ class SquarePixels:
 
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Decode an image file's bytes, and put its pixels into a slot: see `Output`."""
-        picture = decode(data, max_pixels, turns, lambda: slot)
+        picture = decode(data, max_pixels, turns, lambda: slot, self.mode)
         return Described(picture.width, picture.height, picture.phash)
 
 

@@ -3,8 +3,7 @@
 The reference (`tensorflow_vgg.images.load_image`) crops the centre square and resizes it with scikit-image:
 a Gaussian of sigma (factor-1)/2 against aliasing, cut at 4 sigma and mirrored at the border, then linear
 interpolation between pixel centres. OpenCV does the same in float32 if the border is handled as scikit-image does.
-All of it is linear and separable, so a large side is resized by one banded matrix, made once for each length:
-only those smoothed pixels are computed that the interpolation needs.
+A large square is resized by products with matrices: see `resize_bands`.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 224
-BAND_ROWS = 64  # rows converted at a time: keeps memory small, and skips the resize matrix's zeros
+from flowers_batch.decoding.resize_bands import SIDE, SquareSide, gaussian, resize_columns, resize_rows
+
 _LARGEST_FILTERED = 850  # pixels of a side: of longer sides most smoothed pixels would not be used
 
 Pixels = NDArray[Any]  # float32 or uint8 [..., 224, 224, 3], RGB in [0, 255]
@@ -33,25 +32,52 @@ def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
     Returns:
         [224, 224, 3] in [0, 255].
     """
-    exact: Pixels = out if out is not None and out.dtype == np.float32 else np.empty((SIDE, SIDE, 3), np.float32)
+    exact = _float_array(out)
     side = len(square)
     if side == SIDE:
         exact[:] = square
     elif side > _LARGEST_FILTERED:
-        _resize_by_bands(square, exact)
+        _resize_by_products(square, SquareSide(side), SquareSide(side), exact)
     else:
-        gaussian = _gaussian(side)
-        if len(gaussian) == 1:
+        weights = _gaussian(side)
+        if len(weights) == 1:
             smooth: NDArray[Any] = square.astype(np.float32)
         else:
-            smooth = cv2.sepFilter2D(square, cv2.CV_32F, gaussian, gaussian, borderType=cv2.BORDER_REFLECT_101)
+            smooth = cv2.sepFilter2D(square, cv2.CV_32F, weights, weights, borderType=cv2.BORDER_REFLECT_101)
         if side > SIDE:
             cv2.resize(smooth, (SIDE, SIDE), dst=exact, interpolation=cv2.INTER_LINEAR)
         else:
             _enlarge(smooth, exact)
-    if out is None or out is exact:
-        return exact
-    cv2.convertScaleAbs(exact, dst=out)  # rounds to the nearest
+    return _rounded(exact, out)
+
+
+def resize_scaled(
+    square: NDArray[np.uint8], vertical: SquareSide, horizontal: SquareSide, out: Pixels | None
+) -> Pixels:
+    """Resize a square of a photo that was decoded to a fraction of its size, nearly as if it were not.
+
+    Args:
+        square: uint8 [rows, columns, 3]: the decoded pixels that the square takes.
+        vertical, horizontal: Where the square's sides are in them.
+        out: As for `resize`.
+
+    Returns:
+        [224, 224, 3] in [0, 255].
+    """
+    resized = _float_array(out)
+    _resize_by_products(square, vertical, horizontal, resized)
+    return _rounded(resized, out)
+
+
+def _float_array(out: Pixels | None) -> Pixels:
+    return out if out is not None and out.dtype == np.float32 else np.empty((SIDE, SIDE, 3), np.float32)
+
+
+def _rounded(resized: Pixels, out: Pixels | None) -> Pixels:
+    """Return `out` with the resized pixels, rounded if it is of another type."""
+    if out is None or out is resized:
+        return resized
+    cv2.convertScaleAbs(resized, dst=out)  # rounds to the nearest
     return out
 
 
@@ -75,52 +101,13 @@ def _enlarge(square: NDArray[Any], out: NDArray[Any]) -> None:
     fix_borders(out.swapaxes(0, 1), tall.swapaxes(0, 1))
 
 
-def _resize_by_bands(square: NDArray[np.uint8], out: Pixels) -> None:
-    """Resize a large square by two products with a banded matrix, without all of it in memory as float32."""
-    side = len(square)
-    rows = np.zeros((SIDE, side * 3), np.float32)
-    for source, target, weights in _resize_bands(side):
-        rows[target] += weights @ square[source].astype(np.float32, order="C").reshape(-1, side * 3)
-    columns = rows.reshape(SIDE, side, 3).transpose(1, 0, 2).reshape(side, SIDE * 3)
-    result = np.zeros((SIDE, SIDE * 3), np.float32)
-    for source, target, weights in _resize_bands(side):
-        result[target] += weights @ columns[source]
-    np.minimum(result, 255, out=result)  # sums of rounded weights may exceed 1 by rounding
-    out[:] = result.reshape(SIDE, SIDE, 3).transpose(1, 0, 2)
+def _resize_by_products(
+    square: NDArray[np.uint8], vertical: SquareSide, horizontal: SquareSide, out: NDArray[np.float32]
+) -> None:
+    resize_columns(resize_rows(square, vertical), horizontal, out)
+    np.minimum(out, 255, out=out)  # sums of rounded weights may exceed 1 by rounding
 
 
 @lru_cache(maxsize=1024)
 def _gaussian(side: int) -> NDArray[np.float32]:
-    """Return the weights of scikit-image's anti-aliasing Gaussian for a side that becomes 224."""
-    sigma = max(0.0, (side / SIDE - 1) / 2)
-    radius = int(4 * sigma + 0.5)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (sigma or 1)) ** 2)
-    return (weights / weights.sum()).astype(np.float32)
-
-
-@lru_cache(maxsize=256)
-def _resize_bands(side: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
-    """Return the nonzero parts of the matrix float32 [224, side] that resizes a side: columns, rows, numbers."""
-    gaussian = _gaussian(side).astype(np.float64)
-    offsets = np.arange(len(gaussian)) - len(gaussian) // 2
-    centres = (np.arange(SIDE) + 0.5) * (side / SIDE) - 0.5
-    below = np.floor(centres).astype(np.int64)
-    matrix = np.zeros((SIDE, side))
-    for tap, weight in ((below, below + 1 - centres), (below + 1, centres - below)):
-        columns = _mirror(tap[:, None] + offsets, side)
-        np.add.at(matrix, (np.arange(SIDE)[:, None], columns), weight[:, None] * gaussian)
-    used = matrix != 0
-    first = np.minimum.accumulate(used.argmax(1)[::-1])[::-1]
-    last = np.maximum.accumulate(side - used[:, ::-1].argmax(1))
-    bands = []
-    for start in range(0, side, BAND_ROWS):
-        source = slice(start, min(start + BAND_ROWS, side))
-        target = slice(np.searchsorted(last, source.start, "right"), np.searchsorted(first, source.stop))
-        bands.append((source, target, matrix[target, source].astype(np.float32)))
-    return bands
-
-
-def _mirror(index: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    """Fold an index back into 0..side-1, without repeating the border: 2 1 | 0 1 2 3 | 2 1."""
-    index = np.abs(index) % (2 * side - 2)
-    return np.minimum(index, 2 * side - 2 - index)
+    return gaussian(side).astype(np.float32)

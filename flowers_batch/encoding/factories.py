@@ -71,7 +71,7 @@ class EncoderFactory:
             labeller = Labeller(self.head, self.top_k)
         pool = DecodePool(
             self.source,
-            SquarePixels(np.dtype(pixel_type(precision)).name),
+            SquarePixels(np.dtype(pixel_type(precision)).name, fingerprint.decode),
             PoolSettings(threads, self.config.max_pixels, self.config.image_timeout),
             count_buffers(threads, batch_size) * batch_size,
         )

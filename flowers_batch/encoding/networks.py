@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowers_batch.config import IMAGENET, NULL_NETWORK, WEIGHTS_ENVIRONMENT, EncodeConfig
+from flowers_batch.config import EXACT, FAST, IMAGENET, NULL_NETWORK, WEIGHTS_ENVIRONMENT, EncodeConfig
 from flowers_batch.dataset.tunings import UNKNOWN_TUNING, Tunings, validated_tunings
 from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 from flowers_batch.errors import InputError
@@ -43,9 +43,19 @@ def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fin
     Args:
         config: How photos become codes.
         weights: The identity of the weights.
-        precision: What the network computes in.
+        precision: What the network computes in; while that is `auto`, so is an automatic decode mode.
     """
-    return Fingerprint(config.network, config.layer, weights, precision, config.code_dtype, config.pool)
+    return Fingerprint(
+        *(config.network, config.layer, weights, precision, config.code_dtype, config.pool),
+        decode=decode_mode(config, precision),
+    )
+
+
+def decode_mode(config: EncodeConfig, precision: str) -> str:
+    """Return how photos are decoded: as `config` says, or `auto`matically as exactly as the network computes."""
+    if config.decode != "auto":
+        return config.decode
+    return {"float32": EXACT, "bfloat16": FAST}.get(precision, "auto")
 
 
 def code_width(config: EncodeConfig) -> int:

@@ -158,6 +158,8 @@ def _with_weights_of(run: Run, encoding: EncodeConfig, advice: str) -> Run:
     """
     made, name = run.job.fingerprint, encoding.weights
     precision = made.precision if encoding.precision == "auto" else encoding.precision
+    if encoding.decode == "auto":
+        encoding = replace(encoding, decode=made.decode)
     differences = codes_fingerprint(encoding, made.weights, precision).differences(made)
     if not differences:
         identity, name = weights_identity(encoding)

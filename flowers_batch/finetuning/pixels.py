@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from flowers_batch.config import EXACT
 from flowers_batch.decoding.groups import requests_of
 from flowers_batch.decoding.outputs import SquarePixels
 from flowers_batch.decoding.pool import GROUP, DecodePool, PoolSettings
@@ -24,8 +25,8 @@ from flowers_batch.errors import InputError
 from flowers_batch.sources.source import Source
 
 _BATCHES_AHEAD = 2  # at least, that are decoded while the one before is trained on
-_OUTPUT = SquarePixels("uint8")
-_BYTES = int(np.prod(_OUTPUT.shape))  # of a photo's pixels
+_SHAPE = SquarePixels("uint8").shape
+_BYTES = int(np.prod(_SHAPE))  # of a photo's pixels
 _MAX_DISK_SHARE = 1 / 2  # of the free space on the disk of scratch files
 
 
@@ -38,17 +39,24 @@ class PixelReader:
         digests: SHA-256 of each one's file; other files are refused.
         batch_size: Photos in a batch.
         settings: How photos are decoded.
+        mode: `exact` or `fast`: as for the codes.
     """
 
     def __init__(
-        self, source: Source, photos: pa.Table, digests: Sequence[bytes], batch_size: int, settings: PoolSettings
+        self,
+        source: Source,
+        photos: pa.Table,
+        digests: Sequence[bytes],
+        batch_size: int,
+        settings: PoolSettings,
+        mode: str = EXACT,
     ):
         self._photos, self._digests, self.batch_size = requests_of(photos), digests, batch_size
         self._kept, self._is_kept = _scratch(len(photos) * _BYTES), np.zeros(len(photos), bool)
         ahead = max(_BATCHES_AHEAD, -(-settings.workers * TASKS_PER_WORKER * min(GROUP, batch_size) // batch_size))
         # Each batch in flight has a part of the pool's slots, and what loads it: the part is free once that has ended.
         self._loading: list[Future[NDArray[np.uint8]] | None] = [None] * (ahead + 1)
-        self._pool = DecodePool(source, _OUTPUT, settings, (ahead + 1) * batch_size)
+        self._pool = DecodePool(source, SquarePixels("uint8", mode), settings, (ahead + 1) * batch_size)
         self._threads = ThreadPoolExecutor(_BATCHES_AHEAD, "pixels")
 
     @property
@@ -106,7 +114,7 @@ class PixelReader:
             kept: int: which of them are in the scratch file.
             groups: The others.
         """
-        pixels = np.empty((len(indices), *_OUTPUT.shape), np.uint8)
+        pixels = np.empty((len(indices), *_SHAPE), np.uint8)
         for place in kept.tolist():
             self._read(indices[place], pixels[place])
         wait([group.decoding for group in groups])  # also if one fails: until then its slots are not free

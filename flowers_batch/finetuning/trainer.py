@@ -60,7 +60,9 @@ class Trainer:
             self.model = build_trainable_model(job, steps, dropout, progress)
         # All photos were within the limit with which they were encoded, whatever that was.
         photos, settings = job.photos, PoolSettings(workers, sys.maxsize, job.encoding.image_timeout)
-        self._pixels = PixelReader(photos.source, photos.images, photos.digests, batch_size, settings)
+        self._pixels = PixelReader(
+            photos.source, photos.images, photos.digests, batch_size, settings, job.encoding.decode
+        )
         self._last_lap = time.monotonic()
 
     def train(self, reporter: Reporter) -> TrainingState:

@@ -48,6 +48,8 @@ def encode(
             raise InputError(f"{folder.url} holds predictions: encode into another folder.")
         if job and config.precision == "auto":
             config = replace(config, precision=job.fingerprint.precision)
+        if job and config.decode == "auto":
+            config = replace(config, decode=job.fingerprint.decode)
         config = replace(config, weights=name)
         fingerprint = codes_fingerprint(config, weights, config.precision)
         described = Job(CODES, source.url, fingerprint, name, source.root, tuned_on=tunings_of(config))

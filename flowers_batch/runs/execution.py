@@ -141,7 +141,9 @@ class RunExecution:
             )
 
     def _on_first_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """Adopt the precision, which only an actor knows, and write `job.json` before the first shard.
+        """Adopt the precision and the decode mode, which only an actor knows, and write `job.json`.
+
+        That is done before the first shard.
 
         Raises:
             InputError: The actors' fingerprint differs from the driver's.
@@ -149,6 +151,8 @@ class RunExecution:
         expected = self.job.fingerprint
         if expected.precision == "auto":
             expected = replace(expected, precision=fingerprint.precision)
+        if expected.decode == "auto":
+            expected = replace(expected, decode=fingerprint.decode)
         if fingerprint != expected:
             raise InputError(
                 f"The actors' fingerprint differs from the driver's ({fingerprint.differences(expected)}): install "

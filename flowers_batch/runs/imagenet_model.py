@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from flowers_batch.classifier.head import Head
@@ -17,7 +19,7 @@ def imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) 
 
     Args:
         config: Its weights, if any, replace the published ones.
-        before: The job of the folder that is resumed, whose precision is kept.
+        before: The job of the folder that is resumed, whose precision and decode mode are kept.
         notes: Gains a sentence if the classes' names are not available, so that classes are numbered.
     """
     encoding = EncodeConfig(weights=config.weights or IMAGENET, layer="fc8", code_dtype="float32")
@@ -26,7 +28,10 @@ def imagenet_model(config: PredictConfig, before: Job | None, notes: list[str]) 
     # As in version 0.1, so that its predictions keep their fingerprint.
     unchanged = Normalization(STANDARDIZED, np.zeros(len(classes), np.float32), np.ones(len(classes), np.float32))
     head = Head(classes, unchanged, ())
-    precision = before.fingerprint.precision if before else encoding.precision
+    precision = encoding.precision
+    if before:
+        precision = before.fingerprint.precision
+        encoding = replace(encoding, decode=before.fingerprint.decode)
     return Model(head, codes_fingerprint(encoding, weights, precision), name, "", "", {}, {}, {})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import pytest
 from helpers import fingerprint
@@ -24,7 +23,7 @@ def test_job_is_read_as_it_was_written(tmp_path):
     assert read_job(folder) == job
     content = json.loads((tmp_path / "job.json").read_text())
     assert content["digest"] == job.fingerprint.digest
-    assert content["fingerprint"] == asdict(job.fingerprint)
+    assert content["fingerprint"] == job.fingerprint.to_json()
     assert {"python", "ray", "tensorflow", "numpy", "pyarrow"} <= content["versions"].keys()
 
 

@@ -80,7 +80,7 @@ def refused_at_once(data: bytes) -> DecodeError:
     return error
 
 
-@pytest.mark.parametrize("side", [1, 2, 3, 17, 223, 224, 225, 300, 336, 500, 1100])
+@pytest.mark.parametrize("side", [1, 2, 3, 17, 223, 224, 225, 300, 336, 500, 851, 1100, 1999])
 def test_resize_equals_scikit_image(side):
     square = random_pixels(side, side, seed=side)
     expected = skimage.transform.resize(square / 255, (224, 224)) * 255

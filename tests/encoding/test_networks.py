@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import manifest_rows, store
+from helpers import encoded, manifest_rows, random_pixels, store
 from safetensors.numpy import load_file
 
 import flowers_batch as fb
@@ -15,7 +15,7 @@ from flowers_batch import config as config_module
 from flowers_batch.dataset.schema import codes_of
 from flowers_batch.decoding.decode import decode
 from flowers_batch.encoding.factories import EncoderFactory
-from flowers_batch.encoding.networks import code_width, ends_at_pool5, weights_identity
+from flowers_batch.encoding.networks import NullNetwork, code_width, codes_fingerprint, ends_at_pool5, weights_identity
 from flowers_batch.sources.opening import open_source
 from tensorflow_vgg import images, network, weights
 
@@ -137,3 +137,31 @@ def test_weights_are_converted_to_and_from_urls(tmp_path, monkeypatch):
 
 def test_both_packages_use_the_same_variable_for_weights():
     assert config_module.WEIGHTS_ENVIRONMENT == weights.ENVIRONMENT_VARIABLE
+
+
+@pytest.mark.parametrize(
+    ("decode", "precision", "expected"),
+    [
+        ("auto", "float32", "exact"),
+        ("auto", "bfloat16", "fast"),
+        ("auto", "auto", "auto"),
+        ("exact", "bfloat16", "exact"),
+        ("fast", "float32", "fast"),
+        ("fast", "auto", "fast"),
+    ],
+)
+def test_photos_are_decoded_as_exactly_as_the_network_computes(decode, precision, expected):
+    assert codes_fingerprint(fb.EncodeConfig(decode=decode), "w", precision).decode == expected
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_workers_decode_in_the_mode_of_the_fingerprint(tmp_path, mode):
+    noise = encoded(random_pixels(1344, 1344), "JPEG", quality=50)
+    (tmp_path / "noise.jpg").write_bytes(noise)
+    config = fb.EncodeConfig(network="null", decode=mode, code_dtype="float32")
+    worker = EncoderFactory(config, open_source(tmp_path))(1, False)
+    (batch,) = worker.batches(0, manifest_rows(["noise.jpg"]), {})
+    assert worker.fingerprint.decode == mode
+    modes = {name: decode(noise, mode=name).pixels[None] for name in ("exact", "fast")}
+    assert np.abs(codes_of(batch)[0][0] - NullNetwork()(modes[mode])).max() < 1e-3
+    assert np.abs(modes["exact"] - modes["fast"]).max() > 0.01
