@@ -1,7 +1,7 @@
 """What fast decoding does to codes, labels and perceptual hashes, compared with exact decoding.
 
-Codes are averaged `pool5` in float32 with real weights. Errors are relative (L2). The error of rounding pixels to bytes,
-which is done wherever the network computes in bfloat16, is the measure: fast decoding should add no more.
+Codes are averaged `pool5` in float32 with real weights. Errors are relative (L2). The measure is the error of rounding
+pixels to bytes, which is done wherever the network computes in bfloat16: fast decoding should add no more.
 """
 
 from __future__ import annotations
