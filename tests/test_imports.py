@@ -31,3 +31,16 @@ def test_package_loads_no_framework_until_it_is_used():
 def test_package_exports_only_classes_and_functions():
     script = "import flowers_batch as fb; print(*(type(getattr(fb, name)).__name__ for name in fb.__all__))"
     assert set(run(script).split()) <= {"type", "function", "_ProtocolMeta"}
+
+
+def test_arrow_imports_pandas_only_if_it_is_asked_for_its_objects():
+    script = (
+        "import sys; from flowers_batch.pandas_import import keep_arrow_from_importing_pandas as keep; keep(); "
+        "import flowers_batch.pages.review.server, pyarrow as pa; pa.array(['a']); print('pandas' in sys.modules); "
+        "print(len(pa.table({'a': [1, 2]}).to_pandas()))"
+    )
+    assert run(script).split() == ["False", "2"]
+
+
+def test_fork_server_of_decode_workers_imports_no_pandas():
+    assert run("import sys, flowers_batch.decoding.fork_server; print('pandas' in sys.modules)") == "False\n"

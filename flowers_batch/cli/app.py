@@ -17,6 +17,7 @@ from flowers_batch import __version__
 from flowers_batch.cli.failures import failures_as_sentences
 from flowers_batch.cli.options import ConfigOptions, Debug, Json
 from flowers_batch.errors import InputError
+from flowers_batch.pandas_import import keep_arrow_from_importing_pandas
 from flowers_batch.progress import STYLES, console_reporter
 from flowers_batch.text import visible, visible_lines
 
@@ -123,6 +124,7 @@ def command(
 
 
 def _run(function: Callable[..., Any], arguments: dict[str, Any], context: typer.Context) -> Output:
+    keep_arrow_from_importing_pandas()
     if "reporter" not in inspect.signature(function).parameters:
         return function(**arguments)
     with console_reporter(context.info_name or "", context.obj.progress) as reporter:

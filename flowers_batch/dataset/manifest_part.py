@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from flowers_batch.dataset.format_version import in_current_format
 from flowers_batch.dataset.shard_file import read_metadata_json
 from flowers_batch.errors import InputError, RunError
 from flowers_batch.json_values import check_shape
-from flowers_batch.sources.images import IMAGES, TIME
+from flowers_batch.sources.images import FIRST_TIME, IMAGES, LAST_TIME
 from flowers_batch.sources.left_out import LEFT_OUT_SHAPE
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import raise_io_error
@@ -32,7 +31,6 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 _ACTIONS = pa.array([ADD, CHANGE, MISSING, REMOVE])
-_FIRST_TIME, _LAST_TIME = (pa.scalar(time.replace(tzinfo=UTC), TIME).value for time in (datetime.min, datetime.max))
 _PART_SHAPE = {
     "runs": [str],
     "last": bool,
@@ -123,7 +121,7 @@ def _have_valid_values(rows: pa.Table) -> bool:
     return (
         not any(column.null_count for column in required)
         and pc.min(rows["bytes"]).as_py() >= 0
-        and _FIRST_TIME <= times["min"] <= times["max"] <= _LAST_TIME
+        and FIRST_TIME <= times["min"] <= times["max"] <= LAST_TIME
         and pc.all(pc.is_in(rows["action"], _ACTIONS)).as_py()
     )
 

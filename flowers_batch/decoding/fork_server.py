@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from flowers_batch.decoding.decode_worker import run_worker
 from flowers_batch.decoding.sandbox import end_with_parent, prepare_libraries
+from flowers_batch.pandas_import import keep_arrow_from_importing_pandas
 
 READY, START, KILL = b"r", b"s", b"k"
 
@@ -141,6 +142,7 @@ def main() -> None:
     requests, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     size = int.from_bytes(requests.recv(8, socket.MSG_WAITALL), "little")
     setup = requests.recv(size, socket.MSG_WAITALL)
+    keep_arrow_from_importing_pandas()
     prepare_libraries()
     gc.collect()
     gc.freeze()  # the workers' collections would copy the pages that they share

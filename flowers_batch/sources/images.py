@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -38,6 +38,10 @@ IMAGES = pa.schema(  # the columns of a listing: `Image`'s attributes
     ]
 )
 EPOCH = datetime.fromtimestamp(0, UTC)
+# The times that Python can express, as `TIME` counts them: microseconds since the epoch.
+FIRST_TIME, LAST_TIME = (
+    (time.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1) for time in (datetime.min, datetime.max)
+)
 
 
 @dataclass(frozen=True)

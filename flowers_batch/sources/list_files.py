@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowers_batch.errors import InputError
-from flowers_batch.sources.images import PATH, ROWS_AT_ONCE, TIME, paths_text
+from flowers_batch.sources.images import FIRST_TIME, LAST_TIME, PATH, ROWS_AT_ONCE, TIME, paths_text
 from flowers_batch.storage.local_files import reason_of
 from flowers_batch.storage.parquet_files import open_parquet
 from flowers_batch.storage.text_tables import TextTable, find_columns
@@ -22,7 +22,6 @@ _SIZES, _TIME = ("bytes", "size"), "mtime"  # columns that a list may have besid
 _BUFFER_BYTES = 1 << 20
 _COLUMN_ROWS = 16384  # read from a Parquet file as columns
 ENTRIES = pa.schema([pa.field(PATH, pa.string()), pa.field("bytes", pa.int64()), pa.field(_TIME, TIME)])
-_FIRST, _LAST = (pa.scalar(time.replace(tzinfo=UTC), TIME).value for time in (datetime.min, datetime.max))
 _MOST_BYTES = 2**63 - 1  # of a size, in the manifest's column
 
 
@@ -135,7 +134,7 @@ def _times(column: pa.Array) -> pa.Array:
     else:
         raise pa.ArrowInvalid("the column is not of times")
     first, last = pc.min_max(times.cast(pa.int64())).as_py().values()
-    if first is not None and not _FIRST <= first <= last <= _LAST:
+    if first is not None and not FIRST_TIME <= first <= last <= LAST_TIME:
         raise pa.ArrowInvalid("a time is beyond what Python knows")
     return times
 
