@@ -99,12 +99,13 @@ def with_tag(sidecar: bytes | None, tag: Tag | None) -> bytes | None:
     new = _without_ours(old) if OURS in old.text else old
     if tag is None and new is old:
         return sidecar
-    if tag is None and any(old.values(CREATED)) and not any(map(_properties, new.descriptions)):
+    is_ours = sidecar is None or any(old.values(CREATED))
+    if tag is None and is_ours and not any(map(_properties, new.descriptions)):
         return None
     if tag:
-        new = _with_ours(new, tag, is_new=sidecar is None or any(old.values(CREATED)))
-    if keywords_of(new).given != keywords_of(old).given:
-        raise RuntimeError("tagging would change the keywords that people gave")
+        new = _with_ours(new, tag, is_ours)
+    if keywords_of(new).given != keywords_of(old).given:  # such as a keyword of ours that is no item of a list
+        raise MalformedXmpError("its keywords cannot be told apart from those that people gave")
     return new.text.encode(new.encoding)
 
 
@@ -121,7 +122,7 @@ def _without_ours(packet: Packet) -> Packet:
     copies = set(values_of(packet, PROPERTIES.keys() - lists))
     splicer = Splicer(packet)
     for description in packet.descriptions:
-        removed = {child for child in description if _is_ours(child)}
+        removed = set(description.iterchildren(f"{{{OURS}}}*"))
         for name in PROPERTIES:
             for element in description.iterchildren(name):
                 items, taken = items_of(element), ours | copies if name in lists else ours
@@ -146,11 +147,7 @@ def _properties(description: etree._Element) -> set[object]:
     return {*description, *description.attrib} - {_ABOUT, "about"}
 
 
-def _is_ours(element: etree._Element) -> bool:
-    return str(element.tag).startswith(f"{{{OURS}}}")
-
-
-def _with_ours(packet: Packet, tag: Tag, *, is_new: bool) -> Packet:
+def _with_ours(packet: Packet, tag: Tag, is_ours: bool) -> Packet:
     """Return a packet, which has no tag, with one."""
     given = keywords_of(packet).given
     splicer = Splicer(packet)
@@ -169,7 +166,7 @@ def _with_ours(packet: Packet, tag: Tag, *, is_new: bool) -> Packet:
         lists += [_local(name)] if copies else []
         lines.append(_list(_PREFIXES[name], name, [*copies, *own]))
     label, probability, model = tag.record
-    values = [(LABEL, label), (PROBABILITY, probability), (MODEL, model), *([(CREATED, "True")] if is_new else [])]
+    values = [(LABEL, label), (PROBABILITY, probability), (MODEL, model), *([(CREATED, "True")] if is_ours else [])]
     lines += [_element(_OUR_PREFIX, name, _escaped(value)) for name, value in values]
     lines += [_list(_OUR_PREFIX, name, words) for name, words in ((KEYWORDS, added), (LISTS, lists)) if words]
     _append_description(splicer, packet, lines)

@@ -233,9 +233,10 @@ def test_private_photo_has_a_private_sidecar(archive):
     assert [(archive.photos / f"{n}.jpg.xmp").stat().st_mode & 0o777 for n in (1, 2)] == [0o600, 0o644]
 
 
+@pytest.mark.faults
 def test_killed_run_goes_on_and_leaves_nothing_broken(archive, tmp_path):
-    predictions = archive.predictions(*(labelled(f"{number // 50}/{number}.jpg") for number in range(1000)))
-    for number in range(0, 1000, 7):
+    predictions = archive.predictions(*(labelled(f"{number // 50}/{number}.jpg") for number in range(400)))
+    for number in range(0, 400, 7):
         (archive.photos / f"{number // 50}/{number}.jpg.xmp").write_text(DIGIKAM)
     program = f"import flowers_batch as fb; fb.tag({str(predictions)!r}, images={str(archive.photos)!r})"
     process = subprocess.Popen([sys.executable, "-c", program])
@@ -247,6 +248,6 @@ def test_killed_run_goes_on_and_leaves_nothing_broken(archive, tmp_path):
     process.wait()
     written = sum(bool(ours) for ours in archive.sidecars().values())  # each can be parsed
     result = archive.tag(predictions)
-    assert result.sidecars["unchanged"] == written < 1000
+    assert result.sidecars["unchanged"] == written < 400
     assert set(archive.sidecars().values()) == {("roses",)}
     assert not list(archive.photos.rglob("_tmp-*"))

@@ -153,6 +153,13 @@ def test_keywords_that_are_no_list_are_refused(form):
         with_tag(sidecar.encode(), OWL)
 
 
+def test_keyword_of_ours_that_is_no_item_is_refused():
+    sidecar = re.sub(rb"<dc:subject>.*</dc:subject>", b"<dc:subject>rose</dc:subject>", tagged(None, ROSE))
+    for tag in (OWL, None):
+        with pytest.raises(MalformedXmpError):
+            with_tag(sidecar, tag)
+
+
 @pytest.mark.parametrize("label", ["", "/", "a\x00b", "a\ud800", " / "])
 def test_label_that_xml_cannot_have_is_not_writable(label):
     assert not Tag(label, 1.0, "m").is_writable
