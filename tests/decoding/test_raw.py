@@ -182,3 +182,14 @@ def test_square_preview_takes_the_orientation_that_it_states():
     exif = jpeg(blocks(240, 240), 3)
     assert Raw(480, 720, exif, 6).preview_orientation(240, 240) == 3
     assert Raw(480, 720, b"", 6).preview_orientation(240, 240) == 6
+
+
+def test_preview_of_a_raw_is_decoded_to_a_fraction_like_a_jpeg():
+    small = np.asarray(Image.fromarray(blocks(240, 320)).resize((2560, 1920), Image.Resampling.BICUBIC))
+    for orientation in (1, 6):
+        data = dng(taken(blocks(2000, 2800), orientation), jpeg(taken(small, orientation)), orientation)
+        exact, fast = decode(data), decode(data, mode="fast")
+        assert (fast.width, fast.height) == (exact.width, exact.height) == (2800, 2000)
+        of_jpeg = decode(jpeg(taken(small, orientation), orientation), mode="fast")
+        np.testing.assert_array_equal(fast.pixels, of_jpeg.pixels)
+        assert not np.array_equal(fast.pixels, exact.pixels)
