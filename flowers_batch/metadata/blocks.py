@@ -7,6 +7,7 @@ JPEG 2000, JPEG XL.
 from __future__ import annotations
 
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +28,7 @@ _APP1, _APP13 = 0xE1, 0xED
 _JPEG_XMP, _JPEG_EXTENSION = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _JPEG_PHOTOSHOP = b"Photoshop 3.0\0"
 _GUID_BYTES = 32
+_NAMED_GUID = re.compile(rb"HasExtendedXMP(?:\s*=\s*[\"']|>)\s*([0-9A-Fa-f]{32})")
 _PNG_XMP, _PNG_OLD_XMP = b"XML:com.adobe.xmp", b"Raw profile type xmp"
 _PNG_IPTC = (b"Raw profile type iptc", b"Raw profile type 8bim")
 _MAX_CHUNKS, _MAX_BOXES, _MAX_ENTRIES = 200_000, 100_000, 10_000  # of a WebP, of boxes, of a TIFF's directory
@@ -100,9 +102,9 @@ def _of_jpeg(data: bytes) -> Iterator[Block]:
     for packet in packets:
         yield Block(XMP, packet)
     yield from _of_photoshop(b"".join(photoshop))
-    for guid, parts in extensions.items():
-        if any(guid in packet for packet in packets):  # others are left from before the file was edited
-            yield Block(XMP, _joined(parts))
+    named = {guid for packet in packets for guid in _NAMED_GUID.findall(packet)}
+    for guid in extensions.keys() & named:  # others are left from before the file was edited
+        yield Block(XMP, _joined(extensions[guid]))
 
 
 def _joined(parts: list[bytes]) -> bytes:
@@ -187,10 +189,12 @@ def _of_tiff(data: bytes, order: Literal["little", "big"]) -> Iterator[Block]:
     first, size = directory + digits, 4 + 2 * width
     if first + entries * size > len(data):
         raise DecodeError("truncated", "Its first directory lies beyond the file's end.")
+    wanted = {_TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP}
     for at in range(first, first + entries * size, size):
         tag = number(at, 2)
-        if tag not in (_TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP):
+        if tag not in wanted:
             continue
+        wanted.remove(tag)
         length, value_at = _TYPE_BYTES.get(number(at + 2, 2), 1) * number(at + 4, width), at + 4 + width
         place = value_at if length <= width else number(value_at, width)
         content = data[place : place + length]

@@ -73,7 +73,7 @@ def _collected(blocks: Iterable[Block], *, is_xmp: bool = False) -> FileKeywords
     if long := [word for word in given if len(word) > _MAX_CHARACTERS]:
         problems.append(f"A keyword has {len(long[0])} characters; {_MAX_CHARACTERS} are allowed.")
     kept = tuple(word for word in given if word not in long)
-    return FileKeywords(kept, tuple(ours), tuple(problems[:_MAX_PROBLEMS]), is_xmp)
+    return FileKeywords(kept, tuple(ours), tuple(dict.fromkeys(problems))[:_MAX_PROBLEMS], is_xmp)
 
 
 def _read(block: Block) -> Keywords:

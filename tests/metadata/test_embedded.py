@@ -145,6 +145,16 @@ def test_broken_metadata_are_told(data, problem):
     assert "rose" not in found.given or "characters" in problem
 
 
+def test_repeated_tag_of_a_tiff_is_read_once():
+    """Each time would take the time of reading all of the file."""
+    entries, packet = 10_000, b"x" * (5 << 20)
+    directory = struct.pack("<H", entries) + struct.pack("<HHII", 700, 7, len(packet), 8) * entries
+    data = struct.pack("<2sHI", b"II", 42, 8 + len(packet)) + packet + directory
+    assert embedded_keywords(data).problems == (
+        "Its XMP cannot be read: it has 5242880 bytes, and 4194304 are allowed.",
+    )
+
+
 def test_broken_block_does_not_cost_the_keywords_of_another():
     data = jpeg((0xE1, ADOBE + PACKET[:-9]), (0xED, b"Photoshop 3.0\0" + resource(0x0404, iptc("rose"))))
     found = embedded_keywords(data)
