@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.decoding import decode as decode_module
 from flowers_batch.decoding.decode import FAST_SIDE, Picture, decode
-from flowers_batch.decoding.resize_bands import SIDE
+from flowers_batch.decoding.pixels import SIDE
 
 CAMERA_VARIABLE = "FLOWERS_BATCH_CAMERA_PHOTOS"  # names a folder of photos, as for the tests
 KEPT = 2, 2.5, 3, 4, 5  # times the network's side that the shorter side keeps

@@ -44,3 +44,11 @@ def test_arrow_imports_pandas_only_if_it_is_asked_for_its_objects():
 
 def test_fork_server_of_decode_workers_imports_no_pandas():
     assert run("import sys, flowers_batch.decoding.fork_server; print('pandas' in sys.modules)") == "False\n"
+
+
+@pytest.mark.parametrize(
+    "module", ["pages.review.server", "cluster.actors", "encoding.factories", "decoding.fork_server"]
+)
+def test_process_that_decodes_nothing_loads_no_image_library(module):
+    libraries = {"cv2", "PIL", "simplejpeg", "pillow_heif", "rawpy", "imagecodecs"}
+    assert run(f"import sys, flowers_batch.{module}; print(*sorted(set(sys.modules) & {libraries}))").split() == []

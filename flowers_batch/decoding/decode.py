@@ -18,8 +18,9 @@ from flowers_batch.decoding.formats import OpenImage, open_image, upright_pixels
 from flowers_batch.decoding.jpeg import jpeg_scale
 from flowers_batch.decoding.orientation import is_reversed, is_transposed
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
-from flowers_batch.decoding.resize_bands import SIDE, SquareSide
-from flowers_batch.decoding.resizing import Pixels, resize, resize_scaled
+from flowers_batch.decoding.pixels import SIDE, Pixels
+from flowers_batch.decoding.resize_bands import SquareSide
+from flowers_batch.decoding.resizing import resize, resize_scaled
 
 Image.init()
 # One thread per photo: the other cores decode other photos.

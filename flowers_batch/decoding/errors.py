@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import cv2
-
 from flowers_batch.errors import first_line
 
 # What the libraries say of files that are not broken.
@@ -62,9 +60,13 @@ def explain_lack_of_memory() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise _no_memory() from error
-    except cv2.error as error:
+    except Exception as error:
+        import cv2  # where it has raised an error, it is loaded
+
         # An exception of C++ has no code.
-        if getattr(error, "code", None) == cv2.Error.STS_NO_MEM or "bad_alloc" in str(error):
+        if isinstance(error, cv2.error) and (
+            getattr(error, "code", None) == cv2.Error.STS_NO_MEM or "bad_alloc" in str(error)
+        ):
             raise _no_memory() from MemoryError(first_line(error))
         raise
 

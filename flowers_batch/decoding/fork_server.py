@@ -143,6 +143,8 @@ def main() -> None:
     size = int.from_bytes(requests.recv(8, socket.MSG_WAITALL), "little")
     setup = requests.recv(size, socket.MSG_WAITALL)
     keep_arrow_from_importing_pandas()
+    import flowers_batch.decoding.decode  # noqa: F401  # with the image libraries, which the parent does not load
+
     prepare_libraries()
     gc.collect()
     gc.freeze()  # the workers' collections would copy the pages that they share

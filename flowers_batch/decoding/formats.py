@@ -23,8 +23,8 @@ from flowers_batch.decoding.jpeg_2000 import codestream_size, is_jpeg_2000
 from flowers_batch.decoding.jpeg_xl import is_jpeg_xl, open_jpeg_xl
 from flowers_batch.decoding.late_image import LateImage
 from flowers_batch.decoding.metadata import strip_metadata
+from flowers_batch.decoding.pixels import SIDE
 from flowers_batch.decoding.raw import develop, is_raw, read_raw
-from flowers_batch.decoding.resize_bands import SIDE
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000")
 # Brands in HEIF's `ftyp` box: those of a codec, and those that say nothing about it (ISO 23008-12, 23000-22).

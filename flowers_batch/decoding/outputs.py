@@ -1,18 +1,22 @@
-"""What a decode worker makes of an image, and where it puts it: a slot of the shared memory."""
+"""What a decode worker makes of an image, and where it puts it: a slot of the shared memory.
+
+The parent imports this, too, and decodes nothing: image libraries are imported where they are used.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.config import EXACT
-from flowers_batch.decoding.decode import Turns, decode, decode_photo
 from flowers_batch.decoding.errors import DecodeError, explain_lack_of_memory
-from flowers_batch.decoding.resize_bands import SIDE
+from flowers_batch.decoding.pixels import SIDE
+
+if TYPE_CHECKING:
+    from flowers_batch.decoding.decode import Turns
 
 _LENGTH = np.dtype("<u4")  # of a file, in front of it
 
@@ -70,6 +74,8 @@ class SquarePixels:
 
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Decode an image file's bytes, and put its pixels into a slot: see `Output`."""
+        from flowers_batch.decoding.decode import decode
+
         picture = decode(data, max_pixels, turns, lambda: slot, self.mode)
         return Described(picture.width, picture.height, picture.phash)
 
@@ -94,6 +100,10 @@ class WebpThumbnail:
 
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Decode an image file's bytes, and put a thumbnail into a slot: see `Output`."""
+        import cv2
+
+        from flowers_batch.decoding.decode import decode_photo
+
         photo = decode_photo(data, max_pixels, self.long_edge, turns)
         height, width = photo.shape[:2]
         with explain_lack_of_memory():

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 224
+from flowers_batch.decoding.pixels import SIDE
+
 _SIGMAS = 4  # where scikit-image cuts its Gaussian
 # Of a product: more rows of the matrix mean more zeros, fewer mean more calls. Up to a million multiplications BLAS
 # copies no operand. The fastest of those that were tried, on sides of 1,000 to 3,072 pixels.

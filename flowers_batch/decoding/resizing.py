@@ -15,11 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from flowers_batch.decoding.resize_bands import SIDE, SquareSide, gaussian, resize_columns, resize_rows
+from flowers_batch.decoding.pixels import SIDE, Pixels
+from flowers_batch.decoding.resize_bands import SquareSide, gaussian, resize_columns, resize_rows
 
 _LARGEST_FILTERED = 850  # pixels of a side: of longer sides most smoothed pixels would not be used
-
-Pixels = NDArray[Any]  # float32 or uint8 [..., 224, 224, 3], RGB in [0, 255]
 
 
 def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:

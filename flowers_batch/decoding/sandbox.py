@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import cv2
 import psutil
 from threadpoolctl import threadpool_limits
 
@@ -33,6 +32,8 @@ _SMALL_BYTES = 16 << 20  # a photo of five megapixels
 
 def prepare_libraries() -> None:
     """Have libraries start no threads, and reuse memory: for a process of our own, before it forks."""
+    import cv2
+
     threadpool_limits(1, "blas")
     cv2.setNumThreads(1)
     # If glibc returned every photo's memory to the kernel, the kernel would clear it for the next one, which takes as

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from flowers_batch.decoding.pixels import Pixels
 from flowers_batch.decoding.pool import GROUP, DecodePool
-from flowers_batch.decoding.resizing import Pixels
 from flowers_batch.decoding.tasks import TASKS_PER_WORKER
 from flowers_batch.encoding.daemon_threads import DaemonThreads
 from flowers_batch.encoding.shard_feed import CodeArray, FedBatch, PixelBatch, ShardFeed

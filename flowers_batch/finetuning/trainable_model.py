@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowers_batch.decoding.resize_bands import SIDE
+from flowers_batch.decoding.pixels import SIDE
 from flowers_batch.encoding.networks import build_network
 from flowers_batch.errors import InputError
 from flowers_batch.finetuning.job import FinetuningJob

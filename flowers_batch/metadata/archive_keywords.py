@@ -19,8 +19,7 @@ from flowers_batch.decoding.groups import requests_of
 from flowers_batch.decoding.pool import GROUP, DecodePool, PoolSettings
 from flowers_batch.decoding.tasks import TASKS_PER_WORKER, DecodedGroup
 from flowers_batch.errors import InputError
-from flowers_batch.metadata.blocks import has_all_blocks
-from flowers_batch.metadata.embedded import FileKeywords, KeywordsOutput
+from flowers_batch.metadata.file_keywords import FileKeywords, KeywordsOutput
 from flowers_batch.metadata.sidecars import sidecars_of
 from flowers_batch.sources.folders import FolderSource
 from flowers_batch.sources.images import Image, batches_of, images_of, path_bytes, path_text
@@ -69,6 +68,8 @@ def keywords_of(source: Source, batches: Iterable[pa.RecordBatch | pa.Table]) ->
         RunError: The source no longer exists.
     """
     if isinstance(source, FolderSource | ListSource):
+        from flowers_batch.metadata.blocks import has_all_blocks  # with the image libraries
+
         source = replace(source, is_enough=has_all_blocks)
     with closing(_KeywordReader(source)) as reader:
         for batch in batches:

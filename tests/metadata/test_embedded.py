@@ -28,7 +28,8 @@ from tagged_photos import (
 )
 
 from flowers_batch.decoding.errors import DecodeError
-from flowers_batch.metadata.embedded import FileKeywords, KeywordsOutput, embedded_keywords
+from flowers_batch.metadata.embedded import embedded_keywords
+from flowers_batch.metadata.file_keywords import FileKeywords, KeywordsOutput
 
 WORDS = ("rose", "R\u00f6schen", "plant/flower/rose")
 PACKET = xmp("rose", "R\u00f6schen", paths=("plant|flower|rose",))

@@ -46,7 +46,9 @@ def test_lost_folder_is_no_fault_but_a_bug_and_a_broken_installation_are(tmp_pat
         assert [str(each)[-31:] for each in pool.make_all(images)] == ["and run the same command again."] * 2
         (tmp_path / "moved").rename(photos)
         assert pool.make(images[0])
-    bug = changing(tmp_path / "changed", "flowers_batch.decoding.outputs", "def change(module): del module.cv2")
+    bug = changing(
+        tmp_path / "changed", "flowers_batch.decoding.outputs", "def change(module): module.WebpThumbnail.write = None"
+    )
     with monkeypatch.context() as patch, closing(ThumbnailPool(source(photos))) as pool:
         patch.syspath_prepend(bug)
         with pytest.raises(fb.RunError, match="a bug"):
