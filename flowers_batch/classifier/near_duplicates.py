@@ -39,17 +39,31 @@ def group_near_duplicates(
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    _, digest = np.unique(digests, return_inverse=True)
     distinct, hash_of_photo = np.unique(hashes, return_inverse=True)
-    # The nodes of a graph: photos, then digests, then hashes.
-    photos = np.arange(len(digests))
-    first_hash = len(photos) + (digest.max(initial=-1) + 1)
-    edges = [(photos, len(photos) + digest), (photos, first_hash + hash_of_photo)]
-    edges += [(first_hash + one, first_hash + other) for one, other in _near_pairs(distinct, pairs_at_once)]
-    nodes = first_hash + len(distinct)
+    edges = [_of_equal_files(digests, hash_of_photo), *_near_pairs(distinct, pairs_at_once)]
     rows, columns = (np.concatenate(ends) for ends in zip(*edges, strict=True))
-    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(nodes, nodes))
-    return np.unique(connected_components(graph, directed=False)[1][: len(photos)], return_inverse=True)[1]
+    size = len(distinct)
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
+    return _in_order(connected_components(graph, directed=False)[1][hash_of_photo])
+
+
+def _of_equal_files(
+    digests: NDArray[np.bytes_], hash_of_photo: NDArray[np.int_]
+) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """Return the hashes of photos with equal digests, as two arrays."""
+    order = np.argsort(digests)
+    in_order = digests[order]
+    (equal,) = np.nonzero(in_order[1:] == in_order[:-1])
+    return hash_of_photo[order[equal]], hash_of_photo[order[equal + 1]]
+
+
+def _in_order(groups: NDArray[np.int_]) -> NDArray[np.int_]:
+    """Return groups, numbered from 0, with numbers in the order of their first photos."""
+    first = np.empty(groups.max(initial=-1) + 1, np.int64)
+    first[groups[::-1]] = np.arange(len(groups))[::-1]  # of several values for one place, the last one stays
+    rank = np.empty_like(first)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[groups]
 
 
 def _near_pairs(hashes: NDArray[np.uint64], pairs_at_once: int) -> Iterator[tuple[NDArray[np.int_], NDArray[np.int_]]]:
@@ -61,14 +75,14 @@ def _near_pairs(hashes: NDArray[np.uint64], pairs_at_once: int) -> Iterator[tupl
     part_bits, differing = _PARTS_OF_MANY if len(hashes) > _MANY_HASHES else _PARTS_OF_FEW
     shift = 0
     for bits in part_bits:
-        part = (hashes >> np.uint64(shift)).astype(np.int64) & ((1 << bits) - 1)
+        part = (hashes >> np.uint64(shift) & np.uint64((1 << bits) - 1)).astype(np.int32)
         shift += bits
-        order = np.argsort(part, kind="stable")
-        starts = np.searchsorted(part[order], np.arange((1 << bits) + 1))
+        order = np.argsort(part, kind="stable").astype(np.int32)  # half the memory: there are fewer than 2^31 hashes
+        starts = np.searchsorted(part[order], np.arange((1 << bits) + 1)).astype(np.int32)
         for flipped in _flips(bits, differing):
             wanted = part ^ flipped
             first, counts = starts[wanted], starts[wanted + 1] - starts[wanted]
-            ends = np.cumsum(counts)
+            ends = np.cumsum(counts, dtype=np.int64)
             begin = 0
             while begin < len(hashes):
                 end = max(begin + 1, int(np.searchsorted(ends, ends[begin] - counts[begin] + pairs_at_once)))

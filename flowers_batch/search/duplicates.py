@@ -93,20 +93,23 @@ def near_duplicates(run: Run, reporter: Reporter = NULL_REPORTER, pairs: FilePai
 
 def _linked_photos(run: Run, pairs: FilePairs, reporter: Reporter) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Return the rows of photos that have near-duplicates by their bytes or hashes, ascending, and their groups."""
-    digests, hashes, rows = [np.empty(0, "S16")], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    read = 0
+    images = run.manifest.images
+    digests, hashes, every = (np.empty(images, kind) for kind in ("S16", np.uint64, np.int64))
+    read = found = 0
     for batch in run.batches(["sha256", "phash", "status"]):
         ok = pc.equal(batch["status"], OK)
         if ok.true_count:
+            here = slice(found, found + ok.true_count)
             halves = np.frombuffer(batch["sha256"].filter(ok).buffers()[1], "S16", 2 * ok.true_count)
-            digests.append(halves[::2].copy())  # half a digest tells files apart as well
-            hashes.append(batch["phash"].filter(ok).to_numpy())
-            rows.append(read + np.flatnonzero(ok.to_numpy(zero_copy_only=False)))
+            digests[here] = halves[::2]  # half a digest tells files apart as well
+            hashes[here] = batch["phash"].filter(ok).to_numpy()
+            every[here] = read + np.flatnonzero(ok.to_numpy(zero_copy_only=False))
+            found += ok.true_count
         read += len(batch)
-        reporter.update(Progress(f"reading hashes: {read} of {run.manifest.images}"))
-    reporter.update(Progress(f"comparing the hashes of {read} photos"))
-    linked = group_near_duplicates(np.concatenate(digests), np.concatenate(hashes))
-    every = np.concatenate(rows)
+        reporter.update(Progress(f"reading hashes: {read} of {images}"))
+    reporter.update(Progress(f"comparing the hashes of {found} photos"))
+    every = every[:found]
+    linked = group_near_duplicates(digests[:found], hashes[:found])
     photos = pairs.photos_of(every)
     linked = _joined(linked, np.searchsorted(every, photos))
     several = np.bincount(linked[photos == every])[linked] > 1

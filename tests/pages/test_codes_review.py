@@ -19,7 +19,7 @@ from dataset_rows import finished, labelled, predictions_batch
 import flowers_batch as fb
 from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.dataset.schema import PREDICTIONS
-from flowers_batch.pages.review import background_fit, random_photos, views
+from flowers_batch.pages.review import background_fit, memory, random_photos, views
 from flowers_batch.pages.review.filters import Filters, filters_in
 from flowers_batch.pages.review.random_photos import mixed
 from flowers_batch.pages.review.review import Review
@@ -108,7 +108,8 @@ def test_group_is_split_in_two(codes, tmp_path):
     with reviewing(codes, tmp_path / "labels.csv") as review:
         before = groups_of(review)["groups"]
         split = next(group for group in before if group["size"] > 3)
-        halves = review.views.split(split["id"], Filters())["groups"]
+        assert review.views.split(split["id"], Filters()).keys() == {"computing"}
+        halves = computed(lambda: review.views.split(split["id"], Filters()))["groups"]
         after = groups_of(review)["groups"]
         place = before.index(split)
         assert after == [*before[:place], *halves, *before[place + 1 :]]
@@ -352,6 +353,15 @@ def test_similar_photos_and_near_duplicates(codes, tmp_path):
         assert len(found["groups"]) == 6 and found["total"] == len(found["rows"]) == sum(map(len, found["groups"]))
         label(review, found["groups"][0][1:], "copy")
         assert len(review.views.select("near_duplicates", Filters(labelled=False))["groups"]) == 5
+
+
+def test_near_duplicates_that_do_not_fit_in_memory_are_refused(codes, tmp_path, monkeypatch):
+    with reviewing(codes, tmp_path / "labels.csv") as review:
+        monkeypatch.setattr(memory, "available_memory", lambda: 17_000)
+        with pytest.raises(fb.InputError, match=r"among 172 photos take 0.0 MB .* `flowers-batch duplicates`"):
+            computed(lambda: review.views.select("near_duplicates"))
+        monkeypatch.setattr(memory, "available_memory", lambda: 18_000)
+        assert computed(lambda: review.views.select("near_duplicates"))["groups"]
 
 
 @pytest.mark.slow

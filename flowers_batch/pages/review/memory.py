@@ -13,6 +13,8 @@ from flowers_batch.errors import InputError
 # the label that it was trained on and whether it was held out, the offset of its path), 12 of the predictions of a new
 # classifier, and 30 while a view is sorted.
 _ROW_BYTES = 64
+# Of a row while near-duplicates are found: 32 of its digest, hash and number, and 65 while these are compared.
+_DUPLICATES_BYTES = 100
 _TEXT_COLUMNS = ("path", "reason", "message")
 _SHARDS_MEASURED = 32
 
@@ -32,6 +34,20 @@ def check_memory(run: Run) -> None:
             f"what is available is {_megabytes(usable)}: {command} a part of the photos into a folder of its own and "
             "review that, or have the photos that are most worth a label listed by `flowers-batch suggest "
             f"{run.folder.url} --count 1000 --out labels.csv`."
+        )
+
+
+def check_memory_for_duplicates(run: Run) -> None:
+    """Check that near-duplicates can be found in the available memory.
+
+    Raises:
+        InputError: They cannot.
+    """
+    needed, usable = _DUPLICATES_BYTES * run.manifest.images, available_memory()
+    if needed > usable:
+        raise InputError(
+            f"Near-duplicates among {run.manifest.images:,} photos take {_megabytes(needed)} of memory to find, and "
+            f"{_megabytes(usable)} are available: run `flowers-batch duplicates` on a machine with more."
         )
 
 

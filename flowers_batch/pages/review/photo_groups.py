@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -29,7 +30,9 @@ class PhotoGroups:
     def __init__(self, codes: ArchiveCodes, turn: Lock):
         self._codes = codes
         self._computed = Computation(self._compute, turn)
+        self._turn_to_split = Lock()  # one group at a time, and without waiting for what takes longer
         self._lock = Lock()  # of everything below
+        self._splits: dict[int, Computation[dict[int, NDArray[np.int_]]]] = {}  # by the id of the group
         self._by_id: dict[int, NDArray[np.int_]] | None = None  # rows in the codes folder, in the page's order
         self._ids = 0
 
@@ -85,21 +88,36 @@ class PhotoGroups:
             passes, is_left: As for `select`.
 
         Returns:
-            `groups`: both, as `select` returns them.
+            `groups`: both, as `select` returns them. Only `computing`, the current step, while they are computed.
 
         Raises:
             InputError: There is no such group, or it has one photo.
         """
+        computed = self._split_of(number)
+        new = computed.result(number)
+        if new is None:
+            return {"computing": computed.step}
         with self._lock:
-            whole = (self._by_id or {}).get(number)
-        if whole is None:
-            raise InputError(f"There is no group {number}: reload the page.")
-        halves = split_group(self._codes.run, whole)
+            self._splits.pop(number, None)
+        return {"groups": [self._describe(each, rows, passes, is_left) for each, rows in new.items()]}
+
+    def _split_of(self, number: int) -> Computation[dict[int, NDArray[np.int_]]]:
         with self._lock:
-            if self._by_id is None or number not in self._by_id:
-                raise InputError(f"The group {number} was split already: reload the page.")
+            if number not in self._splits:
+                whole = (self._by_id or {}).get(number)
+                if whole is None:
+                    raise InputError(f"There is no group {number}: reload the page.")
+                self._splits[number] = Computation(
+                    lambda reporter: self._replace(number, split_group(self._codes.run, whole, reporter)),
+                    self._turn_to_split,
+                )
+            return self._splits[number]
+
+    def _replace(self, number: int, halves: Sequence[NDArray[np.int_]]) -> dict[int, NDArray[np.int_]]:
+        """Put the halves of a group in its place; return them by their ids."""
+        with self._lock:
             new = dict(enumerate(halves, self._ids))
             self._ids += len(new)
-            parts = (new if each == number else {each: rows} for each, rows in self._by_id.items())
+            parts = (new if each == number else {each: rows} for each, rows in (self._by_id or {}).items())
             self._by_id = {each: rows for part in parts for each, rows in part.items()}
-        return {"groups": [self._describe(each, rows, passes, is_left) for each, rows in new.items()]}
+            return new

@@ -11,6 +11,7 @@ import numpy as np
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.archive_codes import ArchiveCodes
 from flowers_batch.pages.review.computation import Computation
+from flowers_batch.pages.review.memory import check_memory_for_duplicates
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.progress import Reporter
 from flowers_batch.search.duplicates import near_duplicates
@@ -72,9 +73,11 @@ class SimilarPhotos:
         return self._duplicates.result("of this archive"), self._duplicates.step
 
     def _find_duplicates(self, reporter: Reporter) -> list[list[int]]:
+        run = self._codes.run if self._codes.are_known else self._table.run
+        check_memory_for_duplicates(run)
+        groups = near_duplicates(run, reporter)
         if not self._codes.are_known:
-            return near_duplicates(self._table.run, reporter)
-        groups = near_duplicates(self._codes.run, reporter)
+            return groups
         photos = (self._codes.photos_of_rows(np.array(group)) for group in groups)
         known = [rows[rows >= 0].tolist() for rows in photos]
         return [rows for rows in known if len(rows) > 1]

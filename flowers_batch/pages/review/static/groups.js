@@ -13,6 +13,7 @@ import { number, plural } from "./text.js";
 
 const RANDOM_EVERY = 4; // groups: one photo in five decisions is random, a fair sample that measures the accuracy
 const DENSE = 12; // photos of the largest group, above which all tiles are smaller
+const POLL_MILLISECONDS = 200;
 const NEXT_GROUP = 0.5; // lines of the group after the current one that stay in sight
 let most = 0; // photos of a group that are shown
 
@@ -74,7 +75,7 @@ export async function split() {
   section.isSplitting = true;
   showBar();
   try {
-    const { groups } = await request(`split?${filters("groups")}`, { id: section.id });
+    const { groups } = await halvesOf(section, view);
     if (view !== store.view) return;
     const index = store.sections.findIndex((each) => each.id === section.id && each.kind === "group");
     const parts = groups.map((group, part) => ({ kind: "group", number: `${section.number}${"ab"[part]}`, ...group }));
@@ -84,6 +85,15 @@ export async function split() {
   }
   section.isSplitting = false;
   showBar();
+}
+
+// Returns the halves of a group, after waiting while the server computes them, unless another view is opened.
+async function halvesOf(section, view) {
+  for (;;) {
+    const found = await request(`split?${filters("groups")}`, { id: section.id });
+    if (found.computing === undefined || view !== store.view) return found;
+    await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
+  }
 }
 
 // Shows what the current group is, and what can be done with it.
