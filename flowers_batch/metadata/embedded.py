@@ -31,7 +31,7 @@ def embedded_keywords(data: bytes) -> FileKeywords:
 
 
 def _collected(blocks: Iterable[Block], *, is_xmp: bool = False) -> FileKeywords:
-    found, problems = [Keywords((), ())], list[str]()
+    found, problems = list[Keywords](), list[str]()
     try:
         for block in blocks:
             try:
@@ -43,9 +43,9 @@ def _collected(blocks: Iterable[Block], *, is_xmp: bool = False) -> FileKeywords
     given, ours = (
         dict.fromkeys(chain.from_iterable(getattr(each, name) for each in found)) for name in ("given", "ours")
     )
-    if long := [word for word in given if len(word) > _MAX_CHARACTERS]:
-        problems.append(f"A keyword has {len(long[0])} characters; {_MAX_CHARACTERS} are allowed.")
-    kept = tuple(word for word in given if word not in long)
+    kept = tuple(word for word in given if len(word) <= _MAX_CHARACTERS)
+    if len(kept) < len(given):
+        problems.append(f"A keyword has more than {_MAX_CHARACTERS} characters.")
     return FileKeywords(kept, tuple(ours), tuple(dict.fromkeys(problems))[:_MAX_PROBLEMS], is_xmp)
 
 
