@@ -201,6 +201,16 @@ def test_photos_of_a_list_are_tagged_where_they_are(archive):
     assert result.photos == 2, "what the list does not name is left alone"
 
 
+def test_entries_of_a_list_in_a_store_are_a_failure_with_a_count(archive):
+    rows = [labelled("2.jpg"), labelled("s3://bucket/1.jpg")]
+    archive.predictions(rows[0])
+    names = archive.where / "list.txt"
+    names.write_text("2.jpg\ns3://bucket/1.jpg\n")
+    predictions = finished(archive.where / "run", PREDICTIONS, [predictions_batch(rows)])
+    result = fb.tag(predictions, images=names, root=archive.photos)
+    assert (result.failed, result.sidecars["created"]) == ({"in a store": 1}, 1)
+
+
 def test_path_out_of_the_folder_is_refused(archive):
     (archive.where / "secret.jpg").write_bytes(b"a photo")
     predictions = finished(archive.where / "run", PREDICTIONS, [predictions_batch([labelled("../secret.jpg")])])
