@@ -17,7 +17,7 @@ from flowers_batch.decoding.pixels import SIDE
 _SIGMAS = 4  # where scikit-image cuts its Gaussian
 # Of a product: more rows of the matrix mean more zeros, fewer mean more calls. Up to a million multiplications BLAS
 # copies no operand. The fastest of those that were tried, on sides of 1,000 to 3,072 pixels.
-_TARGETS, _TARGETS_PER_BLOCK, _COLUMNS = 4, 8, 768
+_TARGETS, _TARGETS_PER_BLOCK, _COLUMNS = 4, 16, 384
 _CACHED_SIDES = 32  # at most a megabyte each
 
 
