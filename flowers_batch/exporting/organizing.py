@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from flowers_batch.config import OrganizeConfig
+from flowers_batch.dataset.job import JOB
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import PREDICTIONS
 from flowers_batch.errors import InputError
@@ -67,6 +68,8 @@ def organize(
     if ":/" in os.fspath(tree):  # a secret may be in it
         raise InputError("A tree is made on this machine's disk: give a path, not a URL.")
     where = open_folder(os.path.realpath(tree))
+    if where.exists(JOB):
+        raise InputError(f"{where.url} is a run's folder: choose another place for the tree.")
     photos, own = open_local_photos(*run.photos), open_folder(where.at(OWN))
     files = ShownFiles(photos, where.path)
     with ExitStack() as stack:
@@ -157,7 +160,7 @@ def _carry_out(plan: Plan, disk: TreeDisk, own: Folder | None, tally: Tally, rep
         if state == State.OWN and own is not None:
             disk.remove(entries[0])
         tally.add_unwanted(entries[0], state, is_elsewhere)
-    for number, planned in enumerate(plan.to_make() if own is not None else ()):
+    for number, planned in enumerate(plan.to_make() if own is not None else (), 1):
         state = disk.state(planned.entry, None, plan.made_as(planned.entry))
         disk.make(planned.entry, planned.place, state)
         reporter.update(Progress(done=number, total=tally.to_make))
