@@ -38,6 +38,7 @@ SCRIPTS = (
     "review",
     "review_codes",
     "tagging",
+    "organizing",
     "keywords",
     "startup",
 )

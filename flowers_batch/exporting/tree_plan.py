@@ -16,14 +16,18 @@ from flowers_batch.exporting.tree_kinds import Kind
 from flowers_batch.exporting.tree_names import name_key, tagged, tags
 from flowers_batch.exporting.tree_record import Entry
 from flowers_batch.metadata.sidecars import sidecars_of
+from flowers_batch.sources.pairs import own_name, pair_key
 
 _ENTRY = "name, path, target, size, mtime_ns"
 _TABLES = f"""
-CREATE TABLE made (key BLOB, {_ENTRY});
+CREATE TABLE made (key BLOB, stem BLOB, photo, {_ENTRY});
 CREATE INDEX made_by_key ON made (key);
+CREATE INDEX made_by_stem ON made (stem);
 CREATE INDEX made_by_path ON made (path);
 CREATE TABLE kept ({_ENTRY});
-CREATE TABLE wanted (key BLOB PRIMARY KEY, {_ENTRY}, folder, place, state) WITHOUT ROWID;
+CREATE TABLE wanted (key BLOB PRIMARY KEY, stem BLOB, photo, {_ENTRY}, folder, place, state) WITHOUT ROWID;
+CREATE INDEX wanted_by_stem ON wanted (stem);
+CREATE INDEX wanted_by_name ON wanted (name);
 """
 
 
@@ -65,7 +69,8 @@ class Planned(NamedTuple):
 class Plan:
     """What is to be in a tree.
 
-    A photo keeps the name that it has in its class's folder. Names that are free on some file systems only are not.
+    A photo keeps the name that it has in its class's folder. A name is free if it is on all file systems, and if no
+    other photo has it with another suffix: the two would look like a pair.
 
     Args:
         database: An empty one.
@@ -80,8 +85,8 @@ class Plan:
     ):
         self._database, self._disk, self._kind, self._folders = database, disk, kind, folders
         database.executescript(_TABLES)
-        rows = ((_key(entry), *entry) for entry in made)
-        self._has_made = database.executemany("INSERT INTO made VALUES (?, ?, ?, ?, ?, ?)", rows).rowcount > 0
+        rows = ((_key(entry), *_stem_and_photo(entry), *entry) for entry in made)
+        self._has_made = database.executemany("INSERT INTO made VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows).rowcount > 0
 
     def add(self, folder: str, files: Sequence[FileInTree]) -> list[Planned]:
         """Add a photo.
@@ -129,16 +134,16 @@ class Plan:
 
     def unwanted(self) -> Iterator[tuple[list[Entry], bool]]:
         """Yield what earlier runs made with each name that is no longer wanted, and whether its photo is elsewhere."""
-        query = f"""SELECT key, EXISTS (SELECT 1 FROM wanted AS other WHERE other.path = made.path), {_ENTRY}
-            FROM made WHERE key NOT IN (SELECT key FROM wanted) ORDER BY key"""
+        query = f"""SELECT EXISTS (SELECT 1 FROM wanted AS other WHERE other.path = made.path), {_ENTRY}
+            FROM made WHERE name NOT IN (SELECT name FROM wanted) ORDER BY name"""
         self._database.execute("CREATE INDEX IF NOT EXISTS wanted_by_path ON wanted (path)")
-        for _, rows in groupby(self._database.execute(query), key=itemgetter(0)):
+        for _, rows in groupby(self._database.execute(query), key=itemgetter(1)):
             found = list(rows)
-            yield [Entry(*row[2:]) for row in found], any(row[1] for row in found)
+            yield [Entry(*row[1:]) for row in found], any(row[0] for row in found)
 
     def has_unwanted(self) -> bool:
         """Return whether earlier runs made, or may have made, entries that are no longer wanted."""
-        query = "SELECT 1 FROM made WHERE key NOT IN (SELECT key FROM wanted) LIMIT 1"
+        query = "SELECT 1 FROM made WHERE name NOT IN (SELECT name FROM wanted) LIMIT 1"
         return self._database.execute(query).fetchone() is not None
 
     def keep(self, entries: Iterable[Entry]) -> None:
@@ -180,8 +185,14 @@ class Plan:
             if key in self._folders or self._is_wanted(key) or any(other.path != entry.path for other in made):
                 return None
             state = self._disk.state(entry, each.file, made)
-            if state == State.FOREIGN:
+            if state == State.FOREIGN and each.sidecar is not None:
+                continue  # another program's, which wrote it beside the link
+            if state == State.FOREIGN or self._is_of_another_photo(entry):
                 return None
+            if any(
+                other.name != entry.name for other in made
+            ):  # in another case: it is removed before this one is made
+                state = State.ABSENT
             has_moved = state == State.ABSENT and bool(before.get(entry.path, set()) - {entry.name})
             planned[key] = Planned(entry, each.file.where, state, has_moved)
         return list(planned.values())
@@ -189,16 +200,39 @@ class Plan:
     def _is_wanted(self, key: bytes) -> bool:
         return self._database.execute("SELECT 1 FROM wanted WHERE key = ?", (key,)).fetchone() is not None
 
+    def _is_of_another_photo(self, entry: Entry) -> bool:
+        """Return whether an entry would look as if it were of a pair with another photo's."""
+        stem, photo = _stem_and_photo(entry)
+        query = " UNION ALL ".join(
+            f"SELECT 1 FROM {table} WHERE stem = ? AND photo != ?" for table in ("wanted", "made")
+        )
+        return self._database.execute(query, (stem, photo) * 2).fetchone() is not None
+
     def _insert(self, planned: Iterable[Planned]) -> None:
         rows = (
-            (_key(each.entry), *each.entry, os.path.dirname(each.entry.name), each.place, each.state)
+            (
+                _key(each.entry),
+                *_stem_and_photo(each.entry),
+                *each.entry,
+                os.path.dirname(each.entry.name),
+                each.place,
+                each.state,
+            )
             for each in planned
         )
-        self._database.executemany("INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._database.executemany("INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _name(folder: str, file: FileInTree, tag: str) -> bytes:
     return os.fsencode(f"{folder}/{file.name(tag)}")
+
+
+def _stem_and_photo(entry: Entry) -> tuple[bytes | None, str | None]:
+    """Return the name of an entry as far as the files of a pair have it in common, and `pair_key`; of no sidecar."""
+    if entry.path[-4:].lower() == ".xmp":
+        return None, None
+    folder, name = os.path.split(os.fsdecode(entry.name))
+    return name_key(f"{folder}/{own_name(name)}"), pair_key(entry.path)
 
 
 def _key(entry: Entry) -> bytes:
