@@ -1,4 +1,4 @@
-"""XMP sidecars of photos on this machine: their names, reading and writing them."""
+"""XMP sidecars of photos on this machine: their names, and what is written into them."""
 
 from __future__ import annotations
 
@@ -76,25 +76,6 @@ def stem_of(path: str) -> str:
     folder, slash, name = path.rpartition("/")
     stem, dot, _ = name.rpartition(".")
     return f"{folder}{slash}{stem if dot and stem else name}"
-
-
-def read_sidecar(root: bytes | None, path: bytes) -> bytes | None:
-    """Return a sidecar's content; None if there is no such file.
-
-    Args:
-        root, path: As for `PhotoFile`, of the sidecar.
-
-    Raises:
-        SidecarError: It leads outside the folder, is not a regular file, is too large, or cannot be read.
-    """
-    try:
-        return _content(os.open(path, READ_FLAGS) if root is None else open_beneath(root, path))[0]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OutsideError:
-        raise _outside() from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SidecarError("unreadable", f"it cannot be read ({reason_of(error)})") from None
 
 
 def retag(photo: PhotoFile, names: Sequence[str], tag: Tag | None, *, write: bool = True) -> str:
@@ -189,7 +170,10 @@ def _find(folder: int, names: Sequence[str]) -> tuple[str, bytes | None, os.stat
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            if getattr(error, "errno", None) == errno.ELOOP:
+            number = getattr(error, "errno", None)
+            if number == errno.ENAMETOOLONG:  # there can be none
+                continue
+            if number == errno.ELOOP:
                 raise SidecarError("not a file", "it is a link, which is not followed") from None
             raise SidecarError("unreadable", f"it cannot be read ({reason_of(error)})") from None
         return name, *_content(handle)
@@ -198,14 +182,16 @@ def _find(folder: int, names: Sequence[str]) -> tuple[str, bytes | None, os.stat
 
 def _content(handle: int) -> tuple[bytes, os.stat_result]:
     """Return the content and the status of an open sidecar, and close it."""
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise SidecarError("not a file", "it is not a regular file")
-        try:
+        with open(handle, "rb", closefd=False) as file:  # which refuses a folder with an error of its own
             content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise SidecarError("unreadable", f"it cannot be read ({reason_of(error)})") from None
+    except OSError as error:
+        raise SidecarError("unreadable", f"it cannot be read ({reason_of(error)})") from None
+    finally:
+        os.close(handle)
     if len(content) > MAX_BYTES:
         raise SidecarError("too large", f"it has more than {MAX_BYTES} bytes")
     return content, status

@@ -104,7 +104,8 @@ def with_tag(sidecar: bytes | None, tag: Tag | None) -> bytes | None:
         return None
     if tag:
         new = _with_ours(new, tag, is_ours)
-    if keywords_of(new).given != keywords_of(old).given:  # such as a keyword of ours that is no item of a list
+    # Not those in the same order: a new list comes before others. Different ones: one of ours is no item of a list.
+    if set(keywords_of(new).given) != set(keywords_of(old).given):
         raise MalformedXmpError("its keywords cannot be told apart from those that people gave")
     return new.text.encode(new.encoding)
 

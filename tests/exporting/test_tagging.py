@@ -140,7 +140,7 @@ def test_new_sidecar_beside_one_with_the_other_name_is_counted(archive, name, si
 
 
 def test_failures_are_named_with_counts_and_change_nothing(archive, capsys):
-    rows = [labelled(f"{number}.jpg") for number in range(6)]
+    rows = [labelled(f"{number}.jpg") for number in range(7)]
     predictions = archive.predictions(*rows, labelled("a/x.jpg", "bad\x01"))
     (archive.photos / "0.jpg.xmp").write_text("<no")
     (archive.photos / "1.jpg.xmp").write_text("<no")
@@ -149,10 +149,11 @@ def test_failures_are_named_with_counts_and_change_nothing(archive, capsys):
     (archive.photos / "2.jpg.xmp").symlink_to(private)
     os.mkfifo(archive.photos / "3.jpg.xmp")
     (archive.photos / "4.jpg").unlink()
+    (archive.photos / "5.jpg.xmp").mkdir()
     code, out, _ = run(capsys, "tag", str(predictions), "--images", str(archive.photos), "--json")
     result = json.loads(out)
     assert code == 1
-    assert result["failed"] == {"malformed": 2, "not a file": 2, "missing": 1, "label": 1}
+    assert result["failed"] == {"malformed": 2, "not a file": 3, "missing": 1, "label": 1}
     assert result["failures"]["malformed"]["sidecar"] == "0.jpg.xmp"
     assert "not well-formed XML" in result["failures"]["malformed"]["message"]
     assert (result["sidecars"]["created"], private.read_text()) == (1, LIGHTROOM)
@@ -241,6 +242,12 @@ def test_private_photo_has_a_private_sidecar(archive):
     (archive.photos / "2.jpg").chmod(0o444)
     archive.tag(predictions)
     assert [(archive.photos / f"{n}.jpg.xmp").stat().st_mode & 0o777 for n in (1, 2)] == [0o600, 0o644]
+
+
+def test_name_too_long_for_a_sidecar_is_a_failure_only_if_one_is_written(archive):
+    predictions = archive.predictions(labelled("x" * 251 + ".jpg"))
+    assert archive.tag(predictions).failed == {"unwritable": 1}
+    assert archive.tag(predictions, remove=True).is_complete
 
 
 @pytest.mark.faults
