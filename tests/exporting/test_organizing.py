@@ -423,7 +423,8 @@ PATHS = st.sampled_from(["a/1.jpg", "a/1.CR2", "a/2.jpg", "b/1.jpg", "b/1.JPG", 
 NAMES = st.sampled_from(["rose", "Rose", "rose.jpg", "rose/wild", ".."])
 
 
-@settings(max_examples=10, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.dictionaries(PATHS, NAMES, min_size=1), min_size=1, max_size=3), st.sampled_from([HARD, COPY, None]))
 def test_any_sequence_of_predictions_gives_each_photo_one_entry(tmp_path_factory, rounds, config):
     archive = Archive(tmp_path_factory.mktemp("archive"))
