@@ -189,10 +189,8 @@ class Plan:
                 continue  # another program's, which wrote it beside the link
             if state == State.FOREIGN or self._is_of_another_photo(entry):
                 return None
-            if any(
-                other.name != entry.name for other in made
-            ):  # in another case: it is removed before this one is made
-                state = State.ABSENT
+            if any(other.name != entry.name for other in made):
+                state = State.ABSENT  # the entry whose name has another case is removed first
             has_moved = state == State.ABSENT and bool(before.get(entry.path, set()) - {entry.name})
             planned[key] = Planned(entry, each.file.where, state, has_moved)
         return list(planned.values())

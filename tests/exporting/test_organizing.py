@@ -300,13 +300,14 @@ def test_dry_run_changes_nothing_and_tells_what_would_be(archive, capsys):
     ("tree", "photos"),
     [
         ("photos", "photos"),
+        ("run", "photos"),
         ("photos/tree", "photos"),
         (".", "photos"),
         ("link/tree", "photos"),
         ("tree", "tree/photos"),
     ],
 )
-def test_tree_and_photos_never_contain_each_other(archive, tree, photos):
+def test_tree_is_no_run_and_never_contains_photos_nor_is_among_them(archive, tree, photos):
     archive.photos = archive.where / photos
     archive.images = str(archive.photos)
     archive.label({"a/1.jpg": "rose"})
