@@ -50,19 +50,25 @@ class LocalPhotos:
         Whoever writes to a run's folder may add any path.
 
         Raises:
-            InputError: The list cannot be read.
+            InputError: The list cannot be read, or names none of them.
         """
         iterator = iter(photos)
         if isinstance(self.source, FolderSource):
             yield from iterator
             return
+        found = False
         while some := list(islice(iterator, _PHOTOS_AT_ONCE)):
             paths = pa.array([path for photo in some for path in photo.paths], pa.string())
             are_named = iter(self.source.owns(pa.table({PATH: paths})).to_pylist())
             for photo in some:
                 named = tuple(compress(photo.paths, islice(are_named, len(photo.paths))))
                 if named:
+                    found = True
                     yield replace(photo, paths=named)
+        if not found:
+            raise InputError(
+                f"{self.source.url} lists none of the predictions' photos: give the list of these as `images`."
+            )
 
 
 def open_local_photos(images: str, root: str | None) -> LocalPhotos:

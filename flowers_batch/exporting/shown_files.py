@@ -116,8 +116,12 @@ class ShownFiles:
 
     def _list(self, folder: bytes) -> _Listing:
         with reading(os.fsdecode(folder)), suppress(FileNotFoundError, NotADirectoryError):
-            names = frozenset(os.listdir(folder))
-            sidecars = frozenset(name for name in names if name[-4:].lower() == b".xmp")
+            with os.scandir(folder) as scanned:
+                entries = list(scanned)
+            names = frozenset(entry.name for entry in entries)
+            found = (entry for entry in entries if entry.name[-4:].lower() == b".xmp")
+            # A link may lead to any file, which `Copies` would give away: programs write none.
+            sidecars = frozenset(entry.name for entry in found if entry.is_file(follow_symlinks=False))
             return _Listing(self._without_links(folder), os.stat(folder).st_dev, names, sidecars)
         return _Listing(folder, 0, frozenset(), frozenset())
 

@@ -16,6 +16,7 @@ from flowers_batch.storage.io_errors import reading
 
 _MTIME_NS = 2_000_000_000  # FAT keeps times to two seconds
 _BLOCK_BYTES = 1 << 20
+_READABLE = 0o064  # by others than the owner, and writable by the group: of a photo's mode, what a copy gets
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -138,7 +139,8 @@ class Copies(_Files):
         url = os.fsdecode(where)
         with reading(url):
             source = os.fdopen(os.open(where, READ_FLAGS), "rb")
-        with source, os.fdopen(os.open(name, _NEW_FILE, 0o664, dir_fd=folder), "wb") as copy:
+        mode = 0o600 | os.fstat(source.fileno()).st_mode & _READABLE
+        with source, os.fdopen(os.open(name, _NEW_FILE, mode, dir_fd=folder), "wb") as copy:
             while True:
                 with reading(url):
                     block = source.read(_BLOCK_BYTES)

@@ -223,6 +223,16 @@ def test_pair_and_sidecars_stay_together(archive):
     assert moved == {"b/1.jpg", "b/1.jpg.XMP", "a/1.CR2", "a/1.jpg", "a/1.xmp", "a/1.CR2.xmp"}
 
 
+def test_only_files_are_sidecars_and_private_photos_have_private_copies(archive):
+    archive.label({"1.jpg": "rose"})
+    (archive.where / "secret").write_text("secret")
+    (archive.photos / "1.jpg.xmp").symlink_to(archive.where / "secret")
+    (archive.photos / "1.xmp").mkdir()
+    (archive.photos / "1.jpg").chmod(0o600)
+    assert counts(archive.organize(COPY)) == {"photos": 1, "new": 1}
+    assert (archive.tree / "rose/1.jpg").stat().st_mode & 0o777 == 0o600
+
+
 def test_photos_of_other_folders_never_look_like_a_pair(archive):
     (archive.photos / "a").mkdir(parents=True)
     (archive.photos / "a/1.xmp").write_text("a/1.xmp")

@@ -200,6 +200,9 @@ def test_photos_of_a_list_are_tagged_where_they_are(archive):
     result = fb.tag(predictions, images=names, root=archive.photos)
     assert archive.sidecars() == {"2.jpg.xmp": ("roses",), "a/1.jpg.xmp": ("roses",)}
     assert result.photos == 2, "what the list does not name is left alone"
+    names.write_text("other.jpg\n")
+    with pytest.raises(fb.InputError, match=r"list\.txt lists none of the predictions' photos: give the list of these"):
+        fb.tag(predictions, images=names, root=archive.photos)
 
 
 def test_entries_of_a_list_in_a_store_are_a_failure_with_a_count(archive):
