@@ -60,8 +60,8 @@ def organize(
         elsewhere); photos that are left out as `unknown`, `failed` or `missing`; and `examples` of entries.
 
     Raises:
-        InputError: It is not a finished predictions folder, its photos are not files on this machine, or the tree is in
-            the photos' folder or contains it.
+        InputError: It is not a finished predictions folder, its photos are not files on this machine or all missing, or
+            the tree is in the photos' folder or contains it.
         RunError: A file cannot be read or written. Run again, it goes on.
     """
     run = open_run(predictions, PREDICTIONS, {"images": images, "root": root})
@@ -85,6 +85,10 @@ def organize(
         tally = Tally()
         labelled = photos.known(tally.counted(labelled_photos(run, config.min_probability, reporter)))
         _plan(plan, labelled, files, folders, tally)
+        if tally.missing and not tally.shown:
+            raise InputError(
+                f"{photos.source.url} has none of the photos that the tree is to show: say where they are with `images`."
+            )
         _carry_out(plan, disk, None if config.dry_run else own, tally, reporter)
     return {"tree": where.path, **tally.to_json()}
 

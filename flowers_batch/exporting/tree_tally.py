@@ -71,12 +71,21 @@ class Tally:
         if len(examples) < _EXAMPLES:
             examples.append({"path": entry.path, "entry": entry.name.decode(errors="backslashreplace")})
 
+    @property
+    def missing(self) -> int:
+        """How many photos were to be shown, and do not exist."""
+        return self._all - self.shown - self.left_out.total()
+
+    @property
+    def shown(self) -> int:
+        """How many photos are shown."""
+        return self._classes.total()
+
     def to_json(self) -> dict[str, Any]:
         """Return all counts as `organize` returns them."""
-        shown = self._classes.total()
-        left_out = {**self.left_out, MISSING: self._all - shown - self.left_out.total()}
+        left_out = {**self.left_out, MISSING: self.missing}
         return {
-            "photos": shown,
+            "photos": self.shown,
             "classes": dict(sorted(self._classes.items())),
             **{change: self._entries[change] for change in _CHANGES},
             **{reason: left_out.get(reason, 0) for reason in _LEFT_OUT},

@@ -48,7 +48,10 @@ def replace_file(folder: int, name: str, content: bytes, old: os.stat_result | N
                 _copy_attributes(folder, name, file.fileno(), old)
             os.fsync(file)
             check_unchanged(folder, name, old)
-            os.rename(scratch, name, src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                os.rename(scratch, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except FileNotFoundError:  # somebody else swept it before it was locked
+                raise _changed() from None
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(scratch, dir_fd=folder)
@@ -66,7 +69,11 @@ def check_unchanged(folder: int, name: str, old: os.stat_result | None) -> None:
     except FileNotFoundError:
         now = None
     if _identity(now) != _identity(old):
-        raise ChangedError("another program has changed it meanwhile")
+        raise _changed()
+
+
+def _changed() -> ChangedError:
+    return ChangedError("another program has changed it meanwhile")
 
 
 def sweep_scratch_files(folder: int) -> None:

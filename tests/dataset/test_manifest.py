@@ -206,7 +206,7 @@ def test_folder_without_images_is_refused(tmp_path):
     folder = open_folder(tmp_path / "run")
     with pytest.raises(
         InputError,
-        match=r"^There are no images in /.*/photos \(ignored: 1 \.md, 1 \.txt\): name .* end in jpg, .*avifs\.$",
+        match=r"^There are no images in /.*/photos \(ignored: 1 \.md, 1 \.txt\): name .* end in jpg, .*srw\.$",
     ):
         write_manifest(folder, source(tmp_path / "photos"), 10, "run")
     assert read_manifest(folder) is None

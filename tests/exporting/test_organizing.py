@@ -177,6 +177,16 @@ def test_missing_photo_loses_its_link(archive):
     assert not os.path.lexists(archive.tree / "rose/1.jpg")
 
 
+def test_folder_without_any_of_the_photos_empties_no_tree(archive):
+    archive.label({"a/1.jpg": "rose"})
+    archive.organize()
+    other = archive.where / "other"
+    (other / "b").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"other has none of the photos .*: say where they are with `images`\.$"):
+        fb.organize(archive.where / "run", archive.tree, images=other)
+    assert archive.shown() == {"rose/1.jpg": "a/1.jpg"}
+
+
 def test_each_kind_replaces_the_others(archive):
     archive.label({"a/1.jpg": "rose"})
     entry, photo = archive.tree / "rose/1.jpg", archive.photos / "a/1.jpg"

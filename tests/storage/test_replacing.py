@@ -52,6 +52,16 @@ def test_file_that_another_program_changes_meanwhile_stays(tmp_path, folder, exp
     assert os.listdir(tmp_path) == ["a.xmp"]
 
 
+def test_scratch_file_that_is_swept_before_it_was_locked_is_a_change(tmp_path, folder, monkeypatch):
+    def sweep(file):
+        for scratch in tmp_path.iterdir():
+            scratch.unlink()
+
+    monkeypatch.setattr(os, "fsync", sweep)
+    with pytest.raises(ChangedError):
+        replace_file(folder, "a.xmp", b"new", None)
+
+
 def test_planted_link_is_not_written_through(tmp_path, folder):
     target = tmp_path / "target"
     target.write_bytes(b"private")
