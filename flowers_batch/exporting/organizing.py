@@ -87,7 +87,7 @@ def organize(
         _plan(plan, labelled, files, folders, tally)
         if tally.missing and not tally.shown:
             raise InputError(
-                f"{photos.source.url} has none of the photos that the tree is to show: say where they are with `images`."
+                f"{photos.source.url} has none of the photos that the tree is to show: say where they are by `images`."
             )
         _carry_out(plan, disk, None if config.dry_run else own, tally, reporter)
     return {"tree": where.path, **tally.to_json()}

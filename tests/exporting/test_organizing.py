@@ -182,7 +182,7 @@ def test_folder_without_any_of_the_photos_empties_no_tree(archive):
     archive.organize()
     other = archive.where / "other"
     (other / "b").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"other has none of the photos .*: say where they are with `images`\.$"):
+    with pytest.raises(InputError, match=r"other has none of the photos .*: say where they are by `images`\.$"):
         fb.organize(archive.where / "run", archive.tree, images=other)
     assert archive.shown() == {"rose/1.jpg": "a/1.jpg"}
 
