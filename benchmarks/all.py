@@ -29,6 +29,7 @@ SCRIPTS = (
     "memory",
     "actors",
     "network",
+    "shrink",
     "copies",
     "heads",
     "labels",

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from flowers_batch.config import EncodeConfig
 from flowers_batch.encoding.encoder import Encoder
 from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.encoding.results import CodeResults
 from flowers_batch.sources.opening import open_source
 
 TINY_PHOTOS = 65_536
@@ -44,7 +45,7 @@ class Factory(EncoderFactory):
         """Return an encoder without a network."""
         made = super().__call__(threads, gpu, progress)
         pool = made._feed.pool
-        return Encoder(wide, WIDTH, pool, made.fingerprint, self.config.batch_size)
+        return Encoder(wide, CodeResults(WIDTH, "float16"), pool, made.fingerprint, self.config.batch_size)
 
 
 def private_bytes(process: int) -> int:

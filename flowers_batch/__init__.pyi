@@ -7,6 +7,7 @@ from .config import EncodeConfig as EncodeConfig
 from .config import FinetuneConfig as FinetuneConfig
 from .config import OrganizeConfig as OrganizeConfig
 from .config import PredictConfig as PredictConfig
+from .config import ShrinkConfig as ShrinkConfig
 from .config import TagConfig as TagConfig
 from .config import TrainConfig as TrainConfig
 from .errors import FlowersError as FlowersError
@@ -24,6 +25,7 @@ from .progress import Reporter as Reporter
 from .progress import console_reporter as console_reporter
 from .runs.encode import encode as encode
 from .runs.predict import predict as predict
+from .runs.shrink import shrink as shrink
 from .runs.similar import similar as similar
 from .runs.summary import Summary as Summary
 from .runs.verify import Verification as Verification

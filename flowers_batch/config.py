@@ -44,15 +44,13 @@ class ClusterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveConfig:
-    """Settings that encoding and labelling have in common.
+    """Settings that encoding, labelling and shrinking have in common.
 
     Attributes:
         root: Folder that the paths in a list are relative to; by default the list's own folder.
         include_hidden: Take hidden files and folders, and those of systems and programs such as @eaDir, too.
         exclude: Files and folders to leave out: names, such as *.bak.jpg or raw/ (folders only), or paths from the top,
             such as 2019/*/raw or **/raw/*.jpg.
-        batch_size: Photos per pass through the network; by default a size that suits the device and fits in its
-            memory.
         shard_size: Photos per shard; an actor that is killed loses at most the two shards that it is working on.
         max_pixels: Photos with more pixels are not decoded; they fail as too_large.
         image_timeout: Seconds of CPU time that decoding a photo may take; those that take more fail as timeout.
@@ -67,7 +65,6 @@ class ArchiveConfig:
     root: str | None = None
     include_hidden: bool = False
     exclude: tuple[str, ...] = ()
-    batch_size: int | None = None
     shard_size: int = 4096
     max_pixels: int = 178_000_000  # a little below where Pillow refuses
     image_timeout: float = 60.0
@@ -78,8 +75,6 @@ class ArchiveConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None:
-            _at_least_one("batch_size", self.batch_size)
         _at_least_one("shard_size", self.shard_size)
         _at_least_one("max_pixels", self.max_pixels)
         _at_least_one("image_timeout", self.image_timeout)
@@ -102,6 +97,10 @@ class EncodeConfig(ArchiveConfig):
         code_dtype: The type of codes on disk: float16 or float32.
         decode: exact; fast: a large JPEG to a half, a quarter or an eighth of its size, which changes codes about as
             much as rounding pixels to bytes; or auto: fast where the network computes in bfloat16.
+        uint8_pixels: Round pixels to bytes although the network computes in float32, as is done in bfloat16 and of
+            shrunk photos in any case.
+        batch_size: Photos per pass through the network; by default a size that suits the device and fits in its
+            memory.
     """
 
     weights: str = IMAGENET
@@ -111,15 +110,38 @@ class EncodeConfig(ArchiveConfig):
     precision: str = "auto"
     code_dtype: str = "float16"
     decode: str = "auto"
+    uint8_pixels: bool = False
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.batch_size is not None:
+            _at_least_one("batch_size", self.batch_size)
         _one_of("network", self.network, ("vgg16", "vgg19", NULL_NETWORK))
         if self.pool is not None:
             _one_of("pool", self.pool, POOLS)
         _one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         _one_of("code_dtype", self.code_dtype, ("float16", "float32"))
         _one_of("decode", self.decode, ("auto", EXACT, FAST))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkConfig(ArchiveConfig):
+    """How photos are shrunk to what a network sees of them.
+
+    Attributes:
+        decode: fast: a large JPEG to a half, a quarter or an eighth of its size, as for networks that compute in
+            bfloat16; or exact.
+        thumbnails: Keep thumbnails, too, of 512 pixels, for the report and the review. They take more time than
+            decoding.
+    """
+
+    decode: str = FAST
+    thumbnails: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("decode", self.decode, (EXACT, FAST))
 
 
 @dataclass(frozen=True)
@@ -220,13 +242,18 @@ class PredictConfig(ArchiveConfig):
     Attributes:
         weights: The weights' file, if it is no longer where the model says.
         top_k: Number of most likely labels that are kept per photo.
+        batch_size: Photos per pass through the network; by default a size that suits the device and fits in its
+            memory.
     """
 
     weights: str | None = None
     top_k: int = 5
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.batch_size is not None:
+            _at_least_one("batch_size", self.batch_size)
         _at_least_one("top_k", self.top_k)
 
 

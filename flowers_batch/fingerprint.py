@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from flowers_batch.errors import InputError
 from flowers_batch.json_values import check_shape
 
-_ENCODING = ("network", "layer", "pool", "precision", "code_dtype", "decode")
+_ENCODING = ("network", "layer", "pool", "precision", "code_dtype", "decode", "uint8_pixels")
 CODES_SCHEMA = 1  # raised when the columns of a shard change
 PREPROCESSING = 2  # raised when decoding gives other pixels for the same photo
+NO_NETWORK, _INPUT, _PIXELS_DTYPE = "none", "input", "uint8"  # of pixels that are kept before any network
 
 # The names under which version 0.1 hashed these fields. They never change, whatever the attributes are called; a field
 # that was added later is hashed under its own name, and only if it is not at its default.
@@ -35,13 +36,15 @@ _SHAPE = {
     "layer": str,
     "weights": str,
     "precision": ("float32", "bfloat16"),
-    "code_dtype": ("float16", "float32"),
+    "code_dtype": ("float16", "float32", "uint8"),
     "decode?": ("exact", "fast"),
     "pool?": ("avg", "max", "flatten", None),
     "preprocessing?": int,
     "schema?": int,
     "head?": (str, None),
     "top_k?": (int, None),
+    "uint8_pixels?": bool,
+    "thumbnail_edge?": (int, None),
 }
 
 
@@ -61,6 +64,9 @@ class Fingerprint:
         head: Identity of the classifier (`Head.identity`); None for codes.
         top_k: How many labels each prediction keeps; None for codes.
         decode: How photos are decoded: `exact`, as all versions before 0.2 did, or `fast`.
+        uint8_pixels: Whether a network that computes in float32 got pixels rounded to bytes, as one that computes in
+            bfloat16 always does.
+        thumbnail_edge: Of pixels that were kept with thumbnails: the longer edge of these.
     """
 
     network: str
@@ -74,11 +80,22 @@ class Fingerprint:
     head: str | None = None
     top_k: int | None = None
     decode: str = "exact"
+    uint8_pixels: bool = False
+    thumbnail_edge: int | None = None
+
+    @property
+    def is_of_pixels(self) -> bool:
+        """Whether it is of the pixels themselves, which no network has seen: what `pixels_fingerprint` returns."""
+        return self.code_dtype == _PIXELS_DTYPE
 
     @property
     def encoding(self) -> dict[str, Any]:
         """The settings of `EncodeConfig` that make codes of this kind, except where the weights are."""
         return {name: getattr(self, name) for name in _ENCODING}
+
+    def with_precision(self, precision: str) -> Fingerprint:
+        """Return the fingerprint of what is computed in a precision that was not known before."""
+        return replace(self, precision=precision, uint8_pixels=self.uint8_pixels and precision != "bfloat16")
 
     @property
     def digest(self) -> str:
@@ -124,6 +141,18 @@ class Fingerprint:
             )
         check_shape(value, _SHAPE, "the fingerprint")
         return cls(**value)
+
+
+def pixels_fingerprint(decode: str, thumbnail_edge: int | None = None) -> Fingerprint:
+    """Return the fingerprint of pixels that are kept for any network: what its input layer would give.
+
+    Args:
+        decode: How photos are decoded, `exact` or `fast`.
+        thumbnail_edge: The longer edge of the thumbnails beside them; None without any.
+    """
+    return Fingerprint(
+        NO_NETWORK, _INPUT, NO_NETWORK, "float32", _PIXELS_DTYPE, decode=decode, thumbnail_edge=thumbnail_edge
+    )
 
 
 def _short(value: Any) -> str:

@@ -11,9 +11,19 @@ from helpers import fingerprint
 from run_folders import write_run
 
 from flowers_batch.dataset.job import Job
-from flowers_batch.dataset.schema import FAILED, OK, codes_schema, folder_of, predictions_schema
+from flowers_batch.dataset.schema import (
+    FAILED,
+    OK,
+    PIXELS,
+    PIXELS_BYTES,
+    codes_schema,
+    folder_of,
+    pixels_schema,
+    predictions_schema,
+)
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer
+from flowers_batch.fingerprint import pixels_fingerprint
 from flowers_batch.storage.opening import open_folder
 
 IMAGE_FIELDS = [
@@ -57,6 +67,16 @@ def codes_batch(count: int, width: int = 8, kind: str = "float16", failed: tuple
     return pa.RecordBatch.from_pylist(rows, codes_schema(width, kind))
 
 
+def pixels_batch(count: int, failed: tuple[int, ...] = (), thumbnail: bytes | None = None) -> pa.RecordBatch:
+    """Return rows of pixels, all of which have the number of their row as their value."""
+    schema, rows = pixels_schema(has_thumbnails=thumbnail is not None), []
+    for number in range(count):
+        pixels, reason = (None, "missing") if number in failed else (bytes([number]) * PIXELS_BYTES, None)
+        picture = {"pixels": pixels, "thumbnail": thumbnail if pixels else None}
+        rows.append(image_row(f"a/{number}.jpg", reason) | picture)
+    return pa.RecordBatch.from_pylist(rows, schema)
+
+
 def predictions_batch(rows: list[dict]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, predictions_schema())
 
@@ -72,6 +92,7 @@ def labelled(path: str, label: str = "roses", probability: float = 0.75) -> dict
 
 
 def finished(where: Path, kind: str, shards: list[pa.RecordBatch]) -> Path:
-    job = Job(kind, "/photos", fingerprint(), "random:0")
+    made = pixels_fingerprint("exact") if kind == PIXELS else fingerprint()
+    job = Job(kind, "/photos", made, "random:0")
     write_run(open_folder(where), job, [[batch] for batch in shards])
     return where

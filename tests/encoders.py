@@ -15,6 +15,7 @@ from flowers_batch.decoding.pool import PoolSettings
 from flowers_batch.encoding.encoder import Encoder
 from flowers_batch.encoding.feed import count_buffers
 from flowers_batch.encoding.networks import NullNetwork
+from flowers_batch.encoding.results import CodeResults
 from flowers_batch.sources.images import Image
 from flowers_batch.sources.reading import ReadError
 
@@ -57,7 +58,8 @@ def thread_pool(photos, batch_size: int, workers: int = 2, dtype: str = "float32
 def encoder(photos, network=None, width=768, batch_size=4, threads=2, labeller=None, **changes) -> Encoder:
     """Return an encoder; `changes` are those of its fingerprint."""
     pool, made = thread_pool(photos, batch_size, threads), fingerprint(**changes)
-    return Encoder(network or NullNetwork(), width, pool, made, batch_size, labeller)
+    results = labeller or CodeResults(width, made.code_dtype)
+    return Encoder(network or NullNetwork(), results, pool, made, batch_size)
 
 
 def table(worker, paths, stages=None) -> pa.Table:

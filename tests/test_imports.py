@@ -6,13 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, draw_archive
 
 HEAVY = ("numpy", "ray", "tensorflow", "sklearn", "matplotlib", "pyarrow", "keras", "PIL", "skimage")
 
 
-def run(script: str) -> str:
-    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("module", ["flowers_batch", "flowers_batch.cli.main"])
@@ -26,6 +27,24 @@ def test_package_loads_no_framework_until_it_is_used():
         "print(*sorted(set(sys.modules) & {'ray', 'tensorflow', 'keras', 'sklearn', 'matplotlib'}))"
     )
     assert run(script).split() == []
+
+
+def test_shrinking_loads_no_tensorflow(tmp_path):
+    draw_archive(tmp_path / "photos", 1)
+    script = """
+import sys
+import pyarrow as pa
+from flowers_batch.config import ShrinkConfig
+from flowers_batch.dataset.listing_differences import new_rows
+from flowers_batch.encoding.shrinking import ShrinkFactory
+from flowers_batch.sources.opening import open_source
+import flowers_batch.runs.shrink
+source = open_source(sys.argv[1])
+rows = pa.Table.from_batches(map(new_rows, source.batches()))
+batches = [*ShrinkFactory(ShrinkConfig(), source)(1, False).batches(0, rows, {})]
+print(sum(len(batch["pixels"].drop_null()) for batch in batches), *sys.modules.keys() & {"tensorflow", "keras", "ray"})
+"""
+    assert run(script, str(tmp_path / "photos")).split() == ["3"]
 
 
 def test_package_exports_only_classes_and_functions():

@@ -25,11 +25,11 @@ from flowers_batch.classifier.file_labels import (
 )
 from flowers_batch.dataset.manifest import read_manifest, read_rows
 from flowers_batch.dataset.manifest_part import MISSING
+from flowers_batch.dataset.photo_sources import open_originals
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.errors import InputError
 from flowers_batch.sources.containers import ContainerSource
 from flowers_batch.sources.images import EPOCH
-from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.relative_paths import foreign_path
 from flowers_batch.sources.source import Source
 from flowers_batch.sources.tables import TableSource
@@ -55,7 +55,7 @@ class ColumnLabels:
     """
 
     def __init__(self, run: Run, name: str):
-        self._source = _container_of(open_source(*run.photos), name)
+        self._source = _container_of(open_originals(*run.photos), name)
         self._name = name
         self._rows = _ManifestRows(run)
         self._files: dict[str, FileLabels] = {}

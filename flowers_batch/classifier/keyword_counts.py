@@ -7,10 +7,10 @@ from collections import Counter
 from typing import Any
 
 from flowers_batch.config import ArchiveConfig
+from flowers_batch.dataset.photo_sources import open_originals
 from flowers_batch.dataset.spreadsheet import write_rows
 from flowers_batch.metadata.archive_keywords import PhotoKeywords, folded, keywords_of
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
-from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.skipping import Skipping
 from flowers_batch.storage.opening import PathOrUrl, split_file
 from flowers_batch.text import shortened
@@ -101,7 +101,7 @@ def keywords(
     if csv is not None:
         split_file(csv)  # refuses what cannot be written before the work
     config = config or ArchiveConfig()
-    photos = open_source(source, config.root, Skipping(config.include_hidden, config.exclude))
+    photos = open_originals(source, config.root, Skipping(config.include_hidden, config.exclude))
     counts = KeywordCounts()
     for photo in keywords_of(photos, photos.batches()):
         counts.add(photo)

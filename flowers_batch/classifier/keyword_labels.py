@@ -16,12 +16,12 @@ from flowers_batch.classifier.labels_file import LabelsFile
 from flowers_batch.dataset.foreign_rows import foreign_paths
 from flowers_batch.dataset.manifest import read_rows
 from flowers_batch.dataset.manifest_part import MISSING
+from flowers_batch.dataset.photo_sources import open_originals
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.errors import InputError
 from flowers_batch.metadata.archive_keywords import PhotoKeywords, keywords_of
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 from flowers_batch.sources.lists import ListSource
-from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.relative_paths import foreign_path
 from flowers_batch.sources.source import Source
 from flowers_batch.text import shortened
@@ -93,7 +93,7 @@ def check_keywords(source: Source, classes: Sequence[str]) -> None:
 
 
 def _photos_of(run: Run, reporter: Reporter) -> Iterator[PhotoKeywords]:
-    source = open_source(*run.photos)
+    source = open_originals(*run.photos)
     # A list may name files anywhere, and anyone may have written the manifest; other sources refuse such rows.
     if isinstance(source, ListSource) and (path := next(foreign_paths(run.folder, run.manifest, source), None)):
         raise foreign_path(path, source.url)

@@ -23,11 +23,11 @@ from flowers_batch.classifier.keyword_labels import check_keywords, read_keyword
 from flowers_batch.classifier.label_paths import match_labels
 from flowers_batch.classifier.labels_file import LabelsFile, read_labels
 from flowers_batch.config import XMP
+from flowers_batch.dataset.photo_sources import open_photos
 from flowers_batch.dataset.run_folder import Run
 from flowers_batch.dataset.schema import OK
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
-from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.local_files import is_utf8
 from flowers_batch.storage.opening import split_file
@@ -162,7 +162,7 @@ def _no_labels(paths: Iterable[pa.Array], source: Source | None) -> InputError:
 def _source_of(run: Run) -> Source | None:
     """Return where a codes folder's photos were read from; None if that no longer exists."""
     try:
-        return open_source(*run.photos)
+        return open_photos(*run.photos)
     except InputError:
         return None
 

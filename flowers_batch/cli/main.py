@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
         signal.alarm(_SECONDS_TO_END)
         stopped_by.append(number)
-        print("Stopped. Run encode, finetune or predict again to resume.", file=sys.stderr)
+        print("Stopped. Run encode, finetune, predict or shrink again to resume.", file=sys.stderr)
         sys.exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Commands that make something of photos: demo, encode, train, finetune, predict."""
+"""Commands that make something of photos: demo, encode, train, finetune, predict, shrink."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flowers_batch.cli.app import Output, app, command
 from flowers_batch.cli.metrics_rendering import training_text
 from flowers_batch.cli.options import ConfigOptions
 from flowers_batch.cli.rendering import demo_text, random_weights_notes, summary_text
-from flowers_batch.config import EncodeConfig, FinetuneConfig, PredictConfig, TrainConfig
+from flowers_batch.config import EncodeConfig, FinetuneConfig, PredictConfig, ShrinkConfig, TrainConfig
 from flowers_batch.progress import Reporter
 
 if TYPE_CHECKING:
     from flowers_batch.runs.summary import Summary
 
 _ENCODING = (
-    *("weights", "network", "layer", "pool", "precision", "code_dtype", "decode"),
+    *("weights", "network", "layer", "pool", "precision", "code_dtype", "decode", "uint8_pixels"),
     *("root", "include_hidden", "exclude", "max_pixels", "image_timeout", "max_failed_share"),
 )
 
@@ -50,7 +50,11 @@ def demo(
 @command(app, example="flowers-batch encode photos run/codes --weights imagenet")
 def encode(
     images: Annotated[
-        str, typer.Argument(help="Folder, list, .tar or .parquet of photos (`*.tar`: several): a path or a URL.")
+        str,
+        typer.Argument(
+            help="Folder, list, .tar or .parquet of photos (`*.tar`: several), or a folder of shrunk photos: a path or "
+            "a URL."
+        ),
     ],
     out: Annotated[str, typer.Argument(help="Folder for the codes: a path or a URL.")],
     config: Annotated[EncodeConfig, ConfigOptions(EncodeConfig)],
@@ -93,7 +97,7 @@ def finetune(
             partial=True,
             help={
                 "weights": "Weights to start from: `imagenet`, a .npy, .h5 or .safetensors file, or `random:SEED` "
-                "(from scratch). The default of this and the next eleven options is that of `encode` or, for a folder "
+                "(from scratch). The default of this and the next twelve options is that of `encode` or, for a folder "
                 "of codes, what made it.",
                 "layer": "The layer below the classifier.",
                 "max_pixels": "Photos with more pixels are not decoded, and left out.",
@@ -132,6 +136,25 @@ def predict(
     from flowers_batch.runs.predict import predict as run_predict
 
     return _run_output("labelled", out, run_predict(source, out, model, config, csv=csv, reporter=reporter))
+
+
+@command(app, example="flowers-batch shrink photos run/pixels, and then flowers-batch encode run/pixels run/codes")
+def shrink(
+    images: Annotated[
+        str, typer.Argument(help="Folder, list, .tar or .parquet of photos (`*.tar`: several): a path or a URL.")
+    ],
+    out: Annotated[str, typer.Argument(help="Folder for the pixels: a path or a URL.")],
+    config: Annotated[ShrinkConfig, ConfigOptions(ShrinkConfig)],
+    *,
+    reporter: Reporter,
+) -> Output:
+    """Decode each photo once, and keep the pixels that a network sees. Other commands take the folder for the photos.
+
+    They read it many times as fast as photos. No GPU is needed. Run it again to resume.
+    """
+    from flowers_batch.runs.shrink import shrink as run_shrink
+
+    return _run_output("shrunk", out, run_shrink(images, out, config, reporter=reporter))
 
 
 def _run_output(verb: str, out: str, summary: Summary) -> Output:

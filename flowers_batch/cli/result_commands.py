@@ -170,7 +170,7 @@ def review(
 
 @command(app, example="flowers-batch verify run/predictions --deep")
 def verify(
-    folder: Annotated[str, typer.Argument(help="Folder of an encode or predict run.")],
+    folder: Annotated[str, typer.Argument(help="Folder of an encode, predict or shrink run.")],
     deep: Annotated[bool, typer.Option("--deep", help="Also read and encode a sample of the images again.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     images: Images = None,

@@ -21,7 +21,7 @@ from flowers_batch.config import WEIGHTS_ENVIRONMENT
 from flowers_batch.dataset.completeness import reusable_rows
 from flowers_batch.dataset.manifest import read_rows
 from flowers_batch.dataset.shard import Shard
-from flowers_batch.dataset.shard_file import Footer, interleave, write_shard
+from flowers_batch.dataset.shard_file import Footer, interleave, rows_per_group, write_shard
 from flowers_batch.encoding.worker import Worker
 from flowers_batch.errors import RunError
 from flowers_batch.storage.opening import open_folder
@@ -80,7 +80,8 @@ class ShardActor:
             if len(reused):
                 is_reused = pc.is_in(rows["path"], reused)
                 new = worker.batches(shard.number, rows.filter(pc.invert(is_reused)), stages)
-                return interleave(old, new, is_reused.to_numpy(), worker.schema), len(reused)
+                at_once = rows_per_group(self._job.kind)
+                return interleave(old, new, is_reused.to_numpy(), worker.schema, at_once), len(reused)
         return worker.batches(shard.number, rows, stages), 0
 
     def _counted(

@@ -10,6 +10,7 @@ from typing import overload
 
 from flowers_batch.config import IMAGENET, NULL_NETWORK, RANDOM
 from flowers_batch.errors import InputError
+from flowers_batch.fingerprint import NO_NETWORK
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.opening import PathOrUrl
 from flowers_batch.storage.urls import authority_of, scheme_of, with_known_scheme
@@ -56,12 +57,12 @@ def follow(folder: Folder, file: str, setting: str, place: str | None, given: Pa
 
 
 def follow_weights(folder: Folder, file: str, name: str, given: str | None = None) -> str:
-    """Return the name of weights as `follow` does; `imagenet` and `random:SEED` are no places.
+    """Return the name of weights as `follow` does; `imagenet`, `random:SEED` and none for pixels are no places.
 
     Raises:
         InputError: They are in a place that may not be followed.
     """
-    if given is None and (name in (IMAGENET, NULL_NETWORK) or name.startswith(RANDOM)):
+    if given is None and (name in (IMAGENET, NULL_NETWORK, NO_NETWORK) or name.startswith(RANDOM)):
         return name
     return follow(folder, file, "weights", name, given)
 

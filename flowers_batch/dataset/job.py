@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import FORMAT, in_current_format, with_format
-from flowers_batch.dataset.schema import CODES, PREDICTIONS
+from flowers_batch.dataset.schema import CODES, PIXELS, PREDICTIONS
 from flowers_batch.dataset.tunings import Tunings, validated_tunings
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
@@ -19,7 +19,7 @@ from flowers_batch.storage.json_files import read_json, write_json
 JOB = "job.json"
 _LIBRARIES = ("flowers-batch", "ray", "tensorflow", "keras", "numpy", "pyarrow", "pillow", "simplejpeg")
 _JOB_SHAPE = {
-    "kind": (CODES, PREDICTIONS),
+    "kind": (CODES, PREDICTIONS, PIXELS),
     "images": str,
     "fingerprint": dict,
     "weights": str,
@@ -35,7 +35,7 @@ class Job:
     """What made a run's folder: `job.json`.
 
     Attributes:
-        kind: `CODES` or `PREDICTIONS`.
+        kind: `CODES`, `PREDICTIONS` or `PIXELS`.
         images: An absolute path or a URL.
         fingerprint: What the rows depend on.
         weights: The weights' name.
@@ -94,10 +94,13 @@ def read_job(folder: Folder) -> Job | None:
     try:
         job = in_current_format(content, folder.url_of(JOB), formats_0_1.upgrade_job)
         check_shape(job, _JOB_SHAPE)
+        fingerprint = Fingerprint.from_json(job["fingerprint"])
+        if fingerprint.is_of_pixels != (job["kind"] == PIXELS):
+            raise TypeError(f"its fingerprint is not one of {job['kind']}")
         return Job(
             kind=job["kind"],
             images=job["images"],
-            fingerprint=Fingerprint.from_json(job["fingerprint"]),
+            fingerprint=fingerprint,
             weights=job["weights"],
             root=job["root"],
             model=job["model"],

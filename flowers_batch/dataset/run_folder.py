@@ -17,7 +17,7 @@ from flowers_batch.dataset.following import follow
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.job import JOB, Job, read_job
 from flowers_batch.dataset.manifest import Manifest, read_manifest
-from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.schema import CODES, COMMANDS
 from flowers_batch.dataset.shard_file import shard_name
 from flowers_batch.dataset.shard_reading import open_shard, read_shard
 from flowers_batch.errors import InputError
@@ -172,7 +172,7 @@ def open_run(where: PathOrUrl, kind: str, given: Mapping[str, PathOrUrl | None] 
 
     Args:
         where: The folder.
-        kind: `CODES` or `PREDICTIONS`.
+        kind: `CODES`, `PREDICTIONS` or `PIXELS`.
         given: As for `Run`.
 
     Raises:
@@ -180,7 +180,7 @@ def open_run(where: PathOrUrl, kind: str, given: Mapping[str, PathOrUrl | None] 
     """
     folder = open_folder(where)
     job = read_job(folder)
-    command = "encode" if kind == CODES else "predict"
+    command = COMMANDS[kind]
     if job is None or job.kind != kind:
         raise InputError(f"{folder.url} is not a folder of {kind}: make one with `flowers-batch {command}`.")
     try:

@@ -10,9 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flowers_batch.decoding.pixels import SIDE
 from flowers_batch.storage.folder import NOT_UTF8
 
-CODES, PREDICTIONS = "codes", "predictions"  # what a folder holds, and the name of the folder in it
+# What a folder holds, and the name of the folder in it; and the command that makes it.
+CODES, PREDICTIONS, PIXELS = "codes", "predictions", "pixels"
+COMMANDS = {CODES: "encode", PREDICTIONS: "predict", PIXELS: "shrink"}
+PIXELS_BYTES = SIDE * SIDE * 3  # of a photo
 OK, FAILED = "ok", "failed"
 
 _IMAGE_FIELDS = [
@@ -74,6 +78,15 @@ def predictions_schema() -> pa.Schema:
             pa.field("is_unknown", pa.bool_()),
         ]
     )
+
+
+def pixels_schema(*, has_thumbnails: bool) -> pa.Schema:
+    """Return the columns of a shard of pixels; all but the image's own are null where failed.
+
+    `pixels` are uint8 [224, 224, 3], RGB, of the upright photo's centre square; `thumbnail` is a WebP file.
+    """
+    thumbnail = [pa.field("thumbnail", pa.binary())] if has_thumbnails else []
+    return pa.schema([*_IMAGE_FIELDS, pa.field("pixels", pa.binary(PIXELS_BYTES)), *thumbnail])
 
 
 def codes_of(batch: pa.RecordBatch) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:

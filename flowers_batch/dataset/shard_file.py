@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowers_batch.dataset import formats_0_1
 from flowers_batch.dataset.format_version import in_current_format, with_format
-from flowers_batch.dataset.schema import CODES
+from flowers_batch.dataset.schema import CODES, PIXELS
 from flowers_batch.json_values import check_shape, parse_json
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.io_errors import passing_errors, raise_io_error
@@ -24,7 +24,10 @@ from flowers_batch.storage.retries import with_retries
 
 FOOTER_KEY = b"flowers_batch.shard"
 ROWS_PER_GROUP = 2048  # in memory while a shard is written or read
+PHOTOS_PER_GROUP = 64  # of pixels: 10 MB, which a store sends in one request
 _ROWS_MERGED = 1024
+_PAGE_ROWS = 8  # of pixels
+_RAW = ("pixels", "thumbnail")  # not compressed: to expand pixels takes longer than to read them, and WebP is small
 _FOOTER_SHAPE = {
     "fingerprint": str,
     "shard": int,
@@ -108,7 +111,7 @@ def write_shard(
 
     Args:
         folder: The run's folder.
-        kind: `CODES` or `PREDICTIONS`.
+        kind: `CODES`, `PREDICTIONS` or `PIXELS`.
         schema: The shard's columns.
         batches: Its rows, which are consumed while it is written.
         expected: Fingerprint, number and inputs; the counts are filled in from the rows.
@@ -124,17 +127,17 @@ def write_shard(
         pq.ParquetWriter(
             scratch,
             schema,
-            compression="zstd",
-            compression_level=1,
+            **_compression(kind, schema),
             # pyarrow requires each column with a dictionary to be named, since split ones cannot have one.
             use_dictionary=["folder", "status", "reason", "prediction", "top_labels.list.element"],
             use_byte_stream_split=floats,
             write_statistics=["path"],
             write_page_checksum=True,
+            write_batch_size=_PAGE_ROWS if kind == PIXELS else None,
         ) as writer,
     ):
-        for group in _row_groups(passing_errors(batches), schema):
-            writer.write_table(group, row_group_size=len(group))
+        for group in _row_groups(passing_errors(batches), schema, rows_per_group(kind)):
+            writer.write_table(group, row_group_size=PHOTOS_PER_GROUP if kind == PIXELS else len(group))
             rows += len(group)
             reasons.update(group["reason"].drop_null().to_pylist())
             content.update(digests_of(group))
@@ -153,11 +156,27 @@ def write_shard(
     return footer
 
 
-def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+def rows_per_group(kind: str) -> int:
+    """Return after how many rows of a shard a row group ends."""
+    return PHOTOS_PER_GROUP if kind == PIXELS else ROWS_PER_GROUP
+
+
+def _compression(kind: str, schema: pa.Schema) -> dict[str, Any]:
+    """Return how columns are compressed, as arguments of `ParquetWriter`."""
+    if kind != PIXELS:
+        return {"compression": "zstd", "compression_level": 1}
+    packed = [name for name in schema.names if name not in _RAW]
+    return {
+        "compression": dict.fromkeys(packed, "zstd") | dict.fromkeys(_RAW, "none"),
+        "compression_level": dict.fromkeys(packed, 1),
+    }
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
     for batch in batches:
         held.append(batch)
-        if sum(map(len, held)) >= ROWS_PER_GROUP:
+        if sum(map(len, held)) >= size:
             yield pa.Table.from_batches(held, schema)
             held = []
     if any(map(len, held)):
@@ -165,12 +184,23 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
 
 
 def interleave(
-    first: Iterator[pa.RecordBatch], second: Iterator[pa.RecordBatch], is_first: NDArray[np.bool_], schema: pa.Schema
+    first: Iterator[pa.RecordBatch],
+    second: Iterator[pa.RecordBatch],
+    is_first: NDArray[np.bool_],
+    schema: pa.Schema,
+    at_once: int = _ROWS_MERGED,
 ) -> Iterator[pa.RecordBatch]:
-    """Merge two streams of rows: row i is the next one of `first` or of `second`, as `is_first` [rows] says."""
+    """Merge two streams of rows: row i is the next one of `first` or of `second`, as `is_first` [rows] says.
+
+    Args:
+        first, second: The streams.
+        is_first: bool [rows].
+        schema: Of the rows.
+        at_once: Rows that are merged at once, and in memory.
+    """
     streams = _RowStream(first, schema), _RowStream(second, schema)
-    for start in range(0, len(is_first), _ROWS_MERGED):
-        mask = is_first[start : start + _ROWS_MERGED]
+    for start in range(0, len(is_first), at_once):
+        mask = is_first[start : start + at_once]
         rows = pa.concat_tables([streams[0].take(int(mask.sum())), streams[1].take(int((~mask).sum()))])
         order = np.empty(len(mask), np.int64)
         order[np.concatenate([np.flatnonzero(mask), np.flatnonzero(~mask)])] = np.arange(len(mask))

@@ -10,7 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flowers_batch.dataset.schema import CODES, codes_schema, predictions_schema
+from flowers_batch.dataset.schema import (
+    COMMANDS,
+    PIXELS,
+    PIXELS_BYTES,
+    PREDICTIONS,
+    codes_schema,
+    pixels_schema,
+    predictions_schema,
+)
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import FOOTER_KEY, Footer, digests_of, shard_name
 from flowers_batch.dataset.shard_rows import columns_to_read, rows_problem
@@ -24,7 +32,9 @@ from flowers_batch.storage.retries import with_retries
 
 # Bounds of what a file's metadata may claim. A text of a row, such as a path, has 4 kB at most; with `top_k` 1000, a
 # row's labels take 20 kB.
-_MAX_ROW_BYTES = 64 << 10  # besides its code
+_MAX_ROW_BYTES = 64 << 10  # besides its code, pixels and thumbnail
+_MAX_THUMBNAIL_BYTES = 1 << 20
+_MAX_PHOTOS = 256  # in a row group of pixels: twice as many as are written, and some
 _MAX_GROUP_BYTES = 4 << 30  # of the codes of a row group
 
 
@@ -42,7 +52,7 @@ def read_shard(
 
     Args:
         folder: The run's folder.
-        kind: `CODES` or `PREDICTIONS`.
+        kind: `CODES`, `PREDICTIONS` or `PIXELS`.
         shard: The shard as the manifest has it.
         fingerprint: `Fingerprint.digest` of the run.
         columns: Names; None: all.
@@ -57,15 +67,33 @@ def read_shard(
         wanted = list(columns or file.schema_arrow.names)
         content = hashlib.sha256()
         for number in range(file.num_row_groups) if group is None else (group,):
-            rows = with_retries(lambda number=number: file.read_row_group(number, columns_to_read(wanted)))  # type: ignore[misc]
-            if problem := rows_problem(rows, file.metadata.row_group(number).num_rows):
-                raise _damaged(folder, shard_name(kind, shard.number), problem)
+            rows = read_group(folder, kind, shard, file, number, wanted)
             if "sha256" in wanted:
                 content.update(digests_of(rows))
             yield from rows.select(wanted).to_batches()
         footer = footer_of(file, folder.url_of(shard_name(kind, shard.number)))
         if "sha256" in wanted and group is None and footer and content.hexdigest() != footer.content_digest:
-            raise _damaged(folder, shard_name(kind, shard.number), "its images have other bytes than its footer says")
+            raise _damaged(folder, kind, shard.number, "its images have other bytes than its footer says")
+
+
+def read_group(
+    folder: Folder, kind: str, shard: Shard, file: pq.ParquetFile, group: int, columns: Sequence[str]
+) -> pa.Table:
+    """Return columns of a row group of an open shard, and perhaps others that they are checked against.
+
+    Args:
+        folder, kind, shard: As for `open_shard`, whose block must not have ended.
+        file: What it gave.
+        group: The row group's number.
+        columns: Names.
+
+    Raises:
+        InputError: The rows contradict themselves.
+    """
+    rows = with_retries(lambda: file.read_row_group(group, columns_to_read(columns)))
+    if problem := rows_problem(rows, file.metadata.row_group(group).num_rows):
+        raise _damaged(folder, kind, shard.number, problem)
+    return rows
 
 
 @contextmanager
@@ -84,7 +112,7 @@ def open_shard(folder: Folder, kind: str, shard: Shard, fingerprint: str) -> Ite
         problem = _footer_problem(footer_of(file, folder.url_of(name)), shard, fingerprint)
         problem = problem or columns_problem(file, kind) or size_problem(file, shard.images)
         if problem:
-            raise _damaged(folder, name, problem)
+            raise _damaged(folder, kind, shard.number, problem)
         yield file
 
 
@@ -96,15 +124,17 @@ def open_unchecked(folder: Folder, kind: str, number: int) -> Iterator[pq.Parque
         InputError: The file is missing, or is not a Parquet file whose checksums are right.
         RunError: The disk or the store fails.
     """
-    name, command = shard_name(kind, number), "encode" if kind == CODES else "predict"
+    name = shard_name(kind, number)
     try:
         with with_retries(lambda: folder.open(name)) as handle:
             yield with_retries(lambda: open_parquet(handle, page_checksum_verification=True))
     except FileNotFoundError:
-        raise InputError(f"There is no {folder.url_of(name)}: run the same `flowers-batch {command}` again.") from None
+        raise InputError(
+            f"There is no {folder.url_of(name)}: run the same `flowers-batch {COMMANDS[kind]}` again."
+        ) from None
     except (OSError, pa.ArrowException) as error:
         raise_io_error(folder.url_of(name), error)
-        raise _damaged(folder, name, reason_of(error)) from None
+        raise _damaged(folder, kind, number, reason_of(error)) from None
 
 
 def footer_of(file: pq.ParquetFile, where: str) -> Footer | None:
@@ -135,15 +165,18 @@ def failed_paths(folder: Folder, kind: str, footer: Footer, reasons: Sequence[st
 def columns_problem(file: pq.ParquetFile, kind: str) -> str | None:
     """Return what is wrong with the columns of a shard's file, as words; None if nothing is."""
     schema = file.schema_arrow
-    if kind == CODES and "code" in schema.names:
-        code = schema.types[-1]
-        width, item = getattr(code, "list_size", 0), str(getattr(code, "value_type", ""))
-        names = {"halffloat": "float16", "float": "float32"}
-        if width > 0 and item in names and schema.equals(codes_schema(width, names[item])):
-            return None
-    elif kind != CODES and schema.equals(predictions_schema()):
-        return None
-    return f"it has other columns than a shard of {kind}"
+    return None if schema.equals(_expected_schema(schema, kind)) else f"it has other columns than a shard of {kind}"
+
+
+def _expected_schema(schema: pa.Schema, kind: str) -> pa.Schema:
+    """Return the columns that a shard of a kind has: those of codes depend on these, those of pixels are optional."""
+    if kind == PIXELS:
+        return pixels_schema(has_thumbnails="thumbnail" in schema.names)
+    if kind == PREDICTIONS:
+        return predictions_schema()
+    code = schema.types[-1] if "code" in schema.names else pa.null()
+    item = {"halffloat": "float16", "float": "float32"}.get(str(getattr(code, "value_type", "")), "float32")
+    return codes_schema(max(1, getattr(code, "list_size", 1)), item)
 
 
 def _footer_problem(footer: Footer | None, shard: Shard, fingerprint: str) -> str | None:
@@ -172,17 +205,22 @@ def size_problem(file: pq.ParquetFile, images: int) -> str | None:
     rows = [group.num_rows for group in groups]
     if metadata.num_rows != images or sum(rows) != images or min(rows, default=1) < 0:
         return f"it has {metadata.num_rows} rows, and should have {images}"
-    code = file.schema_arrow.types[-1]
-    code_bytes = code.list_size * code.value_type.bit_width // 8 if pa.types.is_fixed_size_list(code) else 0
-    if max(rows, default=0) * code_bytes > _MAX_GROUP_BYTES:
+    schema, most = file.schema_arrow, max(rows, default=0)
+    if "pixels" in schema.names and most > _MAX_PHOTOS:
+        return f"its row groups are too large ({most:,} photos)"
+    code = schema.types[-1]
+    row_bytes = code.list_size * code.value_type.bit_width // 8 if pa.types.is_fixed_size_list(code) else 0
+    if most * row_bytes > _MAX_GROUP_BYTES:
         return f"its codes are too long ({code.list_size:,} values)"
-    if any(group.total_byte_size > group.num_rows * (_MAX_ROW_BYTES + 2 * code_bytes) + (1 << 20) for group in groups):
+    row_bytes += PIXELS_BYTES if "pixels" in schema.names else 0
+    row_bytes += _MAX_THUMBNAIL_BYTES if "thumbnail" in schema.names else 0
+    if any(group.total_byte_size > group.num_rows * (_MAX_ROW_BYTES + 2 * row_bytes) + (1 << 20) for group in groups):
         return "its rows are too large"
     return None
 
 
-def _damaged(folder: Folder, name: str, problem: str) -> InputError:
+def _damaged(folder: Folder, kind: str, number: int, problem: str) -> InputError:
     return InputError(
-        f"{folder.url_of(name)} cannot be used ({problem}): delete it, and run the same command again, which writes it "
-        "again."
+        f"{folder.url_of(shard_name(kind, number))} cannot be used ({problem}): delete it, and run the same "
+        f"`flowers-batch {COMMANDS[kind]}` again, which writes it again."
     )

@@ -11,7 +11,10 @@ import pyarrow.compute as pc
 from flowers_batch.dataset.schema import FAILED, OK
 
 # The columns that have a value in each row that is ok. `reason` has one in each row that failed.
-_OF_OK = ("sha256", "phash", "code", "prediction", "probability", "top_labels", "top_probabilities", "is_unknown")
+_OF_OK = (
+    *("sha256", "phash", "code", "prediction", "probability", "top_labels", "top_probabilities", "is_unknown"),
+    *("pixels", "thumbnail"),
+)
 _RESULTS = _OF_OK[2:]  # these have none in rows that failed
 _ROUNDING = 1e-3
 # Of each type: an integer of its size, the bits of a value without its sign, and those of infinity.

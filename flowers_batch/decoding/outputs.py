@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flowers_batch.decoding.decode import Turns
 
 _LENGTH = np.dtype("<u4")  # of a file, in front of it
+_PIXELS_BYTES = SIDE * SIDE * 3
 
 
 class Described(NamedTuple):
@@ -81,6 +82,33 @@ class SquarePixels:
 
 
 @dataclass(frozen=True)
+class ShrunkPhoto:
+    """The pixels that a network sees, rounded, and behind them a thumbnail if one is wanted.
+
+    Attributes:
+        mode: `exact`, or `fast`: see `decode`.
+        thumbnail: What makes the thumbnail.
+    """
+
+    mode: str = EXACT
+    thumbnail: WebpThumbnail | None = None
+    dtype: str = "uint8"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a slot: bytes."""
+        return (_PIXELS_BYTES + (self.thumbnail.shape[0] if self.thumbnail else 0),)
+
+    def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
+        """Decode an image file's bytes, and put its pixels and its thumbnail into a slot: see `Output`."""
+        pixels, rest = slot[:_PIXELS_BYTES], slot[_PIXELS_BYTES:]
+        found = SquarePixels("uint8", self.mode).write(data, pixels.reshape(SIDE, SIDE, 3), max_pixels, turns)
+        if self.thumbnail:
+            self.thumbnail.write(data, rest, max_pixels, turns)
+        return found
+
+
+@dataclass(frozen=True)
 class WebpThumbnail:
     """An upright thumbnail as a WebP file, with its length in front.
 
@@ -126,3 +154,14 @@ class WebpThumbnail:
         start = _LENGTH.itemsize
         (length,) = slot[:start].view(_LENGTH)
         return slot[start : start + int(length)].tobytes()
+
+
+def bitmap(pixels: NDArray[np.uint8]) -> bytes:
+    """Return pixels as a BMP file, which is written and decoded in no time.
+
+    Args:
+        pixels: uint8 [height, width, 3], RGB.
+    """
+    import cv2
+
+    return cv2.imencode(".bmp", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()

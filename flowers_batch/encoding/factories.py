@@ -9,14 +9,23 @@ import numpy as np
 
 from flowers_batch.classifier.head import Head
 from flowers_batch.config import NULL_NETWORK, EncodeConfig
+from flowers_batch.dataset.shrunk import ShrunkSource
 from flowers_batch.decoding.outputs import SquarePixels
-from flowers_batch.decoding.pool import DecodePool, PoolSettings
+from flowers_batch.decoding.pool import PoolSettings
 from flowers_batch.devices import hardware_precision, prepare_device
 from flowers_batch.encoding.encoder import Encoder
 from flowers_batch.encoding.feed import Network, count_buffers
 from flowers_batch.encoding.labeller import CodesLabeller, Labeller
 from flowers_batch.encoding.micro_batcher import CPU_BATCH, GPU_BATCH, MicroBatcher, compiled, pixel_type
-from flowers_batch.encoding.networks import NullNetwork, build_network, code_width, codes_fingerprint
+from flowers_batch.encoding.networks import (
+    NullNetwork,
+    build_network,
+    code_width,
+    codes_fingerprint,
+    fingerprint_over,
+)
+from flowers_batch.encoding.pixel_pools import open_pool
+from flowers_batch.encoding.results import CodeResults, Results
 from flowers_batch.encoding.worker import Worker
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import no_progress
@@ -64,20 +73,24 @@ class EncoderFactory:
             InputError: TensorFlow sees no GPU although it must; the weights are not available, or do not fit.
         """
         network, weights, precision, batch_size = self._network(threads, gpu, progress)
-        fingerprint = codes_fingerprint(self.config, weights, precision)
-        labeller = None
+        fingerprint = fingerprint_over(self.source, codes_fingerprint(self.config, weights, precision))
+        results: Results = CodeResults(code_width(self.config), self.config.code_dtype)
         if self.head is not None and self.top_k is not None:
             fingerprint = replace(fingerprint, head=self.head.identity, top_k=self.top_k)
-            labeller = Labeller(self.head, self.top_k)
-        pool = DecodePool(
+            results = Labeller(self.head, self.top_k)
+        pool = open_pool(
             self.source,
-            SquarePixels(np.dtype(pixel_type(precision)).name, fingerprint.decode),
+            SquarePixels(np.dtype(self._pixel_type(precision)).name, fingerprint.decode),
             PoolSettings(threads, self.config.max_pixels, self.config.image_timeout),
             count_buffers(threads, batch_size) * batch_size,
         )
         reads_missing = not isinstance(self.source, ListSource)
-        width = code_width(self.config)
-        return Encoder(network, width, pool, fingerprint, batch_size, labeller, reads_missing=reads_missing)
+        return Encoder(network, results, pool, fingerprint, batch_size, reads_missing=reads_missing)
+
+    def _pixel_type(self, precision: str) -> type[np.float32] | type[np.uint8]:
+        """Return the type of the network's input."""
+        are_rounded = self.config.uint8_pixels or isinstance(self.source, ShrunkSource)
+        return pixel_type(precision, are_rounded=are_rounded)
 
     def _network(self, threads: int, gpu: bool, progress: Callable[[], None]) -> tuple[Network, str, str, int]:
         """Return the network, the identity of its weights, its precision, and the batch size that fits its device."""
@@ -88,9 +101,10 @@ class EncoderFactory:
         prepare_device(threads, gpu)
         precision = hardware_precision(gpu) if config.precision == "auto" else config.precision
         model, weights = build_network(config, precision, progress=progress)
-        batcher = MicroBatcher(compiled(model, pixel_type(precision)), batch_size)
+        dtype = self._pixel_type(precision)
+        batcher = MicroBatcher(compiled(model, dtype), batch_size)
         # On a GPU the largest batch, to see whether it fits; on a CPU one image, to compile.
-        batcher.fit(np.zeros((batch_size if gpu else 1, *model.input_shape[1:]), pixel_type(precision)))
+        batcher.fit(np.zeros((batch_size if gpu else 1, *model.input_shape[1:]), dtype))
         return batcher, weights, precision, batcher.size
 
 

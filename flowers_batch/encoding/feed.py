@@ -22,9 +22,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from flowers_batch.decoding.pixels import Pixels
-from flowers_batch.decoding.pool import GROUP, DecodePool
+from flowers_batch.decoding.pool import GROUP
 from flowers_batch.decoding.tasks import TASKS_PER_WORKER
 from flowers_batch.encoding.daemon_threads import DaemonThreads
+from flowers_batch.encoding.pixel_pools import PixelPool
 from flowers_batch.encoding.shard_feed import CodeArray, FedBatch, PixelBatch, ShardFeed
 from flowers_batch.encoding.stages import Stages, add_seconds
 from flowers_batch.errors import RunError
@@ -80,7 +81,7 @@ class Feed:
         free: Numbers of the buffers that are free.
     """
 
-    def __init__(self, network: Network, pool: DecodePool, batch_size: int, code_dtype: str):
+    def __init__(self, network: Network, pool: PixelPool, batch_size: int, code_dtype: str):
         self._network, self.pool, self.batch_size, self._code_dtype = network, pool, batch_size, code_dtype
         self.free: SimpleQueue[int] = SimpleQueue()
         for buffer in range(len(pool.slots) // batch_size):
@@ -202,8 +203,10 @@ def _end_feeds() -> None:
         feed.end()
 
 
-def _as_stored(codes: NDArray[np.float32], code_dtype: str) -> CodeArray:
+def _as_stored(codes: NDArray[Any], code_dtype: str) -> CodeArray:
     """Return codes in the type that they are stored in, so that labels from photos equal labels from stored codes."""
+    if code_dtype == "uint8":  # pixels
+        return codes
     with np.errstate(over="ignore"):
         stored = codes.astype(code_dtype)
     if not np.isfinite(stored).all():

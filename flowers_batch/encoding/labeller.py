@@ -29,9 +29,13 @@ class Labeller:
     Args:
         head: The classifier.
         top_k: Labels that a prediction keeps.
+
+    Attributes:
+        schema: Of the rows.
     """
 
     def __init__(self, head: Head, top_k: int):
+        self.schema = predictions_schema()
         self._head = head
         self._top_k = min(top_k, len(head.classes))
 
@@ -47,7 +51,6 @@ class Labeller:
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._top_k]
         best = np.take_along_axis(probabilities, order, axis=1)
         threshold = self._head.threshold or 0.0
-        schema = predictions_schema()
         values: dict[str, list[Any]] = {
             "prediction": classes[order[:, 0]].tolist(),
             "probability": best[:, 0].tolist(),
@@ -55,7 +58,7 @@ class Labeller:
             "top_probabilities": best.tolist(),
             "is_unknown": (best[:, 0] < threshold).tolist(),
         }
-        return {name: _with_nulls(value, ok, schema.field(name).type) for name, value in values.items()}
+        return {name: _with_nulls(value, ok, self.schema.field(name).type) for name, value in values.items()}
 
 
 class CodesLabeller:
@@ -68,7 +71,7 @@ class CodesLabeller:
     """
 
     def __init__(self, codes: str, fingerprint: Fingerprint, labeller: Labeller):
-        self.schema = predictions_schema()
+        self.schema = labeller.schema
         self.fingerprint = fingerprint
         self.steps = 0
         self.can_reuse_rows = False  # labelling is fast, and the codes may have changed

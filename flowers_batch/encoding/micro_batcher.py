@@ -17,9 +17,14 @@ CPU_BATCH = 32  # as fast as any larger batch, which would take more memory
 GPU_BATCH = 256  # keeps today's GPUs busy; one with less memory takes it in parts
 
 
-def pixel_type(precision: str) -> type[np.float32] | type[np.uint8]:
-    """Return the type of the network's input: bytes suffice where it computes in bfloat16, with 8 bits of precision."""
-    return np.uint8 if precision == "bfloat16" else np.float32
+def pixel_type(precision: str, *, are_rounded: bool = False) -> type[np.float32] | type[np.uint8]:
+    """Return the type of the network's input: bytes suffice where it computes in bfloat16, with 8 bits of precision.
+
+    Args:
+        precision: What it computes in.
+        are_rounded: Whether it gets bytes in any case.
+    """
+    return np.uint8 if are_rounded or precision == "bfloat16" else np.float32
 
 
 class MicroBatcher:

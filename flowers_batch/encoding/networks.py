@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.config import EXACT, FAST, IMAGENET, NULL_NETWORK, WEIGHTS_ENVIRONMENT, EncodeConfig
+from flowers_batch.dataset.shrunk import ShrunkSource
 from flowers_batch.dataset.tunings import UNKNOWN_TUNING, Tunings, validated_tunings
 from flowers_batch.encoding.weights import weights_errors, weights_on_this_machine
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.json_values import parse_json
 from flowers_batch.progress import no_progress
+from flowers_batch.sources.source import Source
 
 if TYPE_CHECKING:
     import keras
@@ -45,10 +48,12 @@ def codes_fingerprint(config: EncodeConfig, weights: str, precision: str) -> Fin
         weights: The identity of the weights.
         precision: What the network computes in; while that is `auto`, so is an automatic decode mode.
     """
-    return Fingerprint(
+    made = Fingerprint(
         *(config.network, config.layer, weights, precision, config.code_dtype, config.pool),
         decode=decode_mode(config, precision),
+        uint8_pixels=config.uint8_pixels,
     )
+    return made.with_precision(precision)
 
 
 def decode_mode(config: EncodeConfig, precision: str) -> str:
@@ -56,6 +61,35 @@ def decode_mode(config: EncodeConfig, precision: str) -> str:
     if config.decode != "auto":
         return config.decode
     return {"float32": EXACT, "bfloat16": FAST}.get(precision, "auto")
+
+
+def fingerprint_over(source: Source, fingerprint: Fingerprint) -> Fingerprint:
+    """Return the fingerprint of codes that have another one if they are made from photos as files.
+
+    Of shrunk photos, the pixels are those that the folder has, whatever this version of the package would make.
+
+    Args:
+        source: The photos.
+        fingerprint: Of codes from files.
+    """
+    if not isinstance(source, ShrunkSource):
+        return fingerprint
+    pixels = source.made
+    made = replace(fingerprint, preprocessing=pixels.preprocessing, decode=pixels.decode, uint8_pixels=True)
+    return made.with_precision(made.precision)
+
+
+def check_decoding(source: Source, config: EncodeConfig) -> None:
+    """Refuse shrunk photos that were decoded in another way than is asked for.
+
+    Raises:
+        InputError: They were.
+    """
+    if isinstance(source, ShrunkSource) and config.decode not in ("auto", source.made.decode):
+        raise InputError(
+            f"The photos in {source.url} were shrunk with `decode` {source.made.decode}: leave `decode` "
+            f"{config.decode} out, or shrink them again, into another folder."
+        )
 
 
 def code_width(config: EncodeConfig) -> int:

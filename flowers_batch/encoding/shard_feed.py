@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flowers_batch.encoding.feed import Feed
 
 BATCHES_AHEAD = 8  # whose codes wait for the rows of a batch before them: bounds the memory of codes
-CodeArray = NDArray[np.floating]
+CodeArray = NDArray[Any]  # float16, float32, or uint8 for pixels
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from itertools import compress, islice
 
 import pyarrow as pa
 
+from flowers_batch.dataset.photo_sources import open_originals
 from flowers_batch.errors import InputError
 from flowers_batch.exporting.labelled_photos import LabelledPhoto
 from flowers_batch.metadata.sidecars import PhotoFile
 from flowers_batch.sources.folders import FolderSource
 from flowers_batch.sources.images import PATH, Image, path_bytes
 from flowers_batch.sources.lists import ListSource
-from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.relative_paths import foreign_path, is_relative
 
 _PHOTOS_AT_ONCE = 100_000  # in memory; the list is read once for each so many
@@ -77,7 +77,7 @@ def open_local_photos(images: str, root: str | None) -> LocalPhotos:
     Raises:
         InputError: They do not exist, or are not files on this machine.
     """
-    source = open_source(images, root)
+    source = open_originals(images, root)
     if isinstance(source, FolderSource | ListSource) and source.folder.is_local:
         return LocalPhotos(source)
     raise InputError(

@@ -25,6 +25,7 @@ from flowers_batch.config import EncodeConfig, FinetuneConfig
 from flowers_batch.dataset.foreign_rows import refuse_foreign_rows
 from flowers_batch.dataset.manifest import read_manifest, read_rows
 from flowers_batch.dataset.manifest_part import MISSING
+from flowers_batch.dataset.photo_sources import open_photos
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
@@ -43,7 +44,6 @@ from flowers_batch.finetuning.job import FinetuningJob, FinetuningResult, Traini
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.encode import encode
 from flowers_batch.sources.images import IMAGES
-from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.opening import PathOrUrl, open_folder
 
@@ -104,7 +104,7 @@ def build_job(folder: Folder, frozen: Run, labelled: LabelledSplit, config: Fine
     is_present = pc.not_equal(rows["action"], MISSING).to_numpy(zero_copy_only=False)
     _check_splits(frozen, labelled.splits[is_present])
     chosen = (labelled.splits != TEST) & is_present
-    source = open_source(*frozen.photos)
+    source = open_photos(*frozen.photos)
     refuse_foreign_rows(rows.filter(pa.array(chosen)), source)
     return FinetuningJob(
         config=config,

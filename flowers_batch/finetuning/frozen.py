@@ -18,15 +18,15 @@ from flowers_batch.dataset.following import follow_weights
 from flowers_batch.dataset.format_version import in_current_format, with_format
 from flowers_batch.dataset.job import JOB, read_job
 from flowers_batch.dataset.manifest import read_manifest
+from flowers_batch.dataset.photo_sources import holds_pixels, open_photos
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
-from flowers_batch.encoding.networks import code_width, codes_fingerprint, weights_identity
+from flowers_batch.encoding.networks import code_width, codes_fingerprint, fingerprint_over, weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.finetuning.trainable_model import unfrozen_layers
 from flowers_batch.progress import Reporter
 from flowers_batch.runs.encode import encode
 from flowers_batch.runs.planning import skipping_of
-from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.skipping import SKIP_NOTHING, SKIP_SYSTEM, Skipping
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.json_files import read_json, write_json
@@ -62,9 +62,9 @@ def check_labels_of_photos(photos: PathOrUrl, folder: Folder, config: FinetuneCo
     Raises:
         InputError: The labels are not valid.
     """
-    if read_job(open_folder(photos)) is None and not folder.exists(SETTINGS):
+    if not _holds_codes(open_folder(photos)) and not folder.exists(SETTINGS):
         encoding = config.encode or EncodeConfig()
-        source = open_source(photos, encoding.root, skipping_of(encoding))
+        source = open_photos(photos, encoding.root, skipping_of(encoding))
         check_labels(config.train.labels, source, config.train.classes)
 
 
@@ -80,8 +80,8 @@ def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig,
     Raises:
         InputError: The codes are of other photos, or were made with other settings.
     """
-    encoding, job = config.encode, read_job(open_folder(photos))
-    if job is None:
+    encoding = config.encode
+    if not _holds_codes(open_folder(photos)):
         encoding = replace(encoding or EncodeConfig(), cluster=config.cluster)
         return _encode_once(photos, folder, encoding, config, reporter)
     run = open_run(photos, CODES, {"images": config.train.images, "root": encoding.root if encoding else None})
@@ -98,13 +98,18 @@ def open_frozen_codes(photos: PathOrUrl, folder: Folder, config: FinetuneConfig,
     return _with_weights_of(run, encoding, "leave that out, or encode the photos again")
 
 
+def _holds_codes(folder: Folder) -> bool:
+    """Return whether a folder is that of codes, or of another run but one of pixels, which are photos."""
+    return not holds_pixels(folder) and read_job(folder) is not None
+
+
 def _encode_once(
     photos: PathOrUrl, folder: Folder, encoding: EncodeConfig, config: FinetuneConfig, reporter: Reporter
 ) -> Run:
     code_width(encoding)  # refuses layers without a width
     _check_trainable(encoding.network, encoding.layer, config)
     if folder.exists(SETTINGS):
-        source = open_source(photos, encoding.root, skipping_of(encoding))
+        source = open_photos(photos, encoding.root, skipping_of(encoding))
         run = open_run(frozen_codes_url(folder), CODES, {"images": source.url, "root": source.root})
         if (source.url, source.root) != (run.job.images, run.job.root):
             raise InputError(
@@ -131,7 +136,7 @@ def encoding_settings_of(photos: PathOrUrl, given: Mapping[str, Any] = MappingPr
         InputError: The weights are in a place that may not be followed.
     """
     folder = open_folder(photos)
-    job = read_job(folder)
+    job = read_job(folder) if _holds_codes(folder) else None
     if job is None:
         return {**given}
     weights = follow_weights(folder, JOB, job.weights, given.get("weights"))
@@ -160,7 +165,10 @@ def _with_weights_of(run: Run, encoding: EncodeConfig, advice: str) -> Run:
     precision = made.precision if encoding.precision == "auto" else encoding.precision
     if encoding.decode == "auto":
         encoding = replace(encoding, decode=made.decode)
-    differences = codes_fingerprint(encoding, made.weights, precision).differences(made)
+    expected = codes_fingerprint(encoding, made.weights, precision)
+    if holds_pixels(open_folder(run.place("images"))):
+        expected = fingerprint_over(open_photos(*run.photos), expected)
+    differences = expected.differences(made)
     if not differences:
         identity, name = weights_identity(encoding)
         if identity != made.weights:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from flowers_batch.config import EXACT
 from flowers_batch.decoding.groups import requests_of
 from flowers_batch.decoding.outputs import SquarePixels
-from flowers_batch.decoding.pool import GROUP, DecodePool, PoolSettings
+from flowers_batch.decoding.pool import GROUP, PoolSettings
 from flowers_batch.decoding.tasks import TASKS_PER_WORKER, DecodedGroup
+from flowers_batch.encoding.pixel_pools import open_pool
 from flowers_batch.errors import InputError
 from flowers_batch.sources.source import Source
 
@@ -56,7 +57,7 @@ class PixelReader:
         ahead = max(_BATCHES_AHEAD, -(-settings.workers * TASKS_PER_WORKER * min(GROUP, batch_size) // batch_size))
         # Each batch in flight has a part of the pool's slots, and what loads it: the part is free once that has ended.
         self._loading: list[Future[NDArray[np.uint8]] | None] = [None] * (ahead + 1)
-        self._pool = DecodePool(source, SquarePixels("uint8", mode), settings, (ahead + 1) * batch_size)
+        self._pool = open_pool(source, SquarePixels("uint8", mode), settings, (ahead + 1) * batch_size)
         self._threads = ThreadPoolExecutor(_BATCHES_AHEAD, "pixels")
 
     @property

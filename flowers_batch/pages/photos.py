@@ -13,11 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from flowers_batch.dataset.manifest import Manifest, find_images, read_manifest, read_rows
+from flowers_batch.dataset.photo_sources import open_photos
 from flowers_batch.errors import InputError
 from flowers_batch.sources.folders import FolderSource
 from flowers_batch.sources.images import PATH, Image, path_bytes
 from flowers_batch.sources.lists import ListSource
-from flowers_batch.sources.opening import open_source
 from flowers_batch.sources.relative_paths import is_relative
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.beneath import leads_outside
@@ -46,7 +46,7 @@ class Photos:
         if images is None:
             return
         try:
-            source = open_source(images, root)
+            source = open_photos(images, root)
             if isinstance(source, FolderSource):
                 source = replace(source, follows_links=follow_links)
             self.source = source

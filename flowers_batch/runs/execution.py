@@ -150,7 +150,7 @@ class RunExecution:
         """
         expected = self.job.fingerprint
         if expected.precision == "auto":
-            expected = replace(expected, precision=fingerprint.precision)
+            expected = expected.with_precision(fingerprint.precision)
         if expected.decode == "auto":
             expected = replace(expected, decode=fingerprint.decode)
         if fingerprint != expected:

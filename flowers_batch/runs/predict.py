@@ -12,11 +12,12 @@ from flowers_batch.config import IMAGENET, ArchiveConfig, PredictConfig
 from flowers_batch.dataset.following import follow_weights
 from flowers_batch.dataset.job import Job, read_job
 from flowers_batch.dataset.manifest import Manifest
+from flowers_batch.dataset.photo_sources import holds_pixels, open_photos
 from flowers_batch.dataset.run_folder import open_run
 from flowers_batch.dataset.schema import CODES, PREDICTIONS
 from flowers_batch.dataset.spreadsheet import write_csv
 from flowers_batch.encoding.factories import EncoderFactory, LabellerFactory
-from flowers_batch.encoding.networks import weights_identity
+from flowers_batch.encoding.networks import fingerprint_over, weights_identity
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import NULL_REPORTER, Reporter
@@ -25,7 +26,6 @@ from flowers_batch.runs.imagenet_model import imagenet_model
 from flowers_batch.runs.planning import skipping_of
 from flowers_batch.runs.reproduction import encode_config_for
 from flowers_batch.runs.summary import Summary
-from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.opening import PathOrUrl, open_folder, split_file
 
 
@@ -65,14 +65,14 @@ def predict(
             raise InputError(f"{csv} is a folder: `csv` names the file to write.")
     notes: list[str] = []
     trained = imagenet_model(config, read_job(folder), notes) if model == IMAGENET else load_model(model)
-    is_codes = read_job(open_folder(source)) is not None
+    is_codes = not holds_pixels(open_folder(source)) and read_job(open_folder(source)) is not None
     if not is_codes and model != IMAGENET:
         config = replace(config, weights=follow_weights(open_folder(model), MODEL, trained.weights, config.weights))
     labelling = _label_codes(source, trained, config) if is_codes else _label_images(source, trained, config)
     with folder.locked():
         before = read_job(folder)
         if before and before.kind != PREDICTIONS:
-            raise InputError(f"{folder.url} holds codes: predict into another folder.")
+            raise InputError(f"{folder.url} holds {before.kind}: predict into another folder.")
         name = IMAGENET if model == IMAGENET else open_folder(model).url
         run = RunExecution(folder, replace(labelling.job, model=name), notes)
         manifest = labelling.plan(run)
@@ -122,7 +122,7 @@ def _label_codes(source: PathOrUrl, model: Model, config: PredictConfig) -> _Lab
 
 
 def _label_images(source: PathOrUrl, model: Model, config: PredictConfig) -> _Labelling:
-    images = open_source(source, config.root, skipping_of(config))
+    images = open_photos(source, config.root, skipping_of(config))
     encoding = encode_config_for(model.fingerprint, config.weights or model.weights, config)
     weights, name = weights_identity(encoding)
     if weights != model.fingerprint.weights:
@@ -130,7 +130,13 @@ def _label_images(source: PathOrUrl, model: Model, config: PredictConfig) -> _La
             f"The weights {name} are not those that the model was trained on ({model.weights}): "
             "name the file that holds those with `weights`."
         )
-    fingerprint, top_k = _fingerprint_of_predictions(model, config)
+    made = fingerprint_over(images, model.fingerprint)
+    if model.codes and made != model.fingerprint:  # VGG16's own classifier was trained on no codes
+        raise InputError(
+            f"The model takes codes of another kind than those of the photos in {images.url}: "
+            f"{model.fingerprint.differences(made)}; train a model on these photos."
+        )
+    fingerprint, top_k = _fingerprint_of_predictions(replace(model, fingerprint=made), config)
     job = Job(PREDICTIONS, images.url, fingerprint, name, images.root)
     factory = EncoderFactory(replace(encoding, weights=name), images, model.head, top_k)
     return _Labelling(job, factory, lambda run: run.plan_images(images, config))

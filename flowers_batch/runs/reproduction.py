@@ -7,15 +7,18 @@ from dataclasses import replace
 from itertools import count
 
 from flowers_batch.classifier.model_folder import load_model
-from flowers_batch.config import IMAGENET, ArchiveConfig, EncodeConfig, PredictConfig
+from flowers_batch.cluster.messages import Factory
+from flowers_batch.config import IMAGENET, EncodeConfig, PredictConfig, ShrinkConfig
 from flowers_batch.dataset.job import Job
+from flowers_batch.dataset.photo_sources import open_photos
+from flowers_batch.dataset.schema import PIXELS
 from flowers_batch.encoding.factories import EncoderFactory
+from flowers_batch.encoding.shrinking import ShrinkFactory
 from flowers_batch.encoding.worker import Worker
 from flowers_batch.errors import InputError
 from flowers_batch.fingerprint import Fingerprint
 from flowers_batch.progress import Progress, Reporter
 from flowers_batch.runs.imagenet_model import imagenet_model
-from flowers_batch.sources.opening import open_source
 
 
 def worker_of(job: Job, threads: int, gpus: int, reporter: Reporter) -> Worker:
@@ -41,15 +44,19 @@ def worker_of(job: Job, threads: int, gpus: int, reporter: Reporter) -> Worker:
     return worker
 
 
-def _factory_of(job: Job) -> EncoderFactory:
+def _factory_of(job: Job) -> Factory:
     """Return the factory of a worker that makes a run's rows again, without a limit on an image's pixels.
 
     Raises:
         InputError: The images or the model are not available.
     """
-    config = ArchiveConfig(root=job.root, max_pixels=sys.maxsize)
-    encoding = encode_config_for(job.fingerprint, job.weights, config)
-    factory = EncoderFactory(encoding, open_source(job.images, job.root))
+    source = open_photos(job.images, job.root)
+    if job.kind == PIXELS:
+        has_thumbnails = job.fingerprint.thumbnail_edge is not None
+        shrinking = ShrinkConfig(decode=job.fingerprint.decode, thumbnails=has_thumbnails, max_pixels=sys.maxsize)
+        return ShrinkFactory(shrinking, source)
+    config = PredictConfig(max_pixels=sys.maxsize)
+    factory = EncoderFactory(encode_config_for(job.fingerprint, job.weights, config), source)
     if job.model is None:
         return factory
     if job.model == IMAGENET:
@@ -59,7 +66,7 @@ def _factory_of(job: Job) -> EncoderFactory:
     return replace(factory, head=head, top_k=job.fingerprint.top_k)
 
 
-def encode_config_for(made: Fingerprint, weights: str, config: ArchiveConfig) -> EncodeConfig:
+def encode_config_for(made: Fingerprint, weights: str, config: PredictConfig) -> EncodeConfig:
     """Return the settings that make codes with a given fingerprint.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.manifest import Manifest, read_manifest, read_rows
@@ -26,7 +26,8 @@ from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.opening import open_folder
 
 _SKIPPED_REASONS = ("too_large", "crashed_decoder", "timeout")  # dangerous to decode, or up to the run's own limits
-# Relative L2 of a code and difference of a probability that other hardware may cause: bfloat16 errs by 0.008.
+# Relative L2 of a code or of pixels, and difference of a probability, that other hardware may cause: bfloat16 errs by
+# 0.008.
 _CODE_TOLERANCE, _LABEL_TOLERANCE = 0.02, 0.02
 
 
@@ -105,10 +106,11 @@ def _comparable_rows(
     if read_footer(folder, kind, shard.number) is None:
         return {}, rows[:0]
     try:
-        stored = pa.Table.from_batches(read_shard(folder, kind, shard, worker.fingerprint.digest), worker.schema)
+        batches = read_shard(folder, kind, shard, worker.fingerprint.digest)
+        chosen_ones = (batch.filter(pc.is_in(batch["path"], rows["path"].combine_chunks())) for batch in batches)
+        stored = pa.Table.from_batches(chosen_ones, worker.schema)
     except (InputError, pa.ArrowInvalid):
         return {}, rows[:0]
-    stored = stored.filter(pc.is_in(stored["path"], rows["path"]))
     stored = stored.filter(pc.invert(pc.is_in(stored["reason"], pa.array(_SKIPPED_REASONS))))
     rows = rows.filter(pc.is_in(rows["path"], stored["path"]))
     return {row["path"]: row for row in stored.to_pylist()}, rows
@@ -122,13 +124,16 @@ def describe_difference(stored: dict[str, Any], now: dict[str, Any]) -> str:
         return f"fails with {now['reason']} now, and with {stored['reason']} in its row"
     if now["status"] == FAILED:
         return ""
-    return _code_difference(stored, now) if "code" in now else _label_difference(stored, now)
+    if "pixels" in now:
+        pixels = [np.frombuffer(row["pixels"], np.uint8) for row in (stored, now)]
+        return _difference("other pixels", pixels[0], pixels[1])
+    return _difference("another code", stored["code"], now["code"]) if "code" in now else _label_difference(stored, now)
 
 
-def _code_difference(stored: dict[str, Any], now: dict[str, Any]) -> str:
-    old, new = (np.array(row["code"], np.float32) for row in (stored, now))
+def _difference(what: str, stored: ArrayLike, now: ArrayLike) -> str:
+    old, new = np.array(stored, np.float32), np.array(now, np.float32)
     error = np.linalg.norm(old - new) / (np.linalg.norm(new) or 1.0)
-    return f"has another code in its row than now (relative L2 {error:.2g})" if error > _CODE_TOLERANCE else ""
+    return f"has {what} in its row than now (relative L2 {error:.2g})" if error > _CODE_TOLERANCE else ""
 
 
 def _label_difference(stored: dict[str, Any], now: dict[str, Any]) -> str:

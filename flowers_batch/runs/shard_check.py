@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from flowers_batch.dataset.job import Job
 from flowers_batch.dataset.manifest import read_rows
-from flowers_batch.dataset.schema import CODES, FAILED, OK, PREDICTIONS, codes_schema, predictions_schema
+from flowers_batch.dataset.schema import (
+    FAILED,
+    OK,
+    PIXELS,
+    PREDICTIONS,
+    codes_schema,
+    pixels_schema,
+    predictions_schema,
+)
 from flowers_batch.dataset.shard import Shard
 from flowers_batch.dataset.shard_file import Footer, content_digest_of, read_footer, shard_name
 from flowers_batch.dataset.shard_reading import columns_problem, open_unchecked, size_problem
@@ -19,7 +29,7 @@ from flowers_batch.errors import InputError
 from flowers_batch.storage.folder import Folder
 
 _NAMED_PATHS = 5  # in one problem's sentence
-_RESULT = {CODES: "code", PREDICTIONS: "prediction"}  # the column that an image that is ok has a value in
+_RESULTS = ("code", "prediction", "pixels", "thumbnail")  # of which an image that is ok has values
 
 
 @dataclass
@@ -63,28 +73,46 @@ def check_shard(folder: Folder, job: Job, shard: Shard) -> ShardCheck:
     statuses = Counter(table["status"].to_pylist())
     check.rows, check.ok, check.failed = len(table), statuses[OK], statuses[FAILED]
     check.problems += _footer_problems(name, footer, table, check)
-    check.problems += _status_problems(name, table, _RESULT[job.kind])
+    check.problems += _status_problems(name, table)
     if problem := values_problem(table):
         check.problems.append(f"{name} is damaged: {problem}.")
     return check
 
 
 def _read_table(folder: Folder, job: Job, shard: Shard) -> pa.Table:
-    """Read all rows: Parquet checks the checksum of each page."""
+    """Read all rows, without pixels and thumbnails: of these, which rows have them. Checksums of all are checked."""
     name = shard_name(job.kind, shard.number)
     with open_unchecked(folder, job.kind, shard.number) as file:
         if columns_problem(file, job.kind) or not _has_schema(file.schema_arrow, job):
             raise InputError(f"{name} has other columns than a shard of {job.kind}.")
         if problem := size_problem(file, file.metadata.num_rows):
             raise InputError(f"{name} is damaged: {problem}.")
-        table = file.read()
+        tables = [_without_pictures(table) for table in _row_groups(file)]
+    return pa.concat_tables(tables)
+
+
+def _row_groups(file: pq.ParquetFile) -> Iterator[pa.Table]:
+    yield file.schema_arrow.empty_table()
+    for number in range(file.num_row_groups):
+        table = file.read_row_group(number)
         table.validate(full=True)
+        yield table
+
+
+def _without_pictures(table: pa.Table) -> pa.Table:
+    """Replace each picture by true, so that a shard fits in memory."""
+    for name in ("pixels", "thumbnail"):
+        if name in table.column_names:
+            has_one = pc.if_else(pc.is_valid(table[name]), True, None)
+            table = table.set_column(table.column_names.index(name), name, has_one)
     return table
 
 
 def _has_schema(schema: pa.Schema, job: Job) -> bool:
     if job.kind == PREDICTIONS:
         return schema.equals(predictions_schema())
+    if job.kind == PIXELS:
+        return schema.equals(pixels_schema(has_thumbnails=job.fingerprint.thumbnail_edge is not None))
     width = getattr(schema.types[-1], "list_size", 1)
     return schema.equals(codes_schema(width, job.fingerprint.code_dtype))
 
@@ -113,11 +141,12 @@ def _footer_problems(name: str, footer: Footer, table: pa.Table, check: ShardChe
     return problems
 
 
-def _status_problems(name: str, table: pa.Table, result: str) -> list[str]:
+def _status_problems(name: str, table: pa.Table) -> list[str]:
     """Return what is wrong with rows that are ok and have a reason or no result, or failed and the reverse."""
     is_ok = pc.equal(table["status"], OK)
     problems = []
-    for column, expected in (("reason", pc.invert(is_ok)), (result, is_ok)):
+    results = [(column, is_ok) for column in _RESULTS if column in table.column_names]
+    for column, expected in (("reason", pc.invert(is_ok)), *results):
         wrong = pc.sum(pc.not_equal(pc.is_valid(table[column]), expected)).as_py()
         if wrong:
             problems.append(f"{name} has {wrong} rows whose status and {column} contradict each other.")

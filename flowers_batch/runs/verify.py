@@ -15,13 +15,13 @@ from flowers_batch.dataset.following import follow, follow_weights
 from flowers_batch.dataset.foreign_rows import foreign_paths
 from flowers_batch.dataset.job import JOB, Job, read_job
 from flowers_batch.dataset.manifest import Manifest, read_manifest, rows_in_path_order
+from flowers_batch.dataset.photo_sources import open_photos
 from flowers_batch.dataset.run_folder import read_summary
 from flowers_batch.dataset.shard_file import shard_name
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Reporter
 from flowers_batch.runs.sample_check import SampleCheck
 from flowers_batch.runs.shard_check import check_shard
-from flowers_batch.sources.opening import open_source
 from flowers_batch.storage.folder import Folder
 from flowers_batch.storage.opening import PathOrUrl, open_folder
 from flowers_batch.storage.urls import scheme_of
@@ -87,7 +87,7 @@ def verify(
     given = {"images": images, "root": root, "weights": weights, "model": model}
     if job is None:
         raise InputError(
-            f"{folder.url} is not the folder of an encode or predict run: name one that contains job.json."
+            f"{folder.url} is not the folder of an encode, predict or shrink run: name one that contains job.json."
         )
     found = Verification()
     followed = _followed(folder, job, given, reporter) if deep else job  # before the work
@@ -152,7 +152,7 @@ def _foreign_rows(folder: Folder, job: Job, manifest: Manifest, deep: bool) -> I
     if scheme_of(job.images) and not deep:
         return
     try:
-        source = open_source(job.images, job.root)
+        source = open_photos(job.images, job.root)
     except InputError:  # which `deep` reports
         return
     yield from foreign_paths(folder, manifest, source)

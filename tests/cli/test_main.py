@@ -23,6 +23,7 @@ from tensorflow_vgg import weights as vgg
     [
         (("encode", "{tmp}/none", "{tmp}/out"), "There is no folder"),
         (("encode", "{archive}/red/0000.png", "{tmp}/out"), "is not a folder"),
+        (("shrink", "{archive}", "{tmp}/out", "--decode", "auto"), "--decode must be one of exact, fast"),
         (("encode", "{archive}", "{tmp}/out", "--root", "{tmp}"), "--root is for lists of paths"),
         (("encode", "{archive}", "{tmp}/out", "--weights", "{tmp}/none.npy"), "no weights file"),
         (("encode", "{archive}", "{tmp}/out", "--weights", "{archive}/notes.txt"), "must end in .npy, .h5"),
@@ -40,7 +41,7 @@ from tensorflow_vgg import weights as vgg
         (("weights", "convert", "random:0", "{tmp}/weights.pth"), "must end in .npy, .h5"),
         (("predict", "{archive}", "{tmp}/out", "--model", "{tmp}"), "not a model folder"),
         (("report", "{tmp}"), "neither predictions, nor codes, nor a model"),
-        (("verify", "{tmp}"), "not the folder of an encode or predict run"),
+        (("verify", "{tmp}"), "not the folder of an encode, predict or shrink run"),
         (("encode", "{archive}"), "Missing argument"),
         (("encode", "{archive}", "{tmp}/out", "--batch-size", "many"), "valid integer"),
         (("paint",), "No such command"),

@@ -30,6 +30,7 @@ def assert_harmless(*printed: str) -> None:
     "arguments",
     [
         ("encode", "{}", "{}"),
+        ("shrink", "{}", "{}"),
         ("encode", ".", "out", "--weights", "{}.npy"),
         ("encode", ".", "out", "--precision", "{}"),
         ("encode", ".", "out", "--batch-size", "1", "{}"),

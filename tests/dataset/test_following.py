@@ -101,7 +101,7 @@ def test_file_of_another_user_in_an_own_folder_is_not_believed(run, monkeypatch)
         open_run(run, "codes").place("images")
 
 
-@pytest.mark.parametrize("name", ["imagenet", "random:3"])
+@pytest.mark.parametrize("name", ["imagenet", "random:3", "none"])
 def test_weights_that_are_no_file_are_followed_anywhere(name):
     assert follow_weights(Folder(RUN, None, "bucket/run"), MODEL, name) == name
     with pytest.raises(InputError, match="as `weights`, and"):

@@ -197,7 +197,7 @@ def test_shard_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
         list(read_shard(folder, CODES, shard_like(5), "print", ["path"]))
     (tmp_path / CODES).mkdir()
     (tmp_path / SHARD).write_bytes(b"PAR1 and so on")
-    message = r"codes/shard-000003\.parquet cannot be used \(.+\): delete it, and run the same command again, which"
+    message = r"codes/shard-000003\.parquet cannot be used \(.+\): delete it, and run the same `flowers-batch encode`"
     with pytest.raises(InputError, match=message):
         list(read_shard(folder, CODES, shard_like(5), "print", ["path"]))
 

@@ -291,6 +291,27 @@ def kill_a_driver_and_continue(photos: Path, folder: Path) -> fb.Summary:
 
 
 @pytest.mark.faults
+def test_killed_shrinking_is_resumed_and_its_pixels_are_encoded(tmp_path):
+    photos, pixels, codes = draw_archive(tmp_path / "photos", 30), tmp_path / "pixels", tmp_path / "codes"
+    script = "import sys, flowers_batch as fb; fb.shrink(*sys.argv[1:], fb.ShrinkConfig(shard_size=2))"
+    driver = subprocess.Popen([sys.executable, "-c", script, str(photos), str(pixels)])
+    while len(files(pixels / "pixels")) < 5:
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        time.sleep(0.005)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(2)  # its actors end on their own
+    finished = files(pixels / "pixels")
+    summary = fb.shrink(photos, pixels, fb.ShrinkConfig(shard_size=2))
+    assert summary.resumed == 2 * len(finished) < summary.images == 90
+    assert finished.items() <= files(pixels / "pixels").items() and fb.verify(pixels, deep=True).problems == []
+    rounded = replace(NULL, uint8_pixels=True, decode="fast")
+    fb.encode(pixels, codes, NULL)
+    fb.encode(photos, tmp_path / "reference", rounded)
+    assert rows(codes, "codes", "path", "code") == rows(tmp_path / "reference", "codes", "path", "code")
+
+
+@pytest.mark.faults
 def test_killed_driver_loses_no_finished_shard(tmp_path):
     summary = kill_a_driver_and_continue(draw_archive(tmp_path / "photos", 100), tmp_path / "codes")
     paths = [row["path"] for row in rows(tmp_path / "codes", "codes", "path")]

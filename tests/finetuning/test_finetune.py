@@ -420,6 +420,24 @@ def test_photos_that_are_added_meanwhile_take_no_part(here, photos, tmp_path, mo
     assert sum(metrics["photos"].values()) == 48
 
 
+@pytest.mark.slow
+def test_shrunk_photos_are_fine_tuned_like_the_photos(here, photos, tmp_path):
+    rounded = replace(CONFIG.encode, uint8_pixels=True, decode="fast")
+    config = replace(CONFIG, encode=rounded, epochs=1)
+    fb.finetune(photos, tmp_path / "tuned", config)
+    fb.shrink(photos, tmp_path / "pixels", fb.ShrinkConfig(shard_size=20))
+    of_pixels = replace(config, encode=replace(CONFIG.encode, shard_size=7))
+    metrics = fb.finetune(tmp_path / "pixels", tmp_path / "of pixels", of_pixels)
+    assert metrics["tuning"]["epochs"][-1]["epoch"] == 1
+    assert_parameters_equal(*(parameters(tmp_path / name / NETWORK) for name in ("tuned", "of pixels")))
+    codes = [open_run(tmp_path / name / "codes", CODES) for name in ("tuned", "of pixels")]
+    assert codes[0].job.fingerprint == codes[1].job.fingerprint
+    assert fb.finetune(tmp_path / "pixels", tmp_path / "of pixels", of_pixels) == metrics
+    frozen = tmp_path / "of pixels" / "frozen" / "codes"
+    settings = replace(config, encode=fb.EncodeConfig(**encoding_settings_of(frozen)))
+    assert open_frozen_codes(frozen, open_folder(tmp_path / "again"), settings, NULL_REPORTER).job.weights == "random:3"
+
+
 def test_network_without_a_better_epoch_encodes_nothing(tuned, tmp_path, monkeypatch):
     def no_better(job, cluster, reporter):
         outcome = job(2, 0, reporter)

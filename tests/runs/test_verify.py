@@ -116,7 +116,7 @@ def test_manifest_without_its_last_part_is_incomplete(folder):
 
 
 def test_folder_of_no_run_is_refused(tmp_path):
-    with pytest.raises(fb.InputError, match="not the folder of an encode or predict run"):
+    with pytest.raises(fb.InputError, match="not the folder of an encode, predict or shrink run"):
         fb.verify(str(tmp_path))
 
 
