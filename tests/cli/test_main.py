@@ -127,7 +127,7 @@ HOSTILE = {"Löwenzahn 蒲公英 \U0001f33c": b"L\\xf6wenzahn", "ro\x1b[31m\rse\
     [
         ("lines", {"LC_ALL": "C", "PYTHONUTF8": "0"}),
         ("bar", {"PYTHONIOENCODING": "ascii"}),
-        ("json", {"PYTHONIOENCODING": "cp1252"}),
+        pytest.param("json", {"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.slow),
     ],
     ids=["lines", "bar", "json"],
 )

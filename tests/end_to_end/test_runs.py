@@ -501,6 +501,7 @@ def test_pruned_photos_lose_their_rows(tmp_path):
     assert fb.verify(tmp_path / "codes").is_complete
 
 
+@pytest.mark.slow
 def test_only_rows_with_retryable_reasons_are_retried(tmp_path):
     photos = draw_archive(tmp_path / "photos", 4)
     (photos / "red" / "0000.png").write_bytes(b"never a picture")

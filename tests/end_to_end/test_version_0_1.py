@@ -253,6 +253,7 @@ def test_codes_of_a_network_that_0_1_tuned_get_no_learning_curve(archive):
     assert tunings_of(fb.EncodeConfig(weights=weights)) == (UNKNOWN_TUNING,)
 
 
+@pytest.mark.slow
 def test_stopped_fine_tuning_resumes_after_its_epoch(archive, narrow, given, trained_epochs):
     frozen = contents(archive.run / "stopped" / "fixed")
     metrics = fb.finetune(archive.photos, archive.run / "stopped", replace(TUNING, epochs=3))
