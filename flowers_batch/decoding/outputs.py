@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from flowers_batch.config import EXACT
 from flowers_batch.decoding.errors import DecodeError, explain_lack_of_memory
 from flowers_batch.decoding.pixels import SIDE
+from flowers_batch.decoding.sized_bytes import HEAD_BYTES, put_bytes, take_bytes
 
 if TYPE_CHECKING:
     from flowers_batch.decoding.decode import Turns
 
-_LENGTH = np.dtype("<u4")  # of a file, in front of it
 _PIXELS_BYTES = SIDE * SIDE * 3
 
 
@@ -124,7 +124,7 @@ class WebpThumbnail:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of a slot: WebP never needs more bytes than the pixels."""
-        return (_LENGTH.itemsize + 1024 + 3 * self.long_edge**2,)
+        return (HEAD_BYTES + 1024 + 3 * self.long_edge**2,)
 
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Decode an image file's bytes, and put a thumbnail into a slot: see `Output`."""
@@ -141,19 +141,15 @@ class WebpThumbnail:
             done, file = cv2.imencode(
                 ".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, self.quality]
             )
-        start = _LENGTH.itemsize
-        if not done or start + len(file) > len(slot):
+        if not done or HEAD_BYTES + len(file) > len(slot):
             raise DecodeError("unsupported", "Its thumbnail cannot be encoded.")
-        slot[:start] = np.array([len(file)], _LENGTH).view(np.uint8)
-        slot[start : start + len(file)] = file
+        put_bytes(slot, file)
         return Described(width, height, None)
 
     @staticmethod
     def read(slot: NDArray[np.uint8]) -> bytes:
         """Return the WebP file in a slot."""
-        start = _LENGTH.itemsize
-        (length,) = slot[:start].view(_LENGTH)
-        return slot[start : start + int(length)].tobytes()
+        return take_bytes(slot)
 
 
 def bitmap(pixels: NDArray[np.uint8]) -> bytes:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.outputs import Described
+from flowers_batch.decoding.sized_bytes import HEAD_BYTES, put_bytes, take_bytes
 from flowers_batch.json_values import check_shape, parse_json
 
 if TYPE_CHECKING:
     from flowers_batch.decoding.decode import Turns
 
 _SLOT_BYTES = 1 << 16
-_LENGTH = np.dtype("<u4")  # of the text in a slot, in front of it
 _SHAPE = {"is_xmp": bool, "given": [str], "ours": [str], "problems": [str]}
 
 
@@ -49,20 +49,17 @@ class KeywordsOutput:
         from flowers_batch.metadata.embedded import embedded_keywords  # with the image libraries
 
         text = json.dumps(vars(embedded_keywords(data))).encode()
-        start = _LENGTH.itemsize
-        if start + len(text) > len(slot):
-            raise DecodeError("too_large", f"Its keywords have {len(text)} bytes; {len(slot) - start} are allowed.")
-        slot[:start] = np.array([len(text)], _LENGTH).view(np.uint8)
-        slot[start : start + len(text)] = np.frombuffer(text, np.uint8)
+        allowed = len(slot) - HEAD_BYTES
+        if len(text) > allowed:
+            raise DecodeError("too_large", f"Its keywords have {len(text)} bytes; {allowed} are allowed.")
+        put_bytes(slot, np.frombuffer(text, np.uint8))
         return Described(1, 1, None)  # the size of the picture is not looked at
 
     @staticmethod
     def read(slot: NDArray[np.uint8]) -> FileKeywords:
         """Return the keywords in a slot, of which anything may be wrong: a file may have taken the worker over."""
-        start = _LENGTH.itemsize
-        (length,) = slot[:start].view(_LENGTH)
         try:
-            found = parse_json(slot[start : start + int(length)].tobytes())
+            found = parse_json(take_bytes(slot))
             check_shape(found, _SHAPE)
         except (ValueError, TypeError):
             return FileKeywords(problems=("The process that reads it answers nonsense.",))
