@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -194,6 +194,29 @@ def stopwatch() -> Iterator[Callable[[], float]]:
     """Yield a function that returns the seconds since the block began."""
     start = time.perf_counter()
     yield lambda: time.perf_counter() - start
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a call took.
+
+    Attributes:
+        seconds: By the clock.
+        cpu_seconds: Of this process, threads included.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
+def timed(work: Callable[[], Result]) -> tuple[Result, Taken]:
+    """Return what a call returns, and what it took."""
+    started, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, Taken(time.perf_counter() - started, time.process_time() - cpu)
 
 
 def markdown_table(rows: list[dict[str, object]]) -> list[str]:

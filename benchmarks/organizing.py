@@ -6,7 +6,7 @@ import resource
 import tempfile
 from pathlib import Path
 
-from common import Claim, parse_arguments, report, stopwatch
+from common import Claim, parse_arguments, report, timed
 from tagging import write_photos, write_predictions
 
 import flowers_batch as fb
@@ -15,19 +15,20 @@ PHOTOS = 100_000
 SECONDS = 30
 
 
+def peak_kilobytes() -> int:
+    """Return the most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def measure(predictions: Path, tree: Path, **config: float) -> dict[str, object]:
     """Organize, and return what it took."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    with stopwatch() as seconds:
-        result = fb.organize(predictions, tree, fb.OrganizeConfig(**config))
-        taken = seconds()
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    before = peak_kilobytes()
+    result, taken = timed(lambda: fb.organize(predictions, tree, fb.OrganizeConfig(**config)))
     return {
-        "seconds": round(taken, 1),
-        "CPU seconds": round(cpu, 1),
-        "photos/s": round(result["photos"] / taken),
-        "more memory, MB": round((after.ru_maxrss - before.ru_maxrss) / 1024),
+        "seconds": round(taken.seconds, 1),
+        "CPU seconds": round(taken.cpu_seconds, 1),
+        "photos/s": round(result["photos"] / taken.seconds),
+        "more memory, MB": round((peak_kilobytes() - before) / 1024),
         **{name: result[name] for name in ("new", "unchanged", "replaced", "removed")},
     }
 

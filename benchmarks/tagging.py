@@ -6,12 +6,11 @@ that darktable's have.
 
 from __future__ import annotations
 
-import resource
 import tempfile
 from pathlib import Path
 
 import pyarrow as pa
-from common import Claim, parse_arguments, report, stopwatch, write_summary
+from common import Claim, parse_arguments, report, timed, write_summary
 
 import flowers_batch as fb
 from flowers_batch.dataset.growth import write_manifest
@@ -84,16 +83,11 @@ def write_predictions(folder: Path, photos: Path, paths: list[str], model: str) 
 
 def measure(predictions: Path, **config: bool) -> dict[str, object]:
     """Tag, and return what it took."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    with stopwatch() as seconds:
-        result = fb.tag(predictions, fb.TagConfig(**config))
-        taken = seconds()
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    result, taken = timed(lambda: fb.tag(predictions, fb.TagConfig(**config)))
     return {
-        "seconds": round(taken, 2),
-        "CPU seconds": round(cpu, 2),
-        "photos/s": round(result.photos / taken),
+        "seconds": round(taken.seconds, 2),
+        "CPU seconds": round(taken.cpu_seconds, 2),
+        "photos/s": round(result.photos / taken.seconds),
         **result.sidecars,
     }
 
