@@ -18,9 +18,11 @@ class FakeStore(ThreadingHTTPServer):
         stalls_after: As `stall` was told; None: it works.
         is_broken: Whether connections end in the middle of a body.
         refused: What the name of a client that is refused begins with.
+        meeting: Of requests, of which none is answered before others have come.
     """
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -29,6 +31,7 @@ class FakeStore(ThreadingHTTPServer):
         self.stalls_after: int | None = None
         self.is_broken = False
         self.refused = "nobody"
+        self.meeting = threading.Barrier(1)
         self._released = threading.Event()
 
     def url(self, scheme: str = "s3", name: str = "folder") -> str:
@@ -67,6 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         stalls_after, content = self.server.stalls_after, self.server.content
         if stalls_after == -1:
             self.server.wait()
+        self.server.meeting.wait()
         is_refused = agent.startswith(self.server.refused)
         self.send_response(403 if is_refused else 206 if self.headers.get("Range") else 200)
         self.send_header("Content-Length", "0" if is_refused else str(len(content)))

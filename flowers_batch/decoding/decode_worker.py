@@ -10,7 +10,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +32,7 @@ from flowers_batch.decoding.groups import (
     receive_request,
 )
 from flowers_batch.decoding.outputs import Output
+from flowers_batch.decoding.read_ahead import AheadRead, ReadAhead
 from flowers_batch.decoding.sandbox import LARGE_BYTES, LARGE_PIXELS, LargePhotoTurns, cpu_limit, restrict_process
 from flowers_batch.decoding.shared_memory import map_array
 from flowers_batch.errors import FlowersError, InputError
@@ -44,7 +44,6 @@ from flowers_batch.sources.source import Source
 IDLE, READING, DECODING, WAITING = range(4)  # what a worker does with an image
 # What a worker notes of itself: group, place of the image in it, and which of the above.
 NOTE_FIELDS, NOTE_DTYPE = 3, np.dtype("<i8")
-_READS = 16  # at once, of photos in a store: each takes tens of milliseconds of waiting
 _MESSAGE_CHARACTERS = 1000
 
 
@@ -119,7 +118,7 @@ class DecodeWorker:
         )
         self._groups: deque[_Group] = deque()
         self._seconds: dict[int, float] = {}
-        self._threads = ThreadPoolExecutor(_READS)  # which start when there is an image in a store
+        self._ahead = ReadAhead(setup.source)
 
     def serve(self) -> None:
         """Answer requests until there are no more."""
@@ -132,6 +131,8 @@ class DecodeWorker:
                 self._refuse(group, REFUSED, kind + str(error).encode("utf-8", "replace"))
             except Exception:
                 self._refuse(group, BUG, traceback.format_exc().encode("utf-8", "replace"))
+            finally:
+                group.close()
 
     def _refuse(self, group: _Group, kind: bytes, text: bytes) -> None:
         self._notes.change(IDLE)
@@ -142,7 +143,7 @@ class DecodeWorker:
         request = receive_request(partial(read_exactly, self._channel))
         if request is None:
             return False
-        self._groups.append(_Group(request, self._setup.source, self._threads))
+        self._groups.append(_Group(request, self._setup.source, self._ahead))
         return True
 
     def _take_waiting_requests(self) -> None:
@@ -196,22 +197,27 @@ class DecodeWorker:
 class _Group:
     """Images that a worker was asked for; those in a store are read ahead."""
 
-    def __init__(self, request: Request, source: Source, threads: ThreadPoolExecutor):
-        self.request, self._source = request, source
+    def __init__(self, request: Request, source: Source, ahead: ReadAhead):
+        self.request, self._source, self._ahead = request, source, ahead
         self.images = images_of(request.rows)
         self._is_missing = request.rows["is_missing"].to_pylist()
-        self._ahead: dict[int, Future[bytes]] = {}
+        self._reads: dict[int, AheadRead] = {}
         for place, image in enumerate(self.images) if source.may_read_stores else ():
             if image.bytes <= LARGE_BYTES and not self._is_missing[place] and source.is_in_store(image):
-                self._ahead[place] = threads.submit(source.read, image)
+                self._reads[place] = ahead.add(image)
 
     def read(self, place: int) -> bytes:
         """Return the bytes of an image, which are not kept."""
         if self._is_missing[place]:
             raise ReadError("missing", MISSING_MESSAGE)
-        if ahead := self._ahead.pop(place, None):
-            return ahead.result()
+        if read := self._reads.pop(place, None):
+            return self._ahead.take(read)
         return self._source.read(self.images[place])
+
+    def close(self) -> None:
+        """Read no more."""
+        for read in self._reads.values():
+            self._ahead.drop(read)
 
 
 def run_worker(channel: socket.socket, setup: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from io import BytesIO
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
@@ -30,14 +31,14 @@ def read_object(folder: Folder, name: str, check_size: Callable[[int], None]) ->
     reader = single_request_reader(folder, STALL_SECONDS)
     try:
         content = reader.read(folder.at(name).partition("/")[2], check_size) if reader else None
-        return b"".join(_received(folder, name, check_size)) if content is None else content
+        return _received(folder, name, check_size) if content is None else content
     except (TimeoutError, Empty):
         message = f"The store has sent nothing for {STALL_SECONDS:g} seconds"
         raise TimeoutError(errno.ETIMEDOUT, message) from None
 
 
-def _received(folder: Folder, name: str, check_size: Callable[[int], None]) -> list[bytes]:
-    """Return an object's blocks as pyarrow reads them, in a thread that is left alone if it stalls.
+def _received(folder: Folder, name: str, check_size: Callable[[int], None]) -> bytes:
+    """Return an object's bytes as pyarrow reads them, in a thread that is left alone if it stalls.
 
     Raises:
         Empty: It stalls.
@@ -56,16 +57,16 @@ def _received(folder: Folder, name: str, check_size: Callable[[int], None]) -> l
             blocks.put(error)
 
     Thread(target=read, name="read-object", daemon=True).start()
-    parts: list[bytes] = []
+    content = BytesIO()  # which gives its memory away without copying it
     try:
         while block := blocks.get(timeout=STALL_SECONDS):
             if isinstance(block, BaseException):
                 raise block
-            parts.append(block)
-            check_size(sum(map(len, parts)))
+            content.write(block)
+            check_size(content.tell())
     finally:
         given_up.set()
-    return parts
+    return content.getvalue()
 
 
 def _open(folder: Folder, name: str, check_size: Callable[[int], None]) -> pa.NativeFile:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
+from io import SEEK_END, BytesIO
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 _READERS = 64  # per process: a list may name many buckets
+_BLOCK_BYTES = 8 << 20  # of an object, which are in memory twice
 _CHANCES = 3  # failures after which a reader that has never worked is not asked again
 _RETRIES = 3  # after errors of the server, such as that there are too many requests
 _LONGEST = timedelta(hours=1)  # that an object may take, as long as something of it arrives
@@ -57,9 +59,14 @@ class SingleRequestReader:
             return None
         try:
             found = obstore.get(self._store, key)
-            check_size(found.meta["size"])
-            content = bytes(found.bytes())
-        except FileNotFoundError:
+            size = found.range[1]
+            check_size(size)
+            blocks = found.stream(_BLOCK_BYTES)
+            content = BytesIO(next(blocks, b""))  # which copies neither its first block, nor itself at the end
+            content.seek(0, SEEK_END)
+            while content.tell() < size:
+                content.write(next(blocks))
+        except (FileNotFoundError, StopIteration):  # the latter: it ends before its size
             return None
         except (BaseError, OSError, ValueError) as error:  # ValueError: a control character in the key
             self._failures += 1
@@ -67,7 +74,7 @@ class SingleRequestReader:
                 raise TimeoutError(str(error)) from None
             return None
         self._has_worked = True
-        return content if len(content) == found.meta["size"] else None
+        return content.getvalue() if content.tell() == size else None
 
 
 @lru_cache(_READERS)
