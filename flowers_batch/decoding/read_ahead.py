@@ -21,12 +21,12 @@ class AheadRead:
 
     Attributes:
         image: The photo.
-        bytes: Its size, as far as that is known.
+        size: In bytes, as far as that is known.
         content: Its bytes; None until its turn comes.
     """
 
     image: Image
-    bytes: int
+    size: int
     content: Future[bytes] | None = None
 
 
@@ -79,18 +79,18 @@ class ReadAhead:
 
     def _release(self, read: AheadRead) -> None:
         with self._lock:
-            self._bytes -= read.bytes
+            self._bytes -= read.size
             self._begin()
 
     def _begin(self) -> None:
-        while self._waiting and self._bytes + self._waiting[0].bytes <= AHEAD_BYTES:
+        while self._waiting and self._bytes + self._waiting[0].size <= AHEAD_BYTES:
             read = self._waiting.popleft()
-            self._bytes += read.bytes
+            self._bytes += read.size
             read.content = self._threads.submit(self._read, read)
 
     def _read(self, read: AheadRead) -> bytes:
         content = self._source.read(read.image)
         with self._lock:
-            self._bytes += len(content) - read.bytes
-            read.bytes = len(content)
+            self._bytes += len(content) - read.size
+            read.size = len(content)
         return content

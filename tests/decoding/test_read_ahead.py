@@ -71,7 +71,7 @@ def test_bytes_that_are_read_ahead_are_bounded(monkeypatch):
     for taken, read in enumerate(reads):
         assert ended(reads) == min(taken + 5, 12)
         assert len(ahead.take(read)) == SIZE
-    assert source.begun == [read.image.path for read in reads]
+    assert sorted(source.begun, key=int) == [read.image.path for read in reads]
 
 
 @pytest.mark.parametrize("listed", [0, -1])
@@ -105,7 +105,7 @@ def test_dropped_photos_make_room_and_are_not_read(monkeypatch):
     for read in reversed(reads):
         ended(reads)
         ahead.drop(read)
-    assert source.begun == ["0", "1", "2", "3", "4"]
+    assert sorted(source.begun) == ["0", "1", "2", "3", "4"]
     later = add(ahead, 5)
     assert ended(later) == 5
 
@@ -129,7 +129,7 @@ def test_worker_asks_once_for_each_photo_and_for_many_at_once(monkeypatch):
         server.content = encoded(random_pixels(8, 9, seed=0))
         images = [Image(f"{number}.png", len(server.content)) for number in range(64)]
         (rows,) = batches_of(images)
-        server.meeting = threading.Barrier(32)
+        server.meeting = threading.Barrier(32, timeout=10)
         source = FolderSource(open_folder(server.url()))
         with DecodePool(source, SquarePixels("uint8"), PoolSettings(1, 10**6, 60.0), 64) as pool:
             found = pool.submit(requests_of(rows), 0).result(SECONDS).rows

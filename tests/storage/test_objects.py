@@ -183,6 +183,30 @@ def test_connection_that_ends_early_gives_no_part_of_an_object(server):
     assert reader.read("a.jpg", reading.check_size) is None
 
 
+MEMORY = """
+import sys
+import obstore
+from flowers_batch.sources.reading import read_store
+from flowers_batch.storage.opening import open_folder
+
+def most_memory():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+folder, before = open_folder(sys.argv[1]), most_memory()
+content = read_store(folder, "a.jpg")
+print((most_memory() - before) / len(content))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_large_object_is_in_memory_once(server, scheme):
+    server.content = bytes(100 << 20)
+    program = [sys.executable, "-c", MEMORY, server.url(scheme)]
+    printed = subprocess.run(program, timeout=60, check=True, stdout=subprocess.PIPE).stdout
+    assert 1 < float(printed) < 1.5
+
+
 def test_no_store_is_opened_by_importing_and_pickling():
     program = (
         "import sys\nfrom flowers_batch.sources.folders import FolderSource\n"
