@@ -30,6 +30,7 @@ SCRIPTS = (
     "actors",
     "network",
     "shrink",
+    "store",
     "copies",
     "heads",
     "labels",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -115,10 +116,11 @@ class RunningStore:
 
 
 @contextmanager
-def slow_store(folder: Path) -> Iterator[RunningStore]:
-    """Run a server of a folder's files, in a process that runs where this one may."""
+def slow_store(folder: Path, cores: Iterable[int]) -> Iterator[RunningStore]:
+    """Run a server of a folder's files, in a process of its own that runs on some cores."""
     with subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
+        os.sched_setaffinity(process.pid, cores)
         try:
             yield RunningStore(int(process.stdout.readline()))
         finally:
