@@ -23,7 +23,7 @@ from PIL import Image
 
 from flowers_batch.config import EXACT, FAST
 from flowers_batch.decoding.decode import decode
-from flowers_batch.decoding.formats import open_image, upright_pixels
+from flowers_batch.decoding.formats import first_frame, open_image
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
 from flowers_batch.decoding.resizing import resize
 from flowers_batch.decoding.sandbox import prepare_libraries
@@ -95,12 +95,12 @@ def seconds_by_stage(data: bytes) -> dict[str, float]:
 
     opened = open_image(data, 10**9)
     if opened.image.format == "JPEG":  # which is decoded as RGB
-        pixels = upright_pixels(opened)
+        pixels, _ = first_frame(opened)
         mark()
     else:
         opened.image.load()
         mark()
-        pixels = upright_pixels(opened)
+        pixels, _ = first_frame(opened)
     mark()
     perceptual_hash(pixels)
     mark()

@@ -14,13 +14,13 @@ from PIL import AvifImagePlugin, Image
 
 from flowers_batch.config import EXACT, FAST, ArchiveConfig
 from flowers_batch.decoding.errors import explain_lack_of_memory
-from flowers_batch.decoding.formats import OpenImage, open_image, upright_pixels
+from flowers_batch.decoding.formats import OpenImage, first_frame, open_image
 from flowers_batch.decoding.jpeg import jpeg_scale
-from flowers_batch.decoding.orientation import is_reversed, is_transposed
-from flowers_batch.decoding.perceptual_hash import perceptual_hash
+from flowers_batch.decoding.perceptual_hash import PerceptualHash
 from flowers_batch.decoding.pixels import SIDE, Pixels
 from flowers_batch.decoding.resize_bands import SquareSide
-from flowers_batch.decoding.resizing import resize, resize_scaled
+from flowers_batch.decoding.resizing import resize
+from flowers_batch.decoding.upright import is_reversed, is_transposed, upright
 
 Image.init()
 # One thread per photo: the other cores decode other photos.
@@ -79,23 +79,24 @@ def decode(
     with explain_lack_of_memory():
         opened = open_image(data, max_pixels)
         with turns.hold(opened.pixels) if turns else nullcontext():
-            photo = upright_pixels(opened, FAST_SIDE if mode == FAST else None, reuse=True)
-            phash = perceptual_hash(photo)
-            height, width = photo.shape[:2]
-            if (scale := _scale(opened, photo)) > 1:
-                width, height = _upright_size(opened)
-                pixels = _resize_scaled(photo, opened, scale, allocate and allocate())
-            else:
-                pixels = resize(_centre_square(photo), allocate and allocate())
-            full_width, full_height = opened.full_size or (width, height)
-            return Picture(pixels, full_width, full_height, phash)
+            photo, orientation = first_frame(opened, FAST_SIDE if mode == FAST else None, reuse=True)
+            out = allocate() if allocate else np.empty((SIDE, SIDE, 3), np.float32)
+            return _picture(opened, photo, orientation, out)
 
 
-def _centre_square(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = photo.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return photo[top : top + side, left : left + side]
+def _picture(opened: OpenImage, photo: NDArray[np.uint8], orientation: int, out: Pixels) -> Picture:
+    """Hash a decoded photo and resize its centre square into `out`; that is made upright, which is less work."""
+    scale = _scale(opened, photo)
+    width, height = opened.image.size if scale > 1 else photo.shape[1::-1]
+    rows, columns, sides = _centre_square(width, height, scale, orientation)
+    phash = PerceptualHash(photo, orientation)
+    resize(photo[rows, columns], out, sides, lambda stop: phash.read(rows.start + stop))
+    if (turned := upright(out, orientation)) is not out:
+        out[:] = turned
+    if is_transposed(orientation):
+        width, height = height, width
+    width, height = opened.full_size or (width, height)
+    return Picture(out, width, height, phash.value())
 
 
 def _scale(opened: OpenImage, photo: NDArray[np.uint8]) -> int:
@@ -104,30 +105,34 @@ def _scale(opened: OpenImage, photo: NDArray[np.uint8]) -> int:
     return 1 if is_whole or opened.image.format != "JPEG" else jpeg_scale(opened.image.size, FAST_SIDE)
 
 
-def _upright_size(opened: OpenImage) -> tuple[int, int]:
-    width, height = opened.image.size
-    return (height, width) if is_transposed(opened.orientation) else (width, height)
+def _centre_square(
+    width: int, height: int, scale: int, orientation: int
+) -> tuple[slice, slice, tuple[SquareSide, SquareSide]]:
+    """Return which decoded rows and columns the centre square of the upright photo takes, and where it is in them.
+
+    Args:
+        width, height: Of the photo before it is upright, in pixels of the full size.
+        scale: Each decoded pixel is the mean of `scale` x `scale`.
+        orientation: As in EXIF.
+    """
+    side = min(width, height)
+    from_below, from_right = is_reversed(orientation)
+    rows, vertical = _square_side(height, side, scale, from_below)
+    columns, horizontal = _square_side(width, side, scale, from_right)
+    return rows, columns, (vertical, horizontal)
 
 
-def _resize_scaled(photo: NDArray[np.uint8], opened: OpenImage, scale: int, out: Pixels | None) -> Pixels:
-    """Resize the centre square of an upright photo that was decoded to 1/`scale` of its size."""
-    width, height = _upright_size(opened)
-    is_reversed_down, is_reversed_across = is_reversed(opened.orientation)
-    rows, vertical = _scaled_side(height, min(width, height), scale, is_reversed_down)
-    columns, horizontal = _scaled_side(width, min(width, height), scale, is_reversed_across)
-    return resize_scaled(photo[rows, columns], vertical, horizontal, out)
-
-
-def _scaled_side(length: int, side: int, scale: int, is_from_end: bool) -> tuple[slice, SquareSide]:
-    """Return which decoded pixels the centre square takes, and where it is in them.
+def _square_side(length: int, side: int, scale: int, is_from_end: bool) -> tuple[slice, SquareSide]:
+    """Return which decoded pixels a side of the centre square takes, and where it is in them.
 
     Args:
         length: Of the photo's side, in pixels of the full size.
         side: Of the square's.
         scale: Each decoded pixel is the mean of so many.
-        is_from_end: Whether the last pixel of the file is the first one of the upright photo: libjpeg fills it up.
+        is_from_end: Whether the last pixel is the first one of the upright photo, of whose odd border pixels the last
+            side has one more.
     """
-    start = (length - side) // 2 + (-length % scale if is_from_end else 0)
+    start = (length - side + is_from_end) // 2
     square = SquareSide(side, scale, start % scale)
     return slice(start // scale, start // scale + square.decoded), square
 
@@ -153,4 +158,4 @@ def decode_photo(
     with explain_lack_of_memory():
         opened = open_image(data, max_pixels)
         with turns.hold(opened.pixels) if turns else nullcontext():
-            return upright_pixels(opened, min_side)
+            return upright(*first_frame(opened, min_side))

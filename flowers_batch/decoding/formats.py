@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
@@ -172,8 +170,10 @@ def _possible_formats(data: bytes) -> list[str]:
     return formats
 
 
-def upright_pixels(opened: OpenImage, min_side: int | None = None, *, reuse: bool = False) -> NDArray[np.uint8]:
-    """Return the first frame, decoded and upright: uint8 [height, width, 3], RGB.
+def first_frame(
+    opened: OpenImage, min_side: int | None = None, *, reuse: bool = False
+) -> tuple[NDArray[np.uint8], int]:
+    """Return the first frame, decoded but not upright yet: uint8 [height, width, 3], RGB; and its orientation.
 
     Args:
         opened: The image.
@@ -185,7 +185,7 @@ def upright_pixels(opened: OpenImage, min_side: int | None = None, *, reuse: boo
         with explain_errors():
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     image.close()  # frees what Pillow holds
-    return _UPRIGHT[orientation](photo) if orientation in _UPRIGHT else photo
+    return photo, orientation
 
 
 def _rgb_pixels(opened: OpenImage, min_side: int | None, reuse: bool) -> NDArray[np.uint8]:
@@ -230,15 +230,3 @@ def _grey_of_16_bits(deep: NDArray[np.uint16], clear: Any) -> NDArray[np.uint8]:
     if isinstance(clear, int):
         grey[deep == clear] = 255
     return grey.astype(np.uint8)[:, :, None]
-
-
-# How to make each EXIF orientation upright (Exif 2.32, tag 0x0112).
-_UPRIGHT: dict[int, Callable[[Any], Any]] = {
-    2: lambda photo: cv2.flip(photo, 1),
-    3: lambda photo: cv2.rotate(photo, cv2.ROTATE_180),
-    4: lambda photo: cv2.flip(photo, 0),
-    5: cv2.transpose,
-    6: lambda photo: cv2.rotate(photo, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda photo: cv2.flip(cv2.transpose(photo), -1),
-    8: lambda photo: cv2.rotate(photo, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}

@@ -57,16 +57,6 @@ def xmp_orientation(xmp: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-def is_transposed(orientation: int) -> bool:
-    """Return whether rows become columns when a photo is made upright."""
-    return orientation in (5, 6, 7, 8)
-
-
-def is_reversed(orientation: int) -> tuple[bool, bool]:
-    """Return whether the first row, and the first column, of the upright photo are at an end of the file's photo."""
-    return orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
-
-
 def first_orientation(exif: bytes, xmp: bytes) -> int:
     """Return the orientation in EXIF data, else in an XMP packet, else 1 (upright)."""
     for number in (exif_orientation(exif), xmp_orientation(xmp)):

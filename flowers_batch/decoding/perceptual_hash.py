@@ -8,39 +8,71 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from flowers_batch.decoding.upright import is_reversed, upright
+
 _HASHED_SIDE = 32
 _HALVED_SIDE = 4 * _HASHED_SIDE
 _BAND_ROWS = 256  # rows in grey at a time: they stay in the cache; an even number
 
 
-def perceptual_hash(photo: NDArray[np.uint8]) -> int:
-    """Return 64 bits: which of the 64 lowest frequencies of a grey 32x32 picture are above their median.
+class PerceptualHash:
+    """The 64 bits that say which of the lowest frequencies of a grey 32x32 picture are above their median.
 
-    This is the `pHash` of Zauner, 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions".
+    This is the `pHash` of Zauner, 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions". Rows of a
+    large photo can be read when something else reads them, while they are in the cache.
 
     Args:
-        photo: uint8 [height, width, 3], RGB.
+        photo: uint8 [height, width, 3], RGB, not upright yet.
+        orientation: As in EXIF: the hash is that of the upright photo.
     """
-    grey: NDArray[Any] = _grey(photo)
-    while min(grey.shape) >= _HALVED_SIDE:  # halving first takes a tenth of the time
-        grey = _halved(grey)
-    small = cv2.resize(grey, (_HASHED_SIDE, _HASHED_SIDE), interpolation=cv2.INTER_AREA)
-    frequencies = cv2.dct(small.astype(np.float32))[:8, :8].ravel()
-    # The median of 64 numbers; `np.median` holds the GIL three times as long.
-    median = np.partition(frequencies, (31, 32))[31:33].mean()
-    return int.from_bytes(np.packbits(frequencies > median).tobytes(), "big")
+
+    def __init__(self, photo: NDArray[np.uint8], orientation: int = 1):
+        self._orientation = orientation
+        self._is_large = min(photo.shape[:2]) >= _HALVED_SIDE
+        self._photo = _even(photo, orientation) if self._is_large else photo
+        height, width = self._photo.shape[:2]
+        self._halved = np.empty((height // 2, width // 2), np.uint8)
+        self._rows_read = 0
+
+    def read(self, stop: int) -> None:
+        """Read the rows of the photo before `stop`, if that has not been done."""
+        stop = min(stop, len(self._photo)) // 2 * 2
+        if self._is_large and stop > self._rows_read:
+            grey = cv2.cvtColor(self._photo[self._rows_read : stop], cv2.COLOR_RGB2GRAY)
+            _halved(grey, self._halved[self._rows_read // 2 : stop // 2])
+            self._rows_read = stop
+
+    def value(self) -> int:
+        """Read what is left of the photo, and return its hash."""
+        grey = upright(self._grey(), self._orientation)
+        while min(grey.shape) >= _HALVED_SIDE:  # halving first takes a tenth of the time
+            grey = _halved(grey)
+        small = cv2.resize(grey, (_HASHED_SIDE, _HASHED_SIDE), interpolation=cv2.INTER_AREA)
+        frequencies = cv2.dct(small.astype(np.float32))[:8, :8].ravel()
+        ordered = np.sort(frequencies)
+        median = (ordered[31] + ordered[32]) / 2  # `np.median` takes ten times as long
+        return int.from_bytes(np.packbits(frequencies > median).tobytes(), "big")
+
+    def _grey(self) -> NDArray[Any]:
+        """Return the grey photo, a large one at half its size."""
+        if not self._is_large:
+            return cv2.cvtColor(self._photo, cv2.COLOR_RGB2GRAY)
+        for stop in range(self._rows_read + _BAND_ROWS, len(self._photo) + _BAND_ROWS, _BAND_ROWS):
+            self.read(stop)
+        return self._halved
 
 
-def _grey(photo: NDArray[np.uint8]) -> NDArray[Any]:
-    """Return the grey photo, a large one at half its size."""
-    if min(photo.shape[:2]) < _HALVED_SIDE:
-        return cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-    height, width = photo.shape[0] // 2, photo.shape[1] // 2
-    halved = np.empty((height, width), np.uint8)
-    for top in range(0, height, _BAND_ROWS // 2):
-        band = photo[2 * top : 2 * min(top + _BAND_ROWS // 2, height)]
-        _halved(cv2.cvtColor(band, cv2.COLOR_RGB2GRAY), halved[top : top + _BAND_ROWS // 2])
-    return halved
+def perceptual_hash(photo: NDArray[np.uint8]) -> int:
+    """Return the hash of an upright photo: uint8 [height, width, 3], RGB."""
+    return PerceptualHash(photo).value()
+
+
+def _even(photo: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return a photo without its last row and column once it is upright, where these are odd."""
+    height, width = photo.shape[:2]
+    from_below, from_right = is_reversed(orientation)
+    top, left = height % 2 * from_below, width % 2 * from_right
+    return photo[top : top + height // 2 * 2, left : left + width // 2 * 2]
 
 
 def _halved(grey: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:

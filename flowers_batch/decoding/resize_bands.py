@@ -6,6 +6,7 @@ is cut into bands, and only those pixels are computed that the interpolation nee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ from flowers_batch.decoding.pixels import SIDE
 
 _SIGMAS = 4  # where scikit-image cuts its Gaussian
 # Of a product: more rows of the matrix mean more zeros, fewer mean more calls. Up to a million multiplications BLAS
-# copies no operand. The fastest of those that were tried, on sides of 1,000 to 3,072 pixels.
-_TARGETS, _TARGETS_PER_BLOCK, _COLUMNS = 4, 16, 384
+# copies no operand. The fastest of those that were tried, on sides of 700 to 3,072 pixels.
+_TARGETS, _TARGETS_PER_BLOCK, _MULTIPLICATIONS = 4, 16, 900_000
 _CACHED_SIDES = 32  # at most a megabyte each
 
 
@@ -40,12 +41,15 @@ class SquareSide(NamedTuple):
         return -(-(self.lead + self.length) // self.scale)
 
 
-def resize_rows(square: NDArray[np.uint8], side: SquareSide) -> NDArray[np.float32]:
+def resize_rows(
+    square: NDArray[np.uint8], side: SquareSide, before: Callable[[int], None] | None = None
+) -> NDArray[np.float32]:
     """Multiply the matrix of a side with a square's rows.
 
     Args:
         square: uint8 [rows, columns, 3].
         side: The vertical one.
+        before: Called before rows are read, with the number of the row where these end.
 
     Returns:
         [224, columns * 3].
@@ -53,8 +57,11 @@ def resize_rows(square: NDArray[np.uint8], side: SquareSide) -> NDArray[np.float
     pixels = square.reshape(len(square), -1)
     resized = np.empty((SIDE, pixels.shape[1]), np.float32)
     for source, bands in _row_bands(side):
-        for first in range(0, pixels.shape[1], _COLUMNS):
-            columns = slice(first, first + _COLUMNS)
+        if before:
+            before(source.stop)
+        width = _MULTIPLICATIONS // max(weights.size for _, _, weights in bands)
+        for first in range(0, pixels.shape[1], width):
+            columns = slice(first, first + width)
             block = pixels[source, columns].astype(np.float32, order="C")
             for target, rows, weights in bands:
                 np.matmul(weights, block[rows], out=resized[target, columns])

@@ -8,6 +8,7 @@ A large square is resized by products with matrices: see `resize_bands`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,58 +19,50 @@ from numpy.typing import NDArray
 from flowers_batch.decoding.pixels import SIDE, Pixels
 from flowers_batch.decoding.resize_bands import SquareSide, gaussian, resize_columns, resize_rows
 
-_LARGEST_FILTERED = 850  # pixels of a side: of longer sides most smoothed pixels would not be used
+_LARGEST_FILTERED = 600  # pixels of a side: of longer sides most smoothed pixels would not be used
 
 
-def resize(square: NDArray[np.uint8], out: Pixels | None = None) -> Pixels:
-    """Resize a square picture as scikit-image does with its defaults.
-
-    Args:
-        square: uint8 [side, side, 3].
-        out: The array for the result: float32 or, rounded, uint8 [224, 224, 3]; None makes a float32 array.
-
-    Returns:
-        [224, 224, 3] in [0, 255].
-    """
-    exact = _float_array(out)
-    side = len(square)
-    if side == SIDE:
-        exact[:] = square
-    elif side > _LARGEST_FILTERED:
-        _resize_by_products(square, SquareSide(side), SquareSide(side), exact)
-    else:
-        weights = _gaussian(side)
-        if len(weights) == 1:
-            smooth: NDArray[Any] = square.astype(np.float32)
-        else:
-            smooth = cv2.sepFilter2D(square, cv2.CV_32F, weights, weights, borderType=cv2.BORDER_REFLECT_101)
-        if side > SIDE:
-            cv2.resize(smooth, (SIDE, SIDE), dst=exact, interpolation=cv2.INTER_LINEAR)
-        else:
-            _enlarge(smooth, exact)
-    return _rounded(exact, out)
-
-
-def resize_scaled(
-    square: NDArray[np.uint8], vertical: SquareSide, horizontal: SquareSide, out: Pixels | None
+def resize(
+    square: NDArray[np.uint8],
+    out: Pixels | None = None,
+    sides: tuple[SquareSide, SquareSide] | None = None,
+    before: Callable[[int], None] | None = None,
 ) -> Pixels:
-    """Resize a square of a photo that was decoded to a fraction of its size, nearly as if it were not.
+    """Resize a square picture as scikit-image does with its defaults, or nearly so if it was decoded to a fraction.
 
     Args:
-        square: uint8 [rows, columns, 3]: the decoded pixels that the square takes.
-        vertical, horizontal: Where the square's sides are in them.
-        out: As for `resize`.
+        square: uint8 [rows, columns, 3].
+        out: The array for the result: float32 or, rounded, uint8 [224, 224, 3]; None makes a float32 array.
+        sides: Where the square's sides, vertical and horizontal, are in a photo decoded to a fraction of its size.
+        before: Called before rows of a large square are read, with the number of the row where these end.
 
     Returns:
         [224, 224, 3] in [0, 255].
     """
-    resized = _float_array(out)
-    _resize_by_products(square, vertical, horizontal, resized)
+    resized = out if out is not None and out.dtype == np.float32 else np.empty((SIDE, SIDE, 3), np.float32)
+    vertical, horizontal = sides or (SquareSide(len(square)), SquareSide(len(square)))
+    if vertical.scale > 1 or vertical.length > _LARGEST_FILTERED:
+        resize_columns(resize_rows(square, vertical, before), horizontal, resized)
+        np.minimum(resized, 255, out=resized)  # sums of rounded weights may exceed 1 by rounding
+    else:
+        _resize_by_filters(square, resized)
     return _rounded(resized, out)
 
 
-def _float_array(out: Pixels | None) -> Pixels:
-    return out if out is not None and out.dtype == np.float32 else np.empty((SIDE, SIDE, 3), np.float32)
+def _resize_by_filters(square: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+    side = len(square)
+    if side == SIDE:
+        out[:] = square
+        return
+    weights = _gaussian(side)
+    if len(weights) == 1:
+        smooth: NDArray[Any] = square.astype(np.float32)
+    else:
+        smooth = cv2.sepFilter2D(square, cv2.CV_32F, weights, weights, borderType=cv2.BORDER_REFLECT_101)
+    if side > SIDE:
+        cv2.resize(smooth, (SIDE, SIDE), dst=out, interpolation=cv2.INTER_LINEAR)
+    else:
+        _enlarge(smooth, out)
 
 
 def _rounded(resized: Pixels, out: Pixels | None) -> Pixels:
@@ -98,13 +91,6 @@ def _enlarge(square: NDArray[Any], out: NDArray[Any]) -> None:
     fix_borders(tall, square)
     cv2.resize(tall, (SIDE, SIDE), dst=out, interpolation=cv2.INTER_LINEAR)
     fix_borders(out.swapaxes(0, 1), tall.swapaxes(0, 1))
-
-
-def _resize_by_products(
-    square: NDArray[np.uint8], vertical: SquareSide, horizontal: SquareSide, out: NDArray[np.float32]
-) -> None:
-    resize_columns(resize_rows(square, vertical), horizontal, out)
-    np.minimum(out, 255, out=out)  # sums of rounded weights may exceed 1 by rounding
 
 
 @lru_cache(maxsize=1024)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from flowers_batch.decoding.decode import decode, decode_photo
 from flowers_batch.decoding.errors import DecodeError
-from flowers_batch.decoding.perceptual_hash import perceptual_hash
+from flowers_batch.decoding.perceptual_hash import PerceptualHash, perceptual_hash
 from flowers_batch.decoding.resizing import resize
 from flowers_batch.demo.drawings import draw_flower
 from tensorflow_vgg.images import load_image
@@ -80,7 +80,7 @@ def refused_at_once(data: bytes) -> DecodeError:
     return error
 
 
-@pytest.mark.parametrize("side", [1, 2, 3, 17, 223, 224, 225, 300, 336, 500, 851, 1100, 1999])
+@pytest.mark.parametrize("side", [1, 2, 3, 17, 223, 224, 225, 300, 336, 500, 601, 1100, 1999])
 def test_resize_equals_scikit_image(side):
     square = random_pixels(side, side, seed=side)
     expected = skimage.transform.resize(square / 255, (224, 224)) * 255
@@ -509,9 +509,24 @@ def test_perceptual_hash_differs_between_pictures():
     assert all(0 <= one < 2**64 for one in hashes)
 
 
-def test_perceptual_hash_is_that_of_the_upright_photo():
-    drawn = Image.fromarray(draw_flower("daisy", np.random.default_rng(2)))
+@pytest.mark.parametrize("stops", [[1, 2, 3], [150], [149, 148, 500, 2]])
+def test_perceptual_hash_depends_not_on_how_rows_are_read(stops):
+    photo = random_pixels(301, 257)
+    phash = PerceptualHash(photo)
+    for stop in stops:
+        phash.read(stop)
+    assert phash.value() == perceptual_hash(photo)
+
+
+@pytest.mark.parametrize("orientation", UNDO)
+@pytest.mark.parametrize(("height", "width"), [(90, 61), (129, 301), (301, 224), (451, 300), (803, 900), (901, 800)])
+def test_pixels_and_hash_are_those_of_the_upright_photo(orientation, height, width):
+    upright = Image.fromarray(random_pixels(height, width))
+    taken = upright if UNDO[orientation] is None else upright.transpose(UNDO[orientation])
     exif = Image.Exif()
-    exif[0x0112] = 6
-    turned = encoded(drawn.transpose(Image.Transpose.ROTATE_90), exif=exif.tobytes())
-    assert decode(turned).phash == decode(encoded(drawn)).phash
+    exif[0x0112] = orientation
+    picture = decode(encoded(taken, exif=exif.tobytes(), compress_level=1))
+    expected = decode(encoded(upright, compress_level=1))
+    assert (picture.width, picture.height) == (width, height)
+    assert picture.phash == expected.phash
+    assert np.abs(picture.pixels - expected.pixels).max() < 1e-3

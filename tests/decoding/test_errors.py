@@ -14,7 +14,7 @@ from image_files import FORMATS, blocks, little_memory
 from PIL import Image
 
 from flowers_batch.decoding import decode as decoding
-from flowers_batch.decoding import formats, jpeg
+from flowers_batch.decoding import formats, jpeg, upright
 from flowers_batch.decoding.decode import decode
 from flowers_batch.decoding.errors import DecodeError, explain_lack_of_memory
 
@@ -25,7 +25,7 @@ OWN_STEPS = [
     (formats, "referenced_pixels", "HEIF"),
     (formats, "_grey_of_16_bits", "PNG"),
     (jpeg, "only_end_is_missing", "JPEG"),
-    (decoding, "perceptual_hash", "PNG"),
+    (decoding, "PerceptualHash", "PNG"),
     (decoding, "resize", "PNG"),
 ]
 LIBRARY_CALLS = [
@@ -63,7 +63,7 @@ def test_fault_of_our_own_is_not_the_photos(monkeypatch, module: ModuleType, ste
 
 def test_fault_while_a_photo_is_turned_is_not_the_photos(monkeypatch):
     fault = IndexError("A fault.")
-    monkeypatch.setitem(formats._UPRIGHT, 6, raising(fault))
+    monkeypatch.setitem(upright._UPRIGHT, 6, raising(fault))
     exif = Image.Exif()
     exif[0x0112] = 6
     with pytest.raises(IndexError) as raised:
