@@ -21,6 +21,7 @@ from common import PHOTOS_VARIABLE, markdown_table, parse_arguments, stopwatch
 
 SCRIPTS = (
     "decode",
+    "decode_modes",
     "camera_formats",
     "fidelity",
     "encode",

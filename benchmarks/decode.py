@@ -110,7 +110,7 @@ def compare(folder_of_photos: Path | None, camera: Path | None, before: Path | N
         megapixels = pixels_of(large)
     common.report(
         "decode",
-        [*claims(rates, bool(before)), *claims_on_codes(camera)],
+        claims(rates, bool(before)),
         {
             "photos/s per core, medians": {name: round(float(np.median(found)), 2) for name, found in rates.items()},
             "large photos": f"{count} {'of cameras' if camera else 'enlarged'}, {megapixels:.1f} megapixels each",
@@ -136,16 +136,6 @@ def claims(rates: dict[str, list[float]], has_before: bool) -> list[common.Claim
         for (size, peer, other), target in targets.items()
         if has_before or other != "before"
     ]
-
-
-def claims_on_codes(camera: Path | None) -> list[common.Claim]:
-    """Return the claim on the error that fast decoding adds to codes, if real photos and weights are given."""
-    weights = os.environ.get(common.WEIGHTS_VARIABLE)
-    if not camera or not weights:
-        return []
-    from decode_modes import Coder, error_claim
-
-    return [error_claim(Coder(weights), [path.read_bytes() for path in sorted(camera.iterdir())])]
 
 
 def enlarged(paths: Sequence[Path], folder: Path) -> Path:

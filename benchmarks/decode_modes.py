@@ -25,6 +25,7 @@ from flowers_batch.decoding.pixels import SIDE
 CAMERA_VARIABLE = "FLOWERS_BATCH_CAMERA_PHOTOS"  # names a folder of photos, as for the tests
 KEPT = 2, 2.5, 3, 4, 5  # times the network's side that the shorter side keeps
 QUALITY = 92  # of JPEG files that are made
+ENLARGED, FACTOR, ENLARGED_QUALITY = 24, 8, 95  # photos, times their size, and of their JPEG files
 BATCH, FOLDS, DRAWS = 16, 5, 10
 LABELLED = 150  # photos
 OPTIONS = {
@@ -84,12 +85,26 @@ def shrunk(data: bytes, side: int) -> bytes:
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
-def error_claim(coder: Coder, files: Sequence[bytes]) -> common.Claim:
-    """Return the claim on the error that fast decoding adds to the codes of a camera's photos."""
-    exact, fast = (coder(pixels_of(pictures(files, mode))) for mode in ("exact", "fast"))
-    added = errors(fast, exact)
+def added_errors(
+    coder: Coder, exact: Sequence[Picture], fast: Sequence[Picture]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the errors that fast decoding adds to codes, and those that rounding exact pixels to bytes adds."""
+    pixels = pixels_of(exact)
+    expected = coder(pixels)
+    rounded = [np.rint(each) for each in pixels]
+    return errors(coder(pixels_of(fast)), expected), errors(coder(rounded), expected)
+
+
+def error_claim(photos: str, added: NDArray[np.float32]) -> common.Claim:
+    """Return the claim on the error that fast decoding adds to the codes of some photos."""
     median, spread = float(np.median(added)), (float(added.min()), float(added.max()))
-    return common.Claim("photos of cameras: error that fast adds to codes, median", median, 1.0e-2, False, spread)
+    return common.Claim(f"{photos}: error that fast adds to codes, median", median, 1.0e-2, False, spread)
+
+
+def enlarged(path: Path) -> bytes:
+    """Return an enlarged photo as a JPEG file: smooth where a camera's photo has details and noise."""
+    photo = cv2.resize(cv2.imread(str(path)), None, fx=FACTOR, fy=FACTOR, interpolation=cv2.INTER_LANCZOS4)
+    return cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, ENLARGED_QUALITY])[1].tobytes()
 
 
 def rule(coder: Coder, files: Sequence[bytes]) -> list[dict[str, object]]:
@@ -97,15 +112,14 @@ def rule(coder: Coder, files: Sequence[bytes]) -> list[dict[str, object]]:
     rows = []
     for kept in KEPT:
         made = [shrunk(data, int(2 * kept * SIDE)) for data in files]
-        exact = pixels_of(pictures(made, "exact"))
         with patch.object(decode_module, "FAST_SIDE", int(kept * SIDE)):
-            fast = pixels_of(pictures(made, "fast"))
-        expected = coder(exact)
+            fast = pictures(made, "fast")
+        added, rounding = added_errors(coder, pictures(made, "exact"), fast)
         rows.append(
             {
                 "shorter side keeps": f"{kept:g} x {SIDE}",
-                "fast": in_words(errors(coder(fast), expected)),
-                "rounded to bytes": in_words(errors(coder([np.rint(pixels) for pixels in exact]), expected)),
+                "fast": in_words(added),
+                "rounded to bytes": in_words(rounding),
             }
         )
     return rows
@@ -147,23 +161,24 @@ def main() -> None:
     coder = Coder(options.weights)
     files = [path.read_bytes() for path in sorted(options.camera.glob("*.jpg"))]
     exact, fast = pictures(files, "exact"), pictures(files, "fast")
-    expected = coder(pixels_of(exact))
-    added = errors(coder(pixels_of(fast)), expected)
-    rounding = errors(coder([np.rint(picture.pixels) for picture in exact]), expected)
     bits = [(a.phash ^ b.phash).bit_count() for a, b in zip(exact, fast, strict=True)]
     with tempfile.TemporaryDirectory() as scratch:
-        claim, accuracy = labels(coder, common.find_photos(options.photos, Path(scratch))[:LABELLED])
+        found = common.find_photos(options.photos, Path(scratch))
+        large = [enlarged(path) for path in found[:ENLARGED]]
+        accuracy_claim, accuracy = labels(coder, found[:LABELLED])
+    modes = {
+        "photos of cameras": added_errors(coder, exact, fast),
+        f"photos enlarged {FACTOR} times": added_errors(coder, pictures(large, "exact"), pictures(large, "fast")),
+    }
     common.report(
         "decode_modes",
-        [
-            error_claim(coder, files),
-            claim,
-        ],
+        [*(error_claim(photos, added) for photos, (added, _) in modes.items()), accuracy_claim],
         {
-            f"{len(files)} photos of cameras, error of codes, median / largest": {
-                "fast": in_words(added),
-                "rounded to bytes": in_words(rounding),
-            },
+            "error of codes, median / largest": [
+                {"": photos, "fast": in_words(added), "rounded to bytes": in_words(rounding)}
+                for photos, (added, rounding) in modes.items()
+            ],
+            "photos of cameras, and enlarged ones": f"{len(files)}, and {len(large)}",
             "bits of 64 that differ in perceptual hashes": f"{np.mean(bits):.1f} in the mean, at most {max(bits)}",
             "labels": accuracy,
             "error of codes by what the shorter side keeps, decoded to a half, median / largest": rule(coder, files),

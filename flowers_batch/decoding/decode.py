@@ -29,7 +29,7 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 # Both sides of a photo that is decoded to a fraction of its size keep so many pixels. The error that this adds to codes
-# is then about that of rounding pixels to bytes: `benchmarks/decode.py` measures both.
+# is then about that of rounding pixels to bytes: `benchmarks/decode_modes.py` measures both.
 FAST_SIDE = 3 * SIDE
 
 
