@@ -12,7 +12,7 @@ from flowers_batch.decoding.upright import is_reversed, upright
 
 _HASHED_SIDE = 32
 _HALVED_SIDE = 4 * _HASHED_SIDE
-_BAND_ROWS = 256  # rows in grey at a time: they stay in the cache; an even number
+_BAND_PIXELS = 1_000_000  # in grey at a time: they stay in the cache
 
 
 class PerceptualHash:
@@ -57,8 +57,9 @@ class PerceptualHash:
         """Return the grey photo, a large one at half its size."""
         if not self._is_large:
             return cv2.cvtColor(self._photo, cv2.COLOR_RGB2GRAY)
-        for stop in range(self._rows_read + _BAND_ROWS, len(self._photo) + _BAND_ROWS, _BAND_ROWS):
-            self.read(stop)
+        band = max(2, _BAND_PIXELS // self._photo.shape[1])
+        while self._rows_read < len(self._photo):
+            self.read(self._rows_read + band)
         return self._halved
 
 

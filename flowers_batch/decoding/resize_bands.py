@@ -56,13 +56,17 @@ def resize_rows(
     """
     pixels = square.reshape(len(square), -1)
     resized = np.empty((SIDE, pixels.shape[1]), np.float32)
-    for source, bands in _row_bands(side):
+    blocks = _row_bands(side)
+    longest = max(source.stop - source.start for source, _ in blocks)
+    width = _MULTIPLICATIONS // max(weights.size for _, bands in blocks for _, _, weights in bands)
+    floats = np.empty((longest, min(width, pixels.shape[1])), np.float32)  # of one block after the other
+    for source, bands in blocks:
         if before:
             before(source.stop)
-        width = _MULTIPLICATIONS // max(weights.size for _, _, weights in bands)
         for first in range(0, pixels.shape[1], width):
-            columns = slice(first, first + width)
-            block = pixels[source, columns].astype(np.float32, order="C")
+            columns = slice(first, min(first + width, pixels.shape[1]))
+            block = floats[: source.stop - source.start, : columns.stop - first]
+            block[:] = pixels[source, columns]
             for target, rows, weights in bands:
                 np.matmul(weights, block[rows], out=resized[target, columns])
     return resized
