@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.decoding.errors import DecodeError
+from flowers_batch.decoding.jpeg import read_header
 from flowers_batch.decoding.orientation import byte_order, exif_orientation
 
 try:
@@ -32,6 +33,7 @@ _SENSOR = {32803, 34892}  # photometric interpretations of TIFF/EP and DNG: colo
 _OWN_COMPRESSIONS = {32767, 32770, 34713, 65535}  # Sony's, Samsung's, Nikon's, Pentax'
 _REDUCED = 1  # bit of `_KIND`: a smaller version of another image in the file
 _MAX_DIRECTORIES, _MAX_ENTRIES = 32, 500  # that are looked through; cameras write fewer than ten of a hundred
+_SCAN_BYTES = 256  # of a preview's first scan: they are found in the file
 _EXIF_AT, _EXIF_BYTES = 6, 1 << 16  # of a JPEG: LibRaw writes EXIF there unless the preview has it
 _EXIF_OF_FLIP = (1, 2, 4, 3, 5, 8, 6, 7)  # orientations by LibRaw's `flip`
 _TURNED = {5, 6, 7, 8}  # orientations that exchange width and height
@@ -120,7 +122,7 @@ def read_raw(data: bytes) -> Raw:
             width, height = sizes.crop_width, sizes.crop_height
         if flip in _TURNED:
             width, height = height, width
-        return Raw(width, height, _preview(raw), flip)
+        return Raw(width, height, _preview(raw, data), flip)
 
 
 def develop(data: bytes) -> NDArray[np.uint8]:
@@ -133,12 +135,19 @@ def develop(data: bytes) -> NDArray[np.uint8]:
         return raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
 
 
-def _preview(raw: Any) -> bytes | None:
+def _preview(raw: Any, data: bytes) -> bytes | None:
     try:
         thumbnail = raw.extract_thumb()
     except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError, NotImplementedError):
         return None
-    return thumbnail.data if thumbnail.format == rawpy.ThumbFormat.JPEG else None
+    return _within(thumbnail.data, data) if thumbnail.format == rawpy.ThumbFormat.JPEG else None
+
+
+def _within(preview: bytes, data: bytes) -> bytes:
+    """Return a preview without what would be beyond its file's end: LibRaw returns what was in memory there before."""
+    _, scan, _ = read_header(preview)
+    at = data.find(preview[scan : scan + _SCAN_BYTES])
+    return preview[: scan + len(data) - at] if at >= 0 else preview[:scan]
 
 
 @contextmanager

@@ -115,6 +115,13 @@ def test_raw_without_libraw_says_what_to_install(monkeypatch):
     assert error.reason == "unsupported" and "pip install 'flowers-batch[raw]'" in str(error)
 
 
+def test_preview_of_a_cut_file_holds_nothing_that_was_in_memory_before():
+    data = dng(blocks(480, 720), jpeg(blocks(240, 360)))
+    whole = raw.read_raw(data).preview
+    for cut in (1, 2000):
+        assert raw.read_raw(data[:-cut]).preview == whole[:-cut]
+
+
 def test_damaged_preview_and_sensor_values_are_truncated():
     data = dng(blocks(480, 720), jpeg(blocks(240, 360)))
     assert refused(data[:-2000]).reason == "truncated"
