@@ -23,7 +23,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 SMALL, LARGE = 100, 4  # photos per round
-ROUNDS = 5
+SMALL_ROUNDS, LARGE_ROUNDS = 15, 5  # those of small photos take a tenth of a second
 CAMERA = 4000, 3000  # pixels: width and height of enlarged photos
 # A JPEG's EXIF segment: the photo is to be turned clockwise (Exif 2.32).
 EXIF = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 6, 0)
@@ -110,10 +110,11 @@ def compare(folder_of_photos: Path | None, camera: Path | None, before: Path | N
 
         earlier = ("before",) if before else ()
         rates = common.run_interleaved(
-            ROUNDS, **{f"small, {peer}": peer_process(peer, small, SMALL) for peer in ("exact", "reference", *earlier)}
+            SMALL_ROUNDS,
+            **{f"small, {peer}": peer_process(peer, small, SMALL) for peer in ("exact", "reference", *earlier)},
         )
         rates |= common.run_interleaved(
-            ROUNDS,
+            LARGE_ROUNDS,
             **{f"large, {peer}": peer_process(peer, large, count) for peer in ("exact", "fast", "turned", *earlier)},
             **{"large, reference": peer_process("reference", large, 2)},
         )
@@ -136,7 +137,7 @@ def claims(rates: dict[str, list[float]], has_before: bool) -> list[common.Claim
         ("small", "exact", "reference"): 9,
         ("large", "exact", "reference"): 9,
         ("large", "fast", "reference"): 45,
-        ("large", "turned", "exact"): 0.95,
+        ("large", "turned", "exact"): 0.9,
         ("small", "exact", "before"): 1,
         ("large", "exact", "before"): 1.35,
         ("large", "fast", "before"): 2.0,
