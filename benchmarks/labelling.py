@@ -23,8 +23,9 @@ from common import CODES_VARIABLE, Claim, mean_claim, parse_arguments, report
 from labelled_archive import LabelledArchive
 
 from flowers_batch.classifier.chosen import GROUP, RANDOM, RANDOM_EVERY, SUGGESTED
+from flowers_batch.classifier.enough_labels import can_fit
 from flowers_batch.classifier.labelled_codes import CodesOnDisk
-from flowers_batch.classifier.labelling import LabelFit, can_fit, fit_labels, predict_run
+from flowers_batch.classifier.labelling import LabelFit, fit_labels, predict_run
 from flowers_batch.classifier.medoids import reduce_codes, select_medoids
 from flowers_batch.search.groups import group_photos, typical_rows
 

@@ -21,7 +21,7 @@ from flowers_batch.decoding.tasks import DecodedGroup
 from flowers_batch.sources.images import images_of
 from flowers_batch.sources.reading import ReadError
 
-_USERS = "encoding.pixel_pools", "encoding.shrinking", "metadata.archive_keywords", "pages.thumbnails"
+_USERS = "encoding.pixel_pools", "encoding.shrinking", "metadata.archive_keywords", "decoding.pool"
 
 
 class ThreadPool:

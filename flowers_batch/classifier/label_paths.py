@@ -59,6 +59,8 @@ def match_paths(paths: Iterable[str], photos: Callable[[], Iterable[pa.Array]], 
         form: The normal form.
     """
     unmatched = set(paths)
+    if not unmatched:
+        return {}
     for column in photos():
         unmatched.difference_update(column.to_pylist())
         if not unmatched:

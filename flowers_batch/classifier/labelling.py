@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.chosen import NOT_RECORDED, are_random, random_needed
+from flowers_batch.classifier.enough_labels import MIN_CLASSES, MIN_PHOTOS
 from flowers_batch.classifier.evaluation import wilson_interval
 from flowers_batch.classifier.fitting import LOGISTIC, fit
 from flowers_batch.classifier.head import Head
@@ -25,18 +26,8 @@ from flowers_batch.dataset.schema import OK, codes_of
 from flowers_batch.errors import InputError
 from flowers_batch.progress import NULL_REPORTER, Progress, Reporter
 
-_MIN_CLASSES, _MIN_PHOTOS = 2, 5  # of each class, before a first fit
 _REGRESSION = Regression(SQRT_L2, 100.0)
 _NO_CLASS = -1
-
-
-def can_fit(counts: Mapping[str, int]) -> bool:
-    """Return whether there are enough labels for a first classifier: two classes of five photos each.
-
-    Args:
-        counts: How many photos each class has.
-    """
-    return sum(count >= _MIN_PHOTOS for count in counts.values()) >= _MIN_CLASSES
 
 
 @dataclass(frozen=True)
@@ -94,11 +85,11 @@ def fit_labels(
         reporter: Receives progress.
 
     Raises:
-        InputError: The labels are too few (see `can_fit`).
+        InputError: The labels are too few (see `enough_labels.can_fit`).
     """
     codes, classes, paths = _read_labelled(run, labels, reporter)
-    if len(classes) < _MIN_CLASSES:
-        raise InputError(f"Label at least {_MIN_PHOTOS} photos of each of {_MIN_CLASSES} classes.")
+    if len(classes) < MIN_CLASSES:
+        raise InputError(f"Label at least {MIN_PHOTOS} photos of each of {MIN_CLASSES} classes.")
     ways = [chosen.get(path, NOT_RECORDED) for path in paths]
     head = fit(LOGISTIC, codes, codes, classes, seed, _REGRESSION, reporter).head
     if missing := random_needed(ways):

@@ -72,7 +72,15 @@ class ConfigOptions:
 
     def parameters(self) -> list[inspect.Parameter]:
         """Return the options as parameters of a Typer command."""
-        return [self._parameter(config, each) for config, each in self._settings()]
+        settings = [*self._settings()]
+        configs = dict.fromkeys(config for config, _ in settings)  # each is read once: all commands are made at start
+        kinds = {config: typing.get_type_hints(config) for config in configs}
+        texts = {config: {**explanations(config), **self.help} for config in configs}
+        names = {each.name for _, each in settings}
+        return [
+            self._parameter(config, each, kinds[config][each.name], as_options(texts[config][each.name], names))
+            for config, each in settings
+        ]
 
     def build(self, values: Mapping[str, Any]) -> Any:
         """Return the config, or the dict if `partial`, for the values of the options.
@@ -92,9 +100,8 @@ class ConfigOptions:
             if each.name not in self.without and (not self.only or each.name in self.only):
                 yield config, each
 
-    def _parameter(self, config: type[Any], each: Field[Any]) -> inspect.Parameter:
-        kind, default = typing.get_type_hints(config)[each.name], each.default
-        text = self.help.get(each.name) or explanations(config)[each.name]
+    def _parameter(self, config: type[Any], each: Field[Any], kind: Any, text: str) -> inspect.Parameter:
+        default = each.default
         if spelling := _SPELLINGS.get((config, each.name)):
             kind, default, text = str, spelling.default, f"{text} {spelling.note}".rstrip()
         elif typing.get_origin(kind) is tuple:
@@ -106,7 +113,7 @@ class ConfigOptions:
         names = [option_of(each.name)] if kind is bool else []  # without a --no- option beside it
         if self.partial:
             kind, default = kind | None, None
-        option = typer.Option(*names, help=as_options(text, {each.name for _, each in self._settings()}))
+        option = typer.Option(*names, help=text)
         return inspect.Parameter(
             each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
         )

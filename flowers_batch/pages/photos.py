@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import compress
@@ -20,7 +20,7 @@ from flowers_batch.sources.images import PATH, Image, path_bytes
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.relative_paths import is_relative
 from flowers_batch.sources.source import Source
-from flowers_batch.storage.beneath import leads_outside
+from flowers_batch.storage.beneath import lead_outside
 from flowers_batch.storage.opening import open_folder
 
 
@@ -78,15 +78,17 @@ class Photos:
     def _manifest(self) -> Manifest | None:
         return read_manifest(self._folder)
 
-    def is_link_outside(self, image: Image) -> bool:
-        """Return whether the file of a photo is outside the photos' folder once links are followed.
+    def are_links_outside(self, paths: Sequence[str]) -> list[bool]:
+        """Return whether the file of each photo is outside the photos' folder once links are followed.
 
         A list, a tar or a table was named by the user, wherever a link leads.
         """
         source = self.source
-        if not isinstance(source, FolderSource) or not source.folder.is_local or not is_relative(image.path):
-            return False
-        return leads_outside(os.fsencode(source.folder.path), path_bytes(image.path))
+        if not isinstance(source, FolderSource) or not source.folder.is_local:
+            return [False] * len(paths)
+        are_below = [is_relative(path) for path in paths]
+        outside = iter(lead_outside(os.fsencode(source.folder.path), map(path_bytes, compress(paths, are_below))))
+        return [is_below and next(outside) for is_below in are_below]
 
     def sentence_on_links(self, share: str) -> str:
         """Return a sentence on photos that are not shown, since they are links to files outside the photos' folder.

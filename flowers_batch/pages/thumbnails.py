@@ -9,16 +9,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from flowers_batch.config import ArchiveConfig
 from flowers_batch.decoding.groups import requests_of
 from flowers_batch.decoding.outputs import WebpThumbnail
-from flowers_batch.decoding.pool import DecodePool, PoolSettings
 from flowers_batch.decoding.tasks import TASKS_PER_WORKER, DecodedGroup, closed_error
 from flowers_batch.errors import RunError
 from flowers_batch.sources.images import Image, batches_of
 from flowers_batch.sources.source import Source
 from flowers_batch.storage.opening import open_folder
+
+if TYPE_CHECKING:
+    from flowers_batch.decoding.pool import DecodePool
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class ThumbnailPool:
 
     def _open(self) -> DecodePool:
         """Return the processes, started if there are none."""
+        from flowers_batch.decoding.pool import DecodePool, PoolSettings
+
         with self._lock:
             if self._is_closed:
                 raise closed_error()

@@ -152,8 +152,11 @@ def _read(run: Run, identity: str) -> Groups | None:
     rows, sizes = arrays["rows"], arrays["sizes"]
     if not all(each.dtype == np.int64 and each.ndim == 1 for each in (rows, sizes)):
         return None
-    if (sizes <= 0).any() or (sizes > len(rows)).any() or sizes.sum() != len(rows) or len(np.unique(rows)) < len(rows):
+    if (sizes <= 0).any() or (sizes > len(rows)).any() or sizes.sum() != len(rows):
         return None
-    if len(rows) and not 0 <= rows.min() <= rows.max() < run.manifest.images:
+    ascending = np.sort(rows)
+    if len(rows) and not 0 <= ascending[0] <= ascending[-1] < run.manifest.images:
+        return None
+    if (ascending[1:] == ascending[:-1]).any():
         return None
     return Groups(tuple(np.split(rows, np.cumsum(sizes)[:-1])) if len(sizes) else ())

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 
@@ -53,13 +53,24 @@ def open_beneath(root: bytes, path: bytes) -> int:
         os.close(folder)
 
 
-def leads_outside(root: bytes, path: bytes) -> bool:
-    """Return whether a path below a folder leads outside it, once links are followed; it opens nothing."""
-    try:
-        _resolved(root, path)
-    except OutsideError:
-        return True
-    return False
+def lead_outside(root: bytes, paths: Iterable[bytes]) -> list[bool]:
+    """Return whether each of some paths below a folder leads outside it, once links are followed; it opens nothing.
+
+    Args:
+        root: The folder, which may be a link itself.
+        paths: Relative to the folder, without `..`.
+    """
+    base = os.path.realpath(root)
+    prefix, folders, found = os.path.join(base, b""), dict[bytes, bytes](), list[bool]()
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:  # many photos share one
+            folders[folder] = os.path.realpath(os.path.join(base, folder))
+        target = os.path.join(folders[folder], name)
+        if os.path.islink(target):
+            target = os.path.realpath(target)
+        found.append(not target.startswith(prefix))
+    return found
 
 
 def _resolved(root: bytes, path: bytes) -> bytes:

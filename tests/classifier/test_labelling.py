@@ -10,7 +10,8 @@ import pytest
 from codes_folder import labels, write_codes
 
 from flowers_batch.classifier.chosen import GROUP, MIN_RANDOM_PHOTOS, RANDOM, VIEW
-from flowers_batch.classifier.labelling import LabelFit, can_fit, fit_labels, predict_run
+from flowers_batch.classifier.enough_labels import can_fit
+from flowers_batch.classifier.labelling import LabelFit, fit_labels, predict_run
 from flowers_batch.dataset.run_folder import Run, open_run
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError

@@ -17,9 +17,10 @@ from codes_folder import labels, write_codes
 from dataset_rows import finished, labelled, predictions_batch
 
 import flowers_batch as fb
+from flowers_batch.classifier import labelling
 from flowers_batch.classifier.labels_file import read_labels
 from flowers_batch.dataset.schema import PREDICTIONS
-from flowers_batch.pages.review import background_fit, memory, random_photos, views
+from flowers_batch.pages.review import memory, random_photos, views
 from flowers_batch.pages.review.filters import Filters, filters_in
 from flowers_batch.pages.review.random_photos import mixed
 from flowers_batch.pages.review.review import Review
@@ -219,33 +220,33 @@ def test_killed_review_loses_nothing_and_fits_again(codes, tmp_path):
 
 
 def test_fit_that_fails_is_reported_and_tried_again(codes, tmp_path, monkeypatch):
-    fit = background_fit.fit_labels
+    fit = labelling.fit_labels
 
     def fail(*_: Any, **__: Any) -> None:
         raise fb.RunError("The disk is lost.")
 
-    monkeypatch.setattr(background_fit, "fit_labels", fail)
+    monkeypatch.setattr(labelling, "fit_labels", fail)
     with reviewing(codes, tmp_path / "labels.csv") as review:
         for kind in ("daisy", "rose"):
             label(review, rows_of(review, kind)[:5], kind)
         while not review.state()["fit"]["error"]:
             time.sleep(0.005)
         assert review.training.status() == {"state": "failed", "step": "", "error": "The disk is lost.", "result": None}
-        monkeypatch.setattr(background_fit, "fit_labels", fit)
+        monkeypatch.setattr(labelling, "fit_labels", fit)
         review.training.start()
         assert fitted(review, 1)["labels"] == 10
 
 
 def test_labels_given_during_a_fit_are_fitted_next(codes, tmp_path, monkeypatch):
     """If they are 25, or if that is asked for."""
-    started, release, fit = threading.Event(), threading.Event(), background_fit.fit_labels
+    started, release, fit = threading.Event(), threading.Event(), labelling.fit_labels
 
     def fit_slowly(*each: Any, **more: Any) -> Any:
         started.set()
         assert release.wait(20)
         return fit(*each, **more)
 
-    monkeypatch.setattr(background_fit, "fit_labels", fit_slowly)
+    monkeypatch.setattr(labelling, "fit_labels", fit_slowly)
     with reviewing(codes, tmp_path / "labels.csv") as review:
         daisies = rows_of(review, "daisy")
         for number, (more, asks) in enumerate(((25, False), (3, True))):

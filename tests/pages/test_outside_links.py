@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from http.cookiejar import CookieJar
+from itertools import compress
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urljoin
@@ -24,7 +25,6 @@ from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.review import Review
 from flowers_batch.pages.review.row_images import RowImages
 from flowers_batch.pages.thumbnails import NoThumbnail
-from flowers_batch.sources.images import Image
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 
@@ -118,10 +118,9 @@ def test_linked_folder_is_outside_unless_it_is_in_the_photos_folder(base, tmp_pa
     (photos / "more").symlink_to(photos / "blue")
     fb.predict(photos, tmp_path / "predictions", base / "model")
     review = Review(tmp_path / "predictions", tmp_path / "labels.csv")
-    refused = [
-        row for row in range(len(review.table)) if review.images.photos.is_link_outside(Image(review.table.path(row)))
-    ]
-    assert refused and {review.table.path(row).split("/")[0] for row in refused} == {"red"}
+    paths = review.table.paths.to_pylist()
+    refused = [*compress(paths, review.images.photos.are_links_outside(paths))]
+    assert refused and {path.split("/")[0] for path in refused} == {"red"}
     assert outside_links(review.table, review.images.photos).startswith(f"{len(refused)} of {len(review.table)} photos")
     review.close()
 

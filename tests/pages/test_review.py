@@ -210,8 +210,8 @@ def test_training_runs_once_and_not_beside_other_work(base, tmp_path, monkeypatc
 
         return run
 
-    monkeypatch.setattr("flowers_batch.pages.review.retraining.train", work("train"))
-    monkeypatch.setattr("flowers_batch.pages.review.computed_views.label_issues", work("label_issues"))
+    monkeypatch.setattr("flowers_batch.classifier.training.train", work("train"))
+    monkeypatch.setattr("flowers_batch.classifier.label_issues.label_issues", work("label_issues"))
     review = Review(base / "predictions", tmp_path / "labels.csv")
     for _ in range(3):
         review.training.retraining.start()

@@ -365,7 +365,7 @@ def test_label_is_quick_while_thumbnails_and_views_are_slow(client, monkeypatch)
         return b"RIFF"
 
     monkeypatch.setattr("flowers_batch.pages.thumbnails.ThumbnailPool.make", make)
-    monkeypatch.setattr("flowers_batch.pages.review.computed_views.suggest", lambda *_, **__: hold.wait(20) and [])
+    monkeypatch.setattr("flowers_batch.classifier.suggestions.suggest", lambda *_, **__: hold.wait(20) and [])
     rows = json.loads(client("api/view?name=class&label=green")[2])["rows"]
     with ThreadPoolExecutor(220) as executor:
         views = [executor.submit(client, "api/view?name=suggestions") for _ in range(8)]
@@ -469,9 +469,9 @@ def test_views_that_take_long_are_computed_once_for_all_requests(client, monkeyp
         return work
 
     issue = {"path": "red/0001.png", "label": "red", "suggested": "blue", "probability": 0.9}
-    monkeypatch.setattr("flowers_batch.pages.review.computed_views.label_issues", compute("label_issues", [issue]))
+    monkeypatch.setattr("flowers_batch.classifier.label_issues.label_issues", compute("label_issues", [issue]))
     monkeypatch.setattr(
-        "flowers_batch.pages.review.computed_views.suggest", compute("suggestions", [{"path": "red/0002.png"}])
+        "flowers_batch.classifier.suggestions.suggest", compute("suggestions", [{"path": "red/0002.png"}])
     )
 
     def view(name: str) -> dict[str, Any]:

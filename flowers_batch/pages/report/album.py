@@ -106,7 +106,7 @@ class Album:
 
     def _count_links(self, images: dict[Photos, dict[str, Image]]) -> None:
         for photos, found in images.items():
-            links = 0 if photos.follows_links else sum(map(photos.is_link_outside, found.values()))
+            links = 0 if photos.follows_links else sum(photos.are_links_outside([*found]))
             if links:
                 self.notes.append(photos.sentence_on_links(f"{links:,} of {len(found):,} chosen"))
 

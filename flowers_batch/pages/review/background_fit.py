@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from threading import Lock, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowers_batch.classifier.labelling import LabelFit, can_fit, fit_labels, predict_run
+from flowers_batch.classifier.enough_labels import can_fit
 from flowers_batch.errors import FlowersError, InputError
 from flowers_batch.pages.review.computation import WAITING, StepReporter
 from flowers_batch.pages.review.labels import ReviewLabels
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.predictions import Predictions
+
+if TYPE_CHECKING:
+    from flowers_batch.classifier.labelling import LabelFit
 
 _CHANGED = 25  # photos whose labels have changed since the last fit
 _SEED = 0
@@ -112,6 +115,8 @@ class BackgroundFit:
                 self._start()
 
     def _fit(self) -> None:
+        from flowers_batch.classifier.labelling import fit_labels, predict_run
+
         labels, chosen, changed = self._labels.by_path()
         with self._lock:
             self._fitted_at = changed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from threading import Lock, Thread
+from threading import Condition, Lock, Thread
 from typing import Generic, Protocol, TypeVar
 
 from flowers_batch.progress import Progress, Reporter
@@ -49,32 +49,33 @@ class Computation(Generic[Result]):
     def __init__(self, compute: Callable[[Reporter], Result], turn: Lock):
         self.step = ""
         self._compute, self._turn = compute, turn
-        self._lock = Lock()  # of everything below
+        self._ended = Condition()  # a computation has; with the lock of everything below
         self._version: Hashable = None  # of the input that is computed, or was
         self._is_running = False
         self._outcome: Result | BaseException | None = None
 
-    def result(self, version: Hashable) -> Result | None:
+    def result(self, version: Hashable, patience: float = 0.0) -> Result | None:
         """Return the result for the current input; None while it is computed, which this starts if necessary.
 
         Args:
             version: Of the input: changes when a result no longer holds. It is not None.
+            patience: Seconds that it waits for the result.
 
         Raises:
             Exception: The computation failed; it is tried again the next time.
         """
-        with self._lock:
-            if self._is_running:
+        with self._ended:
+            if not self._is_running and version != self._version:
+                self._version, self._is_running, self.step = version, True, WAITING
+                Thread(target=self._run, daemon=True).start()
+            self._ended.wait_for(lambda: not self._is_running, patience)
+            if self._is_running or version != self._version:
                 return None
-            if version == self._version:
-                outcome = self._outcome
-                if isinstance(outcome, BaseException):
-                    self._version = None
-                    raise outcome
-                return outcome
-            self._version, self._is_running, self.step = version, True, WAITING
-        Thread(target=self._run, daemon=True).start()
-        return None
+            outcome = self._outcome
+            if isinstance(outcome, BaseException):
+                self._version = None
+                raise outcome
+            return outcome
 
     def _run(self) -> None:
         outcome: Result | BaseException
@@ -84,5 +85,6 @@ class Computation(Generic[Result]):
                 outcome = self._compute(StepReporter(self))
         except BaseException as error:
             outcome = error
-        with self._lock:
+        with self._ended:
             self._outcome, self._is_running = outcome, False
+            self._ended.notify_all()

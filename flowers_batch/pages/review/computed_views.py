@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowers_batch.classifier.label_issues import issues_among, label_issues
 from flowers_batch.classifier.labelled_codes import CodesOnDisk
-from flowers_batch.classifier.suggestions import MAX_CANDIDATES, choose_useful, suggest
 from flowers_batch.dataset.schema import CODES
 from flowers_batch.errors import InputError
 from flowers_batch.pages.review.computation import Computation
@@ -66,6 +64,8 @@ class ComputedViews:
         return 0 if predictions is None else predictions.number
 
     def _suggest(self, reporter: Reporter) -> list[int]:
+        from flowers_batch.classifier.suggestions import suggest
+
         run = self._table.run
         places = {name: run.given.get(name) for name in ("model", "codes")}
         labels = [str(self._labels.journal.file)]
@@ -74,6 +74,8 @@ class ComputedViews:
 
     def _suggest_codes(self, reporter: Reporter) -> list[int]:
         """Do what `suggest` does, by the predictions of the classifier that was fitted here last."""
+        from flowers_batch.classifier.suggestions import MAX_CANDIDATES, choose_useful
+
         is_left = self._table.is_ok.copy()
         is_left[[*self._labels.by_row()]] = False
         rows = np.flatnonzero(is_left)
@@ -91,6 +93,8 @@ class ComputedViews:
         return rows[choose_useful(codes, len(rows), margins, _SUGGESTIONS, reporter)].tolist()
 
     def _find_label_issues(self, reporter: Reporter) -> dict[int, dict[str, Any]]:
+        from flowers_batch.classifier.label_issues import issues_among, label_issues
+
         if self._shows_codes:
             rows = issues_among(self._table.run, [str(self._labels.journal.file)], reporter=reporter)
         else:

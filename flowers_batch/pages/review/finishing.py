@@ -6,9 +6,7 @@ import shlex
 from threading import Lock
 from typing import Any
 
-from flowers_batch.classifier.training import train
 from flowers_batch.errors import InputError
-from flowers_batch.pages.report.page import PAGE, report
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.prediction_process import PredictionProcess
 from flowers_batch.pages.review.training_plan import TrainingPlan
@@ -37,6 +35,9 @@ class Finishing(TrainingTask):
 
     def work(self, reporter: Reporter) -> dict[str, Any]:
         """Return the folders `model` and `predictions`, the `report`, and the command `tag` for these labels."""
+        from flowers_batch.classifier.training import train
+        from flowers_batch.pages.report.page import report
+
         plan = self._plan
         reporter.update(Progress("training the classifier"))
         train(plan.codes, plan.model, plan.config(), reporter=reporter)
@@ -54,6 +55,8 @@ class Finishing(TrainingTask):
         Raises:
             InputError: There is none yet, or it is no report.
         """
+        from flowers_batch.pages.report.page import PAGE
+
         if self.status.result is None:
             raise InputError("There is no report yet: finish the review first.")
         with open_folder(self._plan.predictions).open(PAGE) as file:

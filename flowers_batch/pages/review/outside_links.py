@@ -9,7 +9,6 @@ import numpy as np
 from flowers_batch.pages.photos import Photos
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.progress import Reporter
-from flowers_batch.sources.images import Image
 
 _MAX_CHECKED = 20_000  # photos: a network disk takes a millisecond or so for each
 
@@ -56,8 +55,8 @@ def outside_links(table: PhotoTable, photos: Photos, max_checked: int = _MAX_CHE
     source = photos.source
     if source is None or not source.found_by_path or photos.follows_links:
         return ""
-    rows = np.unique(np.linspace(0, len(table) - 1, min(len(table), max_checked), dtype=np.int64))
-    outside = sum(photos.is_link_outside(Image(table.path(row))) for row in rows.tolist())
+    rows = np.linspace(0, len(table) - 1, min(len(table), max_checked), dtype=np.int64)
+    outside = sum(photos.are_links_outside(table.paths.take(rows).to_pylist()))
     if not outside:
         return ""
     if len(rows) == len(table):

@@ -48,12 +48,13 @@ class PhotoGroups:
             self._ids = len(groups)
         return True
 
-    def select(self, passes: NDArray[np.bool_], is_left: NDArray[np.bool_]) -> dict[str, Any]:
+    def select(self, passes: NDArray[np.bool_], is_left: NDArray[np.bool_], patience: float = 0.0) -> dict[str, Any]:
         """Return the groups, in order.
 
         Args:
             passes: bool [rows]: whether a photo takes part.
             is_left: bool [rows]: whether it is shown. A group whose typical photos are all left out is not shown.
+            patience: Seconds that it waits for them.
 
         Returns:
             `groups`: `id`, `size` and `rows` of each: those of its typical photos that are shown, nearest to its centre
@@ -63,7 +64,7 @@ class PhotoGroups:
             InputError: There are no codes.
         """
         _ = self._codes.run  # or the error
-        if not self._computed.result("of these codes"):
+        if not self._computed.result("of these codes", patience):
             return {"computing": self._computed.step}
         with self._lock:
             by_id = dict(self._by_id or {})

@@ -33,9 +33,14 @@ class RandomPhotos:
         self._labels = labels
         self._order = Computation(lambda reporter: random_order(run, _ORDERED), Lock())  # waits for nothing
 
-    def next(self, count: int) -> list[int] | None:
-        """Return the rows of the next photos, at most `count`; None while their order is being computed."""
-        order = self._order.result("of this archive")
+    def next(self, count: int, patience: float = 0.0) -> list[int] | None:
+        """Return the rows of the next photos, at most `count`; None while their order is being computed.
+
+        Args:
+            count: How many.
+            patience: Seconds that it waits for their order.
+        """
+        order = self._order.result("of this archive", patience)
         if order is None:
             return None
         known = self._labels.random_rows()

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from flowers_batch.classifier.evaluation import wilson_interval
 from flowers_batch.classifier.model_folder import read_split
-from flowers_batch.classifier.training import train
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.pages.review.training_plan import TrainingPlan
 from flowers_batch.pages.review.training_source import TrainingLabels
@@ -36,6 +35,8 @@ class Retraining(TrainingTask):
 
     def work(self, reporter: Reporter) -> dict[str, Any]:
         """Return the accuracy before and after, and the model's folder."""
+        from flowers_batch.classifier.training import train
+
         reporter.update(Progress("reading labels"))
         return self._compare(train(self._plan.codes, self._plan.model, self._plan.config(), reporter=reporter))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from flowers_batch.pages.review.computation import Computation
 from flowers_batch.pages.review.memory import check_memory_for_duplicates
 from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.progress import Reporter
-from flowers_batch.search.duplicates import near_duplicates
-from flowers_batch.search.similar import CodeSearch
+
+if TYPE_CHECKING:
+    from flowers_batch.search.similar import CodeSearch
 
 MAX_SIMILAR = 1000  # photos in an answer
 MAX_QUERIES = 100  # photos that others are to be similar to
@@ -32,7 +33,7 @@ class SimilarPhotos:
 
     def __init__(self, table: PhotoTable, codes: ArchiveCodes, turn: Lock):
         self._table, self._codes = table, codes
-        self._search = Computation(lambda reporter: CodeSearch(codes.run, reporter), turn)
+        self._search = Computation(self._prepare_search, turn)
         self._duplicates = Computation(self._find_duplicates, turn)
 
     def nearest(self, rows: Sequence[int], count: int) -> dict[str, Any]:
@@ -72,7 +73,14 @@ class SimilarPhotos:
         """Return groups of near-duplicates (None while they are computed), the one to keep first; and the step."""
         return self._duplicates.result("of this archive"), self._duplicates.step
 
+    def _prepare_search(self, reporter: Reporter) -> CodeSearch:
+        from flowers_batch.search.similar import CodeSearch
+
+        return CodeSearch(self._codes.run, reporter)
+
     def _find_duplicates(self, reporter: Reporter) -> list[list[int]]:
+        from flowers_batch.search.duplicates import near_duplicates
+
         run = self._codes.run if self._codes.are_known else self._table.run
         check_memory_for_duplicates(run)
         groups = near_duplicates(run, reporter)

@@ -11,7 +11,6 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 
-from flowers_batch.classifier.label_sources import absolute_labels
 from flowers_batch.classifier.model_folder import MODEL, load_model, training_labels
 from flowers_batch.config import TrainConfig
 from flowers_batch.dataset.job import read_job
@@ -75,6 +74,8 @@ class TrainingPlan:
         return next_folder(self._run.folder.url)
 
     def _may_replace_model(self, url: str) -> bool:
+        from flowers_batch.classifier.label_sources import absolute_labels
+
         folder = open_folder(url)
         if not folder.exists(MODEL):
             return not folder.exists() or folder.is_missing()

@@ -36,6 +36,7 @@ VIEWS = {
 }
 MAX_ROWS = 100_000  # of a view: more than a person looks at
 _RANDOM_PHOTOS = 60  # beside the groups
+_PATIENCE = 0.3  # seconds that an answer waits for what is nearly computed: less than until the page asks again
 
 
 class Views:
@@ -72,7 +73,7 @@ class Views:
 
     def prepare(self) -> None:
         """Have the groups and the random photos computed, before the page asks for them."""
-        self.groups(Filters())
+        self.groups(Filters(), patience=0)
 
     def select(self, name: str, filters: Filters = Filters()) -> dict[str, Any]:  # noqa: B008
         """Return the rows of a view, in order.
@@ -158,10 +159,15 @@ class Views:
         shown = _first_groups(left)
         return {"rows": [*chain.from_iterable(shown)], "total": sum(map(len, left)), "groups": shown, "random": []}
 
-    def groups(self, filters: Filters) -> dict[str, Any]:
-        """Return groups of similar photos, as `PhotoGroups.select` does, and the next `random` photos."""
-        found = self._groups.select(*self._in_groups(filters))
-        random = self._random.next(_RANDOM_PHOTOS) if filters.show_whole_archive else []
+    def groups(self, filters: Filters, patience: float = _PATIENCE) -> dict[str, Any]:
+        """Return groups of similar photos, as `PhotoGroups.select` does, and the next `random` photos.
+
+        Args:
+            filters: What the photos must be.
+            patience: Seconds that it waits for each of both.
+        """
+        found = self._groups.select(*self._in_groups(filters), patience)
+        random = self._random.next(_RANDOM_PHOTOS, patience) if filters.show_whole_archive else []
         return found | ({"computing": "drawing random photos"} if random is None else {"random": random})
 
     def split(self, number: int, filters: Filters) -> dict[str, Any]:
