@@ -6,8 +6,18 @@ import subprocess
 import sys
 
 import pytest
+from codes_folder import labels, write_codes
 from helpers import ROOT, draw_archive
 
+LATER = (  # what the review uses after its first groups
+    *("faiss", "jinja2", "lxml", "matplotlib", "multiprocessing.pool", "numpy.ma", "pandas", "scipy", "sklearn"),
+    *(
+        f"flowers_batch.classifier.{name}"
+        for name in ("label_issues", "labels", "labelling", "suggestions", "training")
+    ),
+    *("flowers_batch.decoding.pool", "flowers_batch.metadata", "flowers_batch.pages.report"),
+    *("flowers_batch.search.duplicates", "flowers_batch.search.similar"),
+)
 HEAVY = ("numpy", "ray", "tensorflow", "sklearn", "matplotlib", "pyarrow", "keras", "PIL", "skimage")
 
 
@@ -69,3 +79,24 @@ def test_processes_that_decode_nothing_load_no_image_library():
     modules = [f"flowers_batch.{name}" for name in ("pages.review.server", "cluster.actors", "finetuning.pixels")]
     libraries = {"cv2", "PIL", "simplejpeg", "pillow_heif", "rawpy", "imagecodecs"}
     assert run(f"import sys, {', '.join(modules)}; print(*sorted(set(sys.modules) & {libraries}))").split() == []
+
+
+def test_review_shows_groups_of_an_earlier_start_before_it_loads_the_rest(tmp_path):
+    codes = write_codes(tmp_path / "codes", labels(daisy=40, rose=30))
+    script = f"""
+import sys, time
+from flowers_batch.pandas_import import keep_arrow_from_importing_pandas
+keep_arrow_from_importing_pandas()
+from flowers_batch.pages.review.filters import Filters
+from flowers_batch.pages.review.review import Review
+from flowers_batch.pages.review.server import ReviewServer, listen
+review = Review(*sys.argv[1:])
+server = ReviewServer(review, listen(0))
+review.start()
+while "computing" in (found := review.views.groups(Filters(labelled=False))):
+    time.sleep(0.01)
+print(len(found["groups"]) > 1, len(found["random"]), *sorted(set({LATER}) & set(sys.modules)))
+review.close()
+"""
+    first, kept = (run(script, str(codes), str(tmp_path / "labels.csv")).split() for _ in range(2))
+    assert kept == ["True", "60"] and first[:2] == kept and "faiss" in first

@@ -33,9 +33,9 @@ def random_order(run: Run, count: int) -> NDArray[np.int_]:
     keys, rows = np.array([], np.uint64), np.array([], np.int64)
     before = 0
     for batch in run.batches(["sha256", "status"]):
-        ok = np.flatnonzero(pc.equal(batch["status"], OK).to_numpy(zero_copy_only=False))
-        keys = np.concatenate([keys, content_keys(batch["sha256"].take(pa.array(ok)))])
-        rows = np.concatenate([rows, before + ok])
+        is_ok = pc.equal(batch["status"], OK)
+        keys = np.concatenate([keys, content_keys(batch["sha256"].filter(is_ok))])
+        rows = np.concatenate([rows, before + np.flatnonzero(is_ok.to_numpy(zero_copy_only=False))])
         if len(keys) > 2 * count:
             keys, rows = _smallest(keys, rows, count)
         before += len(batch)

@@ -225,9 +225,10 @@ def content_digest_of(table: pa.Table) -> str:
     return hashlib.sha256(digests_of(table)).hexdigest()
 
 
-def digests_of(table: pa.Table) -> bytes:
+def digests_of(table: pa.Table) -> pa.Buffer:
     """Return the values of `sha256`, one after the other; zeros where there is none."""
-    return b"".join(digest or bytes(32) for digest in table["sha256"].to_pylist())
+    digests = table["sha256"].fill_null(bytes(32)).combine_chunks()
+    return digests.buffers()[1].slice(32 * digests.offset, 32 * len(digests))
 
 
 def read_footer(folder: Folder, kind: str, shard: int) -> Footer | None:

@@ -90,6 +90,7 @@ def test_photos_are_listed_once_if_all_labels_are_exact():
         return [pa.array(["a.jpg", "b.jpg"])]
 
     assert match_paths(["b.jpg"], photos, PathForm("/x")) == {} and len(listings) == 1
+    assert match_paths([], photos, PathForm("/x")) == {} and len(listings) == 1, "without labels none is listed"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from flowers_batch.dataset.schema import CODES, PREDICTIONS, codes_schema, predi
 from flowers_batch.dataset.shard_file import (
     Footer,
     content_digest_of,
+    digests_of,
     interleave,
     read_footer,
     shard_name,
@@ -253,3 +254,12 @@ def test_error_of_making_rows_is_not_one_of_writing_them(tmp_path):
     with pytest.raises(OSError, match="Too many open files"):
         write_shard(open_folder(tmp_path), CODES, codes_batch(1).schema, rows(), LIKE)
     assert not any(tmp_path.rglob("*.parquet"))
+
+
+def test_digests_of_slices_have_zeros_where_there_is_none():
+    values = [bytes([number]) * 32 if number % 3 else None for number in range(1, 9)]
+    column = pa.chunked_array([pa.array(values, pa.binary(32)), pa.array(values[:2], pa.binary(32))])
+    for start, count in ((0, 10), (1, 4), (5, 5), (3, 0)):
+        part = [*values, *values[:2]][start : start + count]
+        found = digests_of(pa.table({"sha256": column.slice(start, count)}))
+        assert found.to_pybytes() == b"".join(value or bytes(32) for value in part)

@@ -52,6 +52,15 @@ def test_requests_during_a_computation_start_no_other():
     assert result(computation, 0) == "done" and len(calls) == 1
 
 
+def test_patient_request_gets_the_result_of_the_computation_that_it_starts():
+    hold = threading.Event()
+    computation = Computation(lambda reporter: hold.wait(20), threading.Lock())
+    assert computation.result("a", 0.01) is None, "it waits no longer than it is told to"
+    threading.Timer(0.05, hold.set).start()
+    assert computation.result("a", 20) is True
+    assert computation.result("b", 20) is True
+
+
 def test_computations_with_the_same_turn_wait_for_each_other():
     turn, running, together = threading.Lock(), [], []
 

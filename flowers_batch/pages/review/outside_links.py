@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Thread
+from time import sleep
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from flowers_batch.pages.review.photo_table import PhotoTable
 from flowers_batch.progress import Reporter
 
 _MAX_CHECKED = 20_000  # photos: a network disk takes a millisecond or so for each
+_SECONDS_LATER = 1.0  # than the start: the page's first requests do not wait for the interpreter meanwhile
 
 
 class OutsideLinks:
@@ -31,12 +33,13 @@ class OutsideLinks:
         self._table, self._photos = table, photos
 
     def start(self, reporter: Reporter) -> None:
-        """Start counting; the reporter receives the sentence, if there is one."""
+        """Count soon; the reporter receives the sentence, if there is one."""
         self.is_counting = True
         Thread(target=self._count, args=(reporter,), daemon=True).start()
 
     def _count(self, reporter: Reporter) -> None:
         try:
+            sleep(_SECONDS_LATER)
             self.sentence = outside_links(self._table, self._photos)
         finally:
             self.is_counting = False

@@ -65,14 +65,14 @@ def review(
     """
     given = {"images": images, "root": root, "model": model, "codes": codes}
     reviewed = Review(folder, labels, follow_links=follow_links, min_precision=min_precision, **given)
-    reporter.message(f"photos are read from {reviewed.table.run.photos[0]}")
     with closing(reviewed), listen(port) as listener:
+        reviewed.start()
+        reporter.message(f"photos are read from {reviewed.table.run.photos[0]}")
         server = ReviewServer(reviewed, listener)
         announce(server.url)
         if torn := reviewed.labels.journal.torn:
             reporter.message(f"The last row of {labels} was written in part only: it has been moved to {torn}.")
         reviewed.outside_links.start(reporter)
-        reviewed.start()
         with opened_in_browser(server.single_use_url, server.entered, reporter) if open_browser else nullcontext():
             server.run()
     for command in reviewed.training.plan.commands() if len(reviewed.labels) else ():
