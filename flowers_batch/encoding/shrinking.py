@@ -20,7 +20,8 @@ from flowers_batch.progress import no_progress
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.source import Source
 
-_BATCH = 32  # photos; more would need more memory, and are not faster
+_LEAST_BATCH = 32  # photos; more would need more memory, and are not faster
+_PHOTOS_PER_WORKER = 8  # of a batch: so many that reading enough of them ahead hides the delay of a store
 _THUMBNAIL = WebpThumbnail(512)
 
 
@@ -52,16 +53,16 @@ class ShrinkFactory:
             threads: Processes that read and decode.
             gpu, progress: As for `EncoderFactory`; not used.
         """
-        config = self.config
+        config, batch = self.config, max(_LEAST_BATCH, _PHOTOS_PER_WORKER * threads)
         pool = DecodePool(
             self.source,
             ShrunkPhoto(config.decode, _THUMBNAIL if config.thumbnails else None),
             PoolSettings(threads, config.max_pixels, config.image_timeout),
-            count_buffers(threads, _BATCH) * _BATCH,
+            count_buffers(threads, batch) * batch,
         )
         results = PixelResults(has_thumbnails=config.thumbnails)
         reads_missing = not isinstance(self.source, ListSource)
-        return Encoder(_pass_on, results, pool, shrunk_fingerprint(config), _BATCH, reads_missing=reads_missing)
+        return Encoder(_pass_on, results, pool, shrunk_fingerprint(config), batch, reads_missing=reads_missing)
 
 
 def shrunk_fingerprint(config: ShrinkConfig) -> Fingerprint:
