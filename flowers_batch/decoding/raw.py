@@ -146,7 +146,9 @@ def _preview(raw: Any, data: bytes) -> bytes | None:
 def _within(preview: bytes, data: bytes) -> bytes:
     """Return a preview without what would be beyond its file's end: LibRaw returns what was in memory there before."""
     _, scan, _ = read_header(preview)
-    at = data.find(preview[scan : scan + _SCAN_BYTES])
+    if preview[scan:] in data:
+        return preview
+    at = data.rfind(preview[scan : scan + _SCAN_BYTES])  # the last place: a file may repeat them to get more
     return preview[: scan + len(data) - at] if at >= 0 else preview[:scan]
 
 

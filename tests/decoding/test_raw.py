@@ -120,6 +120,10 @@ def test_preview_of_a_cut_file_holds_nothing_that_was_in_memory_before():
     whole = raw.read_raw(data).preview
     for cut in (1, 2000):
         assert raw.read_raw(data[:-cut]).preview == whole[:-cut]
+    scan = data.rindex(b"\xff\xda") + 14  # where its header ends
+    repeating = data[:8192] + data[scan : scan + 256] + data[8448:]  # as if the preview began there
+    assert raw.read_raw(repeating).preview == whole
+    assert raw.read_raw(repeating[:-2000]).preview == whole[:-2000]
 
 
 def test_damaged_preview_and_sensor_values_are_truncated():
