@@ -23,7 +23,9 @@ LARGE_PIXELS = 32_000_000  # more than most cameras' photos have, and a fifth of
 LARGE_BYTES = 64 << 20  # of a file
 _BYTES_PER_PIXEL = 32  # twice what WebP takes, which needs the most
 _COPIES = 4  # of a file, that libraries may hold at once
-_MAX_OPEN_FILES = 256
+_MAX_OPEN_FILES = 1024  # Google's client takes three to five per read, and ends the process if there is none left
+_STACK_BYTES = 1 << 20  # of a thread: a read takes up to three, whose stacks count as memory
+_PTHREAD_ATTRIBUTES = 64  # bytes of `pthread_attr_t`, or fewer
 _OTHER_CPU_SECONDS = 600.0  # between decoding two images: reading even the largest file takes less
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -68,6 +70,7 @@ def restrict_process(max_pixels: int, max_file_bytes: int) -> None:
             Path("/proc/self/oom_score_adj").write_text("1000")
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _limit_memory(max_pixels * _BYTES_PER_PIXEL + _COPIES * max_file_bytes)
+        _limit_stacks()
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)  # whatever the parent's parent does with it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGXCPU})
     _limit(resource.RLIMIT_CORE, 0)  # crashes are expected
@@ -88,6 +91,16 @@ def _limit_memory(memory: int) -> None:
     """
     used, available = psutil.Process().memory_info().vms, psutil.virtual_memory().available
     _limit(resource.RLIMIT_AS, used + min(memory, max(available // 2, LARGE_PIXELS * _BYTES_PER_PIXEL)))
+
+
+def _limit_stacks() -> None:
+    """Give new threads, those of libraries too, small stacks instead of ones as large as the main thread's."""
+    c, attributes = ctypes.CDLL(None), ctypes.create_string_buffer(_PTHREAD_ATTRIBUTES)
+    with suppress(AttributeError):  # a C library without it
+        set_default = c.pthread_setattr_default_np
+        c.pthread_attr_init(attributes)
+        c.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK_BYTES))
+        set_default(attributes)
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import pytest
 from fake_store import running_store
 from helpers import encoded, random_pixels
@@ -120,6 +122,32 @@ def test_error_of_a_read_is_raised_when_it_is_taken(monkeypatch):
     for read in add(ahead, 6):
         with pytest.raises(KeyError):
             ahead.take(read)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures what Linux limits")
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_many_reads_at_once_leave_a_worker_files_and_address_space(monkeypatch, scheme):
+    """Names that are looked up take more of both: Google's client ends a process that has no file left."""
+    measured: list[tuple[float, int]] = []
+
+    def measure() -> None:
+        worker = max(psutil.Process().children(recursive=True), key=lambda process: process.num_threads())
+        fork_server = worker.parent()
+        assert fork_server
+        threads_bytes = worker.memory_info().vms - fork_server.memory_info().vms
+        measured.append((worker.num_fds() / worker.rlimit(psutil.RLIMIT_NOFILE)[0], threads_bytes))
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with running_store() as server:
+        server.content = encoded(random_pixels(8, 9, seed=0))
+        server.meeting = threading.Barrier(read_ahead.READS, measure, timeout=10)
+        (rows,) = batches_of([Image(f"{number}.png", len(server.content)) for number in range(read_ahead.READS)])
+        source = FolderSource(open_folder(server.url(scheme)))
+        with DecodePool(source, SquarePixels("uint8"), PoolSettings(1, 10**6, 60.0), read_ahead.READS) as pool:
+            assert pool.submit(requests_of(rows), 0).result(SECONDS).rows["reason"].null_count == read_ahead.READS
+    ((share_of_files, threads_bytes),) = measured
+    assert share_of_files < 0.5 and threads_bytes < 400 << 20
 
 
 def test_worker_asks_once_for_each_photo_and_for_many_at_once(monkeypatch):

@@ -58,7 +58,7 @@ def ask(photos: Photos, name: str, census: str):
 def test_worker_has_no_rights_to_gain_and_writes_no_files(photos):
     assert ask(photos, "rights", 'status["NoNewPrivs"].strip()') == "1"
     limits = ask(photos, "limits", "limits")
-    assert limits["CORE"] == limits["FSIZE"] == [0, 0] and limits["NOFILE"][1] <= 256
+    assert limits["CORE"] == limits["FSIZE"] == [0, 0] and limits["NOFILE"][1] <= 1024
     assert 0 < limits["AS"][0] == limits["AS"][1] != resource.RLIM_INFINITY
     write = f"refused(lambda: open('{photos.folder}/written', 'w').write('x' * 99999))"
     assert ask(photos, "write", write) == errno.EFBIG
