@@ -35,7 +35,7 @@ VARIABLE = "FLOWERS_BATCH_CAMERA_PHOTOS"
 PHOTOS, ROUNDS = 3, 3
 SIZE = 4000, 3000  # pixels: width and height
 SCALED = ("JPEG, ", "DNG, full", "DNG, preview")  # what the mode `fast` decodes to a fraction of its size
-STAGES = ("file to pixels", "pixels to upright RGB", "perceptual hash", "resizing")
+STAGES = ("file to pixels", "pixels to RGB", "perceptual hash", "resizing")
 
 Encode = Callable[[Image.Image], bytes]
 

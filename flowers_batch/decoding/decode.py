@@ -85,7 +85,7 @@ def decode(
 
 
 def _picture(opened: OpenImage, photo: NDArray[np.uint8], orientation: int, out: Pixels) -> Picture:
-    """Hash a decoded photo and resize its centre square into `out`; that is made upright, which is less work."""
+    """Hash a decoded photo and resize its centre square into `out`; only the result is turned, which is less work."""
     scale = _scale(opened, photo)
     width, height = opened.image.size if scale > 1 else photo.shape[1::-1]
     rows, columns, sides = _centre_square(width, height, scale, orientation)
@@ -129,8 +129,8 @@ def _square_side(length: int, side: int, scale: int, is_from_end: bool) -> tuple
         length: Of the photo's side, in pixels of the full size.
         side: Of the square's.
         scale: Each decoded pixel is the mean of so many.
-        is_from_end: Whether the last pixel is the first one of the upright photo, of whose odd border pixels the last
-            side has one more.
+        is_from_end: Whether the last pixel is the first one of the upright photo. If an odd number of pixels is
+            cropped, one more goes from the upright photo's end.
     """
     start = (length - side + is_from_end) // 2
     square = SquareSide(side, scale, start % scale)

@@ -1,4 +1,4 @@
-"""Image formats: opening a file's header within limits, and its first frame as upright RGB."""
+"""Image formats: opening a file's header within limits, and its first frame as RGB."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from flowers_batch.progress import no_progress
 from flowers_batch.sources.lists import ListSource
 from flowers_batch.sources.source import Source
 
-_LEAST_BATCH = 32  # photos; more would need more memory, and are not faster
-_PHOTOS_PER_WORKER = 8  # of a batch: so many that reading enough of them ahead hides the delay of a store
+_LEAST_BATCH = 32  # photos; larger batches need more memory, and are no faster for a few workers
+_PHOTOS_PER_WORKER = 8  # of a batch: with fewer, too few are read ahead to hide the delay of a store
 _THUMBNAIL = WebpThumbnail(512)
 
 

@@ -36,7 +36,7 @@ VIEWS = {
 }
 MAX_ROWS = 100_000  # of a view: more than a person looks at
 _RANDOM_PHOTOS = 60  # beside the groups
-_PATIENCE = 0.3  # seconds that an answer waits for what is nearly computed: less than until the page asks again
+_PATIENCE = 0.3  # seconds that an answer waits for groups, and then for random photos, that may be nearly ready
 
 
 class Views:
