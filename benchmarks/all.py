@@ -140,7 +140,8 @@ def page(results: list[BenchmarkResult]) -> str:
     for result in results:
         lines += ["", f"## {result.script}, {result.seconds:.0f} s", "", "; ".join(result.machine), ""]
         for name, value in result.figures.items():
-            lines += ["", *markdown_table(value), ""] if isinstance(value, list) else [f"- {name}: {value}"]
+            table = isinstance(value, list)
+            lines += ["", f"{name}:", "", *markdown_table(value), ""] if table else [f"- {name}: {value}"]
     return "\n".join(lines) + "\n"
 
 
