@@ -44,7 +44,7 @@ CLASSES = tuple("abcde")
 WIDTH = 4096
 SECONDS = 4.0  # of each measurement of steps, about
 CPU_ROWS, GPU_ROWS = (("fc", 32),), (("fc", 32), ("fc", 128), ("conv5", 128), ("all", 32), ("all", 128))
-FEEDING_ROUNDS = 3
+FEEDING_ROUNDS = 7  # of a second or two
 
 
 class Killed(BaseException):
