@@ -61,6 +61,16 @@ def test_patient_request_gets_the_result_of_the_computation_that_it_starts():
     assert computation.result("b", 20) is True
 
 
+def test_request_does_not_wait_for_a_computation_that_has_run_for_longer(monkeypatch):
+    now, hold = [0.0], threading.Event()
+    monkeypatch.setattr("flowers_batch.pages.review.computation.monotonic", lambda: now[0])
+    computation = Computation(lambda reporter: hold.wait(20), threading.Lock())
+    assert computation.result("a") is None
+    now[0] = 10.0
+    threading.Timer(0.2, hold.set).start()
+    assert computation.result("a", 9.0) is None
+
+
 def test_computations_with_the_same_turn_wait_for_each_other():
     turn, running, together = threading.Lock(), [], []
 

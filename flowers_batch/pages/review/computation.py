@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from threading import Condition, Lock, Thread
+from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from flowers_batch.progress import Progress, Reporter
@@ -51,7 +52,7 @@ class Computation(Generic[Result]):
         self._compute, self._turn = compute, turn
         self._ended = Condition()  # a computation has; with the lock of everything below
         self._version: Hashable = None  # of the input that is computed, or was
-        self._is_running = False
+        self._is_running, self._began = False, 0.0
         self._outcome: Result | BaseException | None = None
 
     def result(self, version: Hashable, patience: float = 0.0) -> Result | None:
@@ -59,7 +60,7 @@ class Computation(Generic[Result]):
 
         Args:
             version: Of the input: changes when a result no longer holds. It is not None.
-            patience: Seconds that it waits for the result.
+            patience: Seconds from the start of the computation until which it waits for the result.
 
         Raises:
             Exception: The computation failed; it is tried again the next time.
@@ -67,8 +68,9 @@ class Computation(Generic[Result]):
         with self._ended:
             if not self._is_running and version != self._version:
                 self._version, self._is_running, self.step = version, True, WAITING
+                self._began = monotonic()
                 Thread(target=self._run, daemon=True).start()
-            self._ended.wait_for(lambda: not self._is_running, patience)
+            self._ended.wait_for(lambda: not self._is_running, max(0.0, self._began + patience - monotonic()))
             if self._is_running or version != self._version:
                 return None
             outcome = self._outcome

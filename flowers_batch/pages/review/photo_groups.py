@@ -54,7 +54,7 @@ class PhotoGroups:
         Args:
             passes: bool [rows]: whether a photo takes part.
             is_left: bool [rows]: whether it is shown. A group whose typical photos are all left out is not shown.
-            patience: Seconds that it waits for them.
+            patience: As for `Computation.result`.
 
         Returns:
             `groups`: `id`, `size` and `rows` of each: those of its typical photos that are shown, nearest to its centre

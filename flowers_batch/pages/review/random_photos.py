@@ -38,7 +38,7 @@ class RandomPhotos:
 
         Args:
             count: How many.
-            patience: Seconds that it waits for their order.
+            patience: As for `Computation.result`.
         """
         order = self._order.result("of this archive", patience)
         if order is None:

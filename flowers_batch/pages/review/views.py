@@ -36,7 +36,7 @@ VIEWS = {
 }
 MAX_ROWS = 100_000  # of a view: more than a person looks at
 _RANDOM_PHOTOS = 60  # beside the groups
-_PATIENCE = 0.3  # seconds that an answer waits for groups, and then for random photos, that may be nearly ready
+_PATIENCE = 1.0  # seconds from their start until which an answer waits for groups and random photos
 
 
 class Views:
@@ -164,7 +164,7 @@ class Views:
 
         Args:
             filters: What the photos must be.
-            patience: Seconds that it waits for each of both.
+            patience: Seconds from the start of computing each of both until which it waits for them.
         """
         found = self._groups.select(*self._in_groups(filters), patience)
         random = self._random.next(_RANDOM_PHOTOS, patience) if filters.show_whole_archive else []
