@@ -262,7 +262,7 @@ def compare(folder: Path) -> None:
     )
     claims = [
         ratio_claim("feeding without start-up over decoding alone", rates["encode"], rates["decode"], 1.0),
-        ratio_claim("feeding without start-up over Ray Data", rates["encode"], rates["ray_data"], 5.0),
+        ratio_claim("feeding without start-up over Ray Data", rates["encode"], rates["ray_data"], 4.0),
         claim_median(f"parent's microseconds per photo, rows and writing included, {PER_BATCH}", gpu_actors.cpu, 45.0),
         claim_median(f"seconds in which {CORES} decode workers start", actors.start, 1.5),
     ]
