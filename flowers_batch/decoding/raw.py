@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.jpeg import read_header
 from flowers_batch.decoding.orientation import byte_order, exif_orientation
+from flowers_batch.decoding.upright import is_transposed
 
 try:
     import rawpy
@@ -36,7 +37,6 @@ _MAX_DIRECTORIES, _MAX_ENTRIES = 32, 500  # that are looked through; cameras wri
 _SCAN_BYTES = 256  # of a preview's first scan: they are found in the file
 _EXIF_AT, _EXIF_BYTES = 6, 1 << 16  # of a JPEG: LibRaw writes EXIF there unless the preview has it
 _EXIF_OF_FLIP = (1, 2, 4, 3, 5, 8, 6, 7)  # orientations by LibRaw's `flip`
-_TURNED = {5, 6, 7, 8}  # orientations that exchange width and height
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Raw:
         return next((one for one in candidates if self._fits(width, height, one)), candidates[0])
 
     def _fits(self, width: int, height: int, orientation: int) -> bool:
-        if orientation in _TURNED:
+        if is_transposed(orientation):
             width, height = height, width
         return width == height or self.width == self.height or (width > height) == (self.width > self.height)
 
@@ -120,7 +120,7 @@ def read_raw(data: bytes) -> Raw:
         width, height = sizes.width, sizes.height
         if 0 < sizes.crop_width <= width and 0 < sizes.crop_height <= height:  # what the camera's own JPEG shows
             width, height = sizes.crop_width, sizes.crop_height
-        if flip in _TURNED:
+        if is_transposed(flip):
             width, height = height, width
         return Raw(width, height, _preview(raw, data), flip)
 

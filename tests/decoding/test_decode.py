@@ -510,7 +510,7 @@ def test_perceptual_hash_differs_between_pictures():
 
 
 @pytest.mark.parametrize("stops", [[1, 2, 3], [150], [149, 148, 500, 2]])
-def test_perceptual_hash_depends_not_on_how_rows_are_read(stops):
+def test_perceptual_hash_does_not_depend_on_how_rows_are_read(stops):
     photo = random_pixels(301, 257)
     phash = PerceptualHash(photo)
     for stop in stops:

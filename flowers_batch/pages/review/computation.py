@@ -50,7 +50,7 @@ class Computation(Generic[Result]):
     def __init__(self, compute: Callable[[Reporter], Result], turn: Lock):
         self.step = ""
         self._compute, self._turn = compute, turn
-        self._ended = Condition()  # a computation has; with the lock of everything below
+        self._ended = Condition()  # notified when a computation ends; its lock guards everything below
         self._version: Hashable = None  # of the input that is computed, or was
         self._is_running, self._began = False, 0.0
         self._outcome: Result | BaseException | None = None
