@@ -1,7 +1,7 @@
 """Images per second of everything but the network: `encode` with the null network, which takes no time.
 
 It is compared with decoding alone and with a plain Ray Data pipeline. Each peer runs in a new process in each round.
-Rates are compared without start-up, which takes most of the time for this few files: ours from the end of the first
+Rates are compared without start-up, which takes about half of the time for so few files: ours from the end of the first
 shard, Ray Data's from its second batch. They are printed with start-up, too, beside a peer that only starts and stops
 Ray. Another peer does without Ray what an actor does, to measure the CPU time of its process, and how long its decode
 workers take to start.
