@@ -31,9 +31,7 @@ from flowers_batch.decoding.sandbox import prepare_libraries
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from raw_files import dng
 
-VARIABLE = "FLOWERS_BATCH_CAMERA_PHOTOS"
 PHOTOS, ROUNDS = 3, 3
-SIZE = 4000, 3000  # pixels: width and height
 SCALED = ("JPEG, ", "DNG, full", "DNG, preview")  # what the mode `fast` decodes to a fraction of its size
 STAGES = ("file to pixels", "pixels to RGB", "perceptual hash", "resizing")
 
@@ -77,7 +75,7 @@ FORMATS: dict[str, Encode] = {
     "PNG": by_pillow("PNG", compress_level=3),
     "TIFF": by_pillow("TIFF"),
     "TIFF, LZW": by_pillow("TIFF", compression="tiff_lzw"),
-    "DNG, full preview": raw(SIZE[0]),
+    "DNG, full preview": raw(common.CAMERA_SIZE[0]),
     "DNG, preview of 1620": raw(1620),
     "DNG, developed": raw(None),
     "JPEG 2000": by_pillow("JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[12]),
@@ -156,11 +154,11 @@ def rates_of_raw_and_preview(photo: Image.Image) -> tuple[list[float], list[floa
 
 def find(scratch: Path) -> list[Image.Image]:
     """Return photos of a camera's size."""
-    folder = os.environ.get(VARIABLE)
+    folder = os.environ.get(common.CAMERA_VARIABLE)
     paths = common.find_photos(folder, scratch)[:PHOTOS]
     if folder is None:
-        return [Image.open(io.BytesIO(common.enlarge(path, *SIZE))) for path in paths]
-    return [Image.open(path).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS) for path in paths]
+        return [Image.open(io.BytesIO(common.enlarge(path, *common.CAMERA_SIZE))) for path in paths]
+    return [Image.open(path).convert("RGB").resize(common.CAMERA_SIZE, Image.Resampling.LANCZOS) for path in paths]
 
 
 def main() -> None:
@@ -173,11 +171,12 @@ def main() -> None:
     for name, encode in FORMATS.items():
         table.append(row(name, [encode(photo) for photo in photos]))
         print(table[-1], file=sys.stderr, flush=True)
-    claim = f"a RAW file by its preview over that preview as a JPEG, {SIZE[0]}x{SIZE[1]}, one core"
+    size = "{}x{}, one core".format(*common.CAMERA_SIZE)
+    claim = f"a RAW file by its preview over that preview as a JPEG, {size}"
     common.report(
         "camera_formats",
         [common.ratio_claim(claim, *rates_of_raw_and_preview(photos[0]), 0.85)],
-        {f"{SIZE[0]}x{SIZE[1]}, one core": table},
+        {size: table},
     )
 
 

@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 
 PHOTOS_VARIABLE = "FLOWERS_BATCH_PHOTOS"  # names a folder of photos, as for the tests
 WEIGHTS_VARIABLE = "FLOWERS_BATCH_CONV_WEIGHTS"  # names real weights of the convolutions, as for the tests
+CAMERA_VARIABLE = "FLOWERS_BATCH_CAMERA_PHOTOS"  # names a folder of photos of many megapixels, as for the tests
 CODES_VARIABLE = "FLOWERS_BATCH_CODES"  # names a folder of codes of photos in one folder per class
 _DRAWN_PHOTOS = 60
+CAMERA_SIZE = 4000, 3000  # pixels: width and height of enlarged photos that stand in for a camera's
+CAMERA_OPTION = {
+    "type": Path,
+    "default": os.environ.get(CAMERA_VARIABLE),
+    "help": f"a folder of a camera's photos (default: ${CAMERA_VARIABLE}, else enlarged photos)",
+}
 
 
 @dataclass(frozen=True)

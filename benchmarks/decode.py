@@ -7,7 +7,6 @@ an earlier version (`git worktree add`). `benchmarks/decode_modes.py` shows what
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
 import tempfile
@@ -24,11 +23,9 @@ from threadpoolctl import threadpool_limits
 
 SMALL, LARGE = 100, 4  # photos per round
 SMALL_ROUNDS, LARGE_ROUNDS = 15, 5  # those of small photos take a tenth of a second
-CAMERA = 4000, 3000  # pixels: width and height of enlarged photos
 # A JPEG's EXIF segment: the photo is to be turned clockwise (Exif 2.32).
 EXIF = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 6, 0)
 TURNED = b"\xff\xe1" + struct.pack(">H", len(EXIF) + 2) + EXIF
-CAMERA_VARIABLE = "FLOWERS_BATCH_CAMERA_PHOTOS"  # names a folder of photos, as for the tests
 
 
 def rate(call: Callable[[Any], object], arguments: Sequence[Any]) -> float:
@@ -64,11 +61,7 @@ PEERS = {
     "reference": reference,
 }
 PEER_OPTIONS = {
-    "camera": {
-        "type": Path,
-        "default": os.environ.get(CAMERA_VARIABLE),
-        "help": f"a folder of a camera's photos (default: ${CAMERA_VARIABLE}, else enlarged photos)",
-    },
+    "camera": common.CAMERA_OPTION,
     "before": {"type": Path, "help": "a checkout of an earlier version to compare with"},
     "peer": {"choices": list(PEERS), "help": "be this peer; the benchmark starts its peers with this option"},
     "folder": {"type": Path, "help": "a peer's photos"},
@@ -157,7 +150,7 @@ def enlarged(paths: Sequence[Path], folder: Path) -> Path:
     """Write enlarged photos into a folder, and return it."""
     folder.mkdir()
     for path in paths:
-        (folder / path.name).write_bytes(common.enlarge(path, *CAMERA))
+        (folder / path.name).write_bytes(common.enlarge(path, *common.CAMERA_SIZE))
     return folder
 
 

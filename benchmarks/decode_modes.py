@@ -22,18 +22,13 @@ from flowers_batch.decoding import decode as decode_module
 from flowers_batch.decoding.decode import FAST_SIDE, Picture, decode
 from flowers_batch.decoding.pixels import SIDE
 
-CAMERA_VARIABLE = "FLOWERS_BATCH_CAMERA_PHOTOS"  # names a folder of photos, as for the tests
 KEPT = 2, 2.5, 3, 4, 5  # times the network's side that the shorter side keeps
 QUALITY = 92  # of JPEG files that are made
 ENLARGED, FACTOR, ENLARGED_QUALITY = 24, 8, 95  # photos, times their size, and of their JPEG files
 BATCH, FOLDS, DRAWS = 16, 5, 10
 LABELLED = 150  # photos
 OPTIONS = {
-    "camera": {
-        "type": Path,
-        "default": os.environ.get(CAMERA_VARIABLE),
-        "help": f"a folder of a camera's photos (default: ${CAMERA_VARIABLE})",
-    },
+    "camera": common.CAMERA_OPTION | {"help": f"a folder of a camera's photos (default: ${common.CAMERA_VARIABLE})"},
     "weights": {
         "default": os.environ.get(common.WEIGHTS_VARIABLE),
         "help": f"the convolutions' weights (default: ${common.WEIGHTS_VARIABLE})",
@@ -157,7 +152,7 @@ def main() -> None:
     """Compare both modes, and report."""
     options = common.parse_arguments(__doc__, **OPTIONS)
     if not options.weights or not options.camera:
-        needed = f"--weights or {common.WEIGHTS_VARIABLE}, and --camera or {CAMERA_VARIABLE}"
+        needed = f"--weights or {common.WEIGHTS_VARIABLE}, and --camera or {common.CAMERA_VARIABLE}"
         common.report("decode_modes", [], {"not measured": f"it needs {needed}"})
         return
     coder = Coder(options.weights)

@@ -33,8 +33,6 @@ from flowers_batch.sources.opening import open_source
 
 ROUNDS = 5
 PHOTOS = {"small": 2560, "large": 60}  # in a round
-CAMERA = 4000, 3000  # pixels: width and height of enlarged photos
-CAMERA_VARIABLE = "FLOWERS_BATCH_CAMERA_PHOTOS"  # names a folder of photos, as for the tests
 GROUP = 32  # images that a worker is given at once: as if it were one of 16 that feed a GPU in batches of 256
 FIRST, HUGE, HUGE_BYTES = "first.jpg", "huge.jpg", 200 << 20  # objects that are no photos; the second one's size
 LEAST_RATIO = 0.9
@@ -138,11 +136,7 @@ def main() -> None:
     """Compare a store with the disk, or be a peer."""
     options = common.parse_arguments(
         __doc__,
-        camera={
-            "type": Path,
-            "default": os.environ.get(CAMERA_VARIABLE),
-            "help": f"a folder of a camera's photos (default: ${CAMERA_VARIABLE}, else enlarged photos)",
-        },
+        camera=common.CAMERA_OPTION,
         peer={"choices": ["worker", "reader"], "help": "be this peer; the benchmark starts its peers with this option"},
         url={"help": "a peer's photos"},
     )
@@ -168,7 +162,7 @@ def write_photos(folder: Path, photos: Path | None, camera: Path | None) -> None
     else:
         large = [folder.with_name(f"{number}.jpg") for number in range(4)]
         for path, source in zip(large, found, strict=False):
-            path.write_bytes(common.enlarge(source, *CAMERA))
+            path.write_bytes(common.enlarge(source, *common.CAMERA_SIZE))
     common.write_archive(large, folder / "large", PHOTOS["large"])
     (folder / "huge").mkdir()
     (folder / "huge" / FIRST).write_bytes(b"small")
