@@ -15,7 +15,7 @@ from common import Claim, find_photos, parse_arguments, report
 from numpy.typing import NDArray
 
 from flowers_batch.classifier.near_duplicates import MAX_DISTANCE
-from flowers_batch.decoding.decode import decode_photo
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.perceptual_hash import perceptual_hash
 
 PHOTOS = 300

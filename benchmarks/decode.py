@@ -1,4 +1,4 @@
-"""Decoding and resizing on one core: exactly, fast, as the reference does it, and as an earlier version did.
+"""Decoding on one core: exactly, fast, as the reference does it, and as an earlier version did; and resizing alone.
 
 Each peer is warm, in a process of its own: ours with an actor's settings, the reference as the course notebook runs it.
 Rates are photos per second of CPU time, so that other load on the machine matters less. `--before` names a checkout of
@@ -19,6 +19,7 @@ from typing import Any
 
 import common
 import numpy as np
+from PIL import Image
 from threadpoolctl import threadpool_limits
 
 SMALL, LARGE = 100, 4  # photos per round
@@ -46,6 +47,15 @@ def ours(paths: Sequence[Path], with_exif: bytes = b"", **mode: str) -> float:
     return rate(call, [data[:2] + with_exif + data[2:] for data in files])
 
 
+def resizing(paths: Sequence[Path]) -> float:
+    """Measure squares of decoded photos per second, resized."""
+    from flowers_batch.decoding.resizing import resize
+
+    photos = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    squares = [photo[: min(photo.shape[:2]), : min(photo.shape[:2])] for photo in photos]
+    return rate(partial(resize, out=np.empty((224, 224, 3), np.float32)), squares)
+
+
 def reference(paths: Sequence[Path]) -> float:
     """Measure photos per second, read as in the course notebook."""
     from tensorflow_vgg.images import load_image
@@ -57,9 +67,12 @@ PEERS = {
     "exact": ours,
     "fast": partial(ours, mode="fast"),
     "turned": partial(ours, with_exif=TURNED),
-    "before": ours,
+    "resizing": resizing,
     "reference": reference,
+    "before": ours,
+    "resizing before": resizing,
 }
+SMALL_PEERS = ("exact", "reference", "before")  # that decode small photos, too
 PEER_OPTIONS = {
     "camera": common.CAMERA_OPTION,
     "before": {"type": Path, "help": "a checkout of an earlier version to compare with"},
@@ -75,7 +88,7 @@ def main() -> None:
     if not options.peer:
         compare(options.photos, options.camera, options.before)
         return
-    if options.peer == "before":
+    if options.peer.endswith("before"):
         sys.path.insert(0, str(options.before))
     if options.peer == "reference":
         threadpool_limits(1)
@@ -97,21 +110,18 @@ def compare(folder_of_photos: Path | None, camera: Path | None, before: Path | N
         count = len(list(large.iterdir()))
 
         def peer_process(peer: str, folder: Path, count: int) -> Callable[[], float]:
-            options = ("--before", before) if peer == "before" else ()
+            options = ("--before", before) if peer.endswith("before") else ()
             options += ("--peer", peer, "--folder", folder, "--count", count)
             return stack.enter_context(common.warm_process(__file__, *options))
 
-        earlier = ("before",) if before else ()
+        peers = [peer for peer in PEERS if before or not peer.endswith("before")]
         rates = common.run_interleaved(
             SMALL_ROUNDS,
-            **{f"small, {peer}": peer_process(peer, small, SMALL) for peer in ("exact", "reference", *earlier)},
+            **{f"small, {peer}": peer_process(peer, small, SMALL) for peer in peers if peer in SMALL_PEERS},
         )
         rates |= common.run_interleaved(
             LARGE_ROUNDS,
-            **{
-                f"large, {peer}": peer_process(peer, large, count)
-                for peer in ("exact", "fast", "turned", "reference", *earlier)
-            },
+            **{f"large, {peer}": peer_process(peer, large, count) for peer in peers},
         )
         difference = largest_difference([*small.iterdir(), *sorted(large.iterdir())[:2]])
         megapixels = pixels_of(large)
@@ -136,13 +146,14 @@ def claims(rates: dict[str, list[float]], has_before: bool) -> list[common.Claim
         ("small", "exact", "before"): 1,
         ("large", "exact", "before"): 1.35,
         ("large", "fast", "before"): 2.0,
+        ("large", "resizing", "resizing before"): 3,
     }
     return [
         common.ratio_claim(
             f"{size} photos, one core: {peer} over {other}", rates[f"{size}, {peer}"], rates[f"{size}, {other}"], target
         )
         for (size, peer, other), target in targets.items()
-        if has_before or other != "before"
+        if has_before or not other.endswith("before")
     ]
 
 
@@ -164,8 +175,6 @@ def largest_difference(paths: Sequence[Path]) -> float:
 
 def pixels_of(folder: Path) -> float:
     """Return the megapixels of a folder's photos, in the mean."""
-    from PIL import Image
-
     return float(np.mean([np.prod(Image.open(path).size) for path in folder.iterdir()])) / 1e6
 
 

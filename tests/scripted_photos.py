@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from flowers_batch.decoding import groups
-from flowers_batch.decoding.decode import Turns
+from flowers_batch.decoding.decode_photo import Turns
 from flowers_batch.decoding.outputs import Described, SquarePixels
 from flowers_batch.sources.images import Image
 from flowers_batch.storage.folder import Folder

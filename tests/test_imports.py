@@ -81,6 +81,38 @@ def test_processes_that_decode_nothing_load_no_image_library():
     assert run(f"import sys, {', '.join(modules)}; print(*sorted(set(sys.modules) & {libraries}))").split() == []
 
 
+def test_only_pools_that_resize_photos_load_a_compiler():
+    script = """
+import sys
+from flowers_batch.decoding.outputs import ShrunkPhoto, SquarePixels, WebpThumbnail
+from flowers_batch.metadata.file_keywords import KeywordsOutput
+print(*sys.modules.keys() & {"cv2", "numba"})
+for output in (WebpThumbnail(64), KeywordsOutput(), ShrunkPhoto()):
+    output.load()
+    print("numba" in sys.modules)
+"""
+    assert run(script).splitlines() == ["", "False", "False", "True"]
+
+
+def test_workers_load_nothing_more_when_they_write(tmp_path):
+    draw_archive(tmp_path, 1)
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from flowers_batch.decoding.outputs import ShrunkPhoto, WebpThumbnail
+from flowers_batch.metadata.file_keywords import KeywordsOutput
+data = Path(sys.argv[1]).read_bytes()
+for output in (KeywordsOutput(), WebpThumbnail(64), ShrunkPhoto(thumbnail=WebpThumbnail(64))):
+    output.load()
+    loaded = set(sys.modules)
+    output.write(data, np.zeros(output.shape, output.dtype), 10**6, None)
+    print(*sorted(name for name in set(sys.modules) - loaded if name.startswith("flowers_batch")))
+"""
+    photo = next(path for path in tmp_path.rglob("*") if path.is_file())
+    assert run(script, str(photo)).split() == []
+
+
 def test_review_shows_groups_of_an_earlier_start_before_it_loads_the_rest(tmp_path):
     codes = write_codes(tmp_path / "codes", labels(daisy=40, rose=30))
     script = f"""

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import pillow_heif
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, Image
 
 from flowers_batch.config import EXACT, FAST, ArchiveConfig
+from flowers_batch.decoding.decode_photo import Turns
 from flowers_batch.decoding.errors import explain_lack_of_memory
 from flowers_batch.decoding.formats import OpenImage, first_frame, open_image
 from flowers_batch.decoding.jpeg import jpeg_scale
 from flowers_batch.decoding.perceptual_hash import PerceptualHash
 from flowers_batch.decoding.pixels import SIDE, Pixels
-from flowers_batch.decoding.resize_bands import SquareSide
+from flowers_batch.decoding.resize_matrix import SquareSide
 from flowers_batch.decoding.resizing import resize
 from flowers_batch.decoding.upright import is_reversed, is_transposed, upright
-
-Image.init()
-# One thread per photo: the other cores decode other photos.
-pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-
 
 # Both sides of a photo that is decoded to a fraction of its size keep so many pixels. The error that this adds to codes
 # is then about that of rounding pixels to bytes: `benchmarks/decode_modes.py` measures both.
 FAST_SIDE = 3 * SIDE
-
-
-class Turns(Protocol):
-    """Lets photos that need much memory be decoded one at a time."""
-
-    def hold(self, pixels: int) -> AbstractContextManager[None]:
-        """Wait until a photo of so many pixels may be decoded, and let no other be until the block ends."""
 
 
 @dataclass(frozen=True)
@@ -135,27 +120,3 @@ def _square_side(length: int, side: int, scale: int, is_from_end: bool) -> tuple
     start = (length - side + is_from_end) // 2
     square = SquareSide(side, scale, start % scale)
     return slice(start // scale, start // scale + square.decoded), square
-
-
-def decode_photo(
-    data: bytes,
-    max_pixels: int = ArchiveConfig.max_pixels,
-    min_side: int | None = None,
-    turns: Turns | None = None,
-) -> NDArray[np.uint8]:
-    """Decode a photo in its own size, upright: uint8 [height, width, 3], RGB.
-
-    Args:
-        data: The file's bytes.
-        max_pixels: Photos with more are refused by their header, before anything is decoded.
-        min_side: If given, a JPEG may be decoded to 1/8, 1/4 or 1/2 of its size as long as both sides keep this many
-            pixels.
-        turns: Lets photos that need much memory be decoded one at a time; None does not.
-
-    Raises:
-        DecodeError: The bytes are not a picture that can be decoded.
-    """
-    with explain_lack_of_memory():
-        opened = open_image(data, max_pixels)
-        with turns.hold(opened.pixels) if turns else nullcontext():
-            return upright(*first_frame(opened, min_side))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import select
 import socket
 import time
@@ -220,17 +219,16 @@ class _Group:
             self._ahead.drop(read)
 
 
-def run_worker(channel: socket.socket, setup: bytes) -> None:
+def run_worker(channel: socket.socket, setup: Setup) -> None:
     """Be a worker until the channel is closed; this process is only for that.
 
     Args:
         channel: Where requests come from and answers go to; the first thing is the worker's index.
-        setup: A pickled `Setup`, from the process that started the workers.
+        setup: What the worker is told.
     """
     index = read_exactly(channel, 4)
     if index is None:
         return
-    told: Setup = pickle.loads(setup)
-    worker = DecodeWorker(channel, told, int.from_bytes(index, "little"))
-    restrict_process(told.max_pixels, MAX_BYTES)
+    worker = DecodeWorker(channel, setup, int.from_bytes(index, "little"))
+    restrict_process(setup.max_pixels, MAX_BYTES)
     worker.serve()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import select
 import signal
 import socket
@@ -15,7 +16,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from flowers_batch.decoding.decode_worker import run_worker
+from flowers_batch.decoding.decode_worker import Setup, run_worker
 from flowers_batch.decoding.sandbox import end_with_parent, prepare_libraries
 from flowers_batch.pandas_import import keep_arrow_from_importing_pandas
 
@@ -30,7 +31,7 @@ class ForkServer:
         setup: What every worker is told.
     """
 
-    def __init__(self, requests: socket.socket, setup: bytes):
+    def __init__(self, requests: socket.socket, setup: Setup):
         self._requests, self._setup = requests, setup
         self._controls: dict[int, socket.socket] = {}  # by the worker's process
         self._poll = select.poll()
@@ -141,10 +142,10 @@ def main() -> None:
     """Run the server: arguments are the descriptor of its connection and its parent's process number."""
     requests, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     size = int.from_bytes(requests.recv(8, socket.MSG_WAITALL), "little")
-    setup = requests.recv(size, socket.MSG_WAITALL)
+    pickled = requests.recv(size, socket.MSG_WAITALL)
     keep_arrow_from_importing_pandas()
-    import flowers_batch.decoding.decode  # noqa: F401  # with the image libraries, which the parent does not load
-
+    setup: Setup = pickle.loads(pickled)  # from the process that started this one
+    setup.output.load()  # with the image libraries, which the parent does not load
     prepare_libraries()
     gc.collect()
     gc.freeze()  # the workers' collections would copy the pages that they share

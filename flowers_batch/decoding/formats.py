@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import AvifImagePlugin, ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -23,6 +24,11 @@ from flowers_batch.decoding.late_image import LateImage
 from flowers_batch.decoding.metadata import strip_metadata
 from flowers_batch.decoding.pixels import SIDE
 from flowers_batch.decoding.raw import develop, is_raw, read_raw
+
+Image.init()
+# One thread per photo: the other cores decode other photos.
+pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000")
 # Brands in HEIF's `ftyp` box: those of a codec, and those that say nothing about it (ISO 23008-12, 23000-22).

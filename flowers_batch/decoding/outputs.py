@@ -17,7 +17,7 @@ from flowers_batch.decoding.pixels import SIDE
 from flowers_batch.decoding.sized_bytes import HEAD_BYTES, put_bytes, take_bytes
 
 if TYPE_CHECKING:
-    from flowers_batch.decoding.decode import Turns
+    from flowers_batch.decoding.decode_photo import Turns
 
 _PIXELS_BYTES = SIDE * SIDE * 3
 
@@ -48,6 +48,9 @@ class Output(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
+    def load(self) -> None:
+        """Import what `write` needs: called once, so that all workers of a pool share it."""
+
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Decode an image file's bytes, and put the result into a slot.
 
@@ -72,6 +75,10 @@ class SquarePixels:
     def shape(self) -> tuple[int, ...]:
         """Of a slot."""
         return SIDE, SIDE, 3
+
+    def load(self) -> None:
+        """Import what `write` needs, and compile it."""
+        from flowers_batch.decoding import decode  # noqa: F401
 
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Decode an image file's bytes, and put its pixels into a slot: see `Output`."""
@@ -98,6 +105,10 @@ class ShrunkPhoto:
     def shape(self) -> tuple[int, ...]:
         """Of a slot: bytes."""
         return (_PIXELS_BYTES + (self.thumbnail.shape[0] if self.thumbnail else 0),)
+
+    def load(self) -> None:
+        """Import what `write` needs: see `SquarePixels`."""
+        SquarePixels("uint8").load()
 
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Decode an image file's bytes, and put its pixels and its thumbnail into a slot: see `Output`."""
@@ -126,11 +137,15 @@ class WebpThumbnail:
         """Of a slot: WebP never needs more bytes than the pixels."""
         return (HEAD_BYTES + 1024 + 3 * self.long_edge**2,)
 
+    def load(self) -> None:
+        """Import what `write` needs."""
+        from flowers_batch.decoding import decode_photo  # noqa: F401
+
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Decode an image file's bytes, and put a thumbnail into a slot: see `Output`."""
         import cv2
 
-        from flowers_batch.decoding.decode import decode_photo
+        from flowers_batch.decoding.decode_photo import decode_photo
 
         photo = decode_photo(data, max_pixels, self.long_edge, turns)
         height, width = photo.shape[:2]

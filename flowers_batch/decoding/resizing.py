@@ -3,7 +3,7 @@
 The reference (`tensorflow_vgg.images.load_image`) crops the centre square and resizes it with scikit-image:
 a Gaussian of sigma (factor-1)/2 against aliasing, cut at 4 sigma and mirrored at the border, then linear
 interpolation between pixel centres. OpenCV does the same in float32 if the border is handled as scikit-image does.
-A large square is resized by products with matrices: see `resize_bands`.
+A large square is resized by products with matrices: see `resize_products`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowers_batch.decoding.pixels import SIDE, Pixels
-from flowers_batch.decoding.resize_bands import SquareSide, gaussian, resize_columns, resize_rows
+from flowers_batch.decoding.resize_matrix import SquareSide, gaussian
+from flowers_batch.decoding.resize_products import resize_columns, resize_rows
 
-_LARGEST_FILTERED = 600  # pixels of a side: of longer sides most smoothed pixels would not be used
+_LARGEST_FILTERED = 480  # pixels of a side: of longer sides most smoothed pixels would not be used
 
 
 def resize(

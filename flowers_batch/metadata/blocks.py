@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from PIL import Image
 
-from flowers_batch.decoding import decode  # noqa: F401  # registers the HEIF plugin
+from flowers_batch.decoding import formats  # noqa: F401  # registers the HEIF plugin
 from flowers_batch.decoding.errors import DecodeError, explain_errors, too_many
 from flowers_batch.decoding.heif import all_boxes
 from flowers_batch.decoding.jpeg import application_segments, has_whole_header

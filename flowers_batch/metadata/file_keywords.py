@@ -15,7 +15,7 @@ from flowers_batch.decoding.sized_bytes import HEAD_BYTES, put_bytes, take_bytes
 from flowers_batch.json_values import check_shape, parse_json
 
 if TYPE_CHECKING:
-    from flowers_batch.decoding.decode import Turns
+    from flowers_batch.decoding.decode_photo import Turns
 
 _SLOT_BYTES = 1 << 16
 _SHAPE = {"is_xmp": bool, "given": [str], "ours": [str], "problems": [str]}
@@ -43,6 +43,10 @@ class KeywordsOutput:
 
     dtype: str = "uint8"
     shape: tuple[int, ...] = (_SLOT_BYTES,)
+
+    def load(self) -> None:
+        """Import what `write` needs."""
+        from flowers_batch.metadata import embedded  # noqa: F401
 
     def write(self, data: bytes, slot: NDArray[Any], max_pixels: int, turns: Turns | None) -> Described:
         """Put the keywords in a file into a slot; no pixel is decoded."""

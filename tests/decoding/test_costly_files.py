@@ -12,7 +12,8 @@ from helpers import encoded, random_pixels
 from image_files import blocks, box, png_chunk
 from PIL import Image
 
-from flowers_batch.decoding.decode import decode, decode_photo
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 
 MAX_SECONDS = 3.0  # of processor time, on a busy machine; without their limits these files take more, or are decoded

@@ -16,7 +16,8 @@ from helpers import encoded, random_pixels
 from image_files import FORMATS, UNDO, blocks, little_memory, off, png, tiff
 from PIL import Image
 
-from flowers_batch.decoding.decode import decode, decode_photo
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.perceptual_hash import PerceptualHash, perceptual_hash
 from flowers_batch.decoding.resizing import resize

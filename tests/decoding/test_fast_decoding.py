@@ -8,7 +8,8 @@ from helpers import encoded, random_pixels
 from image_files import blocks
 from PIL import Image
 
-from flowers_batch.decoding.decode import FAST_SIDE, decode, decode_photo
+from flowers_batch.decoding.decode import FAST_SIDE, decode
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.jpeg import jpeg_scale
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import encoded, random_pixels
 from PIL import Image
 
-from flowers_batch.decoding.decode import decode_photo
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 
 KINDS = {

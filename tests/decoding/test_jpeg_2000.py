@@ -10,7 +10,8 @@ from helpers import encoded, random_pixels
 from image_files import blocks, box, little_memory, off
 from PIL import Image
 
-from flowers_batch.decoding.decode import decode, decode_photo
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 
 KINDS = {"jp2": {}, "j2k": {"no_jp2": True}}

@@ -12,7 +12,8 @@ from image_files import UNDO, blocks, box, little_memory, off
 from PIL import Image
 
 from flowers_batch.decoding import jpeg_xl
-from flowers_batch.decoding.decode import decode, decode_photo
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.jpeg_xl import open_jpeg_xl, strip_jpeg_xl
 

@@ -14,7 +14,7 @@ from helpers import encoded
 from image_files import FORMATS, blocks, little_memory, off, png_chunk
 from PIL import Image, ImageCms, PngImagePlugin
 
-from flowers_batch.decoding.decode import decode_photo
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.metadata import strip_metadata
 

@@ -14,7 +14,8 @@ from PIL import Image
 from raw_files import directory, dng
 
 from flowers_batch.decoding import raw
-from flowers_batch.decoding.decode import decode, decode_photo
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.errors import DecodeError
 from flowers_batch.decoding.raw import Raw, is_raw
 

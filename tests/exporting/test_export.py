@@ -20,7 +20,8 @@ from flowers_batch.classifier import evaluated_head
 from flowers_batch.classifier.calibration import TopLabels
 from flowers_batch.classifier.promised_precision import Promise, promise_precision
 from flowers_batch.cli.main import main
-from flowers_batch.decoding.decode import decode, decode_photo
+from flowers_batch.decoding.decode import decode
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.exporting.export import FORMATS
 
 # Below and above 224 and 335 pixels, up to which the resize does not blur; portrait and landscape.

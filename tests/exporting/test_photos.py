@@ -11,7 +11,7 @@ from helpers import encoded
 from image_files import blocks, off
 from PIL import Image
 
-from flowers_batch.decoding.decode import decode_photo
+from flowers_batch.decoding.decode_photo import decode_photo
 from flowers_batch.decoding.metadata import strip_metadata
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="8"/></x:xmpmeta>'
