@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 from pathlib import Path
 
-from common import Claim, parse_arguments, report, timed
+from common import Claim, most_memory, parse_arguments, report, timed
 from tagging import write_photos, write_predictions
 
 import flowers_batch as fb
@@ -15,20 +14,15 @@ PHOTOS = 100_000
 SECONDS = 30
 
 
-def peak_kilobytes() -> int:
-    """Return the most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def measure(predictions: Path, tree: Path, **config: float) -> dict[str, object]:
     """Organize, and return what it took."""
-    before = peak_kilobytes()
+    before = most_memory()
     result, taken = timed(lambda: fb.organize(predictions, tree, fb.OrganizeConfig(**config)))
     return {
         "seconds": round(taken.seconds, 1),
         "CPU seconds": round(taken.cpu_seconds, 1),
         "photos/s": round(result["photos"] / taken.seconds),
-        "more memory, MB": round((peak_kilobytes() - before) / 1024),
+        "more memory, MB": round((most_memory() - before) / 2**20),
         **{name: result[name] for name in ("new", "unchanged", "replaced", "removed")},
     }
 

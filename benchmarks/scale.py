@@ -5,7 +5,6 @@ The actors are stand-ins without Ray: only the driver's own work is measured. `a
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from collections import deque
@@ -18,7 +17,7 @@ import numpy as np
 import plan
 import pyarrow as pa
 import ray
-from common import Claim, parse_arguments, report, stopwatch
+from common import Claim, most_memory, parse_arguments, report, stopwatch
 
 import flowers_batch as fb
 from flowers_batch.cluster import messages
@@ -96,7 +95,7 @@ def drive() -> tuple[float, float]:
     def made(wrapped: Any) -> SimpleNamespace:
         return SimpleNamespace(options=lambda **_: remote)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = most_memory()
     with (
         mock.patch.object(ray, "get", lambda answer: answer.value),
         mock.patch.object(ray, "wait", actors.wait),
@@ -110,8 +109,7 @@ def drive() -> tuple[float, float]:
         result = ShardRun(pool, Schedule(shards), Totals("run", reporter)).run()  # type: ignore[arg-type]
         took = seconds()
     assert len(result.footers) == SHARDS and len(result.actors) == ACTORS
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return took / SHARDS, (peak - before) * 1024.0
+    return took / SHARDS, float(most_memory() - before)
 
 
 def go_on() -> float:

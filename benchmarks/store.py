@@ -121,15 +121,9 @@ def copies_of_object(url: str) -> float:
     """Return the growth of this process's most memory while it reads a large object, over the object's size."""
     source = open_source(url)
     source.read(Image(FIRST))  # loads libraries, and connects
-    before = most_memory()
+    before = common.most_memory()
     assert len(source.read(Image(HUGE))) == HUGE_BYTES
-    return (most_memory() - before) / HUGE_BYTES
-
-
-def most_memory() -> int:
-    """Return the most bytes that this process has held."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    return (common.most_memory() - before) / HUGE_BYTES
 
 
 def main() -> None:

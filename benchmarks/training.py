@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import resource
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from common import Claim, parse_arguments, report, serve, stopwatch, warm_process, write_summary
+from common import Claim, most_memory, parse_arguments, report, serve, stopwatch, warm_process, write_summary
 
 CODES = 100_000
 MEMORY = 300  # megabytes that codes may take, less than a tenth of these
@@ -92,14 +91,13 @@ def train(folder: Path, head: str, memory: int) -> list[float]:
 
     assert keras and scipy and sklearn
     fb.train  # noqa: B018  loads the module
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = most_memory()
     with stopwatch() as seconds:
         metrics = fb.train(
             folder / "codes", folder / head, fb.TrainConfig(("folder",), head=head, max_memory_mb=memory)
         )
         took = seconds()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return [(peak - before) * 1024.0, took, metrics["test"]["accuracy"]]
+    return [float(most_memory() - before), took, metrics["test"]["accuracy"]]
 
 
 def main() -> None:
