@@ -145,6 +145,7 @@ def main() -> None:
     pickled = requests.recv(size, socket.MSG_WAITALL)
     keep_arrow_from_importing_pandas()
     setup: Setup = pickle.loads(pickled)  # from the process that started this one
+    os.chdir("/")  # Numba takes settings from the current folder, which may hold strangers' photos
     setup.output.load()  # with the image libraries, which the parent does not load
     prepare_libraries()
     gc.collect()

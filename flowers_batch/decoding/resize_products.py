@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from numba import float32, int64, njit, uint8
-from numba.core.types import Array
+from numba import float32, int64, njit, typeof
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
@@ -17,7 +16,7 @@ from flowers_batch.decoding.resize_matrix import SquareSide, resize_matrix
 _TARGETS_PER_CALL = 8
 _TARGETS_PER_BAND = 4  # more mean more zeros, fewer more calls
 _CACHED_SIDES = 32  # at most a megabyte each
-_FLOATS, _BYTES = float32[:, ::1], Array(uint8, 1, "C", readonly=True)
+_FLOATS, _BYTES = float32[:, ::1], typeof(np.frombuffer(b" ", np.uint8))  # the latter read-only
 
 
 def resize_rows(
@@ -32,7 +31,12 @@ def resize_rows(
 
     Returns:
         [224, columns * 3].
+
+    Raises:
+        ValueError: The square has another number of rows: the compiled function would read other memory.
     """
+    if len(square) != side.decoded:
+        raise ValueError(f"The square has {len(square)} rows, but its side {side.decoded}.")
     pixels = square.reshape(len(square), -1)
     stride, width = pixels.strides[0], pixels.shape[1]
     memory = as_strided(pixels, ((len(pixels) - 1) * stride + width,), (1,), writeable=False)
@@ -54,7 +58,7 @@ def _multiply_rows(
     stride: int,
     out: NDArray[np.float32],
 ) -> None:
-    """Sum up weighted rows. Compiled: bytes become floats in registers only, which takes a third of BLAS's time.
+    """Sum up weighted rows. Compiled, so that bytes become floats in registers only.
 
     Args:
         weights: [targets, rows]; the number of rows is divisible by 4.

@@ -20,7 +20,7 @@ from flowers_batch.decoding.pixels import SIDE, Pixels
 from flowers_batch.decoding.resize_matrix import SquareSide, gaussian
 from flowers_batch.decoding.resize_products import resize_columns, resize_rows
 
-_LARGEST_FILTERED = 480  # pixels of a side: of longer sides most smoothed pixels would not be used
+_LARGEST_FILTERED = 480  # pixels of a side: for longer ones products take less time
 
 
 def resize(

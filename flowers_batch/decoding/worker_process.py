@@ -35,8 +35,9 @@ _ONE_THREAD = {
     "OPENCV_FOR_THREADS_NUM": "1",
     "TOKIO_WORKER_THREADS": "1",  # of obstore
 }
-# Beginnings of variables that workers have no use for; those of stores only where photos are in one.
-_RAY, _STORES = ("RAY_",), ("AWS_", "AZURE_", "GOOGLE_")
+# Beginnings of variables that workers have no use for (with Numba's they would resize without compiled code, or not at
+# all); those of stores only where photos are in one.
+_HIDDEN, _STORES = ("RAY_", "NUMBA_"), ("AWS_", "AZURE_", "GOOGLE_")
 
 
 class WorkerEnd(Exception):
@@ -178,7 +179,7 @@ class ForkServerProcess:
 
     def __init__(self, setup: bytes, handles: Sequence[int], may_read_stores: bool):
         self._setup, self._handles = setup, handles
-        self._hidden = _RAY if may_read_stores else _RAY + _STORES
+        self._hidden = _HIDDEN if may_read_stores else _HIDDEN + _STORES
         self._lock = threading.Lock()
         self._printed: deque[str] = deque(maxlen=_KEPT_LINES)
         self._is_closed = False

@@ -101,7 +101,7 @@ def test_server_that_ends_no_longer_waits_for_signals():
     requests, parent = socket.socketpair()
     with requests, parent:
         parent.shutdown(socket.SHUT_WR)
-        ForkServer(requests, None).serve(os.getppid())
+        ForkServer(requests, None).serve(os.getppid())  # it starts no worker, which would be told something
     signal.signal(signal.SIGCHLD, before)
     assert signal.set_wakeup_fd(-1) == -1
 

@@ -48,6 +48,11 @@ def test_no_row_is_read_before_it_is_announced(side):
     assert np.array_equal(resize_rows(late, side, arrive), resize_rows(photo, side))
 
 
+def test_rows_of_another_number_are_refused():
+    with pytest.raises(ValueError, match="800 rows, but its side 801"):
+        resize_rows(draw_photo(800, 30), SquareSide(801))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(481, 8000), st.sampled_from([1, 2, 4, 8]), st.integers(0, 7))
 def test_weights_are_those_of_the_matrix_and_of_no_row_outside(length, scale, lead):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux
 
 # What a worker is and has, as the message of a row: it can write no file.
 _CENSUS = """
-import json, resource
+import json, resource, sys
 from flowers_batch.decoding.errors import DecodeError
 def link(handle):
     try:
@@ -44,6 +44,9 @@ def photos(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", "there")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("NUMBA_DISABLE_JIT", "1")
+        (folder / ".numba_config.yaml").write_text("disable_jit: 1")
+        patch.chdir(folder)
         with open_pool(folder / "other") as other, open_pool(folder) as pool:
             Photos(folder / "other", other).failures(good(1))
             yield Photos(folder, pool)
@@ -66,6 +69,11 @@ def test_worker_has_no_rights_to_gain_and_writes_no_files(photos):
 
 def test_worker_knows_neither_ray_nor_secrets_of_stores(photos):
     assert ask(photos, "names", '[name for name in os.environ if name.startswith(("RAY_", "AWS_"))]') == []
+
+
+def test_worker_resizes_by_compiled_code_whatever_the_settings_of_numba(photos):
+    compiled = 'len(sys.modules["flowers_batch.decoding.resize_products"]._multiply_rows.signatures)'
+    assert ask(photos, "compiled", compiled) == 1
 
 
 def test_worker_has_only_the_descriptors_that_it_needs(photos):
