@@ -50,7 +50,7 @@ def resize_rows(
     return resized
 
 
-@njit((_FLOATS, _BYTES, int64[::1], int64, _FLOATS), fastmath={"contract"})
+@njit((_FLOATS, _BYTES, int64[::1], int64, _FLOATS), fastmath={"contract"}, nogil=True)
 def _multiply_rows(
     weights: NDArray[np.float32],
     memory: NDArray[np.uint8],
