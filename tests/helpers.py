@@ -119,8 +119,10 @@ _POISON = """
 import os, signal, time
 
 
-def poisoned(decode):
-    def decode_or_die(data, *rest):
+def change(module):
+    open_image = module.open_image
+
+    def open_or_die(data, *rest):
         kind, _, state = data.decode(errors="replace").partition(":")
         if kind == "POISON once" and not os.path.exists(state):
             open(state, "w").close()
@@ -133,13 +135,9 @@ def poisoned(decode):
             pass
         if kind == "POISON memory":
             bytearray(1 << 50)
-        return decode(data, *rest)
+        return open_image(data, *rest)
 
-    return decode_or_die
-
-
-def change(module):
-    module.decode, module.decode_photo = poisoned(module.decode), poisoned(module.decode_photo)
+    module.open_image = open_or_die
 """
 
 
@@ -149,7 +147,7 @@ def poisonous(folder: Path) -> str:
     `POISON crash`, `POISON hang`, `POISON spin`, `POISON memory`, or `POISON once:FILE`, which crashes the process
     unless there is a file of that name, and makes it first.
     """
-    return changing(folder, "flowers_batch.decoding.decode", _POISON)
+    return changing(folder, "flowers_batch.decoding.formats", _POISON)
 
 
 def store(path: Path) -> Folder:

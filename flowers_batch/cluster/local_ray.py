@@ -46,7 +46,7 @@ def local_ray() -> Iterator[None]:
             _servers.extend(each for each in psutil.Process().children() if each.name() in _SERVERS)
             yield
         finally:
-            started = _started_by_servers()
+            started = _started_by(_servers)  # these would outlive a lost server by half a minute
             _servers.clear()
             ray.shutdown()
             _kill(started)
@@ -71,13 +71,14 @@ def check_servers() -> None:
 
 def kill_processes_in(folder: str) -> None:
     """End what a Ray that was interrupted while it started has left running: it would write to the folder again."""
-    _kill([child for child in psutil.Process().children(recursive=True) if _names_folder(child, folder)])
+    servers = [child for child in psutil.Process().children(recursive=True) if _names_folder(child, folder)]
+    _kill([*servers, *_started_by(servers)])
 
 
-def _started_by_servers() -> list[psutil.Process]:
-    """Return the processes of actors and of Ray's agents, which would outlive a lost server by half a minute."""
+def _started_by(servers: list[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes of actors and of Ray's agents, which name no folder once they have started."""
     found: list[psutil.Process] = []
-    for server in _servers:
+    for server in servers:
         with suppress(psutil.Error):  # it has ended
             found += server.children(recursive=True)
     return found
