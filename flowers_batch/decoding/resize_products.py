@@ -36,7 +36,7 @@ def resize_rows(
         ValueError: The square has another number of rows: the compiled function would read other memory.
     """
     if len(square) != side.decoded:
-        raise ValueError(f"The square has {len(square)} rows, but its side {side.decoded}.")
+        raise ValueError(f"The square has {len(square)} rows, but its side has {side.decoded}.")
     pixels = square.reshape(len(square), -1)
     stride, width = pixels.strides[0], pixels.shape[1]
     memory = as_strided(pixels, ((len(pixels) - 1) * stride + width,), (1,), writeable=False)

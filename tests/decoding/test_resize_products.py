@@ -49,7 +49,7 @@ def test_no_row_is_read_before_it_is_announced(side):
 
 
 def test_rows_of_another_number_are_refused():
-    with pytest.raises(ValueError, match="800 rows, but its side 801"):
+    with pytest.raises(ValueError, match="800 rows, but its side has 801"):
         resize_rows(draw_photo(800, 30), SquareSide(801))
 
 
